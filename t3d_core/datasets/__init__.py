@@ -1,0 +1,1 @@
+"""Annotation files and folders become VideoRecords, one reader a data set."""

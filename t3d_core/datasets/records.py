@@ -1,0 +1,97 @@
+"""Annotations become VideoRecords: what every data-set reader gives and every later stage takes.
+
+A record names one video (or a trimmed interval of one), its class, its source and its split in each official fold
+(paper 4.1, Table 7). The source decides what may be compared with what: clips of one source never stand on both sides
+of a split and never make a negative pair (paper 3.2).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+SPLITS = ("train", "val", "test", "unused")
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """One video of a data set.
+
+    Attributes:
+        video_id: Unique name within the data set, the same on every machine (no absolute path).
+        path: Where the file lies on this machine. Bytes that are not UTF-8 stand as surrogates (`os.fsdecode`).
+        label: Class name, or None where the annotations give none.
+        source: The source video or group. Clips of one source are kept on one side of every split.
+        splits: Entry f - 1 is the split of fold f, one of `SPLITS`.
+        start_seconds: Start of the trimmed interval; None is the start of the video.
+        end_seconds: End of the trimmed interval, not included; None is the end of the video.
+    """
+
+    video_id: str
+    path: str
+    label: str | None
+    source: str
+    splits: tuple[str, ...]
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class VideoDataset:
+    """All videos of one data set; it checks itself when it is made.
+
+    Attributes:
+        name: Name of the data set, as it is logged.
+        class_names: Sorted class names; the class index of a label is its place here. Empty: unlabelled.
+        records: The videos.
+
+    Raises:
+        ValueError: A video_id stands twice, a label is no class name, a split is unknown, the number of folds differs
+            between records, or the class names are not sorted and unique. The message names the record.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    records: tuple[VideoRecord, ...]
+
+    def __post_init__(self) -> None:
+        if list(self.class_names) != sorted(set(self.class_names)):
+            raise ValueError(f"{self.name}: class_names must be sorted and unique, got {self.class_names}")
+        _check_unique_ids(self.name, self.records)
+        known_labels = {None, *self.class_names}
+        for record in self.records:
+            if record.label not in known_labels:
+                raise ValueError(
+                    f"{self.name}: label {record.label!r} of video {record.video_id!r} is none of the "
+                    f"{len(self.class_names)} class names {_shortened(self.class_names)}"
+                )
+            _check_splits(self.name, record, num_folds=self.num_folds)
+
+    @property
+    def num_folds(self) -> int:
+        """Number of official folds; 0 for a data set without records."""
+        return len(self.records[0].splits) if self.records else 0
+
+
+def _check_unique_ids(name: str, records: Iterable[VideoRecord]) -> None:
+    path_by_id: dict[str, str] = {}
+    for record in records:
+        if record.video_id in path_by_id:
+            first_path = path_by_id[record.video_id]
+            raise ValueError(f"{name}: video_id {record.video_id!r} stands twice: {first_path!r} and {record.path!r}")
+        path_by_id[record.video_id] = record.path
+
+
+def _check_splits(name: str, record: VideoRecord, *, num_folds: int) -> None:
+    if not record.splits or len(record.splits) != num_folds:
+        raise ValueError(
+            f"{name}: video {record.video_id!r} has splits for {len(record.splits)} folds {record.splits}, expected "
+            f"{max(num_folds, 1)} as for the first video"
+        )
+    for fold, split in enumerate(record.splits, start=1):
+        if split not in SPLITS:
+            raise ValueError(
+                f"{name}: split {split!r} of video {record.video_id!r} in fold {fold} is none of {', '.join(SPLITS)}"
+            )
+
+
+def _shortened(names: tuple[str, ...]) -> str:
+    return f"({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})"
