@@ -1,0 +1,193 @@
+"""A config class becomes the list of its settings: dotted names, what each may be, its default, the text of --help."""
+
+import argparse
+import functools
+import inspect
+import json
+import operator
+import textwrap
+import types
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+Tree = dict[str, Any]
+
+
+class Setting(NamedTuple):
+    """Where in the tree a dotted name points, and the type of what belongs there."""
+
+    path: tuple[str, ...]
+    annotation: Any
+
+
+def find_setting(config_class: type[BaseModel], tree: Tree, name: str) -> Setting | None:
+    """The setting of that dotted name among the kinds that the tree names; None if there is none."""
+    parts = name.split(".")
+    sections: list[type[BaseModel]] = [config_class]
+    node: Any = tree
+    for depth, part in enumerate(parts, start=1):
+        annotations = [_annotated(section.model_fields[part]) for section in sections if part in section.model_fields]
+        if not annotations:
+            return None
+        annotation = functools.reduce(operator.or_, annotations)
+        node = node.get(part) if isinstance(node, dict) else None
+        mappings = [member for member in members_of(annotation) if get_origin(member) is dict]
+        if mappings and depth < len(parts):  # the rest is one key, dots and all
+            return Setting((*parts[:depth], ".".join(parts[depth:])), get_args(mappings[0])[1])
+        sections = sections_of(annotation, node if parts[depth:] != ["kind"] else None)
+    return Setting(tuple(parts), annotation)
+
+
+class Option(NamedTuple):
+    """One setting as the help shows it; `kinds`: the kinds of its section that have it, () where there is no choice."""
+
+    name: str
+    allowed: str
+    text: str
+    default: object
+    kinds: tuple[str, ...]
+
+
+def options_of(
+    section: type[BaseModel],
+    tree: Tree | None = None,
+    *,
+    prefix: str = "",
+    default: object = None,
+    kinds: tuple[str, ...] = (),
+) -> Iterator[Option]:
+    """All settings of a section and below it; with a tree only those of the kinds that it names."""
+    for name, field in section.model_fields.items():
+        value = getattr(default, name) if isinstance(default, section) else field.get_default(call_default_factory=True)
+        node = (tree or {}).get(name)
+        annotation = _annotated(field)
+        choices = [kind for inner in sections_of(annotation) for kind in _kinds(inner)]
+        if choices:
+            kind = getattr(value, "kind", value)
+            yield Option(f"{prefix}{name}.kind", "|".join(choices), "", kind, ())
+        elif not (kinds and name == "kind") and not sections_of(annotation):
+            yield Option(f"{prefix}{name}", describe(annotation), field.description or "", value, kinds)
+        for inner in sections_of(annotation, node):
+            below = node if isinstance(node, dict) else None
+            yield from options_of(inner, below, prefix=f"{prefix}{name}.", default=value, kinds=_kinds(inner))
+
+
+def help_text(config_class: type[BaseModel], *, program: str, quickstart: Path) -> str:
+    """What `--help` prints: every setting, grouped by section, at most 100 columns wide."""
+    parser = argparse.ArgumentParser(
+        usage=f"{program} [--recipe FILE] [--NAME VALUE ...]",
+        description=f"{_first_line(config_class)} Settings: command line > recipe > the defaults shown here. "
+        f"Without --recipe, {quickstart} is the recipe, whatever else is given. Naming another kind than the "
+        "recipe's drops the recipe's settings of that section.",
+        formatter_class=functools.partial(argparse.HelpFormatter, width=100, max_help_position=34),
+        add_help=False,
+    )
+    options = parser.add_argument_group("options")
+    options.add_argument("--recipe", metavar="FILE", help="YAML file of settings")
+    options.add_argument("--print-config", action="store_true", help="print the resolved config as a recipe, and stop")
+    options.add_argument("-h", "--help", action="store_true", help="print this, and stop")
+    by_section: dict[str, dict[str, list[Option]]] = {"": {}}
+    for option in options_of(config_class):
+        by_section.setdefault(option.name.rpartition(".")[0], {}).setdefault(option.name, []).append(option)
+    for section, by_name in by_section.items():
+        group = parser.add_argument_group(section or "settings", _section_help(config_class, section))
+        all_kinds = {kind for variants in by_name.values() for variant in variants for kind in variant.kinds}
+        for name, variants in by_name.items():
+            text = _variants_help(variants, all_kinds).replace("%", "%%")
+            group.add_argument(f"--{name}", metavar=variants[0].allowed, help=text)
+    return parser.format_help()
+
+
+def _section_help(config_class: type[BaseModel], section: str) -> str | None:
+    target = find_setting(config_class, {}, section)
+    if target is None:  # the root
+        return None
+    sections = sections_of(target.annotation)
+    lines = [f"{', '.join(_kinds(inner))}{': ' if _kinds(inner) else ''}{_first_line(inner)}" for inner in sections]
+    off = [f"`--{section} null` goes without."] if type(None) in members_of(target.annotation) else []
+    return " ".join(lines + off)
+
+
+def _variants_help(variants: Sequence[Option], all_kinds: Collection[str]) -> str:
+    """The text of one setting, which sections of several kinds may have with other defaults or meanings."""
+    kinds_of: dict[str, list[str]] = {}
+    for variant in variants:
+        kinds_of.setdefault(_show_default(variant.default), []).extend(variant.kinds)
+    shown = [f"{', '.join(kinds)}: {default}" for default, kinds in kinds_of.items()]
+    default = "; ".join(shown) if len(shown) > 1 else next(iter(kinds_of))
+    kinds = [kind for kinds in kinds_of.values() for kind in kinds]
+    only = f"[{', '.join(kinds)}]" if len(shown) == 1 and len(kinds) < len(all_kinds) and kinds else ""
+    return " ".join([*filter(None, [only, *dict.fromkeys(variant.text for variant in variants)]), f"({default})"])
+
+
+def _show_default(default: object) -> str:
+    if default is PydanticUndefined:
+        return "required"
+    items = default if isinstance(default, list | tuple) and default else [default]
+    words = [
+        str(item) if isinstance(item, str | Path) and str(item) else json.dumps(item, default=str) for item in items
+    ]
+    return f"default {textwrap.shorten(' '.join(words), 60, placeholder=' ...')}"
+
+
+def _first_line(section: type[BaseModel]) -> str:
+    return (inspect.getdoc(section) or "").partition("\n")[0]
+
+
+def _annotated(field: FieldInfo) -> Any:
+    return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+
+
+def members_of(annotation: Any) -> list[Any]:
+    """The types of a union, or the one type."""
+    if get_origin(annotation) is Annotated:
+        return members_of(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [member for argument in get_args(annotation) for member in members_of(argument)]
+    return [annotation]
+
+
+def sections_of(annotation: Any, node: object = None) -> list[type[BaseModel]]:
+    """The sections which the type allows: those of the kind that the node names; all when none is of that kind."""
+    sections = [
+        member for member in members_of(annotation) if inspect.isclass(member) and issubclass(member, BaseModel)
+    ]
+    kind = node.get("kind") if isinstance(node, dict) else None
+    return [section for section in sections if kind in _kinds(section)] or sections
+
+
+def _kinds(section: type[BaseModel]) -> tuple[str, ...]:
+    return get_args(section.model_fields["kind"].annotation) if "kind" in section.model_fields else ()
+
+
+def describe(annotation: Any) -> str:
+    """What a setting may be, short: `number>0`, `1|2|3|null`, `integer ...`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        metadata = [
+            item for part in arguments[1:] for item in (part.metadata if isinstance(part, FieldInfo) else [part])
+        ]
+        signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+        bounds = [
+            f"{sign}{getattr(item, key)}" for item in metadata for key, sign in signs.items() if hasattr(item, key)
+        ]
+        return describe(arguments[0]) + ",".join(bounds)
+    if origin in (Union, types.UnionType):
+        return "|".join(dict.fromkeys(describe(argument) for argument in arguments))
+    if origin is Literal:
+        return "|".join(str(argument) for argument in arguments)
+    if origin is dict:
+        return f"{{{describe(arguments[0])}: {describe(arguments[1])}, ...}}"
+    if arguments:  # list, tuple, set
+        return " ".join("..." if argument is ... else describe(argument) for argument in arguments) + (
+            "" if origin is tuple else " ..."
+        )
+    names = {int: "integer", float: "number", str: "text", bool: "true|false", type(None): "null", Path: "path"}
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        return f"{{{', '.join(annotation.model_fields)}}}"
+    return names.get(annotation) or getattr(annotation, "__name__", "value").lower()
