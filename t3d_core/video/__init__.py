@@ -1,0 +1,1 @@
+"""A video file becomes a clip tensor: decode, choose frames, crop, normalise."""

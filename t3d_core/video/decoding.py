@@ -1,0 +1,347 @@
+"""A video file (or its bytes) and frame indices go in, exactly those frames come out as uint8 RGB (paper 4.4).
+
+A training sample is 32 frames over a span of 63 (paper Table 6): what makes it fast is not to touch the rest of the
+file. Where the container carries true time stamps, the packets are listed, the key frame before the wanted ones is
+sought, and non-reference frames that nobody wants are not decoded. Everywhere else the file is decoded from its
+start; both ways give the same frames. Shape letters: T frames, H height, W width, C = 3 colours.
+"""
+
+import io
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.codec.context import ThreadType
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+VideoSource = str | os.PathLike[str] | bytes
+
+MAX_FRAME_PIXELS = 8192 * 8192
+
+# Containers that hold their own media. Playlists and scripts (hls, concat, dash, image2 ...) are absent: a downloaded
+# "video" must never make us open other files or addresses.
+_CONTAINER_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
+
+# Where a list of packets tells what a decoder will give: these containers store a presentation time for every packet,
+# and in these codecs a packet is a frame. AVI invents times (UCF101's own files come out of order), VP8 has packets
+# that show nothing, MPEG-4 has packets that repeat a frame.
+_TIMESTAMPED_CONTAINERS = {"mov", "matroska"}
+_PACKET_IS_FRAME_CODECS = {"h264", "hevc"}
+
+_ZERO_FRAMES = "zero frames: nothing in the video stream can be decoded"
+
+
+class VideoError(ValueError):
+    """A video that cannot be used; the message is a short reason for the table of failures."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video holds, as displayed (after its rotation).
+
+    Attributes:
+        num_frames: frames that a full decode gives.
+        fps: average frames a second.
+        height: pixels.
+        width: pixels.
+        rotation_degrees: counter-clockwise turn that the file asks for; decoded frames are already upright.
+        codec: name of the decoder, such as "h264".
+    """
+
+    num_frames: int
+    fps: float
+    height: int
+    width: int
+    rotation_degrees: int
+    codec: str
+
+
+class OpenVideo(NamedTuple):
+    """An open file and its video stream; height and width are pixels before rotation, fps is exact."""
+
+    container: InputContainer
+    stream: VideoStream
+    height: int
+    width: int
+    fps: Fraction
+
+
+def probe(source: VideoSource) -> VideoInfo:
+    """Read what a video holds; `num_frames` is what a full decode gives.
+
+    Whole H.264 and HEVC files in mp4 and Matroska are counted by their packets, without decoding: there, a frame whose
+    data are damaged still counts. All others (cut off, AVI, MPEG-TS ...) are decoded, and what cannot be is no frame.
+
+    Raises:
+        VideoError: the file cannot be read, is no video or has no decodable frame.
+    """
+    with open_video(source) as video:
+        index = _index_packets(video)
+    with open_video(source) as video:
+        frames = iterate_frames(video)
+        first = next(frames, None)
+        if first is None:
+            raise VideoError(_ZERO_FRAMES)
+        num_frames = len(index.pts) if index else 1 + sum(1 for _ in frames)
+        height, width = displayed_size(video.height, video.width, rotation_degrees=first.rotation)
+        return VideoInfo(num_frames, float(video.fps), height, width, first.rotation, video.stream.codec_context.name)
+
+
+def decode_frames(
+    source: VideoSource, frame_indices: Sequence[int] | npt.NDArray[np.integer], *, size: tuple[int, int] | None = None
+) -> npt.NDArray[np.uint8]:
+    """Decode the frames at `frame_indices`, upright, in the order asked for.
+
+        frames   0 1 2 3 4 5 6 7 8 9      K = key frame, b = frame that no other needs
+                 K b P b P b K b P b
+        asked          P   P   K          decoded: 0, 2, 4, then 6; 1, 3, 5 are skipped
+
+    Args:
+        source: path, or the bytes of an encoded file.
+        frame_indices: positions in presentation order, in [0, num_frames); any order, repeats allowed.
+        size: (height, width) in pixels to scale to; None keeps the video's own.
+
+    Returns:
+        frames_THWC: uint8 RGB, one row an index, equal to those of a full decode.
+
+    Raises:
+        ValueError: an index is out of range.
+        VideoError: the file cannot be read or decoded.
+    """
+    writer = _FrameWriter(_checked_indices(frame_indices), size)
+    with open_video(source) as video:
+        index = _index_packets(video)
+        if index is not None:
+            _check_range(writer, len(index.pts))
+            if _decode_by_seeking(video, index, writer):
+                return writer.frames_THWC
+    with open_video(source) as video:
+        # A file that has an index and yet did not deliver may be damaged, and a lost frame would shift all later ones.
+        num_frames = _decode_from_start(video, writer, is_strict=index is not None)
+        if index is not None and writer.last_index >= num_frames:
+            raise VideoError(f"corrupt: only {num_frames} of {len(index.pts)} frames can be decoded")
+        _check_range(writer, num_frames)
+    return writer.frames_THWC
+
+
+@contextmanager
+def open_video(source: VideoSource) -> Iterator[OpenVideo]:
+    """Open an untrusted file for reading and close it again; every reading error inside becomes a VideoError."""
+    av.logging.set_level(None)  # FFmpeg's log callback takes Python's lock: deadlocks were seen (PyAV#2276, #751)
+    try:
+        with _open_container(source) as container:
+            yield _select_stream(container)
+    except av.FFmpegError as error:
+        raise VideoError(f"corrupt or unreadable: {error.strerror}") from error
+    except OSError as error:
+        raise VideoError(f"unreadable: {error.strerror}") from error
+
+
+def iterate_frames(video: OpenVideo, *, is_strict: bool = False) -> Iterator[VideoFrame]:
+    """Decode from the start, in presentation order.
+
+    Args:
+        video: a freshly opened video.
+        is_strict: raise VideoError at the first damage or loss; otherwise damaged packets give no frame, as in ffmpeg.
+    """
+    num_packets = 0
+    for packet in video.container.demux(video.stream):
+        num_packets += packet.size > 0
+        if is_strict and packet.is_corrupt:
+            raise VideoError(f"corrupt or truncated: packet {num_packets - 1} is damaged")
+        try:
+            frames = packet.decode()
+        except av.InvalidDataError:
+            if is_strict:
+                raise
+            continue
+        yield from frames
+    # Only this container's header is known to count what the file really holds.
+    if is_strict and "mov" in video.container.format.name and num_packets < video.stream.frames:
+        raise VideoError(f"truncated: {num_packets} of {video.stream.frames} frames are in the file")
+
+
+def displayed_size(height: int, width: int, *, rotation_degrees: int) -> tuple[int, int]:
+    """(height, width) in pixels after a turn by `rotation_degrees`; the function is its own inverse."""
+    return (width, height) if _quarter_turns(rotation_degrees) % 2 else (height, width)
+
+
+def upright(frame_HWC: npt.NDArray[np.uint8], *, rotation_degrees: int) -> npt.NDArray[np.uint8]:
+    """Turn a frame counter-clockwise by a multiple of 90 degrees (a view); other angles are left as they are."""
+    return np.rot90(frame_HWC, _quarter_turns(rotation_degrees))
+
+
+def rgb_view(frame: VideoFrame) -> npt.NDArray[np.uint8]:
+    """The pixels of an rgb24 frame as frame_HWC, without a copy (rows of the plane are padded)."""
+    plane = frame.planes[0]
+    return np.ndarray((frame.height, frame.width, 3), np.uint8, memoryview(plane), strides=(plane.line_size, 3, 1))
+
+
+class _FrameWriter:
+    """Converts wanted frames to RGB into one array with one scaler; knows which rows each frame index fills."""
+
+    def __init__(self, frame_indices: npt.NDArray[np.int64], size: tuple[int, int] | None) -> None:
+        self.rows_of_index: dict[int, list[int]] = defaultdict(list)
+        for row, frame_index in enumerate(frame_indices.tolist()):
+            self.rows_of_index[frame_index].append(row)
+        self.last_index = max(self.rows_of_index)
+        self._num_rows = len(frame_indices)
+        self._size = size
+        self._reformatter = VideoReformatter()
+        self.frames_THWC = np.empty((0, 0, 0, 3), np.uint8)
+
+    def write(self, frame: VideoFrame, frame_index: int, video: OpenVideo) -> None:
+        """Put one decoded frame into its rows; the first one fixes the clip's size and rotation."""
+        if not len(self.frames_THWC):
+            self._rotation = frame.rotation
+            size = self._size or displayed_size(video.height, video.width, rotation_degrees=self._rotation)
+            self.frames_THWC = np.empty((self._num_rows, *size, 3), np.uint8)
+        height, width = displayed_size(*self.frames_THWC.shape[1:3], rotation_degrees=self._rotation)
+        rgb = self._reformatter.reformat(frame, width, height, "rgb24", threads=1)
+        for row in self.rows_of_index[frame_index]:
+            self.frames_THWC[row] = upright(rgb_view(rgb), rotation_degrees=self._rotation)
+
+
+class _PacketIndex(NamedTuple):
+    """Time stamps of all frames and of the key frames, both sorted, in units of the stream's time base."""
+
+    pts: npt.NDArray[np.int64]
+    key_pts: npt.NDArray[np.int64]
+
+
+def _open_container(source: VideoSource) -> InputContainer:
+    options = {"format_whitelist": _CONTAINER_FORMATS, "protocol_whitelist": "file"}
+    file: str | io.BytesIO
+    if isinstance(source, bytes):
+        file, num_bytes = io.BytesIO(source), len(source)
+        options["protocol_whitelist"] = ""
+    else:
+        # An absolute path cannot be mistaken for an address ("http:...", "concat:...").
+        file = os.path.abspath(source)
+        num_bytes = os.stat(file).st_size
+        if not os.path.isfile(file):
+            raise VideoError("unreadable: not a regular file")
+    if num_bytes == 0:
+        raise VideoError("empty file: 0 bytes")
+    try:
+        return av.open(file, "r", container_options=options, metadata_errors="replace")
+    except (av.ArgumentError, av.InvalidDataError) as error:
+        raise VideoError("not a video: no supported container format, or its header is corrupt") from error
+
+
+def _select_stream(container: InputContainer) -> OpenVideo:
+    """The first video stream that is no cover picture, set to decode in this thread only (Ray runs one task a core)."""
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        raise VideoError("no video stream")
+    stream = streams[0]
+    if not 0 < stream.height * stream.width <= MAX_FRAME_PIXELS:
+        raise VideoError(f"picture size {stream.width}x{stream.height} is not in 1..{MAX_FRAME_PIXELS} pixels")
+    fps = stream.average_rate or stream.guessed_rate
+    if not fps:
+        raise VideoError("no frame rate")
+    stream.thread_type = ThreadType.NONE
+    stream.thread_count = 1
+    return OpenVideo(container, stream, stream.height, stream.width, Fraction(fps))
+
+
+def _index_packets(video: OpenVideo) -> _PacketIndex | None:
+    """Time stamps of all packets, or None where only a full decode tells which frames there are."""
+    container_names = set(video.container.format.name.split(","))
+    codec = video.stream.codec_context.name
+    if not container_names & _TIMESTAMPED_CONTAINERS or codec not in _PACKET_IS_FRAME_CODECS:
+        return None
+    stamps: list[int] = []
+    is_key: list[bool] = []
+    for packet in video.container.demux(video.stream):
+        if packet.size:
+            if packet.pts is None or packet.is_corrupt or packet.is_discard:
+                return None
+            stamps.append(packet.pts)
+            is_key.append(packet.is_keyframe)
+    if not stamps or not is_key[0] or stamps[0] != min(stamps) or len(set(stamps)) != len(stamps):
+        return None
+    if video.stream.frames not in (0, len(stamps)):
+        return None
+    pts = np.array(stamps, np.int64)
+    return _PacketIndex(np.sort(pts), np.sort(pts[is_key]))
+
+
+def _decode_by_seeking(video: OpenVideo, index: _PacketIndex, writer: _FrameWriter) -> bool:
+    """Write the wanted frames group by key frame; False where the file does not behave as its packets say."""
+    index_of_pts = {int(index.pts[i]): i for i in writer.rows_of_index}
+    groups: dict[int, set[int]] = defaultdict(set)
+    for pts in index_of_pts:
+        # The last key frame SHOWN at or before the frame: frames shown before a key frame may need older ones.
+        groups[int(index.key_pts[np.searchsorted(index.key_pts, pts, side="right") - 1])].add(pts)
+    found: set[int] = set()
+    try:
+        for key_pts, wanted_pts in sorted(groups.items()):
+            for frame in _decode_group(video, key_pts, wanted_pts):
+                if frame.pts in wanted_pts:
+                    writer.write(frame, index_of_pts[frame.pts], video)
+                    found.add(frame.pts)
+    except av.InvalidDataError:
+        return False
+    return len(found) == len(index_of_pts)
+
+
+def _decode_group(video: OpenVideo, key_pts: int, wanted_pts: set[int]) -> Iterator[VideoFrame]:
+    """Decode from a key frame to the last wanted packet, leaving out what is neither wanted nor referred to."""
+    video.container.seek(key_pts, stream=video.stream)
+    context = video.stream.codec_context
+    missing = set(wanted_pts)
+    is_first = True
+    for packet in video.container.demux(video.stream):
+        if packet.pts is None or (is_first and (packet.pts > key_pts or not packet.is_keyframe)):
+            return  # the end, or the seek did not land where it should: the caller decodes from the start
+        is_first = False
+        context.skip_frame = "DEFAULT" if packet.pts in missing else "NONREF"
+        yield from packet.decode()
+        missing.discard(packet.pts)
+        if not missing:
+            break
+    yield from context.decode(None)  # what the decoder still holds back for reordering
+
+
+def _decode_from_start(video: OpenVideo, writer: _FrameWriter, *, is_strict: bool) -> int:
+    """Write the wanted frames of a sequential decode; returns how many frames were seen up to the last wanted one."""
+    num_frames = 0
+    for frame in iterate_frames(video, is_strict=is_strict):
+        if num_frames in writer.rows_of_index:
+            writer.write(frame, num_frames, video)
+        num_frames += 1
+        if num_frames > writer.last_index:
+            break
+    return num_frames
+
+
+def _checked_indices(frame_indices: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    indices = np.asarray(frame_indices)
+    if indices.ndim != 1 or not len(indices) or not np.issubdtype(indices.dtype, np.integer):
+        raise ValueError(f"frame_indices must be a non-empty 1-d sequence of integers, got {frame_indices!r}")
+    if indices.min() < 0:
+        raise ValueError(f"frame_indices must be >= 0, got {indices.min()}")
+    return indices.astype(np.int64)
+
+
+def _check_range(writer: _FrameWriter, num_frames: int) -> None:
+    if num_frames == 0:
+        raise VideoError(_ZERO_FRAMES)
+    if writer.last_index >= num_frames:
+        raise ValueError(f"frame_indices must be in [0, {num_frames}), the video's frames, got {writer.last_index}")
+
+
+def _quarter_turns(rotation_degrees: int) -> int:
+    return rotation_degrees // 90 % 4 if rotation_degrees % 90 == 0 else 0

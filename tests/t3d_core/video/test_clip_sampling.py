@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from t3d_core.video.clip_sampling import clip_span, non_overlapping_clips, random_clip, uniform_clips
+
+CLIP_SHAPES = {
+    "num_frames": st.integers(1, 40),
+    "frame_stride": st.integers(1, 17),
+    "short_video": st.sampled_from(["loop", "repeat_last"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "frame_stride", "span"), [(32, 1, 32), (32, 2, 63), (32, 4, 125), (32, 16, 497), (1, 9, 1)]
+)
+def test_the_span_reaches_from_the_first_to_the_last_frame(num_frames, frame_stride, span):
+    assert clip_span(num_frames, frame_stride) == span
+
+
+@pytest.mark.parametrize(
+    ("short_video", "expected"), [("loop", [0, 2, 4, 1, 3, 0]), ("repeat_last", [0, 2, 4, 4, 4, 4])]
+)
+def test_a_short_video_is_completed_by_its_rule_and_the_made_up_frames_are_counted(short_video, expected):
+    for clip in (
+        random_clip(5, num_frames=6, frame_stride=2, short_video=short_video, rng=np.random.default_rng(0)),
+        *uniform_clips(5, num_clips=2, num_frames=6, frame_stride=2, short_video=short_video),
+        *non_overlapping_clips(5, num_frames=6, frame_stride=2, short_video=short_video),
+    ):
+        assert clip.frame_indices.tolist() == expected
+        assert clip.num_padded == 3
+
+
+@given(video_num_frames=st.integers(1, 700), seed=st.integers(0, 99), start_multiple=st.integers(1, 3), **CLIP_SHAPES)
+def test_a_random_clip_lies_in_the_video_with_the_stride_asked_for(video_num_frames, seed, start_multiple, **shape):
+    clip = random_clip(video_num_frames, rng=np.random.default_rng(seed), start_multiple=start_multiple, **shape)
+    indices = clip.frame_indices
+    assert indices.dtype == np.int64
+    assert len(indices) == shape["num_frames"]
+    assert 0 <= indices.min() <= indices.max() < video_num_frames
+    assert indices[0] % start_multiple == 0
+    real = indices[: shape["num_frames"] - clip.num_padded]
+    assert (np.diff(real) == shape["frame_stride"]).all()
+    assert (clip.num_padded > 0) == (clip_span(shape["num_frames"], shape["frame_stride"]) > video_num_frames)
+
+
+@pytest.mark.parametrize(("start_multiple", "starts"), [(1, [0, 1, 2, 3, 4]), (2, [0, 2, 4])])
+def test_every_start_that_fits_is_drawn_equally_often(start_multiple, starts):
+    rng = np.random.default_rng(0)
+    kwargs = {"num_frames": 4, "frame_stride": 2, "short_video": "loop", "start_multiple": start_multiple}
+    drawn = [int(random_clip(11, rng=rng, **kwargs).frame_indices[0]) for _ in range(1500)]
+    values, counts = np.unique(drawn, return_counts=True)
+    assert values.tolist() == starts
+    assert (np.abs(counts / 1500 - 1 / len(starts)) < 0.05).all()
+
+
+def test_the_same_seed_draws_the_same_clip():
+    first, second = (
+        random_clip(300, num_frames=8, frame_stride=2, short_video="loop", rng=np.random.default_rng(7))
+        for _ in range(2)
+    )
+    assert first.frame_indices.tolist() == second.frame_indices.tolist()
+
+
+def test_a_single_uniform_clip_is_the_centre_one():
+    (clip,) = uniform_clips(20, num_clips=1, num_frames=4, frame_stride=2, short_video="loop")
+    assert clip.frame_indices.tolist() == [6, 8, 10, 12]
+
+
+@given(video_num_frames=st.integers(1, 700), num_clips=st.integers(2, 9), **CLIP_SHAPES)
+def test_uniform_clips_reach_from_the_first_to_the_last_frame_at_even_distances(video_num_frames, num_clips, **shape):
+    clips = uniform_clips(video_num_frames, num_clips=num_clips, **shape)
+    starts = [int(clip.frame_indices[0]) for clip in clips]
+    room = max(video_num_frames - clip_span(shape["num_frames"], shape["frame_stride"]), 0)
+    assert len(clips) == num_clips
+    assert starts[0] == 0
+    assert starts[-1] == room
+    assert np.ptp(np.diff(starts)) <= 1
+    assert max(clip.frame_indices.max() for clip in clips) < video_num_frames
+
+
+@pytest.mark.parametrize(
+    ("video_num_frames", "starts"), [(1, [0]), (5, [0]), (10, [0]), (11, [0, 6]), (15, [0, 6]), (17, [0, 6, 12])]
+)
+def test_testing_clips_tile_the_video_and_drop_a_tail_shorter_than_a_span(video_num_frames, starts):
+    clips = non_overlapping_clips(video_num_frames, num_frames=3, frame_stride=2, short_video="loop")
+    assert [int(clip.frame_indices[0]) for clip in clips] == starts
+
+
+@given(video_num_frames=st.integers(1, 2000), **CLIP_SHAPES)
+def test_testing_clips_never_overlap_and_are_whole_unless_the_video_is_short(video_num_frames, **shape):
+    clips = non_overlapping_clips(video_num_frames, **shape)
+    span = clip_span(shape["num_frames"], shape["frame_stride"])
+    if video_num_frames < span:
+        assert len(clips) == 1
+    else:
+        assert all(clip.num_padded == 0 for clip in clips)
+        ends = [int(clip.frame_indices[-1]) for clip in clips]
+        assert all(end < clip.frame_indices[0] for end, clip in zip(ends, clips[1:], strict=False))
+        assert video_num_frames - 1 - ends[-1] < span + shape["frame_stride"]
+
+
+def test_impossible_arguments_are_named():
+    shape = {"num_frames": 4, "frame_stride": 2}
+    with pytest.raises(ValueError, match="video_num_frames must be >= 1, got 0"):
+        non_overlapping_clips(0, short_video="loop", **shape)
+    with pytest.raises(ValueError, match="short_video must be 'loop' or 'repeat_last', got 'zero'"):
+        non_overlapping_clips(2, short_video="zero", **shape)
+    with pytest.raises(ValueError, match="num_clips must be >= 1, got 0"):
+        uniform_clips(9, num_clips=0, short_video="loop", **shape)
+    with pytest.raises(ValueError, match="frame_stride must be >= 1"):
+        clip_span(4, 0)

@@ -1,0 +1,170 @@
+import io
+import itertools
+
+import av
+import numpy as np
+import pytest
+
+from t3d_core.video import storage
+from t3d_core.video.decoding import VideoError, decode_frames, probe
+from t3d_core.video.storage import encode_segments, encode_video
+
+
+def psnr(first: np.ndarray, second: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / np.square(first.astype(np.float64) - second).mean()))
+
+
+def whole(source, short_side=256, **interval):
+    (segment,) = encode_segments(source, short_side=short_side, **interval)
+    return segment
+
+
+def frame_types(data: bytes) -> str:
+    with av.open(io.BytesIO(data)) as container:
+        return "".join(av.video.frame.PictureType(frame.pict_type).name for frame in container.decode(video=0))
+
+
+@pytest.fixture(scope="module")
+def real_source(real_clip):
+    return real_clip("single_clips/gop235_340x256.mp4")
+
+
+@pytest.fixture(scope="module")
+def real_segment(real_source):
+    return whole(real_source)
+
+
+def test_a_stored_real_clip_has_every_frame_at_its_place_and_looks_the_same(real_source, real_segment, decode_plainly):
+    source, stored = decode_plainly(real_source), decode_plainly(real_segment.data)
+    assert real_segment.num_frames == len(stored) == len(source) == 300
+    assert (real_segment.height, real_segment.width, real_segment.fps) == (256, 340, 30.0)
+    assert min(psnr(a, b) for a, b in zip(stored[::10], source[::10], strict=True)) > 33
+    assert psnr(stored[:100], source[:100]) > 35
+    assert psnr(stored[:100], source[1:101]) < 25
+
+
+def test_odd_frames_are_needed_by_no_other_and_key_frames_come_every_32(real_segment):
+    types = frame_types(real_segment.data)
+    assert {i for i, kind in enumerate(types) if kind == "I"} == set(range(0, 300, 32))
+    assert all(kind != "B" for kind in types[::2])
+    # The last frame of a group (and of the video) has no later frame to lean on.
+    assert all(kind == "B" for i, kind in enumerate(types) if i % 2 and i % 32 != 31 and i != 299)
+
+
+def test_the_same_video_gives_the_same_bytes(real_source, real_segment):
+    assert whole(real_source).data == real_segment.data
+
+
+def test_an_unlabelled_video_is_tiled_exactly(encode, drawn_frame):
+    segments = list(encode_segments(encode(num_frames=60), short_side=64, max_segment_seconds=1.0))
+    assert [(s.start_frame, s.num_frames) for s in segments] == [(0, 25), (25, 25), (50, 10)]
+    for segment in segments:
+        frames = decode_frames(segment.data, range(segment.num_frames))
+        reds = frames[:, 30:, :, 0].mean((1, 2))
+        assert np.abs(reds - 3 * (segment.start_frame + np.arange(segment.num_frames))).max() < 3
+
+
+def test_segments_are_made_one_at_a_time(encode):
+    segments = encode_segments(encode(num_frames=60), short_side=64, max_segment_seconds=0.4)
+    assert next(segments).num_frames == 10
+    segments.close()
+
+
+def test_a_trimmed_interval_names_its_first_source_frame(encode):
+    segment = whole(encode(num_frames=60), start_seconds=0.4, end_seconds=1.2)
+    assert (segment.start_frame, segment.num_frames) == (10, 20)
+    assert abs(decode_frames(segment.data, [0])[0, 30:, :, 0].mean() - 30) < 3
+
+
+def test_an_interval_may_end_after_the_video_but_not_begin_there(encode):
+    assert whole(encode(num_frames=60), start_seconds=2.0, end_seconds=99.0).num_frames == 10
+    with pytest.raises(VideoError, match=r"zero frames between 3\.0 s and 9\.0 s"):
+        whole(encode(num_frames=60), start_seconds=3.0, end_seconds=9.0)
+
+
+def test_an_interval_of_a_variable_rate_video_follows_its_time_stamps(encode):
+    pts = list(range(30)) + list(range(30, 150, 4))  # 25 fps, then 6.25
+    segment = whole(encode(pts=pts), start_seconds=30 / 25, end_seconds=50 / 25)
+    assert (segment.start_frame, segment.num_frames) == (30, 5)
+
+
+def test_time_stamps_out_of_order_make_no_holes(real_clip, decode_plainly):
+    path = real_clip("ucf101_mixed/BabyCrawling/v_BabyCrawling_g18_c06.avi")
+    segment = whole(path)
+    assert segment.num_frames == 180
+    assert psnr(decode_plainly(segment.data)[:40], decode_plainly(path)[:40]) > 33
+    trimmed = whole(path, start_seconds=2.5 / 25)  # its frames are shown at 0, 1, 3, 2, 4 ... / 25 s
+    assert (trimmed.start_frame, trimmed.num_frames) == (2, 178)
+
+
+@pytest.mark.parametrize(
+    ("size", "short_side", "expected"),
+    [((46, 64), 256, (46, 64)), ((47, 63), 256, (46, 62)), ((200, 300), 64, (64, 96)), ((300, 200), 64, (96, 64))],
+)
+def test_large_videos_are_scaled_down_and_small_ones_kept_at_even_sizes(size, short_side, expected, encode):
+    segment = whole(encode("avi", "mpeg4", size=size, num_frames=5), short_side)
+    info = probe(segment.data)
+    assert (segment.height, segment.width) == (info.height, info.width) == expected
+
+
+@pytest.mark.parametrize("rotation", [90, -90, 180])
+def test_rotated_recordings_are_stored_upright(rotation, encode):
+    data = encode(rotation=rotation, num_frames=20)
+    segment = whole(data)
+    assert probe(segment.data).rotation_degrees == 0
+    assert psnr(decode_frames(segment.data, [9]), decode_frames(data, [9])) > 30
+
+
+@pytest.mark.parametrize(("codec", "pix_fmt"), [("mjpeg", "yuvj420p"), ("rawvideo", "bgr24")])
+def test_full_range_colours_are_kept(codec, pix_fmt, encode):
+    data = encode("avi", codec, pix_fmt=pix_fmt, num_frames=20)
+    assert psnr(decode_frames(whole(data).data, [9]), decode_frames(data, [9])) > 28
+
+
+def test_a_video_cut_off_is_a_failure_and_not_a_shorter_video(encode):
+    data = encode(size=(144, 176), options={"x264-params": "keyint=4"}, container_options={"movflags": "faststart"})
+    assert whole(data).num_frames == 60
+    with pytest.raises(VideoError, match=r"corrupt|truncated"):
+        whole(data[: len(data) * 2 // 3])
+
+
+def test_a_segment_that_lost_frames_is_not_handed_out(encode, monkeypatch):
+    write = storage._H264Writer.write
+
+    def losing(self, frame):
+        if self.num_frames == 7:
+            self.num_frames += 1
+        else:
+            write(self, frame)
+
+    monkeypatch.setattr(storage._H264Writer, "write", losing)
+    with pytest.raises(VideoError, match="59 of 60 frames"):
+        whole(encode(num_frames=60))
+
+
+def test_arguments_out_of_range_are_named_at_the_call(encode):
+    data = encode(num_frames=3)
+    with pytest.raises(ValueError, match="short_side must be >= 2, got 0"):
+        encode_segments(data, short_side=0)
+    with pytest.raises(ValueError, match=r"start_seconds .* got 3\.0 and 2\.0"):
+        encode_segments(data, short_side=64, start_seconds=3.0, end_seconds=2.0)
+    with pytest.raises(ValueError, match="max_segment_seconds must be > 0, got 0"):
+        encode_segments(data, short_side=64, max_segment_seconds=0)
+
+
+def test_drawn_frames_are_written_in_order_with_the_same_bytes_each_time(tmp_path, drawn_frame):
+    for name in ("a.mp4", "b.mp4"):
+        encode_video((drawn_frame(k, 64, 80) for k in range(40)), path=tmp_path / name, fps=12.5)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    info = probe(tmp_path / "a.mp4")
+    assert (info.num_frames, info.fps, info.height, info.width) == (40, 12.5, 64, 80)
+    drawn = np.stack([drawn_frame(k, 64, 80) for k in range(40)])
+    assert psnr(decode_frames(tmp_path / "a.mp4", range(40)), drawn) > 28
+
+
+def test_drawn_frames_must_exist_and_have_one_size(tmp_path, drawn_frame):
+    with pytest.raises(ValueError, match="at least one frame"):
+        encode_video([], path=tmp_path / "a.mp4", fps=25)
+    frames = itertools.chain([drawn_frame(0, 64, 80)], [drawn_frame(1, 64, 82)])
+    with pytest.raises(ValueError, match=r"shape \(64, 80, 3\), got \(64, 82, 3\)"):
+        encode_video(frames, path=tmp_path / "a.mp4", fps=25)
