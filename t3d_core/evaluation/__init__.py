@@ -1,0 +1,1 @@
+"""Clip scores become the paper's numbers."""

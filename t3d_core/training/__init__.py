@@ -1,0 +1,1 @@
+"""One optimisation step, wherever it runs: tasks, optimisers, weights files."""

@@ -1,0 +1,169 @@
+"""Weights go to a file that describes itself, and come back as a network that is ready to use.
+
+A weights file is a safetensors file whose metadata carries a `WeightsCard`: which network, which classes, which clips.
+A checkpoint folder holds one weights file and `training_state.pt`, what a run needs to go on (optimiser, position).
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from t3d_core.models import build_model
+
+WEIGHTS_NAMES = ("model.safetensors", "student.safetensors")
+TRAINING_STATE_NAME = "training_state.pt"
+_METADATA_KEY = "t3d"
+
+
+@dataclass(frozen=True)
+class WeightsCard:
+    """What a weights file says of itself.
+
+    Attributes:
+        model_kind: a kind of `t3d_core.models.build_model`.
+        model_arguments: the other arguments of `build_model`.
+        class_names: label index -> name; empty for a network without a head.
+        num_frames: frames of a clip.
+        frame_stride: source frames from one clip frame to the next.
+        short_side: pixels to which the shorter side is scaled before the crop.
+        crop_size: pixels of the square crop.
+        short_video: what fills a clip when the video is shorter: `loop` or `repeat_last`.
+        mean: of each RGB channel, on the 0..1 scale.
+        std: of each RGB channel, on the 0..1 scale.
+    """
+
+    model_kind: str
+    model_arguments: dict[str, Any]
+    class_names: tuple[str, ...]
+    num_frames: int
+    frame_stride: int
+    short_side: int
+    crop_size: int
+    short_video: Literal["loop", "repeat_last"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class LoadedModel(NamedTuple):
+    """A network in `eval()` mode and the card it came with."""
+
+    model: nn.Module
+    card: WeightsCard
+
+
+def save_weights(model: nn.Module, path: Path, *, card: WeightsCard) -> None:
+    """Write `model`'s state and `card` to `path`: complete or not at all."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    partial = path.with_name(path.name + ".partial")
+    try:
+        save_file(state, partial, metadata={_METADATA_KEY: json.dumps(asdict(card))})
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_card(path: Path) -> WeightsCard:
+    """Read what the weights file at `path` says of itself.
+
+    Raises:
+        ValueError: the file is damaged or was not written by `save_weights`.
+    """
+    try:
+        with safe_open(path, framework="pt") as weights:
+            metadata = weights.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"weights file {path} cannot be read: {error}") from error
+    try:
+        return WeightsCard(**_with_tuples(json.loads(metadata[_METADATA_KEY])))
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"weights file {path} does not describe its network: give a file that this project wrote"
+        ) from error
+
+
+def load_model(path: Path) -> LoadedModel:
+    """Build the network that the weights file at `path` describes, with its weights, in `eval()` mode.
+
+    Raises:
+        ValueError: as `read_card`.
+    """
+    card = read_card(path)
+    model = build_model(card.model_kind, num_classes=len(card.class_names), **card.model_arguments)
+    model.load_state_dict(load_file(path))
+    return LoadedModel(model.eval(), card)
+
+
+def initialize_from(model: nn.Module, path: Path, *, class_names: tuple[str, ...]) -> bool:
+    """Copy the weights at `path` into `model`; the head too when its classes are the same.
+
+    Args:
+        model: the network to be trained.
+        path: a weights file; one of a network without a head needs nothing special.
+        class_names: the classes that `model` is trained for.
+
+    Returns:
+        Whether the head was copied.
+
+    Raises:
+        ValueError: the weights belong to another network.
+    """
+    card, state, wanted = read_card(path), load_file(path), model.state_dict()
+    is_head_copied = card.class_names == class_names
+    if not is_head_copied:
+        state, wanted = _without_head(state), _without_head(wanted)
+    if _shapes(state) != _shapes(wanted):
+        raise ValueError(
+            f"weights file {path} holds a {card.model_kind} with {card.model_arguments}, not the network to train: "
+            "give the model section the same kind and arguments, or none to take those of the weights"
+        )
+    model.load_state_dict(state, strict=False)
+    return is_head_copied
+
+
+def find_weights(path: Path) -> Path:
+    """Find the weights file that `path` means: itself, or the one inside a checkpoint or run folder.
+
+    Raises:
+        ValueError: nothing is there, or a folder holds no weights file.
+    """
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: give a weights file, a checkpoint folder, runs:/... or models:/...")
+    found = [path / name for name in WEIGHTS_NAMES if (path / name).is_file()]
+    if not found:
+        raise ValueError(f"folder {path} holds none of {', '.join(WEIGHTS_NAMES)}: has this run finished?")
+    return found[0]
+
+
+def save_training_state(state: Mapping[str, Any], folder: Path) -> None:
+    """Write what a run needs to go on, beside its weights, into `folder`."""
+    torch.save(dict(state), folder / TRAINING_STATE_NAME)
+
+
+def load_training_state(folder: Path) -> dict[str, Any]:
+    """Read what `save_training_state` wrote; tensors come to the CPU."""
+    return torch.load(folder / TRAINING_STATE_NAME, map_location="cpu", weights_only=True)
+
+
+def _with_tuples(value: Any) -> Any:
+    """Turn the lists of JSON, which knows no others, back into the tuples they were."""
+    if isinstance(value, dict):
+        return {name: _with_tuples(entry) for name, entry in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
+def _without_head(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}

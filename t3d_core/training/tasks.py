@@ -1,0 +1,113 @@
+"""A batch becomes a loss and counts: classification, and image-video correspondence.
+
+Counts are sums, never means: adding those of all batches and workers gives the same metric for any number of workers.
+Legend: B clips, C channels, T frames, H x W pixels, P pairs.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from t3d_core.transfer.correspondence import CorrespondenceNet
+from t3d_core.transfer.pairing import NO_PARTNER, negative_partners
+from t3d_core.transfer.teacher import FrozenTeacher
+
+Batch = dict[str, Tensor]
+
+
+class TaskOutput(NamedTuple):
+    """The loss to go down, and the counts it is reported by (scalars, float64)."""
+
+    loss: Tensor
+    counts: dict[str, Tensor]
+
+
+class Task(Protocol):
+    """What is trained and by which loss."""
+
+    net: nn.Module
+    count_names: tuple[str, ...]
+
+    def to(self, device: torch.device) -> None:
+        """Move everything to `device`."""
+
+    def __call__(self, net: nn.Module, batch: Batch) -> TaskOutput:
+        """Run `net`, which is `self.net` or its DDP wrapper, on a batch."""
+
+    def metrics(self, counts: dict[str, float]) -> dict[str, float]:
+        """Turn summed counts into named metrics."""
+
+
+class ClassificationTask:
+    """Cross entropy of a video classifier on `clip_BCTHW` and `label_B`."""
+
+    count_names: tuple[str, ...] = ("loss_sum", "num_correct", "num_examples")
+
+    def __init__(self, net: nn.Module) -> None:
+        """Train `net`, which gives logits."""
+        self.net = net
+
+    def to(self, device: torch.device) -> None:
+        """Move the network."""
+        self.net.to(device)
+
+    def __call__(self, net: nn.Module, batch: Batch) -> TaskOutput:
+        """Classify every clip."""
+        logits = net(batch["clip_BCTHW"])
+        label_B = batch["label_B"]
+        losses_B = functional.cross_entropy(logits, label_B, reduction="none")
+        is_correct_B = logits.argmax(dim=1) == label_B
+        return TaskOutput(losses_B.mean(), _counts(losses_B, is_correct_B))
+
+    def metrics(self, counts: dict[str, float]) -> dict[str, float]:
+        """`loss` and `clip_top1`."""
+        return {
+            "loss": counts["loss_sum"] / counts["num_examples"],
+            "clip_top1": counts["num_correct"] / counts["num_examples"],
+        }
+
+
+class CorrespondenceTask:
+    """Match or no match of clips and frames: `clip_BCTHW`, `teacher_frames_BTHWC` (uint8) and `source_B`."""
+
+    count_names: tuple[str, ...] = ("loss_sum", "num_correct", "num_examples", "num_without_partner")
+
+    def __init__(self, net: CorrespondenceNet, teacher: FrozenTeacher) -> None:
+        """Train `net` by the features of `teacher`, which stays outside of it (and so outside of DDP)."""
+        self.net: nn.Module = net
+        self.teacher = teacher
+
+    def to(self, device: torch.device) -> None:
+        """Move the network and the teacher."""
+        self.net.to(device)
+        self.teacher.to(device)
+
+    def __call__(self, net: nn.Module, batch: Batch) -> TaskOutput:
+        """Judge one positive and one negative pair a clip."""
+        partner_B = negative_partners(batch["source_B"])
+        teacher_BD = self.teacher(batch["teacher_frames_BTHWC"])
+        logits_P2, is_match_P = net(batch["clip_BCTHW"], teacher_BD, partner_B)
+        losses_P = functional.cross_entropy(logits_P2, is_match_P, reduction="none")
+        is_correct_P = logits_P2.argmax(dim=1) == is_match_P
+        counts = _counts(losses_P, is_correct_P)
+        counts["num_without_partner"] = (partner_B == NO_PARTNER).sum().double()
+        return TaskOutput(losses_P.mean(), counts)
+
+    def metrics(self, counts: dict[str, float]) -> dict[str, float]:
+        """`loss`, `pair_accuracy` (chance 0.5), and the share of clips for which the batch held no other source."""
+        num_positives = (counts["num_examples"] + counts["num_without_partner"]) / 2
+        return {
+            "loss": counts["loss_sum"] / counts["num_examples"],
+            "pair_accuracy": counts["num_correct"] / counts["num_examples"],
+            "share_without_partner": counts["num_without_partner"] / num_positives,
+        }
+
+
+def _counts(losses: Tensor, is_correct: Tensor) -> dict[str, Tensor]:
+    return {
+        "loss_sum": losses.detach().double().sum(),
+        "num_correct": is_correct.sum().double(),
+        "num_examples": torch.tensor(float(len(losses)), dtype=torch.float64, device=losses.device),
+    }

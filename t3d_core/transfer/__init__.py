@@ -1,0 +1,1 @@
+"""Supervision transfer 2D -> 3D by image-video correspondence (paper 3.2)."""

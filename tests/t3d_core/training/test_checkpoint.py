@@ -1,0 +1,177 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from t3d_core.models import build_model
+from t3d_core.training.checkpoint import (
+    WeightsCard,
+    find_weights,
+    initialize_from,
+    load_model,
+    load_training_state,
+    read_card,
+    save_training_state,
+    save_weights,
+)
+from t3d_core.training.optimization import Schedule, build_sgd
+
+SMALL = {
+    "ttl_preset": "thirds",
+    "temporal_depths": ((1, 3), (1, 3)),
+    "growth_rate": 4,
+    "block_config": (1, 1, 1),
+    "num_init_features": 8,
+    "bn_size": 2,
+}
+CLASSES = ("jump", "run")
+CARD = WeightsCard(
+    model_kind="t3d",
+    model_arguments=SMALL,
+    class_names=CLASSES,
+    num_frames=16,
+    frame_stride=2,
+    short_side=37,
+    crop_size=32,
+    short_video="loop",
+    mean=(0.1, 0.2, 0.3),
+    std=(0.4, 0.5, 0.6),
+)
+
+
+def new_model(class_names=CLASSES, *, seed=0, **changed):
+    torch.manual_seed(seed)
+    model = build_model("t3d", num_classes=len(class_names), **(SMALL | changed))
+    model.train()(torch.randn(2, 3, 16, 32, 32))  # batch statistics that are not those of a new network
+    return model
+
+
+def saved(folder, class_names=CLASSES, *, seed=0):
+    model, path = new_model(class_names, seed=seed), folder / "model.safetensors"
+    save_weights(model, path, card=replace(CARD, class_names=class_names))
+    return model, path
+
+
+def are_equal(state, other):
+    return state.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in state.items())
+
+
+def test_a_network_comes_back_bit_for_bit_with_its_card_and_ready_to_predict(tmp_path):
+    model, path = saved(tmp_path)
+    loaded, card = load_model(path)
+    assert card == CARD
+    assert not loaded.training
+    assert are_equal(loaded.state_dict(), model.state_dict())
+    clip_BCTHW = torch.randn(1, 3, 16, 32, 32)
+    assert torch.equal(loaded(clip_BCTHW), model.eval()(clip_BCTHW))
+
+
+def test_reading_the_card_alone_gives_what_was_written(tmp_path):
+    assert read_card(saved(tmp_path)[1]) == CARD
+
+
+def test_a_classifier_takes_all_but_the_head_from_a_student_without_one(tmp_path):
+    student, path = saved(tmp_path, (), seed=1)
+    classifier = new_model(seed=2)
+    head = classifier.classifier.weight.clone()
+    assert not initialize_from(classifier, path, class_names=CLASSES)
+    assert are_equal(classifier.features.state_dict(), student.features.state_dict())
+    assert torch.equal(classifier.classifier.weight, head)
+
+
+@pytest.mark.parametrize(
+    ("class_names", "is_copied"), [(CLASSES, True), (("run", "jump"), False), (("jump", "run", "sit"), False)]
+)
+def test_the_head_is_copied_for_the_very_same_classes_only(class_names, is_copied, tmp_path):
+    pretrained, path = saved(tmp_path, seed=1)
+    model = new_model(class_names, seed=2)
+    head = model.classifier.weight.clone()
+    assert initialize_from(model, path, class_names=class_names) is is_copied
+    assert torch.equal(model.classifier.weight, pretrained.classifier.weight if is_copied else head)
+    assert are_equal(model.features.state_dict(), pretrained.features.state_dict())
+
+
+@pytest.mark.parametrize("changed", [{"growth_rate": 6}, {"block_config": (1, 1, 2)}])
+def test_weights_of_another_network_are_refused_and_nothing_is_copied(changed, tmp_path):
+    _, path = saved(tmp_path, seed=1)
+    model = new_model(seed=2, **changed)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"model\.safetensors holds a t3d with .*not the network to train"):
+        initialize_from(model, path, class_names=CLASSES)
+    assert are_equal(model.state_dict(), before)
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    _, path = saved(tmp_path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"model\.safetensors cannot be read"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [None, {"format": "pt"}, {"t3d": json.dumps({"model_kind": "t3d"})}, {"t3d": "no JSON"}],
+)
+def test_a_safetensors_file_of_another_project_is_refused(metadata, tmp_path):
+    save_file({"weight": torch.zeros(1)}, tmp_path / "foreign.safetensors", metadata=metadata)
+    with pytest.raises(ValueError, match=r"foreign\.safetensors does not describe its network"):
+        read_card(tmp_path / "foreign.safetensors")
+
+
+def test_a_path_that_is_no_file_is_refused(tmp_path):
+    for path in (tmp_path / "missing.safetensors", tmp_path):
+        with pytest.raises(ValueError, match="cannot be read"):
+            read_card(path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "student.safetensors"])
+def test_the_weights_of_a_folder_are_found(name, tmp_path):
+    (tmp_path / name).touch()
+    assert find_weights(tmp_path) == find_weights(tmp_path / name) == tmp_path / name
+
+
+def test_a_folder_without_weights_and_a_missing_path_are_refused(tmp_path):
+    (tmp_path / "training_state.pt").touch()
+    with pytest.raises(ValueError, match=r"holds none of model\.safetensors, student\.safetensors"):
+        find_weights(tmp_path)
+    with pytest.raises(ValueError, match="does not exist"):
+        find_weights(tmp_path / "nothing")
+
+
+def test_writing_leaves_the_weights_file_and_nothing_else(tmp_path):
+    _, path = saved(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_keeps_the_file_before_and_leaves_nothing_half_written(tmp_path, monkeypatch):
+    _, path = saved(tmp_path)
+    before = path.read_bytes()
+
+    def fill_the_disk(_, path, **__):
+        path.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("t3d_core.training.checkpoint.save_file", fill_the_disk)
+    with pytest.raises(OSError, match="no space left"):
+        saved(tmp_path, seed=1)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["constant", "step", "plateau", "one_cycle"])
+def test_the_state_of_a_run_comes_back_from_its_folder(kind, tmp_path):
+    model = new_model()
+    optimizer = build_sgd(model.parameters(), lr=0.1, momentum=0.9, is_nesterov=True, weight_decay=1e-4)
+    schedule = Schedule(optimizer, kind, num_steps=10)
+    model(torch.randn(2, 3, 16, 32, 32)).sum().backward()
+    optimizer.step()
+    schedule.after_validation(1.5)
+    state = {"step": 3, "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+    save_training_state(state, tmp_path)
+    loaded = load_training_state(tmp_path)
+    assert (loaded["step"], loaded["schedule"]) == (3, state["schedule"])
+    momenta, expected = loaded["optimizer"]["state"], state["optimizer"]["state"]
+    assert momenta.keys() == expected.keys()
+    assert all(torch.equal(momenta[i]["momentum_buffer"], expected[i]["momentum_buffer"]) for i in expected)

@@ -1,0 +1,110 @@
+from math import exp, log
+
+import pytest
+import torch
+from torch import nn
+
+from t3d_core.models import build_model
+from t3d_core.training.tasks import ClassificationTask, CorrespondenceTask
+from t3d_core.transfer.correspondence import CorrespondenceNet
+from t3d_core.transfer.teacher import FrozenTeacher
+
+
+class ClipAsFeature(nn.Module):
+    def forward_features(self, clip_BCTHW):
+        return clip_BCTHW.flatten(1)
+
+
+class ImageMean(nn.Module):
+    def forward(self, image_NCHW):
+        return image_NCHW.mean(dim=(1, 2, 3))[:, None]
+
+
+@pytest.fixture
+def equality_task():
+    """Says match (logits 0, 2) when the clip's value is that of the frames, and no match (2, 0) when not."""
+
+    class Equality(nn.Module):
+        def forward(self, pair_P2):
+            is_equal_P1 = (pair_P2[:, :1] - pair_P2[:, 1:]).abs() < 1e-3
+            return torch.cat([2.0 * ~is_equal_P1, 2.0 * is_equal_P1], dim=1)
+
+    net = CorrespondenceNet(ClipAsFeature(), student_dim=1, teacher_dim=1, projection_dim=1)
+    net.head = Equality()
+    return CorrespondenceTask(net, FrozenTeacher(ImageMean(), feature_dim=1, mean=(0, 0, 0), std=(1 / 255,) * 3))
+
+
+def pairs_batch(clip, frames, source):
+    frames_BTHWC = torch.tensor(frames, dtype=torch.uint8).reshape(-1, 1, 1, 1, 1).expand(-1, 1, 1, 1, 3)
+    return {
+        "clip_BCTHW": torch.tensor(clip, dtype=torch.float32).reshape(-1, 1, 1, 1, 1),
+        "teacher_frames_BTHWC": frames_BTHWC,
+        "source_B": torch.tensor(source),
+    }
+
+
+def floats(counts):
+    return {name: float(count) for name, count in counts.items()}
+
+
+def test_classification_counts_and_metrics_are_those_computed_by_hand():
+    task = ClassificationTask(nn.Flatten())
+    logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
+    output = task(task.net, {"clip_BCTHW": logits, "label_B": torch.tensor([0, 1, 1])})
+    right, wrong = log(1 + exp(-2)), log(1 + exp(2))
+    assert floats(output.counts) == pytest.approx({"loss_sum": 2 * right + wrong, "num_correct": 2, "num_examples": 3})
+    assert output.loss.item() == pytest.approx((2 * right + wrong) / 3)
+    metrics = task.metrics({"loss_sum": 6.0, "num_correct": 3.0, "num_examples": 4.0})
+    assert metrics == {"loss": 1.5, "clip_top1": 0.75}
+
+
+def test_the_counts_of_two_parts_of_a_batch_add_up_to_those_of_the_whole():
+    torch.manual_seed(0)
+    net = build_model(
+        "t3d",
+        num_classes=3,
+        ttl_preset="thirds",
+        growth_rate=4,
+        block_config=(2, 2, 2, 2),
+        num_init_features=24,
+        bn_size=2,
+    )
+    task = ClassificationTask(net.eval())
+    clip_BCTHW, label_B = torch.randn(5, 3, 16, 32, 32), torch.tensor([0, 1, 2, 0, 1])
+    with torch.no_grad():
+        whole, first, second = (
+            floats(task(net, {"clip_BCTHW": clip_BCTHW[part], "label_B": label_B[part]}).counts)
+            for part in (slice(None), slice(2), slice(2, None))
+        )
+    assert {name: first[name] + second[name] for name in first} == pytest.approx(whole, rel=1e-5)
+
+
+def test_correspondence_counts_one_positive_and_one_negative_a_clip(equality_task):
+    # Clip 1 shows other frames than its own; every negative differs.
+    output = equality_task(equality_task.net, pairs_batch([10, 20, 30], [10, 21, 30], source=[0, 1, 2]))
+    right, wrong = log(1 + exp(-2)), log(1 + exp(2))
+    assert floats(output.counts) == pytest.approx(
+        {"loss_sum": 5 * right + wrong, "num_correct": 5, "num_examples": 6, "num_without_partner": 0}, rel=1e-6
+    )
+    assert output.loss.item() == pytest.approx((5 * right + wrong) / 6)
+
+
+def test_a_negative_pair_is_never_of_one_source(equality_task):
+    # Clips of one source are alike here: taken as a negative they would be judged a match.
+    output = equality_task(equality_task.net, pairs_batch([10, 10, 20, 20], [10, 10, 20, 20], source=[7, 7, 8, 8]))
+    assert floats(output.counts)["num_correct"] == 8
+
+
+def test_clips_without_a_partner_are_counted_and_their_share_is_told(equality_task):
+    output = equality_task(equality_task.net, pairs_batch([1, 2, 3, 4], [1, 2, 3, 4], source=[5, 5, 5, 6]))
+    counts = floats(output.counts)
+    assert (counts["num_examples"], counts["num_without_partner"]) == (6, 2)
+    metrics = equality_task.metrics(counts | {"loss_sum": 3.0, "num_correct": 4.5})
+    assert metrics == {"loss": 0.5, "pair_accuracy": 0.75, "share_without_partner": 0.5}
+
+
+def test_counts_carry_no_gradient_and_have_the_names_announced(equality_task):
+    batch = pairs_batch([1, 2], [1, 2], source=[0, 1])
+    output = equality_task(equality_task.net, batch | {"clip_BCTHW": batch["clip_BCTHW"].requires_grad_()})
+    assert tuple(output.counts) == equality_task.count_names
+    assert all(count.dtype == torch.float64 and not count.requires_grad for count in output.counts.values())
