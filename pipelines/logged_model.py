@@ -1,0 +1,48 @@
+"""Clips of uint8 frames go in, class probabilities come out: the model that MLflow stores, loads and serves.
+
+MLflow copies this file into the logged model and runs it, with `t3d_core` beside it and nothing else of this project.
+
+Legend: B clips, T frames, H height, W width, C channels.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from t3d_core.training.checkpoint import load_model
+from t3d_core.video.transforms import normalize_clip
+
+
+class ClipClassifier(PythonModel):
+    """The network of one self-describing weights file (artifact `weights`)."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Build the network on the GPU when there is one."""
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model, self._card = load_model(Path(context.artifacts["weights"]))
+        self._model = model.to(self._device)
+
+    def predict(
+        self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
+    ) -> np.ndarray:
+        """Classify clips that are already scaled and cropped as the weights' card says.
+
+        Args:
+            context: MLflow's; not used after `load_context`.
+            model_input: clips_BTHWC, uint8 RGB; MLflow has checked it against the signature.
+            params: MLflow's; this model has none.
+
+        Returns:
+            probabilities_BK, a float32 array over the K classes.
+        """
+        clips_BTHWC = torch.from_numpy(np.ascontiguousarray(model_input)).to(self._device)
+        with torch.inference_mode():
+            clips_BCTHW = normalize_clip(clips_BTHWC, mean=self._card.mean, std=self._card.std)
+            return self._model(clips_BCTHW).softmax(dim=1).cpu().numpy()
+
+
+set_model(ClipClassifier())
