@@ -1,0 +1,10 @@
+"""A classifier is tested: python jobs/evaluate.py --checkpoint WEIGHTS --data.shards SHARDS --output FOLDER."""
+
+from pathlib import Path
+
+from pipelines.configs import EvaluateConfig
+from pipelines.evaluate import run_evaluate
+from pipelines.recipe import run_job
+
+if __name__ == "__main__":
+    run_job(EvaluateConfig, run_evaluate, quickstart=Path(__file__).parent / "recipes" / "evaluate" / "quickstart.yaml")

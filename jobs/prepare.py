@@ -1,0 +1,10 @@
+"""Videos and annotations become shards: python jobs/prepare.py --dataset.kind folder --dataset.root R --output O."""
+
+from pathlib import Path
+
+from pipelines.configs import PrepareConfig
+from pipelines.prepare import run_prepare
+from pipelines.recipe import run_job
+
+if __name__ == "__main__":
+    run_job(PrepareConfig, run_prepare, quickstart=Path(__file__).parent / "recipes" / "prepare" / "quickstart.yaml")

@@ -1,0 +1,10 @@
+"""Labelled shards become a video classifier: python jobs/train.py --data.shards SHARDS --init_from WEIGHTS."""
+
+from pathlib import Path
+
+from pipelines.configs import TrainConfig
+from pipelines.recipe import run_job
+from pipelines.train import run_train
+
+if __name__ == "__main__":
+    run_job(TrainConfig, run_train, quickstart=Path(__file__).parent / "recipes" / "train" / "quickstart.yaml")

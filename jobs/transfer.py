@@ -1,0 +1,10 @@
+"""An ImageNet 2D network teaches a 3D network: python jobs/transfer.py --data.shards SHARDS."""
+
+from pathlib import Path
+
+from pipelines.configs import TransferConfig
+from pipelines.recipe import run_job
+from pipelines.transfer import run_transfer
+
+if __name__ == "__main__":
+    run_job(TransferConfig, run_transfer, quickstart=Path(__file__).parent / "recipes" / "transfer" / "quickstart.yaml")

@@ -1,0 +1,202 @@
+"""Shards become the decoded, cropped uint8 batches of one worker, in an order that is ours (Ray Data does the work).
+
+The order of a run is one endless sequence of rows, epoch after epoch, each epoch a permutation that follows from
+(seed, epoch) alone. Step s takes its next `global_batch_size` rows, worker r of W the r-th part of them:
+
+    epoch 0          | epoch 1          |
+    4 1 0 3 2 5 6    | 0 6 3 5 1 2 4    | ...
+    [step 0][step 1] [step 2] ...             nothing dropped, nothing twice, for any number of workers
+
+So a run can go on at any step, with any number of workers, and sees what it would have seen.
+
+Legend: B clips of a batch, T frames, H x W pixels, C channels; N rows of the index.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+
+from pipelines.shards import ShardIndex
+from t3d_core.video.clip_sampling import ClipIndices, ShortVideo, non_overlapping_clips, random_clip, uniform_clips
+from t3d_core.video.decoding import decode_frames, probe
+from t3d_core.video.transforms import center_crop, crop_frames, random_five_crop, resized_size
+
+NumpyBatch = dict[str, np.ndarray]
+
+# Steps that one Ray Data execution covers: the driver's list of tasks stays short, and its start-up is spread out.
+_STEPS_PER_EXECUTION = 1000
+# Odd frames of a stored segment are non-reference frames: windows that start on even ones decode half as much.
+_START_MULTIPLE = 2
+
+
+@dataclass(frozen=True)
+class TrainOrder:
+    """Which rows each step of a run sees."""
+
+    num_rows: int
+    global_batch_size: int
+    seed: int
+
+    def num_steps(self, epochs: int) -> int:
+        """Steps of `epochs` passes; at least one."""
+        return max(1, epochs * self.num_rows // self.global_batch_size)
+
+    def epoch(self, step: int) -> int:
+        """The epoch to which the first clip of `step` belongs."""
+        return step * self.global_batch_size // self.num_rows
+
+    def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Give the rows of `step` and the epoch of each: two (global_batch_size,) int64 arrays."""
+        position = np.arange(step * self.global_batch_size, (step + 1) * self.global_batch_size)
+        epoch, place = np.divmod(position, self.num_rows)
+        orders = {
+            int(e): np.random.default_rng([self.seed, int(e)]).permutation(self.num_rows) for e in np.unique(epoch)
+        }
+        return np.array([orders[int(e)][p] for e, p in zip(epoch, place, strict=True)], np.int64), epoch
+
+
+@dataclass(frozen=True)
+class ClipView:
+    """How the network sees a clip: sizes in pixels, frames in numbers."""
+
+    num_frames: int
+    frame_stride: int
+    crop_size: int
+    short_side: int
+    short_video: ShortVideo
+
+
+@dataclass(frozen=True)
+class TeacherView:
+    """How the 2D teacher sees the frames of the same clip."""
+
+    num_frames: int
+    crop_size: int
+    short_side: int
+
+
+@dataclass(frozen=True)
+class BatchLoader:
+    """Decodes the rows it is told to: what runs on the CPU workers."""
+
+    index: ShardIndex
+    clip: ClipView
+    teacher: TeacherView | None = None
+
+    def random_batch(self, rows: np.ndarray, seeds: list[list[int]]) -> NumpyBatch:
+        """Load one random clip of each row: its place, crop and flip follow from the row's seed alone.
+
+        Returns:
+            `clip_BTHWC` uint8, `label_B`, `source_B`, `num_padded_B`, and `teacher_frames_BTHWC` uint8 for a teacher;
+            the two crops and flips are independent, the frames are of the same time.
+        """
+        return self._stack(
+            [self._random_clip(int(row), np.random.default_rng(s)) for row, s in zip(rows, seeds, strict=True)], rows
+        )
+
+    def center_batch(self, rows: np.ndarray) -> NumpyBatch:
+        """Load the middle clip of each row with the centre crop."""
+        clips = [self._clips(int(row), self._uniform(int(row)))[0] for row in rows]
+        return self._stack(clips, rows)
+
+    def test_clips(self, row: int) -> NumpyBatch:
+        """Load all non-overlapping clips of a row with the centre crop (paper 4.4, Testing)."""
+        clips = non_overlapping_clips(
+            int(self.index.num_frames_N[row]),
+            num_frames=self.clip.num_frames,
+            frame_stride=self.clip.frame_stride,
+            short_video=self.clip.short_video,
+        )
+        loaded = self._clips(row, clips)
+        return self._stack(loaded, np.full(len(loaded), row))
+
+    def _uniform(self, row: int) -> list[ClipIndices]:
+        return uniform_clips(
+            int(self.index.num_frames_N[row]),
+            num_clips=1,
+            num_frames=self.clip.num_frames,
+            frame_stride=self.clip.frame_stride,
+            short_video=self.clip.short_video,
+        )
+
+    def _random_clip(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
+        clip = random_clip(
+            int(self.index.num_frames_N[row]),
+            num_frames=self.clip.num_frames,
+            frame_stride=self.clip.frame_stride,
+            short_video=self.clip.short_video,
+            rng=rng,
+            start_multiple=_START_MULTIPLE,
+        )
+        data = self.index.frames(row)
+        loaded = {"clip_BTHWC": _random_view(data, clip.frame_indices, self.clip, rng), "num_padded_B": clip.num_padded}
+        if self.teacher is not None:
+            chosen = np.linspace(0, self.clip.num_frames - 1, self.teacher.num_frames).round().astype(np.int64)
+            loaded["teacher_frames_BTHWC"] = _random_view(data, clip.frame_indices[chosen], self.teacher, rng)
+        return loaded
+
+    def _clips(self, row: int, clips: list[ClipIndices]) -> list[dict[str, Any]]:
+        data = self.index.frames(row)
+        size = _scaled_size(data, self.clip.short_side)
+        crop = center_crop(*size, crop_size=self.clip.crop_size)
+        frames_THWC = decode_frames(data, np.concatenate([clip.frame_indices for clip in clips]), size=size)
+        cropped = crop_frames(frames_THWC, crop).reshape(len(clips), self.clip.num_frames, crop.size, crop.size, 3)
+        return [{"clip_BTHWC": c, "num_padded_B": clip.num_padded} for c, clip in zip(cropped, clips, strict=True)]
+
+    def _stack(self, clips: list[dict[str, Any]], rows: np.ndarray) -> NumpyBatch:
+        stacked = {name: np.stack([clip[name] for clip in clips]) for name in clips[0]}
+        return stacked | {"label_B": self.index.label_N[rows], "source_B": self.index.source_N[rows], "row_B": rows}
+
+
+def _scaled_size(data: bytes, short_side: int) -> tuple[int, int]:
+    info = probe(data)
+    return resized_size(info.height, info.width, short_side=short_side)
+
+
+def _random_view(
+    data: bytes, frame_indices: np.ndarray, view: ClipView | TeacherView, rng: np.random.Generator
+) -> np.ndarray:
+    size = _scaled_size(data, view.short_side)
+    crop, is_flipped = random_five_crop(*size, crop_size=view.crop_size, rng=rng)
+    return crop_frames(decode_frames(data, frame_indices, size=size), crop, is_flipped=is_flipped)
+
+
+def train_batches(
+    loader: BatchLoader, order: TrainOrder, *, steps: range, rank: int, world_size: int
+) -> Iterator[NumpyBatch]:
+    """Yield this worker's part of every step, decoded ahead by Ray Data on whatever CPUs are free.
+
+    Raises:
+        ValueError: the global batch cannot be shared equally.
+    """
+    if order.global_batch_size % world_size:
+        raise ValueError(f"global_batch_size {order.global_batch_size} cannot be shared by {world_size} workers")
+    part = order.global_batch_size // world_size
+    mine = slice(rank * part, (rank + 1) * part)
+
+    def load(step: int) -> NumpyBatch:
+        rows, epochs = order.rows(step)
+        seeds = [[order.seed, int(epoch), int(row)] for row, epoch in zip(rows[mine], epochs[mine], strict=True)]
+        return loader.random_batch(rows[mine], seeds)
+
+    for first in range(steps.start, steps.stop, _STEPS_PER_EXECUTION):
+        yield from stream(load, range(first, min(first + _STEPS_PER_EXECUTION, steps.stop)))
+
+
+def stream(load: Callable[[int], NumpyBatch], items: range) -> Iterator[NumpyBatch]:
+    """Run `load` on every item as a Ray Data task and yield the results in the order of the items."""
+    if len(items) == 0:
+        return
+
+    def load_one(block: NumpyBatch) -> NumpyBatch:
+        return load(items[int(block["id"][0])])
+
+    dataset = ray.data.range(len(items), override_num_blocks=len(items)).map_batches(load_one, batch_size=1)
+    dataset.context.execution_options.preserve_order = True
+    dataset.context.enable_progress_bars = False
+    # A batch is one block, however large: never cut in two.
+    dataset.context.target_max_block_size = None
+    yield from dataset.iter_batches(batch_size=None, prefetch_batches=1)

@@ -1,0 +1,374 @@
+"""What can be set, stage by stage: frozen sections whose defaults are the paper's values.
+
+A dotted path into these trees is the command-line option, the MLflow parameter and the search key.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from pipelines.recipe import Section
+from t3d_core.training.optimization import ScheduleKind
+from t3d_core.video.transforms import default_short_side
+
+# pydantic warns of the field `register` because metaclasses have a method of that name; instances have none.
+warnings.filterwarnings("ignore", message='Field name "register"')
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Color = tuple[float, float, float]
+
+
+class SyntheticDatasetConfig(Section):
+    """Short videos made on the spot, whose class is carried by motion alone."""
+
+    kind: Literal["synthetic"] = "synthetic"
+    root: Path | None = None
+    """Folder to write the videos to, and to find them in again; none: beside the shards."""
+    videos_per_class: PositiveInt = 24
+    """Videos of each of the 8 motions."""
+    num_frames: PositiveInt = 48
+    """Frames a video."""
+    height: PositiveInt = 72
+    """Pixels."""
+    width: PositiveInt = 96
+    """Pixels."""
+    seed: int = 0
+    """The same seed gives the same bytes."""
+    val_fraction: Fraction = 0.15
+    """Share of the videos of each class for validation."""
+    test_fraction: Fraction = 0.2
+    """Share of the videos of each class for testing."""
+
+
+class FolderDatasetConfig(Section):
+    """Class folders, or a CSV with the columns path,label,group,split."""
+
+    kind: Literal["folder"] = "folder"
+    root: Path
+    """Folder with `label/video`, `split/label/video`, or the videos that the CSV names."""
+    annotations: Path | None = None
+    """CSV with path,label,group,split; none: ROOT/index.csv where it exists, else the folders are the labels."""
+    is_labelled: bool = True
+    """false: labels are ignored and videos are cut into segments, for the transfer."""
+    is_group_within_label: bool = False
+    """Groups are numbered anew in each class, as UCF101's g01..g25."""
+    val_fraction: Fraction = 0.0
+    """Without given splits: share of the groups carved out for validation."""
+    test_fraction: Fraction = 0.2
+    """Without given splits: share of the groups carved out for testing."""
+    seed: int = 0
+    """Of the carving."""
+
+
+DatasetConfig = Annotated[SyntheticDatasetConfig | FolderDatasetConfig, Field(discriminator="kind")]
+
+
+class PrepareConfig(Section):
+    """Decode listed videos and write them as shards."""
+
+    dataset: DatasetConfig
+    output: Path | None = None
+    """Folder for shards, videos.parquet and failures.parquet; none (inside `data.prepare` only): STORAGE/data/KIND."""
+    short_side: PositiveInt = 256
+    """Pixels; larger videos are scaled down to it, smaller ones are kept (paper 4.4)."""
+    max_segment_seconds: PositiveFloat = 10.0
+    """Unlabelled videos are cut into segments of at most this; a labelled video stays one row."""
+    videos_per_shard: PositiveInt = 64
+    """Listed videos a shard: the unit of work and of resuming."""
+    seed: int = 0
+    """Of the order in which videos are spread over shards."""
+    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Above this share of failed videos the job ends with status 1, after writing everything."""
+
+
+class DataConfig(Section):
+    """Which prepared rows are read."""
+
+    shards: tuple[Path, ...] = ()
+    """Folders that jobs/prepare.py wrote: one or several."""
+    prepare: PrepareConfig | None = None
+    """Prepared first when `shards` names none."""
+    fold: PositiveInt = 1
+    """Official split list, 1-based."""
+
+
+class TrainDataConfig(DataConfig):
+    """Which prepared rows training reads: those of split `train`, validating on split `val`."""
+
+    holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Where the fold has no split `val`: share of the source videos of `train` that validate instead."""
+
+
+class TransferDataConfig(DataConfig):
+    """Which prepared rows the transfer reads: those of split `train`; labels are ignored."""
+
+    holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the source videos kept out of training, for the reported pair accuracy."""
+    holdout_clips_per_row: PositiveInt = 1
+    """Clips drawn from every held-out row, with fixed seeds."""
+
+
+class EvaluateDataConfig(DataConfig):
+    """Which prepared rows are tested."""
+
+    split: Literal["train", "val", "test"] = "test"
+    """Split of the fold."""
+
+
+class ClipConfig(Section):
+    """How a clip is taken from a video."""
+
+    num_frames: PositiveInt = 32
+    """Frames a clip (paper Table 3)."""
+    frame_stride: PositiveInt = 2
+    """Source frames from one clip frame to the next (paper Table 6)."""
+    crop_size: PositiveInt = 224
+    """Pixels of the square crop (paper Table 5)."""
+    short_side: PositiveInt | None = None
+    """Pixels of the shorter side before the crop; none: crop_size * 256 / 224, as the paper's 256 to 224."""
+    short_video: Literal["loop", "repeat_last"] = "loop"
+    """What fills the clip when the video is shorter than its span."""
+    mean: Color = (0.485, 0.456, 0.406)
+    """Subtracted from RGB on the 0..1 scale."""
+    std: Color = (0.229, 0.224, 0.225)
+    """Divides RGB after that."""
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> "ClipConfig":
+        if self.short_side_pixels() < self.crop_size:
+            raise ValueError(f"short_side {self.short_side} is smaller than crop_size {self.crop_size}")
+        return self
+
+    def short_side_pixels(self) -> int:
+        """The short side, given or derived from the crop."""
+        return self.short_side or default_short_side(self.crop_size)
+
+
+class DenseNet3DConfig(Section):
+    """A DenseNet3D of any size (paper Table 1)."""
+
+    kind: Literal["densenet3d"] = "densenet3d"
+    growth_rate: PositiveInt = 32
+    """Channels each dense layer adds."""
+    block_config: tuple[PositiveInt, ...] = (6, 12, 24, 16)
+    """Dense layers a block."""
+    num_init_features: PositiveInt = 64
+    """Channels of the stem."""
+    bn_size: PositiveInt = 4
+    """Width of the 1x1x1 bottleneck in growth rates."""
+    drop_rate: Fraction = 0.0
+    """Dropout after each dense layer; not in the paper."""
+    stem_pool_stride: tuple[PositiveInt, PositiveInt, PositiveInt] = (1, 2, 2)
+    """Time, height, width."""
+
+    def arguments(self) -> dict[str, Any]:
+        """What `build_model` takes beside the kind and the number of classes."""
+        return self.model_dump(exclude={"kind"})
+
+
+class T3DConfig(DenseNet3DConfig):
+    """A T3D of any size: a DenseNet3D with temporal transition layers (paper 3.1)."""
+
+    kind: Literal["t3d"] = "t3d"  # type: ignore[assignment]
+    ttl_preset: Literal["growth", "thirds", "official128"] = "growth"
+    """Widths of the branches of a temporal transition layer."""
+    temporal_depths: tuple[tuple[PositiveInt, ...], ...] | None = None
+    """Kernel depths after each block; none: those of Table 1."""
+
+    def arguments(self) -> dict[str, Any]:
+        """What `build_model` takes beside the kind and the number of classes."""
+        return {k: v for k, v in super().arguments().items() if k != "temporal_depths" or v is not None}
+
+
+class NamedDenseNet3DConfig(Section):
+    """A DenseNet3D of Table 1."""
+
+    kind: Literal["densenet3d_121", "densenet3d_169"]
+    drop_rate: Fraction = 0.0
+    """Dropout after each dense layer; not in the paper."""
+
+    def arguments(self) -> dict[str, Any]:
+        """What `build_model` takes beside the kind and the number of classes."""
+        return self.model_dump(exclude={"kind"})
+
+
+class NamedT3DConfig(NamedDenseNet3DConfig):
+    """A T3D of Table 1."""
+
+    kind: Literal["t3d_121", "t3d_169"]  # type: ignore[assignment]
+    ttl_preset: Literal["growth", "thirds", "official128"] = "growth"
+    """Widths of the branches of a temporal transition layer."""
+
+
+ModelConfig = Annotated[
+    T3DConfig | DenseNet3DConfig | NamedT3DConfig | NamedDenseNet3DConfig, Field(discriminator="kind")
+]
+
+
+class TeacherConfig(Section):
+    """The frozen ImageNet 2D network."""
+
+    kind: Literal["densenet121", "densenet169", "resnet18", "resnet34", "resnet50", "efficientnet_lite0"] = (
+        "densenet121"
+    )
+    """Network; efficientnet_lite0 comes in a package, the others are torchvision's download."""
+    weights: Path | None = None
+    """Local file with the weights, for a network without internet."""
+    num_frames: PositiveInt | None = None
+    """Frames of the clip that it sees, spread evenly; none: all of them (paper: 32)."""
+    crop_size: PositiveInt = 224
+    """Pixels of its own square crop."""
+
+
+class OptimizerConfig(Section):
+    """SGD (paper 4.4)."""
+
+    lr: PositiveFloat = 0.1
+    """Learning rate at the start (one_cycle: at the peak)."""
+    momentum: Fraction = 0.9
+    """Of SGD."""
+    nesterov: bool = True
+    """Nesterov's form of momentum."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """L2, on all parameters."""
+
+
+class ScheduleConfig(Section):
+    """How the learning rate changes."""
+
+    kind: ScheduleKind
+    """constant, step (every N epochs), plateau (of the validation loss) or one_cycle (over the whole run)."""
+    every_epochs: PositiveInt = 30
+    """step: epochs between two changes (paper 4.4, transfer)."""
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """step, plateau: what the rate is multiplied by."""
+    patience: PositiveInt = 10
+    """plateau: validations without a lower loss before a change."""
+
+
+class ScalingConfig(Section):
+    """Train workers, as ray.train.ScalingConfig."""
+
+    num_workers: Annotated[int, Field(ge=0)] = 1
+    """Processes of data-parallel training; 0: in this process, without any."""
+    use_gpu: bool = False
+    """One GPU a worker."""
+    resources_per_worker: dict[str, float] = Field(default_factory=lambda: {"CPU": 1.0})
+    """What each worker reserves; at least one CPU of the cluster must be left for decoding."""
+
+
+    num_threads: PositiveInt | None = None
+    """PyTorch threads a worker; none: as many as it reserves CPUs."""
+
+
+class CheckpointConfig(Section):
+    """Checkpoints, as ray.train.CheckpointConfig."""
+
+    num_to_keep: PositiveInt = 2
+    """Older ones are deleted."""
+    every_steps: PositiveInt = 500
+    """Steps between two checkpoints; one more is written at the end."""
+
+
+class FailureConfig(Section):
+    """Failed workers, as ray.train.FailureConfig."""
+
+    max_failures: Annotated[int, Field(ge=-1)] = 3
+    """Restarts from the last checkpoint before the run fails; -1: no limit."""
+
+
+class TrackingConfig(Section):
+    """MLflow."""
+
+    uri: str | None = None
+    """Tracking server or database; none: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db where you stand."""
+    experiment: str = "t3d"
+    """Experiment to which runs belong."""
+
+
+class RunConfig(Section):
+    """What all training runs have in common."""
+
+    global_batch_size: PositiveInt
+    """Clips a step, over all workers."""
+    epochs: PositiveInt
+    """Passes over the training rows."""
+    validate_every_epochs: PositiveInt = 1
+    """Epochs between two validations; one more is made before the first step and one at the end."""
+    log_every_steps: PositiveInt = 10
+    """Steps between two points in MLflow."""
+    seed: int = 0
+    """Of initial weights, order, crops and flips."""
+    clip: ClipConfig = ClipConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    scaling: ScalingConfig = ScalingConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    failure: FailureConfig = FailureConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    storage: Path = Path("runs")
+    """Folder in which the run's own folder is made; on a cluster one that all nodes share."""
+    name: str | None = None
+    """Name of the run; the same name again resumes it. None: a new name."""
+
+
+class TransferConfig(RunConfig):
+    """Teach a 3D network by telling matching from non-matching frames and clips (paper 3.2)."""
+
+    data: TransferDataConfig
+    model: ModelConfig
+    teacher: TeacherConfig = TeacherConfig()
+    global_batch_size: PositiveInt = 32
+    """Clips a step, over all workers (paper 4.4)."""
+    epochs: PositiveInt = 150
+    """Passes over the training rows (paper 4.4)."""
+    schedule: ScheduleConfig = ScheduleConfig(kind="step")
+
+
+class TrainConfig(RunConfig):
+    """Train a video classifier, from scratch or from given weights (paper 4.4)."""
+
+    data: TrainDataConfig
+    model: ModelConfig | None
+    """The network; none: the one that `init_from` describes."""
+    clip: ClipConfig | None = ClipConfig()  # type: ignore[assignment]
+    """How clips are taken; none: as `init_from` describes."""
+    global_batch_size: PositiveInt = 64
+    """Clips a step, over all workers (paper 4.4)."""
+    epochs: PositiveInt = 200
+    """Passes over the training rows (paper 4.4)."""
+    schedule: ScheduleConfig = ScheduleConfig(kind="plateau")
+    init_from: str | None = None
+    """Weights to start from: a file, a checkpoint or run folder, runs:/... or models:/...; none: from scratch."""
+    register: str | None = None
+    """Name under which the trained model is registered in MLflow."""
+    alias: str | None = None
+    """Alias that the registered version gets, such as champion."""
+
+    @model_validator(mode="after")
+    def _network_is_known(self) -> "TrainConfig":
+        if self.init_from is None and (self.model is None or self.clip is None):
+            raise ValueError("model and clip can be none only when init_from names weights that describe them")
+        if self.alias is not None and self.register is None:
+            raise ValueError(f"alias {self.alias!r} needs the name of a registered model: add --register NAME")
+        return self
+
+
+class EvaluateConfig(Section):
+    """Score every test clip of every video, average to one prediction a video (paper 4.4, Testing)."""
+
+    data: EvaluateDataConfig
+    checkpoint: str | None = None
+    """Weights: a file, a checkpoint or run folder, runs:/... or models:/...; none: the newest run in `storage`."""
+    output: Path | None = None
+    """Folder for metrics.json and scores.parquet; none: STORAGE/evaluate-TIME."""
+    batch_size: PositiveInt = 8
+    """Clips that a worker scores at once."""
+    num_workers: PositiveInt = 1
+    """Processes that hold the network."""
+    use_gpu: bool = False
+    """One GPU a worker."""
+    tracking: TrackingConfig = TrackingConfig()
+    storage: Path = Path("runs")
+    """Folder with training runs, and with the shards that `data.prepare` makes."""

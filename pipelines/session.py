@@ -1,0 +1,78 @@
+"""Connect a process to Ray, quietly, and say where relative paths lead.
+
+`ray job submit --working-dir .` runs a job in a throw-away copy of the folder: what is written there is lost.
+"""
+
+import functools
+import logging
+import os
+from pathlib import Path
+
+import ray
+import ray.data  # configures its logging, which `quiet` then lowers
+import ray.train
+
+JOB_HOME = "t3d-runs"
+_LOG = logging.getLogger(__name__)
+
+
+def is_throw_away_copy(folder: Path) -> bool:
+    """Whether `folder` lies in the copy of a working directory that Ray unpacked for a job."""
+    return "working_dir_files" in folder.parts
+
+
+def base_folder() -> Path:
+    """The folder that relative paths of runs, shards and tracking start from: where the user stands.
+
+    In a job's throw-away copy it is `$HOME/t3d-runs` instead, and the log says so.
+    """
+    here = Path.cwd()
+    return _leave_copy(here) if is_throw_away_copy(here) else here
+
+
+@functools.cache  # said once, however often it is asked
+def _leave_copy(here: Path) -> Path:
+    base = Path.home() / JOB_HOME
+    _LOG.warning("This job's folder is a throw-away copy: relative paths lead to %s", base)
+    return base
+
+
+def connect() -> None:
+    """Join the cluster that RAY_ADDRESS names (a job's, say), or start Ray on this machine for this process.
+
+    On one machine Ray is told of two CPUs at least: one trains while the other decodes.
+    """
+    quiet()
+    if ray.is_initialized():
+        return
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(logging_level=logging.WARNING)
+    else:
+        ray.init(address="local", num_cpus=max(2, os.cpu_count() or 1), logging_level=logging.WARNING)
+
+
+def quiet() -> None:
+    """Silence what Ray's libraries tell of their plans, once in every process that uses them; warnings stay."""
+    for name in ("ray.data", "ray.train", "ray.train.v2._internal.execution.context"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # These warn of what is meant to be so: our own progress bars, and the token of a new local cluster.
+    for name in ("ray.data._internal.progress", "ray._private.authentication"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def check_workers_fit(*, num_workers: int, resources_per_worker: dict[str, float]) -> None:
+    """Refuse training workers that leave no CPU for decoding: Ray would wait for ever without a word.
+
+    Raises:
+        ValueError: the cluster has fewer CPUs or GPUs than the workers and one decoder need.
+    """
+    cluster = ray.cluster_resources()
+    for resource, each in resources_per_worker.items():
+        spare = 1.0 if resource == "CPU" and num_workers else 0.0
+        needed, there = num_workers * each + spare, cluster.get(resource, 0.0)
+        if needed > there:
+            raise ValueError(
+                f"scaling asks for {num_workers} workers with {each:g} {resource} each"
+                f"{' and 1 CPU must be left for decoding' if spare else ''}: {needed:g} {resource}, "
+                f"but the cluster has {there:g}; lower scaling.num_workers or scaling.resources_per_worker"
+            )

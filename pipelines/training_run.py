@@ -1,0 +1,256 @@
+"""A stage becomes a named, resumable run on Ray Train: its folder, its MLflow run, its checkpoints.
+
+STORAGE/NAME/run.json              what the run is: stage, settings, MLflow run
+STORAGE/NAME/checkpoint_STEP/      weights and training state; the newest few
+STORAGE/NAME/{model,student}.safetensors   the result
+"""
+
+import contextlib
+import datetime
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from ray.experimental import tqdm_ray
+from ray.train import Checkpoint, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from pipelines import tracking
+from pipelines.configs import RunConfig
+from pipelines.recipe import config_fingerprint, flatten, to_yaml
+from pipelines.session import base_folder, check_workers_fit, quiet
+from pipelines.training_loop import Metrics, Stage, Worker, run_training_loop
+
+# What may change when a run goes on: where it lies and what it runs on, not what it computes.
+_RESUMABLE = ("storage", "name", "scaling", "failure", "tracking", "checkpoint", "data.prepare", "log_every_steps")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's own folder, and the MLflow run that records it."""
+
+    path: Path
+    run: tracking.Run
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that reached its end: validation metrics before and after, the weights, the MLflow run."""
+
+    initial: Metrics
+    final: Metrics
+    weights: Path
+    run: tracking.Run
+
+
+def new_name(stage: str) -> str:
+    """Make a name that no earlier run has: the stage and the time."""
+    return f"{stage}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+def open_run(config: RunConfig, *, stage: str) -> RunFolder:
+    """Make the folder and the MLflow run of `config.name`, or take up those of an earlier start of it.
+
+    Raises:
+        ValueError: the name belongs to a run with other settings.
+    """
+    base = base_folder()
+    path = base / config.storage / (config.name or new_name(stage))
+    tracking_uri = tracking.resolve_tracking_uri(config.tracking.uri, base=base)
+    fingerprint = config_fingerprint(config, exclude=_RESUMABLE)
+    known = _read_run_file(path)
+    if known is not None and known["fingerprint"] != fingerprint:
+        raise ValueError(
+            f"run {path.name!r} in {path.parent} was made with other settings (fingerprint "
+            f"{known['fingerprint'][:12]}, now {fingerprint[:12]}; see {path / 'recipe.yaml'}): give another --name"
+        )
+    run = tracking.start_run(
+        tracking_uri=tracking_uri,
+        experiment=config.tracking.experiment,
+        run_name=path.name,
+        run_id=known["mlflow_run_id"] if known else None,
+        tags={"stage": stage, "recipe_fingerprint": fingerprint} | commit_tag(),
+    )
+    if known is None:
+        _write_run_files(path, config, stage=stage, fingerprint=fingerprint, run=run)
+    return RunFolder(path, run)
+
+
+def _read_run_file(path: Path) -> dict[str, Any] | None:
+    file = path / "run.json"
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
+def _write_run_files(path: Path, config: RunConfig, *, stage: str, fingerprint: str, run: tracking.Run) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "recipe.yaml").write_text(to_yaml(config))
+    partial = path / "run.json.partial"
+    partial.write_text(json.dumps({"stage": stage, "fingerprint": fingerprint, "mlflow_run_id": run.run_id}, indent=1))
+    os.replace(partial, path / "run.json")
+    run.log_params(flatten(config))
+    run.log_artifact(path / "recipe.yaml")
+
+
+def commit_tag() -> dict[str, str]:
+    """The tag that names the code's commit, when it is known."""
+    commit = tracking.git_commit(Path.cwd())
+    return {} if commit is None else {"mlflow.source.git.commit": commit}
+
+
+def fit(stage: Stage, folder: RunFolder) -> FinishedRun:
+    """Train `stage` to its end on Ray Train, going on from the newest checkpoint in `folder`.
+
+    Raises:
+        ValueError: the cluster is too small for the workers.
+        ray.train.TrainingFailedError: the workers failed more often than `failure.max_failures` allows.
+    """
+    scaling = stage.config.scaling
+    check_workers_fit(num_workers=scaling.num_workers, resources_per_worker=scaling.resources_per_worker)
+    try:
+        validations, checkpoint = (_fit_on_workers if scaling.num_workers else _fit_here)(stage, folder)
+    except BaseException as error:
+        folder.run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    weights = folder.path / stage.weights_name
+    with checkpoint.as_directory() as last:
+        _copy_whole(Path(last) / stage.weights_name, weights)
+    folder.run.log_artifact(weights, artifact_path="weights")
+    return FinishedRun(validations["initial"], validations["final"], weights, folder.run)
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    """Copy a file or folder so that the target is complete or absent."""
+    partial = target.with_name(target.name + ".partial")
+    if source.is_dir():
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(source, partial)
+    else:
+        shutil.copyfile(source, partial)
+    os.replace(partial, target)
+
+
+def _fit_on_workers(stage: Stage, folder: RunFolder) -> tuple[dict[str, Metrics], Checkpoint]:
+    config = stage.config
+    trainer = TorchTrainer(
+        _train_on_worker,
+        train_loop_config={"stage": ray.put(stage), "run": folder.run},
+        scaling_config=ScalingConfig(
+            num_workers=config.scaling.num_workers,
+            use_gpu=config.scaling.use_gpu,
+            resources_per_worker=dict(config.scaling.resources_per_worker),
+        ),
+        run_config=ray.train.RunConfig(
+            name=folder.path.name,
+            storage_path=str(folder.path.parent),
+            failure_config=ray.train.FailureConfig(max_failures=config.failure.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.checkpoint.num_to_keep),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+        ),
+    )
+    result = trainer.fit()
+    assert result.checkpoint is not None, "the loop ends with a checkpoint"
+    return result.return_value, result.checkpoint
+
+
+def _train_on_worker(arguments: dict[str, Any]) -> dict[str, Metrics]:
+    """Run the loop with the surroundings that Ray Train gives a worker."""
+    quiet()
+    stage: Stage = ray.get(arguments["stage"])
+    if stage.config.scaling.num_threads is not None:
+        torch.set_num_threads(stage.config.scaling.num_threads)
+    context, latest = ray.train.get_context(), ray.train.get_checkpoint()
+    world_size = context.get_world_size()
+    with _Progress(stage, is_shown=context.get_world_rank() == 0) as progress, _as_folder(latest) as checkpoint:
+        worker = Worker(
+            rank=context.get_world_rank(),
+            world_size=world_size,
+            device=ray.train.torch.get_device(),
+            wrap=ray.train.torch.prepare_model,
+            sum_over_workers=_all_reduce if world_size > 1 else _keep,
+            report=_report_to_ray,
+            log=lambda metrics, step: arguments["run"].log_metrics(metrics, step=step),
+            show=progress.show,
+            checkpoint=checkpoint,
+        )
+        return run_training_loop(stage, worker)
+
+
+@contextlib.contextmanager
+def _as_folder(checkpoint: Checkpoint | None) -> Iterator[Path | None]:
+    if checkpoint is None:
+        yield None
+        return
+    with checkpoint.as_directory() as folder:
+        yield Path(folder)
+
+
+def _all_reduce(values: torch.Tensor) -> None:
+    torch.distributed.all_reduce(values)
+
+
+def _keep(values: torch.Tensor) -> None:
+    """The sum over one worker."""
+
+
+def _report_to_ray(metrics: Metrics, folder: Path | None, step: int) -> None:
+    checkpoint = Checkpoint.from_directory(folder) if folder else None
+    ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=_checkpoint_name(step))
+
+
+def _checkpoint_name(step: int) -> str:
+    return f"checkpoint_{step:08d}"
+
+
+def _fit_here(stage: Stage, folder: RunFolder) -> tuple[dict[str, Metrics], Checkpoint]:
+    """Run the loop in this process: no worker to start, the same folders and the same resume."""
+
+    def kept() -> list[Path]:
+        return sorted(folder.path.glob("checkpoint_????????"))
+
+    def report(metrics: Metrics, checkpoint: Path | None, step: int) -> None:
+        assert checkpoint is not None, "a single worker writes"
+        _copy_whole(checkpoint, folder.path / _checkpoint_name(step))
+        for old in kept()[: -stage.config.checkpoint.num_to_keep]:
+            shutil.rmtree(old)
+
+    with _Progress(stage, is_shown=True) as progress:
+        worker = Worker(
+            rank=0,
+            world_size=1,
+            device=torch.device("cuda" if stage.config.scaling.use_gpu else "cpu"),
+            wrap=lambda net: net,
+            sum_over_workers=_keep,
+            report=report,
+            log=lambda metrics, step: folder.run.log_metrics(metrics, step=step),
+            show=progress.show,
+            checkpoint=kept()[-1] if kept() else None,
+        )
+        validations = run_training_loop(stage, worker)
+    return validations, Checkpoint.from_directory(kept()[-1])
+
+
+class _Progress(contextlib.AbstractContextManager):
+    """A progress bar that the driver's terminal shows, wherever the worker runs."""
+
+    def __init__(self, stage: Stage, *, is_shown: bool) -> None:
+        total = stage.order.num_steps(stage.config.epochs)
+        self._bar = tqdm_ray.tqdm(desc="training", total=total, unit="step") if is_shown else None
+        self._step = 0
+
+    def show(self, line: str, step: int) -> None:
+        assert self._bar is not None, "only worker 0 shows"
+        self._bar.set_description(line)
+        self._bar.update(step - self._step)
+        self._step = step
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,135 @@
+"""Unlabelled shards and a frozen ImageNet 2D network become the initial weights of a 3D network (paper 3.2, 4.5)."""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipelines import session
+from pipelines.batches import BatchLoader, NumpyBatch, TeacherView, TrainOrder, stream, train_batches
+from pipelines.configs import ScheduleConfig, TransferConfig
+from pipelines.prepare import prepared_shards
+from pipelines.shards import ShardIndex, describe_shards, hold_out, load_index
+from pipelines.train import card_of, check_network, view_of
+from pipelines.training_run import FinishedRun, fit, open_run
+from t3d_core.models import build_model
+from t3d_core.training.checkpoint import WeightsCard, save_weights
+from t3d_core.training.tasks import CorrespondenceTask, Task
+from t3d_core.transfer.correspondence import CorrespondenceNet
+from t3d_core.transfer.teacher import build_teacher
+from t3d_core.video.transforms import default_short_side
+
+# Seeds of held-out clips stand where no epoch of training can reach.
+_HOLDOUT_EPOCH = 2**31
+
+
+@dataclass(frozen=True)
+class CorrespondenceStage:
+    """Trains a student by image-video correspondence; validates on pairs of held-out source videos."""
+
+    config: TransferConfig
+    card: WeightsCard
+    train_index: ShardIndex
+    held_index: ShardIndex
+    weights_name: str = "student.safetensors"
+
+    @property
+    def schedule(self) -> ScheduleConfig:
+        """How the learning rate changes."""
+        return self.config.schedule
+
+    @property
+    def order(self) -> TrainOrder:
+        """Which rows each step sees."""
+        return TrainOrder(len(self.train_index), self.config.global_batch_size, self.config.seed)
+
+    def build_task(self) -> Task:
+        """Make the student and the pair head with random weights, and the teacher with ImageNet's."""
+        student = build_model(self.card.model_kind, num_classes=0, **self.card.model_arguments)
+        teacher = build_teacher(self.config.teacher.kind, weights=self.config.teacher.weights)
+        net = CorrespondenceNet(student, student_dim=student.feature_dim, teacher_dim=teacher.feature_dim)
+        return CorrespondenceTask(net, teacher)
+
+    def train_batches(self, *, steps: range, rank: int, world_size: int) -> Iterator[NumpyBatch]:
+        """This worker's batches of `steps`."""
+        loader = self._loader(self.train_index)
+        return train_batches(loader, self.order, steps=steps, rank=rank, world_size=world_size)
+
+    def validation_batches(self, *, rank: int, world_size: int) -> Iterator[NumpyBatch]:
+        """Every world_size-th batch of held-out clips, from `rank` on; always the same clips in the same batches."""
+        loader, config = self._loader(self.held_index), self.config
+        order = TrainOrder(len(self.held_index), config.global_batch_size, config.seed)
+        num_clips = len(self.held_index) * config.data.holdout_clips_per_row
+        num_batches = -(-num_clips // config.global_batch_size)
+
+        def load(batch: int) -> NumpyBatch:
+            rows, draws = order.rows(batch)
+            kept = slice(0, num_clips - batch * config.global_batch_size)
+            seeds = [
+                [config.seed, _HOLDOUT_EPOCH + int(d), int(r)] for r, d in zip(rows[kept], draws[kept], strict=True)
+            ]
+            return loader.random_batch(rows[kept], seeds)
+
+        return stream(load, range(rank, num_batches, world_size))
+
+    def save_weights(self, task: Task, path: Path) -> None:
+        """Write the student; the pair head and the projection have served."""
+        assert isinstance(task.net, CorrespondenceNet)
+        save_weights(task.net.student, path, card=self.card)
+
+    def _loader(self, index: ShardIndex) -> BatchLoader:
+        teacher = self.config.teacher
+        view = TeacherView(
+            num_frames=teacher.num_frames or self.card.num_frames,
+            crop_size=teacher.crop_size,
+            short_side=default_short_side(teacher.crop_size),
+        )
+        return BatchLoader(index, view_of(self.card), view)
+
+
+def run_transfer(config: TransferConfig) -> str:
+    """Teach a student as `config` says; give the closing summary.
+
+    Raises:
+        ValueError: settings, shards or a teacher that cannot work, before any work.
+    """
+    card = card_of(config.model, config.clip, class_names=())
+    check_network(card)
+    # Missing weights are told here, not after an hour of preparing.
+    build_teacher(config.teacher.kind, weights=config.teacher.weights)
+    folders = prepared_shards(config.data, storage=session.base_folder() / config.storage)
+    index = load_index(folders, fold=config.data.fold, splits=["train"])
+    train_index, held_index = hold_out(index, fraction=config.data.holdout_fraction, seed=config.seed)
+    stage = CorrespondenceStage(config, card, train_index, held_index)
+    session.connect()
+    folder = open_run(config, stage="transfer")
+    for path in folders:
+        folder.run.log_dataset(path.name, describe_shards(path)["fingerprint"], str(path))
+    finished = fit(stage, folder)
+    finished.run.finish()
+    return _summary(config, stage, finished)
+
+
+def _summary(config: TransferConfig, stage: CorrespondenceStage, finished: FinishedRun) -> str:
+    num_sources = len(np.unique(stage.held_index.source_N))
+    before, after = finished.initial, finished.final
+    return "\n".join(
+        [
+            f"pair accuracy on {num_sources} held-out source videos (chance 0.500): "
+            f"{before['pair_accuracy']:.3f} before, {after['pair_accuracy']:.3f} after; "
+            f"loss {before['loss']:.3f} -> {after['loss']:.3f}; padded frames {after['padded_share']:.1%}",
+            f"weights: {finished.weights}",
+            f"mlflow:  {finished.run.describe()}",
+            f"next:    {_next_command(config, finished)}",
+        ]
+    )
+
+
+def _next_command(config: TransferConfig, finished: FinishedRun) -> str:
+    """Fine-tune from these weights: the network and the clips are those the weights describe."""
+    command = ["python", "jobs/train.py", "--init_from", str(finished.weights), "--model", "none", "--clip", "none"]
+    if config.data.shards:
+        command += ["--data.shards", "LABELLED_SHARDS"]
+    return shlex.join(command)
