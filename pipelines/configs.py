@@ -245,7 +245,7 @@ class ScheduleConfig(Section):
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """step, plateau: what the rate is multiplied by."""
     patience: PositiveInt = 10
-    """plateau: validations without a lower loss before a change."""
+    """plateau: validations without a lower loss that are borne; one more changes the rate."""
 
 
 class ScalingConfig(Section):
@@ -257,10 +257,6 @@ class ScalingConfig(Section):
     """One GPU a worker."""
     resources_per_worker: dict[str, float] = Field(default_factory=lambda: {"CPU": 1.0})
     """What each worker reserves; at least one CPU of the cluster must be left for decoding."""
-
-
-    num_threads: PositiveInt | None = None
-    """PyTorch threads a worker; none: as many as it reserves CPUs."""
 
 
 class CheckpointConfig(Section):

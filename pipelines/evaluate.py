@@ -20,7 +20,7 @@ from pipelines.batches import BatchLoader, NumpyBatch
 from pipelines.configs import EvaluateConfig
 from pipelines.prepare import prepared_shards
 from pipelines.shards import ShardIndex, describe_shards, load_index, num_listed, write_table
-from pipelines.train import view_of
+from pipelines.train import locate_weights, view_of
 from pipelines.training_run import commit_tag, new_name
 from t3d_core.evaluation.metrics import num_correct_top_k, top_k_accuracy
 from t3d_core.evaluation.video_scores import VideoScores
@@ -62,7 +62,7 @@ def run_evaluate(config: EvaluateConfig) -> str:
     base = session.base_folder()
     storage = base / config.storage
     tracking_uri = tracking.resolve_tracking_uri(config.tracking.uri, base=base)
-    weights = tracking.locate_weights(config.checkpoint or str(_newest_run(storage)), tracking_uri=tracking_uri)
+    weights = locate_weights(config.checkpoint or str(_newest_run(storage)), tracking_uri=tracking_uri)
     card = read_card(weights)
     if not card.class_names:
         raise ValueError(f"checkpoint {weights} has no classes (a transfer's student): train it first, jobs/train.py")

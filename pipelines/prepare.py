@@ -71,7 +71,7 @@ def prepared_shards(data: DataConfig, *, storage: Path) -> list[Path]:
         ValueError: neither is given, or as `prepare`.
     """
     if data.shards:
-        return [session.base_folder() / path for path in data.shards]
+        return [session.input_path(path) for path in data.shards]
     if data.prepare is None:
         raise ValueError("data.shards is missing: give --data.shards FOLDER, one that jobs/prepare.py wrote")
     output = storage / (data.prepare.output or Path("data") / data.prepare.dataset.kind)
@@ -104,8 +104,8 @@ def _read_dataset(config: DatasetConfig, output: Path) -> VideoDataset:
         settings = config.model_dump(exclude={"kind", "root"})
         return write_synthetic(root, SyntheticSettings(**settings))
     return read_folder(
-        session.base_folder() / config.root,
-        annotations=session.base_folder() / config.annotations if config.annotations else None,
+        session.input_path(config.root),
+        annotations=session.input_path(config.annotations) if config.annotations else None,
         **config.model_dump(exclude={"kind", "root", "annotations"}),
     )
 

@@ -12,6 +12,8 @@ import ray
 import ray.data  # configures its logging, which `quiet` then lowers
 import ray.train
 
+from pipelines.configs import ScalingConfig
+
 JOB_HOME = "t3d-runs"
 _LOG = logging.getLogger(__name__)
 
@@ -37,6 +39,12 @@ def _leave_copy(here: Path) -> Path:
     return base
 
 
+def input_path(path: Path) -> Path:
+    """Where a job finds what it reads: in its folder, or else where earlier runs wrote."""
+    here = Path.cwd() / path
+    return here if here.exists() else base_folder() / path
+
+
 def connect() -> None:
     """Join the cluster that RAY_ADDRESS names (a job's, say), or start Ray on this machine for this process.
 
@@ -60,19 +68,20 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def check_workers_fit(*, num_workers: int, resources_per_worker: dict[str, float]) -> None:
+def check_workers_fit(scaling: ScalingConfig) -> None:
     """Refuse training workers that leave no CPU for decoding: Ray would wait for ever without a word.
 
     Raises:
         ValueError: the cluster has fewer CPUs or GPUs than the workers and one decoder need.
     """
     cluster = ray.cluster_resources()
-    for resource, each in resources_per_worker.items():
-        spare = 1.0 if resource == "CPU" and num_workers else 0.0
-        needed, there = num_workers * each + spare, cluster.get(resource, 0.0)
+    wanted = dict(scaling.resources_per_worker) | ({"GPU": 1.0} if scaling.use_gpu else {})
+    for resource, each in wanted.items() if scaling.num_workers else ():
+        spare = 1.0 if resource == "CPU" else 0.0
+        needed, there = scaling.num_workers * each + spare, cluster.get(resource, 0.0)
         if needed > there:
             raise ValueError(
-                f"scaling asks for {num_workers} workers with {each:g} {resource} each"
+                f"scaling asks for {scaling.num_workers} workers with {each:g} {resource} each"
                 f"{' and 1 CPU must be left for decoding' if spare else ''}: {needed:g} {resource}, "
                 f"but the cluster has {there:g}; lower scaling.num_workers or scaling.resources_per_worker"
             )

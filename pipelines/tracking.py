@@ -28,7 +28,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 import t3d_core
-from t3d_core.training.checkpoint import WeightsCard, find_weights, read_card
+from t3d_core.training.checkpoint import WeightsCard, read_card
 
 MODEL_NAME = "model"
 # What `logged_model.py` needs; a test holds the list against pyproject.toml.
@@ -232,17 +232,6 @@ def fetch_weights(uri: str, *, tracking_uri: str) -> Path:
         names = ", ".join(path.name for path in weights) or "none"
         raise ValueError(f"{uri} must hold one weights file (*.safetensors), found {names}: name a run's file or model")
     return weights[0]
-
-
-def locate_weights(where: str, *, tracking_uri: str) -> Path:
-    """Find the weights file that a user means: a file, a checkpoint or run folder, or an address for `fetch_weights`.
-
-    Raises:
-        ValueError: nothing is there.
-    """
-    if where.startswith(("runs:/", "models:/")):
-        return fetch_weights(where, tracking_uri=tracking_uri)
-    return find_weights(Path(where))
 
 
 def git_commit(folder: Path) -> str | None:

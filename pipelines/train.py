@@ -1,5 +1,6 @@
 """Labelled shards, and weights to start from or none, become a video classifier (paper 4.4)."""
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,10 @@ from pipelines import session, tracking
 from pipelines.batches import BatchLoader, ClipView, NumpyBatch, TrainOrder, stream, train_batches
 from pipelines.configs import ClipConfig, ModelConfig, ScheduleConfig, TrainConfig
 from pipelines.prepare import prepared_shards
-from pipelines.shards import ShardIndex, describe_shards, hold_out, load_index
+from pipelines.shards import ShardIndex, hold_out, load_index
 from pipelines.training_run import FinishedRun, fit, open_run
 from t3d_core.models import build_model
-from t3d_core.training.checkpoint import WeightsCard, initialize_from, read_card, save_weights
+from t3d_core.training.checkpoint import WeightsCard, find_weights, initialize_from, read_card, save_weights
 from t3d_core.training.tasks import ClassificationTask, Task
 
 
@@ -114,20 +115,29 @@ def run_train(config: TrainConfig) -> str:
     stage = _stage(config, folders, init_from)
     stage.build_task()  # a network or weights that do not fit are told here, not on a worker
     session.connect()
-    folder = open_run(config, stage="train")
-    for path in folders:
-        folder.run.log_dataset(path.name, describe_shards(path)["fingerprint"], str(path))
-    finished = fit(stage, folder)
-    registered = _log_model(config, finished)
-    finished.run.finish()
-    return _summary(config, stage, finished, registered=registered)
+    session.check_workers_fit(config.scaling)
+    with open_run(config, stage="train", shards=folders) as folder:
+        finished = fit(stage, folder)
+        registered = _log_model(config, finished)
+    return _summary(config, stage, finished, folders, registered=registered)
 
 
 def _locate_init(config: TrainConfig, *, base: Path) -> Path | None:
     if config.init_from is None:
         return None
     tracking_uri = tracking.resolve_tracking_uri(config.tracking.uri, base=base)
-    return tracking.locate_weights(config.init_from, tracking_uri=tracking_uri).absolute()
+    return locate_weights(config.init_from, tracking_uri=tracking_uri)
+
+
+def locate_weights(where: str, *, tracking_uri: str) -> Path:
+    """Find the weights file that a user means: a file, a checkpoint or run folder, `runs:/...` or `models:/...`.
+
+    Raises:
+        ValueError: nothing is there.
+    """
+    if where.startswith(("runs:/", "models:/")):
+        return tracking.fetch_weights(where, tracking_uri=tracking_uri)
+    return find_weights(session.input_path(Path(where)))
 
 
 def _completed_from_weights(config: TrainConfig, init_from: Path | None) -> TrainConfig:
@@ -167,9 +177,11 @@ def _log_model(config: TrainConfig, finished: FinishedRun) -> str:
     return tracking.register_model(finished.run, model_uri, name=config.register, alias=config.alias)
 
 
-def _summary(config: TrainConfig, stage: ClassificationStage, finished: FinishedRun, *, registered: str) -> str:
+def _summary(
+    config: TrainConfig, stage: ClassificationStage, finished: FinishedRun, folders: list[Path], *, registered: str
+) -> str:
     num_val, before, after = len(stage.val_index), finished.initial, finished.final
-    shards = " ".join(str(path) for path in config.data.shards)
+    shards = shlex.join(str(path) for path in folders)
     return "\n".join(
         [
             f"validation, middle clip of {num_val} videos: clip_top1 {before['clip_top1']:.3f} before, "
@@ -178,7 +190,7 @@ def _summary(config: TrainConfig, stage: ClassificationStage, finished: Finished
             f"weights: {finished.weights}",
             f"model:   {registered}",
             f"mlflow:  {finished.run.describe()}",
-            f"next:    python jobs/evaluate.py --checkpoint {finished.weights}"
-            + (f" --data.shards {shards} --data.fold {config.data.fold}" if shards else ""),
+            f"next:    python jobs/evaluate.py --checkpoint {shlex.quote(str(finished.weights))} "
+            f"--data.shards {shards} --data.fold {config.data.fold}",
         ]
     )

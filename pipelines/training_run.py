@@ -10,7 +10,7 @@ import datetime
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from ray.train.torch import TorchTrainer
 from pipelines import tracking
 from pipelines.configs import RunConfig
 from pipelines.recipe import config_fingerprint, flatten, to_yaml
-from pipelines.session import base_folder, check_workers_fit, quiet
+from pipelines.session import base_folder, quiet
+from pipelines.shards import describe_shards
 from pipelines.training_loop import Metrics, Stage, Worker, run_training_loop
 
 # What may change when a run goes on: where it lies and what it runs on, not what it computes.
@@ -56,8 +57,11 @@ def new_name(stage: str) -> str:
     return f"{stage}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
-def open_run(config: RunConfig, *, stage: str) -> RunFolder:
+@contextlib.contextmanager
+def open_run(config: RunConfig, *, stage: str, shards: Sequence[Path]) -> Iterator[RunFolder]:
     """Make the folder and the MLflow run of `config.name`, or take up those of an earlier start of it.
+
+    The MLflow run ends as FINISHED, or as FAILED or KILLED when an exception leaves the block.
 
     Raises:
         ValueError: the name belongs to a run with other settings.
@@ -79,9 +83,16 @@ def open_run(config: RunConfig, *, stage: str) -> RunFolder:
         run_id=known["mlflow_run_id"] if known else None,
         tags={"stage": stage, "recipe_fingerprint": fingerprint} | commit_tag(),
     )
-    if known is None:
-        _write_run_files(path, config, stage=stage, fingerprint=fingerprint, run=run)
-    return RunFolder(path, run)
+    try:
+        if known is None:
+            _write_run_files(path, config, stage=stage, fingerprint=fingerprint, run=run)
+        for folder in shards:
+            run.log_dataset(folder.name, describe_shards(folder)["fingerprint"], str(folder))
+        yield RunFolder(path, run)
+    except BaseException as error:
+        run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    run.finish()
 
 
 def _read_run_file(path: Path) -> dict[str, Any] | None:
@@ -109,16 +120,10 @@ def fit(stage: Stage, folder: RunFolder) -> FinishedRun:
     """Train `stage` to its end on Ray Train, going on from the newest checkpoint in `folder`.
 
     Raises:
-        ValueError: the cluster is too small for the workers.
-        ray.train.TrainingFailedError: the workers failed more often than `failure.max_failures` allows.
+        Exception: what failed a worker, when that happened more often than `failure.max_failures` allows.
     """
-    scaling = stage.config.scaling
-    check_workers_fit(num_workers=scaling.num_workers, resources_per_worker=scaling.resources_per_worker)
-    try:
-        validations, checkpoint = (_fit_on_workers if scaling.num_workers else _fit_here)(stage, folder)
-    except BaseException as error:
-        folder.run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-        raise
+    fit_stage = _fit_on_workers if stage.config.scaling.num_workers else _fit_here
+    validations, checkpoint = fit_stage(stage, folder)
     weights = folder.path / stage.weights_name
     with checkpoint.as_directory() as last:
         _copy_whole(Path(last) / stage.weights_name, weights)
@@ -155,7 +160,13 @@ def _fit_on_workers(stage: Stage, folder: RunFolder) -> tuple[dict[str, Metrics]
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )
-    result = trainer.fit()
+    try:
+        result = trainer.fit()
+    except ray.train.WorkerGroupError as error:
+        # Its own text is the tracebacks of all workers; what the first of them met says more in one line.
+        for failure in error.worker_failures.values():
+            raise getattr(failure, "_base_exc", failure) from error
+        raise
     assert result.checkpoint is not None, "the loop ends with a checkpoint"
     return result.return_value, result.checkpoint
 
@@ -164,8 +175,6 @@ def _train_on_worker(arguments: dict[str, Any]) -> dict[str, Metrics]:
     """Run the loop with the surroundings that Ray Train gives a worker."""
     quiet()
     stage: Stage = ray.get(arguments["stage"])
-    if stage.config.scaling.num_threads is not None:
-        torch.set_num_threads(stage.config.scaling.num_threads)
     context, latest = ray.train.get_context(), ray.train.get_checkpoint()
     world_size = context.get_world_size()
     with _Progress(stage, is_shown=context.get_world_rank() == 0) as progress, _as_folder(latest) as checkpoint:

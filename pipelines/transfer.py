@@ -11,7 +11,7 @@ from pipelines import session
 from pipelines.batches import BatchLoader, NumpyBatch, TeacherView, TrainOrder, stream, train_batches
 from pipelines.configs import ScheduleConfig, TransferConfig
 from pipelines.prepare import prepared_shards
-from pipelines.shards import ShardIndex, describe_shards, hold_out, load_index
+from pipelines.shards import ShardIndex, hold_out, load_index
 from pipelines.train import card_of, check_network, view_of
 from pipelines.training_run import FinishedRun, fit, open_run
 from t3d_core.models import build_model
@@ -104,11 +104,9 @@ def run_transfer(config: TransferConfig) -> str:
     train_index, held_index = hold_out(index, fraction=config.data.holdout_fraction, seed=config.seed)
     stage = CorrespondenceStage(config, card, train_index, held_index)
     session.connect()
-    folder = open_run(config, stage="transfer")
-    for path in folders:
-        folder.run.log_dataset(path.name, describe_shards(path)["fingerprint"], str(path))
-    finished = fit(stage, folder)
-    finished.run.finish()
+    session.check_workers_fit(config.scaling)
+    with open_run(config, stage="transfer", shards=folders) as folder:
+        finished = fit(stage, folder)
     return _summary(config, stage, finished)
 
 

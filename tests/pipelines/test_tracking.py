@@ -17,11 +17,11 @@ from pipelines.tracking import (
     MODEL_REQUIREMENTS,
     fetch_weights,
     git_commit,
-    locate_weights,
     register_model,
     resolve_tracking_uri,
     start_run,
 )
+from pipelines.train import locate_weights
 from t3d_core.models import build_model
 from t3d_core.training.checkpoint import WeightsCard, load_model, save_weights
 from t3d_core.video.transforms import normalize_clip

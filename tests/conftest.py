@@ -1,0 +1,53 @@
+"""One Ray for all tests, and small prepared data sets."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.configs import FolderDatasetConfig, PrepareConfig, SyntheticDatasetConfig
+from pipelines.prepare import prepare
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def local_ray():
+    import ray
+
+    from pipelines.session import quiet
+
+    quiet()
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def synthetic_config():
+    dataset = SyntheticDatasetConfig(
+        videos_per_class=6, num_frames=40, height=48, width=64, val_fraction=0.2, test_fraction=0.2
+    )
+    return PrepareConfig(dataset=dataset, videos_per_shard=10)
+
+
+@pytest.fixture(scope="session")
+def synthetic_shards(local_ray, tmp_path_factory, synthetic_config):
+    """48 synthetic videos of 40 frames in 5 shards."""
+    output = tmp_path_factory.mktemp("synthetic")
+    prepare(synthetic_config, output)
+    return output
+
+
+@pytest.fixture(scope="session")
+def weizmann_shards(local_ray, tmp_path_factory):
+    """60 real videos of 10 actions by 6 people; lena is `val`."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"the real clips are not at {SHARED_DATA}")
+    output = tmp_path_factory.mktemp("weizmann")
+    dataset = FolderDatasetConfig(root=SHARED_DATA / "weizmann6", annotations=SHARED_DATA / "index.csv")
+    prepare(PrepareConfig(dataset=dataset, videos_per_shard=30), output)
+    return output
+
+
+def pytest_addoption(parser):
+    parser.addoption("--refresh-golden", action="store_true", help="write the golden losses anew")

@@ -1,0 +1,282 @@
+"""What every job promises on its command line; the jobs run in this process, so that torch is loaded once."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+import yaml
+
+from pipelines import session
+from pipelines.benchmark import BenchmarkConfig
+from pipelines.configs import EvaluateConfig, PrepareConfig, TrainConfig, TransferConfig
+from pipelines.recipe import load_config
+from t3d_core.models import build_model
+
+REPO = Path(__file__).parents[2]
+CONFIGS = {
+    "prepare": PrepareConfig,
+    "transfer": TransferConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "benchmark": BenchmarkConfig,
+}
+RECIPES = sorted((REPO / "jobs" / "recipes").rglob("*.yaml"))
+
+
+class Outcome(NamedTuple):
+    """How a job ended and what it said."""
+
+    code: int | str | None
+    out: str
+    err: str
+
+
+class Job:
+    """Runs jobs as `python jobs/NAME.py ARGUMENTS` does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, name: str, *arguments: str) -> Outcome:
+        script = str(REPO / "jobs" / f"{name}.py")
+        self._monkeypatch.setattr(sys, "argv", [script, *arguments])
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(script, run_name="__main__")
+        return Outcome(end.value.code, *self._capsys.readouterr())
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Job:
+    """Jobs of a user who stands in an empty folder; Ray must not start, for nothing here needs it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(session, "connect", lambda: pytest.fail("Ray starts before the job is refused"))
+    return Job(monkeypatch, capsys)
+
+
+def test_every_job_has_a_config_here_and_a_quick_start() -> None:
+    assert {path.stem for path in (REPO / "jobs").glob("*.py")} == set(CONFIGS)
+    assert {path.parent.name for path in RECIPES if path.name == "quickstart.yaml"} == set(CONFIGS)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_recipe_parses_and_its_network_takes_its_clips(recipe: Path) -> None:
+    stage = recipe.parent.name
+    config = load_config(CONFIGS[stage], argv=["--recipe", str(recipe)], quickstart=recipe, program=stage)
+    model, clip = getattr(config, "model", None), getattr(config, "clip", None)
+    if model is None or clip is None:
+        return  # the stage has no network, or the weights describe it
+    with torch.device("meta"):
+        net = build_model(model.kind, num_classes=8, **model.arguments()).eval()
+        scores_BK = net(torch.empty(1, 3, clip.num_frames, clip.crop_size, clip.crop_size))
+    assert scores_BK.shape == (1, 8)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_help_lists_the_settings_and_exits_0(job: Job, name: str) -> None:
+    outcome = job(name, "--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "--recipe FILE" in outcome.out
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_print_config_prints_a_recipe_of_the_same_config_and_exits_0(job: Job, name: str) -> None:
+    printed = job(name, "--print-config")
+    assert (printed.code, printed.err) == (0, "")
+    Path("printed.yaml").write_text(printed.out)
+    assert job(name, "--recipe", "printed.yaml", "--print-config") == printed
+
+
+CONTRACT = {
+    "prepare": {
+        "dataset.kind": "folder",
+        "dataset.root": "videos",
+        "dataset.annotations": "index.csv",
+        "output": "prepared",
+        "max_failed_fraction": 0.5,
+    },
+    "transfer": {
+        "data.shards": ["first", "second"],
+        "teacher.kind": "densenet121",
+        "model.kind": "densenet3d",
+        "storage": "stored",
+        "name": "mine",
+    },
+    "train": {
+        "data.shards": ["first"],
+        "data.fold": 2,
+        "init_from": "runs:/1",
+        "storage": "stored",
+        "name": "mine",
+        "register": "t3d",
+        "alias": "champion",
+    },
+    "evaluate": {
+        "checkpoint": "models:/t3d@champion",
+        "data.shards": ["first"],
+        "data.fold": 2,
+        "data.split": "val",
+        "output": "tested",
+    },
+    "benchmark": {"suite": "model", "output": "rows.json"},
+}
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_the_flags_of_the_contract_reach_the_config(job: Job, name: str) -> None:
+    arguments = []
+    for flag, value in CONTRACT[name].items():
+        arguments += [f"--{flag}", *(value if isinstance(value, list) else [str(value)])]
+    outcome = job(name, *arguments, "--print-config")
+    assert (outcome.code, outcome.err) == (0, "")
+    config = yaml.safe_load(outcome.out)
+    for flag, value in CONTRACT[name].items():
+        node = config
+        for part in flag.split("."):
+            node = node[part]
+        assert node == value, flag
+
+
+def test_benchmark_takes_its_suite_as_a_word(job: Job) -> None:
+    assert yaml.safe_load(job("benchmark", "model", "--print-config").out)["suite"] == "model"
+    assert job("benchmark", "absent").code == 2
+
+
+ILL_TYPED = {
+    "prepare": ["--short_side", "wide", "--max_failed_fraction", "2"],
+    "transfer": ["--epochs", "many", "--optimizer.lr", "-1"],
+    "train": ["--epochs", "many", "--data.fold", "0"],
+    "evaluate": ["--batch_size", "0", "--data.split", "dev"],
+    "benchmark": ["--repeats", "0", "--num_frames", "few"],
+}
+
+
+@pytest.mark.parametrize("name", ILL_TYPED)
+def test_all_wrong_settings_are_listed_at_once_with_exit_2(job: Job, name: str) -> None:
+    outcome = job(name, *ILL_TYPED[name], "--no_such_setting", "1")
+    assert outcome.code == 2
+    lines = outcome.err.splitlines()
+    for wrong in [*ILL_TYPED[name][::2], "--no_such_setting"]:
+        assert [line for line in lines if line.startswith(f"{wrong.removeprefix('--')}: ")], wrong
+    assert lines[-1].startswith("error: wrong settings")
+    assert "Traceback" not in outcome.err
+
+
+def assert_refused(outcome: Outcome, reason: str) -> None:
+    assert outcome.code == 1
+    lines = outcome.err.splitlines()
+    assert lines[-1].startswith("error: ")
+    assert reason in lines[-1]
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize("name", ["transfer", "train"])
+def test_a_missing_shard_folder_is_refused_before_ray_starts(job: Job, name: str) -> None:
+    assert_refused(job(name, "--data.shards", "absent"), "absent holds no prepared shards")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("name", ["transfer", "train"])
+def test_shards_that_are_not_all_there_are_refused(job: Job, name: str) -> None:
+    _write_dataset_file(Path("prepared"), num_folds=1, num_shards=1)
+    assert_refused(job(name, "--data.shards", "prepared"), "000000.parquet is missing: run jobs/prepare.py again")
+
+
+def test_a_fold_that_the_data_set_does_not_have_is_refused(job: Job) -> None:
+    _write_dataset_file(Path("prepared"), num_folds=3, num_shards=1)
+    outcome = job("train", "--data.shards", "prepared", "--data.fold", "4")
+    assert_refused(outcome, "data.fold 4 does not exist")
+    assert "folds 1..3" in outcome.err
+
+
+def _write_dataset_file(folder: Path, *, num_folds: int, num_shards: int) -> None:
+    folder.mkdir()
+    description = {"fingerprint": "f", "class_names": ["walk"], "num_folds": num_folds, "num_shards": num_shards}
+    (folder / "dataset.json").write_text(json.dumps(description))
+
+
+def test_a_missing_dataset_folder_is_refused_before_ray_starts(job: Job) -> None:
+    outcome = job("prepare", "--dataset.kind", "folder", "--dataset.root", "absent", "--output", "prepared")
+    assert_refused(outcome, "absent' is not a folder")
+    assert not Path("prepared").exists()
+
+
+def test_a_missing_dataset_folder_of_a_training_run_is_refused_before_ray_starts(job: Job) -> None:
+    dataset = ["--data.prepare.dataset.kind", "folder", "--data.prepare.dataset.root", "absent"]
+    assert_refused(job("train", *dataset), "absent' is not a folder")
+
+
+def test_missing_annotations_are_refused_before_ray_starts(job: Job) -> None:
+    Path("videos").mkdir()
+    arguments = ["--dataset.kind", "folder", "--dataset.root", "videos", "--dataset.annotations", "absent.csv"]
+    assert_refused(job("prepare", *arguments, "--output", "prepared"), "absent.csv")
+
+
+def test_an_output_with_shards_of_other_settings_is_refused_before_ray_starts(job: Job) -> None:
+    Path("videos/walk").mkdir(parents=True)
+    for place in range(5):
+        Path(f"videos/walk/{place}.mp4").touch()
+    _write_dataset_file(Path("prepared"), num_folds=1, num_shards=1)
+    outcome = job("prepare", "--dataset.kind", "folder", "--dataset.root", "videos", "--output", "prepared")
+    assert_refused(outcome, "give another output folder, or delete this one")
+
+
+@pytest.mark.parametrize("name", ["transfer", "train"])
+def test_a_network_that_cannot_be_built_is_refused_before_ray_starts(job: Job, name: str) -> None:
+    outcome = job(name, "--model.block_config", "1", "1", "1", "1")
+    assert_refused(outcome, "raise num_init_features or block_config, or lower growth_rate")
+
+
+@pytest.mark.parametrize("name", ["transfer", "train"])
+def test_a_clip_too_small_for_its_network_is_refused_before_ray_starts(job: Job, name: str) -> None:
+    assert_refused(job(name, "--clip.num_frames", "8"), "a clip of 8 frames")
+
+
+def test_teacher_weights_that_do_not_exist_are_refused_before_ray_starts(job: Job) -> None:
+    outcome = job("transfer", "--teacher.kind", "densenet121", "--teacher.weights", "absent.pth")
+    assert_refused(outcome, "absent.pth")
+
+
+FROM_WEIGHTS = ["train", "--model", "none", "--clip", "none", "--init_from"]
+
+
+@pytest.mark.parametrize("arguments", [["evaluate", "--checkpoint"], FROM_WEIGHTS], ids=["evaluate", "train"])
+@pytest.mark.parametrize(
+    ("weights", "reason"),
+    [
+        ("absent.safetensors", "absent.safetensors does not exist"),
+        ("empty", "empty holds none of"),
+        ("garbage.safetensors", "garbage.safetensors cannot be read"),
+    ],
+)
+def test_weights_that_cannot_be_had_are_refused_before_ray_starts(
+    job: Job, arguments: list[str], weights: str, reason: str
+) -> None:
+    Path("empty").mkdir()
+    Path("garbage.safetensors").write_bytes(b"no weights at all")
+    assert_refused(job(*arguments, weights), reason)
+
+
+@pytest.mark.parametrize("address", ["runs:/0123", "models:/absent@champion"])
+def test_an_address_that_the_tracking_store_does_not_know_is_refused(job: Job, address: str) -> None:
+    assert_refused(job("evaluate", "--checkpoint", address), f"{address} is not in the tracking store")
+
+
+def test_evaluate_without_any_trained_run_asks_for_a_checkpoint(job: Job) -> None:
+    assert_refused(job("evaluate"), "give --checkpoint, or train first")
+
+
+def test_a_job_of_its_own_process_ends_with_the_same_status_and_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, str(REPO / "jobs" / "train.py"), "--data.shards", "absent"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == f"error: {tmp_path / 'absent'} holds no prepared shards (dataset.json is missing): " + (
+        "run jobs/prepare.py first\n"
+    )
+    assert done.stdout == ""

@@ -1,0 +1,215 @@
+"""`ray job submit` against a head of our own: own ports, folder and token; only what was started here is ended."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+import pytest
+from mlflow import MlflowClient
+
+REPO = Path(__file__).parents[2]
+TINY = [
+    *("--data.prepare.dataset.videos_per_class", "2", "--data.prepare.dataset.num_frames", "16"),
+    *("--data.prepare.dataset.height", "32", "--data.prepare.dataset.width", "40"),
+    *("--clip.num_frames", "16", "--clip.frame_stride", "1", "--clip.crop_size", "32"),
+    *("--model.growth_rate", "4", "--model.block_config", "2", "2", "2", "2", "--model.num_init_features", "16"),
+    *("--teacher.crop_size", "32", "--epochs", "1", "--global_batch_size", "4"),
+]
+HERE_ONLY = ["--scaling.num_workers", "0"]  # trains in the driver: no worker to wait for
+
+
+class Head(NamedTuple):
+    """A head node and what belongs to it."""
+
+    address: str
+    environment: dict[str, str]
+    home: Path
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="t3d"))  # short: Ray's sockets lie inside
+    home, token = folder / "home", folder / "token"
+    home.mkdir()
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    gcs, dashboard, agent, client = _free_ports(4)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_", "T3D_"))
+    }
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "HOME": str(home)}
+    environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    command = ["ray", "start", "--head", "--block", "--temp-dir", str(folder / "ray"), "--num-cpus", "2"]
+    command += ["--port", gcs, "--dashboard-port", dashboard, "--dashboard-agent-listen-port", agent]
+    command += ["--ray-client-server-port", client, "--object-store-memory", "300000000", "--disable-usage-stats"]
+    with (folder / "head.log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=REPO, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        _wait_until_up(process, f"http://127.0.0.1:{dashboard}", log=folder / "head.log")
+        yield Head(f"http://127.0.0.1:{dashboard}", environment, home)
+    finally:
+        _end(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_ports(count: int) -> list[str]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [str(each.getsockname()[1]) for each in sockets]
+
+
+def _wait_until_up(process: subprocess.Popen, address: str, *, log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while _status(f"{address}/api/version") not in (200, 401):
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.3)
+
+
+def _status(url: str) -> int | None:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Let the head end its own; what is then left in its process group is killed."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=3)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def submit(head: Head, *arguments: str, folder: Path) -> tuple[int, str]:
+    """Run `ray job submit` in `folder`; its exit code and what it showed."""
+    done = subprocess.run(
+        ["ray", "job", "submit", "--address", head.address, *arguments],
+        cwd=folder,
+        env=head.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the code that differs from the installed one where the driver ends and where a Ray task reports."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for name in ("jobs", "pipelines", "t3d_core"):
+        shutil.copytree(REPO / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    _edit(copy / "pipelines/transfer.py", 'f"pair accuracy on', 'f"SUBMITTED CODE, pair accuracy on')
+    _edit(copy / "pipelines/prepare.py", '"reason": reason,', '"reason": "submitted code",')
+    return copy
+
+
+def _edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1, f"{path} has changed: adapt the test"
+    path.write_text(text.replace(old, new))
+
+
+@pytest.fixture(scope="module")
+def submitted(head: Head, checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The storage of a transfer that was submitted with its working folder, and what the CLI showed."""
+    storage = tmp_path_factory.mktemp("storage")
+    variables = f'{{"MLFLOW_TRACKING_URI": "sqlite:///{storage}/mlflow.db", "T3D_GIT_COMMIT": "{"c0ffee" * 6}"}}'
+    code, shown = submit(
+        head,
+        *("--working-dir", ".", "--runtime-env-json", f'{{"env_vars": {variables}}}'),
+        *("--", "python", "jobs/transfer.py", "--storage", str(storage), "--name", "first", *TINY),
+        folder=checkout,
+    )
+    assert code == 0, shown
+    return storage, shown
+
+
+def test_the_head_refuses_who_has_no_token(head: Head) -> None:
+    assert _status(f"{head.address}/api/jobs/") == 401
+
+
+def test_a_submitted_transfer_leaves_weights_and_checkpoints_in_its_storage(submitted: tuple[Path, str]) -> None:
+    run = submitted[0] / "first"
+    assert (run / "student.safetensors").is_file()
+    assert list(run.glob("checkpoint_*"))
+
+
+def test_a_submitted_transfer_is_in_the_tracking_store_with_the_commit_given_at_submit(
+    submitted: tuple[Path, str],
+) -> None:
+    client = MlflowClient(f"sqlite:///{submitted[0]}/mlflow.db")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    (run,) = client.search_runs(experiments)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["mlflow.source.git.commit"] == "c0ffee" * 6
+
+
+def test_the_submitted_code_runs_and_not_the_installed_one(submitted: tuple[Path, str]) -> None:
+    storage, shown = submitted
+    assert "SUBMITTED CODE, pair accuracy" in shown  # in the driver
+    (videos,) = storage.rglob("videos.parquet")
+    assert set(pq.read_table(videos).column("reason").to_pylist()) == {"submitted code"}  # in Ray's tasks
+
+
+def test_relative_paths_of_a_throw_away_copy_move_to_the_home_folder(head: Head, submitted: tuple[Path, str]) -> None:
+    (prepared,) = (path.parent for path in submitted[0].rglob("videos.parquet"))
+    code, shown = submit(
+        head,
+        *("--working-dir", "."),
+        *("--", "python", "jobs/transfer.py", "--name", "second", "--data.shards", str(prepared), *TINY, *HERE_ONLY),
+        folder=REPO,
+    )
+    assert code == 0, shown
+    moved = head.home / "t3d-runs"
+    assert f"relative paths lead to {moved}" in shown
+    assert (moved / "runs/second/student.safetensors").is_file()
+    assert (moved / "mlflow.db").is_file()
+
+
+@pytest.mark.slow  # the failed job below shows by default that the code is found
+def test_without_a_working_folder_the_code_where_the_head_stands_runs(
+    head: Head, submitted: tuple[Path, str], tmp_path: Path
+) -> None:
+    (prepared,) = (path.parent for path in submitted[0].rglob("videos.parquet"))
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    code, shown = submit(
+        head,
+        *("--", "python", "jobs/transfer.py", "--storage", str(tmp_path), "--name", "third", "--tracking.uri", uri),
+        *("--data.shards", str(prepared), *TINY, *HERE_ONLY),
+        folder=tmp_path,
+    )
+    assert code == 0, shown
+    assert (tmp_path / "third/student.safetensors").is_file()
+    assert "throw-away" not in shown
+
+
+def test_a_failed_job_fails_the_submit_and_its_last_line_says_why(head: Head, tmp_path: Path) -> None:
+    code, shown = submit(
+        head, "--", "python", "jobs/transfer.py", "--data.shards", str(tmp_path / "absent"), folder=tmp_path
+    )
+    assert code == 1
+    assert f"error: {tmp_path / 'absent'} holds no prepared shards" in shown.strip().splitlines()[-1]

@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.batches import BatchLoader, ClipView, TeacherView, TrainOrder, stream, train_batches
+from pipelines.shards import load_index
+from t3d_core.video.clip_sampling import clip_span
+from t3d_core.video.decoding import decode_frames
+
+VIEW = ClipView(num_frames=8, frame_stride=2, crop_size=32, short_side=37, short_video="loop")
+
+
+@pytest.fixture(scope="module")
+def index(synthetic_shards):
+    return load_index([synthetic_shards], fold=1, splits=["train"])
+
+
+@given(num_rows=st.integers(1, 40), batch=st.integers(1, 50), epochs=st.integers(1, 5), seed=st.integers(0, 3))
+def test_every_epoch_shows_every_row_once_and_nothing_is_dropped_between_epochs(num_rows, batch, epochs, seed):
+    order = TrainOrder(num_rows, batch, seed)
+    num_steps = -(-epochs * num_rows // batch)
+    rows = np.concatenate([order.rows(step)[0] for step in range(num_steps)])[: epochs * num_rows]
+    for epoch in range(epochs):
+        assert sorted(rows[epoch * num_rows : (epoch + 1) * num_rows]) == list(range(num_rows))
+
+
+def test_epochs_have_different_orders_and_the_same_seed_gives_the_same():
+    order = TrainOrder(num_rows=100, global_batch_size=100, seed=7)
+    assert not np.array_equal(order.rows(0)[0], order.rows(1)[0])
+    assert np.array_equal(order.rows(1)[0], TrainOrder(100, 100, 7).rows(1)[0])
+    assert not np.array_equal(order.rows(0)[0], TrainOrder(100, 100, 8).rows(0)[0])
+
+
+def test_a_step_that_straddles_two_epochs_names_the_epoch_of_each_row():
+    order = TrainOrder(num_rows=5, global_batch_size=4, seed=0)
+    assert order.rows(1)[1].tolist() == [0, 1, 1, 1]
+    assert [order.epoch(step) for step in range(4)] == [0, 0, 1, 2]
+
+
+def test_two_workers_see_together_what_one_sees(index):
+    order, loader = TrainOrder(len(index), 6, seed=3), BatchLoader(index, VIEW)
+    whole = list(train_batches(loader, order, steps=range(2), rank=0, world_size=1))
+    parts = [list(train_batches(loader, order, steps=range(2), rank=rank, world_size=2)) for rank in (0, 1)]
+    for step in range(2):
+        for name in ("clip_BTHWC", "row_B", "label_B"):
+            joined = np.concatenate([parts[rank][step][name] for rank in (0, 1)])
+            assert np.array_equal(whole[step][name], joined)
+
+
+def test_a_run_that_goes_on_sees_what_it_would_have_seen(index):
+    order, loader = TrainOrder(len(index), 4, seed=3), BatchLoader(index, VIEW)
+    whole = list(train_batches(loader, order, steps=range(4), rank=0, world_size=1))
+    rest = list(train_batches(loader, order, steps=range(2, 4), rank=0, world_size=1))
+    assert all(np.array_equal(a["clip_BTHWC"], b["clip_BTHWC"]) for a, b in zip(whole[2:], rest, strict=True))
+
+
+def test_the_stream_keeps_the_order_of_its_items_whoever_is_ready_first(local_ray):
+    import time
+
+    def load(item: int) -> dict[str, np.ndarray]:
+        time.sleep(0.2 if item == 10 else 0.0)
+        return {"item": np.array([item])}
+
+    assert [int(batch["item"][0]) for batch in stream(load, range(10, 40, 3))] == list(range(10, 40, 3))
+
+
+def test_a_global_batch_that_cannot_be_shared_is_refused(index):
+    loader, order = BatchLoader(index, VIEW), TrainOrder(len(index), 5, seed=0)
+    with pytest.raises(ValueError, match="global_batch_size 5 cannot be shared by 2 workers"):
+        next(train_batches(loader, order, steps=range(1), rank=0, world_size=2))
+
+
+def views(index, row, frames_THWC):
+    """Every (start, crop, flip) of the whole-height crops of a 48 x 64 video that gives these 8 frames at stride 2."""
+    video_THWC = decode_frames(index.frames(row), range(40))
+    return {
+        (start, left, flip)
+        for start in range(40 - clip_span(8, 2) + 1)
+        for left in (0, 8, 16)
+        for flip in (1, -1)
+        if np.array_equal(
+            frames_THWC, video_THWC[start : start + clip_span(8, 2) : 2, :, left : left + 48][:, :, ::flip]
+        )
+    }
+
+
+def test_the_clip_is_an_even_window_and_the_teacher_sees_its_frames_with_another_crop_and_flip(index):
+    clip = ClipView(num_frames=8, frame_stride=2, crop_size=48, short_side=48, short_video="loop")
+    teacher = TeacherView(num_frames=8, crop_size=48, short_side=48)
+    rows, seeds = np.arange(6), [[0, 0, row] for row in range(6)]
+    batch = BatchLoader(index, clip, teacher).random_batch(rows, seeds)
+    of_clip = [views(index, row, batch["clip_BTHWC"][row]) for row in rows]
+    of_teacher = [views(index, row, batch["teacher_frames_BTHWC"][row]) for row in rows]
+    for clip_views, teacher_views in zip(of_clip, of_teacher, strict=True):
+        assert {start for start, *_ in clip_views} & {start for start, *_ in teacher_views} & set(range(0, 40, 2))
+    assert sum(not (a & b) for a, b in zip(of_clip, of_teacher, strict=True)) >= 3
+
+
+def test_test_clips_tile_the_video_with_the_frames_of_the_source(index):
+    view = ClipView(num_frames=8, frame_stride=2, crop_size=48, short_side=48, short_video="loop")
+    clips = BatchLoader(index, view).test_clips(0)
+    video_THWC = decode_frames(index.frames(0), range(40))[:, :, 8:56]
+    assert clips["clip_BTHWC"].shape[0] == 2
+    assert np.array_equal(clips["clip_BTHWC"][1], video_THWC[16:31:2])
+    assert clips["num_padded_B"].tolist() == [0, 0]
+
+
+def test_padded_frames_are_counted(index):
+    view = ClipView(num_frames=32, frame_stride=2, crop_size=32, short_side=37, short_video="repeat_last")
+    batch = BatchLoader(index, view).center_batch(np.arange(3))
+    assert batch["num_padded_B"].tolist() == [12, 12, 12]  # frames 40, 42, ... 62 do not exist

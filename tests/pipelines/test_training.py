@@ -1,0 +1,187 @@
+"""Transfer, train and evaluate on small synthetic shards, in this process; three cases with real workers."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipelines.configs import (
+    CheckpointConfig,
+    ClipConfig,
+    EvaluateConfig,
+    EvaluateDataConfig,
+    OptimizerConfig,
+    ScalingConfig,
+    ScheduleConfig,
+    T3DConfig,
+    TeacherConfig,
+    TrackingConfig,
+    TrainConfig,
+    TrainDataConfig,
+    TransferConfig,
+    TransferDataConfig,
+)
+from pipelines.evaluate import run_evaluate
+from pipelines.train import run_train
+from pipelines.transfer import run_transfer
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "transfer_quickstart_losses.json"
+MODEL = T3DConfig(growth_rate=4, block_config=(2, 2, 2, 2), num_init_features=24, bn_size=2)
+CLIP = ClipConfig(num_frames=16, frame_stride=2, crop_size=32)
+
+
+@pytest.fixture
+def settings(synthetic_shards, tmp_path, monkeypatch):
+    """What all runs of a test share; nothing is written where the tests stand."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return {
+        "clip": CLIP,
+        "global_batch_size": 8,
+        "scaling": ScalingConfig(num_workers=0),
+        "schedule": ScheduleConfig(kind="one_cycle"),
+        "optimizer": OptimizerConfig(lr=0.05),
+        "storage": tmp_path / "runs",
+        "tracking": TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db"),
+        "log_every_steps": 1,
+    }
+
+
+def train_config(settings, shards, **changes):
+    return TrainConfig(**settings | {"data": TrainDataConfig(shards=(shards,)), "model": MODEL, "epochs": 1} | changes)
+
+
+def transfer_config(settings, shards, **changes):
+    data = TransferDataConfig(shards=(shards,), holdout_fraction=0.3)
+    teacher = TeacherConfig(kind="efficientnet_lite0", num_frames=2, crop_size=64)
+    return TransferConfig(**settings | {"data": data, "model": MODEL, "teacher": teacher, "epochs": 1} | changes)
+
+
+def logged(tmp_path):
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("t3d")
+    return client, client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+
+
+def test_transfer_then_train_then_evaluate_leave_what_the_jobs_promise(settings, synthetic_shards, tmp_path):
+    summary = run_transfer(transfer_config(settings, synthetic_shards, name="teach"))
+    student = tmp_path / "runs" / "teach" / "student.safetensors"
+    assert f"--init_from {student}" in summary
+    summary = run_train(
+        train_config(
+            settings, synthetic_shards, name="tune", model=None, clip=None, init_from=str(student),
+            register="motions", alias="champion",
+        )
+    )  # fmt: skip
+    assert "models:/motions@champion" in summary
+    for number, checkpoint in enumerate([str(tmp_path / "runs" / "tune"), "models:/motions@champion"]):
+        output = tmp_path / f"eval{number}"
+        run_evaluate(
+            EvaluateConfig(
+                checkpoint=checkpoint,
+                data=EvaluateDataConfig(shards=(synthetic_shards,)),
+                output=output,
+                tracking=settings["tracking"],
+                storage=settings["storage"],
+            )
+        )
+        metrics = json.loads((output / "metrics.json").read_text())
+        scores = pq.read_table(output / "scores.parquet").to_pylist()
+        assert metrics["coverage"] == 1.0
+        assert metrics["num_videos"] == len(scores) == metrics["num_listed"]
+        hits = [row["label"] == row["predicted"] for row in scores]
+        assert metrics["video_top1"] == pytest.approx(np.mean(hits))
+        assert all(sum(row["scores"]) == pytest.approx(1, abs=1e-5) for row in scores)
+    _, runs = logged(tmp_path)
+    assert [run.data.tags["stage"] for run in runs] == ["transfer", "train", "evaluate", "evaluate"]
+    assert all(run.info.status == "FINISHED" for run in runs)
+    trained = runs[1]
+    assert trained.data.params["optimizer.lr"] == "0.05"
+    assert trained.data.params["model.kind"] == "t3d"
+    description = json.loads((synthetic_shards / "dataset.json").read_text())
+    assert description["fingerprint"].startswith(trained.inputs.dataset_inputs[0].dataset.digest)
+    assert {"val/clip_top1", "train/loss", "throughput/clips_per_second", "throughput/data_wait_share"} <= set(
+        trained.data.metrics
+    )
+
+
+def test_the_transfer_starts_the_classifier_from_the_student(settings, synthetic_shards, tmp_path):
+    run_transfer(transfer_config(settings, synthetic_shards, name="teach"))
+    student = tmp_path / "runs" / "teach" / "student.safetensors"
+    frozen = OptimizerConfig(lr=1e-12, weight_decay=0)
+    run_train(train_config(settings, synthetic_shards, name="tune", init_from=str(student), optimizer=frozen))
+    tuned = load_file(tmp_path / "runs" / "tune" / "model.safetensors")
+    for name, tensor in load_file(student).items():
+        if "running" not in name and "num_batches" not in name:
+            assert torch.allclose(tensor, tuned[name], atol=1e-6), name
+
+
+def test_a_run_cut_off_at_any_checkpoint_ends_with_the_same_weights(settings, synthetic_shards, tmp_path):
+    """The third checkpoint of the whole run is what the cut-off run goes on from."""
+    every = CheckpointConfig(every_steps=1, num_to_keep=9)
+    config = train_config(settings, synthetic_shards, epochs=2, checkpoint=every, name="whole")
+    run_train(config)
+    whole = tmp_path / "runs" / "whole"
+    cut = config.model_copy(update={"name": "cut"})
+    run_train(cut)
+    folder = tmp_path / "runs" / "cut"
+    (folder / "model.safetensors").unlink()
+    for later in sorted(folder.glob("checkpoint_*"))[3:]:
+        for file in later.iterdir():
+            file.unlink()
+        later.rmdir()
+    run_train(cut)
+    expected, ended = load_file(whole / "model.safetensors"), load_file(folder / "model.safetensors")
+    assert all(torch.equal(expected[name], ended[name]) for name in expected)
+    _, runs = logged(tmp_path)
+    assert len(runs) == 2, "the run that went on is the same MLflow run"
+
+
+def test_a_name_cannot_be_reused_with_other_settings(settings, synthetic_shards):
+    run_train(train_config(settings, synthetic_shards, name="mine"))
+    with pytest.raises(ValueError, match=r"run 'mine' .* was made with other settings .* give another --name"):
+        run_train(train_config(settings, synthetic_shards, name="mine", optimizer=OptimizerConfig(lr=0.2)))
+
+
+def test_a_student_has_no_classes_to_evaluate(settings, synthetic_shards, tmp_path):
+    run_transfer(transfer_config(settings, synthetic_shards, name="teach"))
+    config = EvaluateConfig(
+        checkpoint=str(tmp_path / "runs" / "teach"), data=EvaluateDataConfig(shards=(synthetic_shards,))
+    )
+    with pytest.raises(ValueError, match="has no classes"):
+        run_evaluate(config)
+
+
+def test_the_losses_of_the_transfer_are_the_golden_ones(settings, synthetic_shards, tmp_path, request):
+    """A refactor shows the same losses. `pytest --refresh-golden` writes them anew: say why in the commit."""
+    run_transfer(transfer_config(settings, synthetic_shards, name="golden", epochs=3))
+    client, (run,) = logged(tmp_path)
+    losses = [point.value for point in client.get_metric_history(run.info.run_id, "train/loss")]
+    if request.config.getoption("--refresh-golden"):
+        GOLDEN.parent.mkdir(exist_ok=True)
+        GOLDEN.write_text(json.dumps([round(loss, 6) for loss in losses]) + "\n")
+    assert losses == pytest.approx(json.loads(GOLDEN.read_text()), rel=2e-3)
+
+
+def test_one_and_two_workers_count_the_same_validation_pairs_and_clips(settings, synthetic_shards, tmp_path):
+    """Two real workers; untrained nets are equal, so their first validation must agree to the count."""
+    client_runs = {}
+    for num_workers in (1, 2):
+        scaling = ScalingConfig(num_workers=num_workers, resources_per_worker={"CPU": 0.5})
+        run_train(train_config(settings, synthetic_shards, name=f"w{num_workers}", scaling=scaling))
+        client, runs = logged(tmp_path)
+        client_runs[num_workers] = client.get_metric_history(runs[-1].info.run_id, "val/clip_top1")
+    assert client_runs[1][0].step == client_runs[2][0].step == 0
+    assert client_runs[1][0].value == client_runs[2][0].value
+    weights = [load_file(tmp_path / "runs" / f"w{n}" / "model.safetensors") for n in (1, 2)]
+    assert all(weights[0][name].shape == weights[1][name].shape for name in weights[0])
+
+
+def test_workers_that_leave_no_cpu_for_decoding_are_refused(settings, synthetic_shards):
+    scaling = ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1.0})
+    with pytest.raises(ValueError, match=r"1 CPU must be left for decoding: 3 CPU, but the cluster has 2"):
+        run_train(train_config(settings, synthetic_shards, scaling=scaling))
