@@ -5,9 +5,10 @@ The order of a run is one endless sequence of rows, epoch after epoch, each epoc
 
     epoch 0          | epoch 1          |
     4 1 0 3 2 5 6    | 0 6 3 5 1 2 4    | ...
-    [step 0][step 1] [step 2] ...             nothing dropped, nothing twice, for any number of workers
+    [step 0][step 1] [step 2] ...             nothing dropped between epochs, for any number of workers
 
-So a run can go on at any step, with any number of workers, and sees what it would have seen.
+So a run can go on at any step, with any number of workers, and sees the clips it would have seen. (Batch statistics and
+negative pairs are made within a worker's part.) Only what does not fill the last step of the last epoch is left out.
 
 Legend: B clips of a batch, T frames, H x W pixels, C channels; N rows of the index.
 """
@@ -21,15 +22,15 @@ import ray
 
 from pipelines.shards import ShardIndex
 from t3d_core.video.clip_sampling import ClipIndices, ShortVideo, non_overlapping_clips, random_clip, uniform_clips
-from t3d_core.video.decoding import decode_frames, probe
+from t3d_core.video.decoding import decode_frames
 from t3d_core.video.transforms import center_crop, crop_frames, random_five_crop, resized_size
 
 NumpyBatch = dict[str, np.ndarray]
 
 # Steps that one Ray Data execution covers: the driver's list of tasks stays short, and its start-up is spread out.
 _STEPS_PER_EXECUTION = 1000
-# Odd frames of a stored segment are non-reference frames: windows that start on even ones decode half as much.
-_START_MULTIPLE = 2
+# Clips of a long video that are decoded at once.
+_TEST_CLIPS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -102,16 +103,17 @@ class BatchLoader:
         clips = [self._clips(int(row), self._uniform(int(row)))[0] for row in rows]
         return self._stack(clips, rows)
 
-    def test_clips(self, row: int) -> NumpyBatch:
-        """Load all non-overlapping clips of a row with the centre crop (paper 4.4, Testing)."""
+    def test_clips(self, row: int) -> Iterator[NumpyBatch]:
+        """Load all non-overlapping clips of a row with the centre crop, a few at once (paper 4.4, Testing)."""
         clips = non_overlapping_clips(
             int(self.index.num_frames_N[row]),
             num_frames=self.clip.num_frames,
             frame_stride=self.clip.frame_stride,
             short_video=self.clip.short_video,
         )
-        loaded = self._clips(row, clips)
-        return self._stack(loaded, np.full(len(loaded), row))
+        for first in range(0, len(clips), _TEST_CLIPS_AT_ONCE):
+            loaded = self._clips(row, clips[first : first + _TEST_CLIPS_AT_ONCE])
+            yield self._stack(loaded, np.full(len(loaded), row))
 
     def _uniform(self, row: int) -> list[ClipIndices]:
         return uniform_clips(
@@ -129,51 +131,47 @@ class BatchLoader:
             frame_stride=self.clip.frame_stride,
             short_video=self.clip.short_video,
             rng=rng,
-            start_multiple=_START_MULTIPLE,
+            # Odd stored frames are non-reference frames: at even strides, even starts decode half as much.
+            start_multiple=1 + (self.clip.frame_stride % 2 == 0),
         )
-        data = self.index.frames(row)
-        loaded = {"clip_BTHWC": _random_view(data, clip.frame_indices, self.clip, rng), "num_padded_B": clip.num_padded}
+        loaded = {
+            "clip_BTHWC": self._random_view(row, clip.frame_indices, self.clip, rng),
+            "num_padded_B": clip.num_padded,
+        }
         if self.teacher is not None:
             chosen = np.linspace(0, self.clip.num_frames - 1, self.teacher.num_frames).round().astype(np.int64)
-            loaded["teacher_frames_BTHWC"] = _random_view(data, clip.frame_indices[chosen], self.teacher, rng)
+            loaded["teacher_frames_BTHWC"] = self._random_view(row, clip.frame_indices[chosen], self.teacher, rng)
         return loaded
 
+    def _random_view(
+        self, row: int, frame_indices: np.ndarray, view: ClipView | TeacherView, rng: np.random.Generator
+    ) -> np.ndarray:
+        size = self._scaled_size(row, view.short_side)
+        crop, is_flipped = random_five_crop(*size, crop_size=view.crop_size, rng=rng)
+        frames_THWC = decode_frames(self.index.frames(row), frame_indices, size=size)
+        return crop_frames(frames_THWC, crop, is_flipped=is_flipped)
+
     def _clips(self, row: int, clips: list[ClipIndices]) -> list[dict[str, Any]]:
-        data = self.index.frames(row)
-        size = _scaled_size(data, self.clip.short_side)
+        size = self._scaled_size(row, self.clip.short_side)
         crop = center_crop(*size, crop_size=self.clip.crop_size)
-        frames_THWC = decode_frames(data, np.concatenate([clip.frame_indices for clip in clips]), size=size)
+        indices = np.concatenate([clip.frame_indices for clip in clips])
+        frames_THWC = decode_frames(self.index.frames(row), indices, size=size)
         cropped = crop_frames(frames_THWC, crop).reshape(len(clips), self.clip.num_frames, crop.size, crop.size, 3)
         return [{"clip_BTHWC": c, "num_padded_B": clip.num_padded} for c, clip in zip(cropped, clips, strict=True)]
+
+    def _scaled_size(self, row: int, short_side: int) -> tuple[int, int]:
+        return resized_size(int(self.index.height_N[row]), int(self.index.width_N[row]), short_side=short_side)
 
     def _stack(self, clips: list[dict[str, Any]], rows: np.ndarray) -> NumpyBatch:
         stacked = {name: np.stack([clip[name] for clip in clips]) for name in clips[0]}
         return stacked | {"label_B": self.index.label_N[rows], "source_B": self.index.source_N[rows], "row_B": rows}
 
 
-def _scaled_size(data: bytes, short_side: int) -> tuple[int, int]:
-    info = probe(data)
-    return resized_size(info.height, info.width, short_side=short_side)
-
-
-def _random_view(
-    data: bytes, frame_indices: np.ndarray, view: ClipView | TeacherView, rng: np.random.Generator
-) -> np.ndarray:
-    size = _scaled_size(data, view.short_side)
-    crop, is_flipped = random_five_crop(*size, crop_size=view.crop_size, rng=rng)
-    return crop_frames(decode_frames(data, frame_indices, size=size), crop, is_flipped=is_flipped)
-
-
 def train_batches(
     loader: BatchLoader, order: TrainOrder, *, steps: range, rank: int, world_size: int
 ) -> Iterator[NumpyBatch]:
-    """Yield this worker's part of every step, decoded ahead by Ray Data on whatever CPUs are free.
-
-    Raises:
-        ValueError: the global batch cannot be shared equally.
-    """
-    if order.global_batch_size % world_size:
-        raise ValueError(f"global_batch_size {order.global_batch_size} cannot be shared by {world_size} workers")
+    """Yield this worker's part of every step, decoded ahead by Ray Data on whatever CPUs are free."""
+    assert order.global_batch_size % world_size == 0, "checked by the config"
     part = order.global_batch_size // world_size
     mine = slice(rank * part, (rank + 1) * part)
 

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torchvision.models.video import r3d_18, s3d
 
+from pipelines.recipe import Section
+from pipelines.session import base_folder
 from t3d_core.models import ModelKind, build_model, count_macs, count_parameters, count_saved_bytes
 
 BASELINE = "r3d_18"
@@ -37,10 +39,8 @@ class BenchmarkRow(NamedTuple):
     ratio: float | None
 
 
-class BenchmarkConfig(BaseModel):
+class BenchmarkConfig(Section):
     """What to measure, and where to write it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     suite: Literal["model"] = "model"
     """What is measured: `model` is the cost of the networks."""
@@ -58,8 +58,8 @@ class BenchmarkConfig(BaseModel):
     """Rounds whose median is reported, after one round of warm-up."""
 
 
-def run_benchmark(config: BenchmarkConfig) -> list[BenchmarkRow]:
-    """Measure what `config` names, print the table, and write it as JSON when `config.output` is set.
+def run_benchmark(config: BenchmarkConfig) -> str:
+    """Measure what `config` names, write it as JSON when `config.output` is set, and give the table.
 
     Raises:
         ValueError: A clip of `num_frames` and `crop_size` is too small for one of the models.
@@ -71,11 +71,11 @@ def run_benchmark(config: BenchmarkConfig) -> list[BenchmarkRow]:
         batch_size=config.batch_size,
         repeats=config.repeats,
     )
-    print(format_table(rows))
     if config.output is not None:
-        config.output.parent.mkdir(parents=True, exist_ok=True)
-        config.output.write_text(json.dumps([row._asdict() for row in rows], indent=1) + "\n")
-    return rows
+        output = base_folder() / config.output
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps([row._asdict() for row in rows], indent=1) + "\n")
+    return format_table(rows)
 
 
 def run_model_suite(

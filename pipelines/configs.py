@@ -258,6 +258,10 @@ class ScalingConfig(Section):
     resources_per_worker: dict[str, float] = Field(default_factory=lambda: {"CPU": 1.0})
     """What each worker reserves; at least one CPU of the cluster must be left for decoding."""
 
+    def resources_of_worker(self) -> dict[str, float]:
+        """All that one worker reserves."""
+        return self.resources_per_worker | ({"GPU": 1.0} if self.use_gpu else {})
+
 
 class CheckpointConfig(Section):
     """Checkpoints, as ray.train.CheckpointConfig."""
@@ -308,6 +312,15 @@ class RunConfig(Section):
     name: str | None = None
     """Name of the run; the same name again resumes it. None: a new name."""
 
+    @model_validator(mode="after")
+    def _batch_can_be_shared(self) -> "RunConfig":
+        if self.global_batch_size % max(1, self.scaling.num_workers):
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} cannot be shared by scaling.num_workers "
+                f"{self.scaling.num_workers}: choose a multiple"
+            )
+        return self
+
 
 class TransferConfig(RunConfig):
     """Teach a 3D network by telling matching from non-matching frames and clips (paper 3.2)."""
@@ -321,12 +334,21 @@ class TransferConfig(RunConfig):
     """Passes over the training rows (paper 4.4)."""
     schedule: ScheduleConfig = ScheduleConfig(kind="step")
 
+    @model_validator(mode="after")
+    def _worker_sees_pairs(self) -> "TransferConfig":
+        if self.global_batch_size < 2 * max(1, self.scaling.num_workers):
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} gives a worker fewer than 2 clips, and so no negative "
+                f"pair: at least {2 * max(1, self.scaling.num_workers)}"
+            )
+        return self
+
 
 class TrainConfig(RunConfig):
     """Train a video classifier, from scratch or from given weights (paper 4.4)."""
 
     data: TrainDataConfig
-    model: ModelConfig | None
+    model: ModelConfig | None = None
     """The network; none: the one that `init_from` describes."""
     clip: ClipConfig | None = ClipConfig()  # type: ignore[assignment]
     """How clips are taken; none: as `init_from` describes."""

@@ -5,9 +5,9 @@ Paper 4.4, Testing: non-overlapping clips over the whole video, centre crop, sco
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +19,13 @@ from pipelines import session, tracking
 from pipelines.batches import BatchLoader, NumpyBatch
 from pipelines.configs import EvaluateConfig
 from pipelines.prepare import prepared_shards
+from pipelines.recipe import flatten, to_yaml
 from pipelines.shards import ShardIndex, describe_shards, load_index, num_listed, write_table
-from pipelines.train import locate_weights, view_of
 from pipelines.training_run import commit_tag, new_name
+from pipelines.weights import locate_weights, view_of
 from t3d_core.evaluation.metrics import num_correct_top_k, top_k_accuracy
 from t3d_core.evaluation.video_scores import VideoScores
-from t3d_core.training.checkpoint import WeightsCard, load_model, read_card
+from t3d_core.training.checkpoint import LoadedModel, WeightsCard, load_model, read_card
 from t3d_core.video.transforms import normalize_clip
 
 
@@ -69,13 +70,17 @@ def run_evaluate(config: EvaluateConfig) -> str:
     folders = prepared_shards(config.data, storage=storage)
     index = load_index(folders, fold=config.data.fold, splits=[config.data.split])
     label_V = _labels_of_model(index, card, split=config.data.split, fold=config.data.fold)
-    session.connect()
-    scores, clip_counts = score_videos(index, weights, label_V, config)
     listed = num_listed(folders, fold=config.data.fold, split=config.data.split)
-    evaluation = _evaluate(scores, label_V, clip_counts, listed=listed)
     output = base / config.output if config.output else storage / new_name("evaluate")
-    _write(output, evaluation, index, scores, card)
-    run = _track(config, tracking_uri, folders, evaluation, weights, output)
+    session.connect()
+    session.check_workers_fit(config.num_workers, {"CPU": 1.0} | ({"GPU": 1.0} if config.use_gpu else {}))
+    with _start_run(config, tracking_uri, folders, run_name=output.name) as run:
+        scores, clip_counts = score_videos(index, load_model(weights), label_V, config)
+        evaluation = _evaluate(scores, label_V, clip_counts, listed=listed)
+        _write(output, evaluation, index, scores, card)
+        run.log_metrics({name: float(value) for name, value in asdict(evaluation).items()}, step=0)
+        run.log_artifact(output / "metrics.json")
+        run.log_artifact(output / "scores.parquet")
     return _summary(evaluation, card, output, run)
 
 
@@ -104,11 +109,9 @@ def _labels_of_model(index: ShardIndex, card: WeightsCard, *, split: str, fold: 
 class _Scorer:
     """An actor that holds the network and scores clips."""
 
-    def __init__(self, weights: Path, *, use_gpu: bool, num_threads: int) -> None:
-        if not use_gpu:
-            torch.set_num_threads(num_threads)
+    def __init__(self, loaded: LoadedModel, *, use_gpu: bool) -> None:
         self._device = torch.device("cuda" if use_gpu else "cpu")
-        self._model, self._card = load_model(weights)
+        self._model, self._card = loaded
         self._model.to(self._device)
 
     @torch.inference_mode()
@@ -120,24 +123,24 @@ class _Scorer:
 
 
 def score_videos(
-    index: ShardIndex, weights: Path, label_V: np.ndarray, config: EvaluateConfig
+    index: ShardIndex, loaded: LoadedModel, label_V: np.ndarray, config: EvaluateConfig
 ) -> tuple[VideoScores, dict[str, int]]:
     """Score every non-overlapping clip of every row of `index`.
 
     Returns:
         The summed scores by row, and the counts `num_clips`, `num_correct`, `num_padded`, `num_frames` over clips.
     """
-    card = read_card(weights)
+    card = loaded.card
     loader = BatchLoader(index, view_of(card))
 
-    def load(block: NumpyBatch) -> NumpyBatch:
-        return loader.test_clips(int(block["id"][0]))
+    def load(block: NumpyBatch) -> Iterator[NumpyBatch]:
+        yield from loader.test_clips(int(block["id"][0]))
 
     clips = ray.data.range(len(index), override_num_blocks=len(index)).map_batches(load, batch_size=1)
     scored = clips.map_batches(
         _Scorer,
-        fn_constructor_args=(weights,),
-        fn_constructor_kwargs={"use_gpu": config.use_gpu, "num_threads": 1},
+        fn_constructor_args=(loaded,),
+        fn_constructor_kwargs={"use_gpu": config.use_gpu},
         batch_size=config.batch_size,
         compute=ray.data.ActorPoolStrategy(size=config.num_workers),
         num_cpus=1,
@@ -187,24 +190,18 @@ def _write(output: Path, evaluation: Evaluation, index: ShardIndex, scores: Vide
     os.replace(partial, output / "metrics.json")
 
 
-def _track(
-    config: EvaluateConfig, tracking_uri: str, folders: list[Path], evaluation: Evaluation, weights: Path, output: Path
-) -> tracking.Run:
+def _start_run(config: EvaluateConfig, tracking_uri: str, folders: list[Path], *, run_name: str) -> tracking.Run:
     run = tracking.start_run(
         tracking_uri=tracking_uri,
         experiment=config.tracking.experiment,
-        run_name=output.name,
+        run_name=run_name,
         run_id=None,
         tags={"stage": "evaluate"} | commit_tag(),
     )
-    parameters: dict[str, Any] = {"checkpoint": weights, "data.fold": config.data.fold, "data.split": config.data.split}
-    run.log_params(parameters)
+    run.log_params(flatten(config))
+    run.log_text(to_yaml(config), "recipe.yaml")
     for path in folders:
         run.log_dataset(path.name, describe_shards(path)["fingerprint"], str(path), context=config.data.split)
-    run.log_metrics({name: float(value) for name, value in asdict(evaluation).items()}, step=0)
-    run.log_artifact(output / "metrics.json")
-    run.log_artifact(output / "scores.parquet")
-    run.finish()
     return run
 
 

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import re
+import signal
 import sys
 import textwrap
 import traceback
@@ -82,6 +83,8 @@ def run_job(
     """
     argv = sys.argv[1:] if argv is None else argv
     config = load_config(config_class, argv=argv, quickstart=quickstart, program=f"python {sys.argv[0]}")
+    # `ray job stop` and Kubernetes end a job so: it closes its MLflow run as one that Ctrl-C ends.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         print(run(config))
     except KeyboardInterrupt:
@@ -90,7 +93,9 @@ def run_job(
     except Exception as error:
         cause = getattr(error, "cause", None) or error  # what a Ray task raised is carried by Ray's own error
         message = " ".join(str(cause).split())
-        if not isinstance(cause, JobError | ValueError | OSError) or not message:
+        # ValueError itself is a user's error; its subclasses (Arrow's, Unicode's) come from below: show where.
+        is_expected = type(cause) is ValueError or isinstance(cause, JobError | OSError)
+        if not is_expected or not message:
             traceback.print_exception(error)
             message = f"{type(cause).__name__}: {message}"
         sys.stdout.flush()

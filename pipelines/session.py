@@ -12,8 +12,6 @@ import ray
 import ray.data  # configures its logging, which `quiet` then lowers
 import ray.train
 
-from pipelines.configs import ScalingConfig
-
 JOB_HOME = "t3d-runs"
 _LOG = logging.getLogger(__name__)
 
@@ -55,8 +53,11 @@ def connect() -> None:
         return
     if "RAY_ADDRESS" in os.environ:
         ray.init(logging_level=logging.WARNING)
-    else:
-        ray.init(address="local", num_cpus=max(2, os.cpu_count() or 1), logging_level=logging.WARNING)
+        return
+    ray.init(address="local", logging_level=logging.WARNING)
+    if ray.cluster_resources()["CPU"] < 2:
+        ray.shutdown()
+        ray.init(address="local", num_cpus=2, logging_level=logging.WARNING)
 
 
 def quiet() -> None:
@@ -68,20 +69,19 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def check_workers_fit(scaling: ScalingConfig) -> None:
-    """Refuse training workers that leave no CPU for decoding: Ray would wait for ever without a word.
+def check_workers_fit(num_workers: int, resources_of_worker: dict[str, float]) -> None:
+    """Refuse workers that leave no CPU for decoding: Ray would wait for ever without a word.
 
     Raises:
         ValueError: the cluster has fewer CPUs or GPUs than the workers and one decoder need.
     """
     cluster = ray.cluster_resources()
-    wanted = dict(scaling.resources_per_worker) | ({"GPU": 1.0} if scaling.use_gpu else {})
-    for resource, each in wanted.items() if scaling.num_workers else ():
+    for resource, each in resources_of_worker.items() if num_workers else ():
         spare = 1.0 if resource == "CPU" else 0.0
-        needed, there = scaling.num_workers * each + spare, cluster.get(resource, 0.0)
+        needed, there = num_workers * each + spare, cluster.get(resource, 0.0)
         if needed > there:
             raise ValueError(
-                f"scaling asks for {scaling.num_workers} workers with {each:g} {resource} each"
-                f"{' and 1 CPU must be left for decoding' if spare else ''}: {needed:g} {resource}, "
-                f"but the cluster has {there:g}; lower scaling.num_workers or scaling.resources_per_worker"
+                f"{num_workers} workers with {each:g} {resource} each"
+                f"{' and 1 CPU that must be left for decoding' if spare else ''} make {needed:g} {resource}, "
+                f"but the cluster has {there:g}: lower the number of workers or what each reserves"
             )

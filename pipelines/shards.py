@@ -51,6 +51,7 @@ SHARD_SCHEMA = pa.schema(
         (FRAMES_COLUMN, pa.large_binary()),
     ]
 )
+_INDEX_COLUMNS = ["video_id", "dataset", "source", "label", "splits", "num_frames", "height", "width"]
 REPORT_SCHEMA = pa.schema(
     [
         *RECORD_SCHEMA,
@@ -167,6 +168,8 @@ class ShardIndex:
         label_N: label index, -1 when unlabelled.
         source_N: number of the source video; rows of one source never make a negative pair.
         num_frames_N: frames stored.
+        height_N: pixels, as stored.
+        width_N: pixels, as stored.
         video_id_N: id of the video the row was cut from.
     """
 
@@ -177,6 +180,8 @@ class ShardIndex:
     label_N: np.ndarray
     source_N: np.ndarray
     num_frames_N: np.ndarray
+    height_N: np.ndarray
+    width_N: np.ndarray
     video_id_N: np.ndarray
 
     def __len__(self) -> int:
@@ -233,7 +238,7 @@ def _read_index_table(path: Path, *, shard: int) -> pa.Table:
         raise ValueError(
             f"shard {path} is missing: run jobs/prepare.py again with the same settings, it makes the rest"
         )
-    table = pq.read_table(path, columns=["video_id", "dataset", "source", "label", "splits", "num_frames"])
+    table = pq.read_table(path, columns=_INDEX_COLUMNS)
     table = table.append_column("shard", pa.array(np.full(len(table), shard, np.int32)))
     return table.append_column("row", pa.array(np.arange(len(table), dtype=np.int32)))
 
@@ -249,6 +254,8 @@ def _index_of(table: pa.Table, *, paths: tuple[str, ...], class_names: tuple[str
         label_N=label.fill_null(-1).to_numpy().astype(np.int64),
         source_N=np.unique(source.to_numpy(zero_copy_only=False), return_inverse=True)[1].astype(np.int64),
         num_frames_N=table.column("num_frames").to_numpy(),
+        height_N=table.column("height").to_numpy(),
+        width_N=table.column("width").to_numpy(),
         video_id_N=table.column("video_id").to_numpy(zero_copy_only=False),
     )
 
@@ -262,14 +269,14 @@ def num_listed(folders: Sequence[Path], *, fold: int, split: str) -> int:
     return total
 
 
-def hold_out(index: ShardIndex, *, fraction: float, seed: int) -> tuple[ShardIndex, ShardIndex]:
-    """Part an index into the rows to train on and the rows held out, by whole source videos.
+def hold_out(index: ShardIndex, *, fraction: float, seed: int, at_least: int = 1) -> tuple[ShardIndex, ShardIndex]:
+    """Part an index into the rows to train on and the rows held out, by whole source videos, `at_least` so many.
 
     Raises:
         ValueError: there are too few source videos to part.
     """
     sources = np.unique(index.source_N)
-    num_held = max(1, round(fraction * len(sources)))
+    num_held = max(at_least, round(fraction * len(sources)))
     if num_held >= len(sources):
         raise ValueError(
             f"data.holdout_fraction {fraction} of {len(sources)} source videos leaves none to train on: "

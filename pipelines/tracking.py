@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import mlflow.artifacts
 import mlflow.pyfunc
@@ -89,9 +89,9 @@ class Run:
         """Write or overwrite tags."""
         _client(self.tracking_uri).log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
-    def log_dict(self, obj: dict[str, Any], artifact_file: str) -> None:
-        """Write `obj` as the run's file `artifact_file`: YAML or JSON, by its ending."""
-        _client(self.tracking_uri).log_dict(self.run_id, obj, artifact_file)
+    def log_text(self, text: str, artifact_file: str) -> None:
+        """Write `text` as the run's file `artifact_file`."""
+        _client(self.tracking_uri).log_text(self.run_id, text, artifact_file)
 
     def log_artifact(self, path: Path, artifact_path: str | None = None) -> None:
         """Copy the file or folder at `path` to the run, into its folder `artifact_path`."""
@@ -145,6 +145,16 @@ class Run:
     def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
         """Close the run; `start_run` with its id opens it again."""
         _client(self.tracking_uri).set_terminated(self.run_id, status)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close the run as what happened in the block: FINISHED, FAILED, or KILLED from the keyboard."""
+        if kind is None:
+            self.finish()
+        else:
+            self.finish("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
 
     def describe(self) -> str:
         """Say in one line how a person gets to see this run."""

@@ -2,21 +2,20 @@
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from pydantic import TypeAdapter
 
 from pipelines import session, tracking
-from pipelines.batches import BatchLoader, ClipView, NumpyBatch, TrainOrder, stream, train_batches
-from pipelines.configs import ClipConfig, ModelConfig, ScheduleConfig, TrainConfig
+from pipelines.batches import BatchLoader, NumpyBatch, TrainOrder, stream, train_batches
+from pipelines.configs import ScheduleConfig, TrainConfig
 from pipelines.prepare import prepared_shards
 from pipelines.shards import ShardIndex, hold_out, load_index
-from pipelines.training_run import FinishedRun, fit, open_run
+from pipelines.training_run import FinishedRun, copy_whole, fit, open_run
+from pipelines.weights import card_of, check_network, clip_config_of, locate_weights, model_config_of, view_of
 from t3d_core.models import build_model
-from t3d_core.training.checkpoint import WeightsCard, find_weights, initialize_from, read_card, save_weights
+from t3d_core.training.checkpoint import WeightsCard, initialize_from, read_card, save_weights
 from t3d_core.training.tasks import ClassificationTask, Task
 
 
@@ -69,38 +68,6 @@ class ClassificationStage:
         save_weights(task.net, path, card=self.card)
 
 
-def card_of(model: ModelConfig, clip: ClipConfig, *, class_names: tuple[str, ...]) -> WeightsCard:
-    """Describe a network and its clips as its weights file will."""
-    return WeightsCard(
-        model_kind=model.kind,
-        model_arguments=model.arguments(),
-        class_names=class_names,
-        num_frames=clip.num_frames,
-        frame_stride=clip.frame_stride,
-        short_side=clip.short_side_pixels(),
-        crop_size=clip.crop_size,
-        short_video=clip.short_video,
-        mean=clip.mean,
-        std=clip.std,
-    )
-
-
-def check_network(card: WeightsCard) -> None:
-    """Send an empty clip through the network on torch's meta device: shapes alone, before any work.
-
-    Raises:
-        ValueError: the network cannot have these sizes, or the clip is too small for it.
-    """
-    with torch.device("meta"):
-        net = build_model(card.model_kind, num_classes=0, **card.model_arguments).eval()
-        net.forward_features(torch.empty(1, 3, card.num_frames, card.crop_size, card.crop_size))
-
-
-def view_of(card: WeightsCard) -> ClipView:
-    """How a network with this card sees a clip."""
-    return ClipView(card.num_frames, card.frame_stride, card.crop_size, card.short_side, card.short_video)
-
-
 def run_train(config: TrainConfig) -> str:
     """Train a classifier as `config` says; give the closing summary.
 
@@ -115,8 +82,10 @@ def run_train(config: TrainConfig) -> str:
     stage = _stage(config, folders, init_from)
     stage.build_task()  # a network or weights that do not fit are told here, not on a worker
     session.connect()
-    session.check_workers_fit(config.scaling)
+    session.check_workers_fit(config.scaling.num_workers, config.scaling.resources_of_worker())
     with open_run(config, stage="train", shards=folders) as folder:
+        if init_from is not None:  # where every node finds it, also when it came from a tracking server
+            stage = replace(stage, init_from=copy_whole(init_from, folder.path / "initial.safetensors"))
         finished = fit(stage, folder)
         registered = _log_model(config, finished)
     return _summary(config, stage, finished, folders, registered=registered)
@@ -129,25 +98,13 @@ def _locate_init(config: TrainConfig, *, base: Path) -> Path | None:
     return locate_weights(config.init_from, tracking_uri=tracking_uri)
 
 
-def locate_weights(where: str, *, tracking_uri: str) -> Path:
-    """Find the weights file that a user means: a file, a checkpoint or run folder, `runs:/...` or `models:/...`.
-
-    Raises:
-        ValueError: nothing is there.
-    """
-    if where.startswith(("runs:/", "models:/")):
-        return tracking.fetch_weights(where, tracking_uri=tracking_uri)
-    return find_weights(session.input_path(Path(where)))
-
-
 def _completed_from_weights(config: TrainConfig, init_from: Path | None) -> TrainConfig:
     """Fill in the network and the clip settings that are left to the weights."""
     if init_from is None:
         return config
     card = read_card(init_from)
-    model = TypeAdapter(ModelConfig).validate_python({"kind": card.model_kind, **card.model_arguments})
-    clip = ClipConfig(**{name: getattr(card, name) for name in ClipConfig.model_fields})
-    return config.model_copy(update={"model": config.model or model, "clip": config.clip or clip})
+    described = {"model": config.model or model_config_of(card), "clip": config.clip or clip_config_of(card)}
+    return config.model_copy(update=described)
 
 
 def _stage(config: TrainConfig, folders: list[Path], init_from: Path | None) -> ClassificationStage:

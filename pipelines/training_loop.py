@@ -67,6 +67,7 @@ class Worker:
         device: where the network lives.
         wrap: makes the network data-parallel.
         sum_over_workers: adds a tensor over all workers, in place.
+        share_buffers: gives all workers the first one's buffers (running statistics), in place.
         report: takes the metrics and, on worker 0, a checkpoint folder; called by all workers equally often.
         log: takes metrics and the step; called on worker 0.
         show: takes a line of progress and the step; called on worker 0.
@@ -78,6 +79,7 @@ class Worker:
     device: torch.device
     wrap: Callable[[nn.Module], nn.Module]
     sum_over_workers: Callable[[torch.Tensor], None]
+    share_buffers: Callable[[nn.Module], None]
     report: Callable[[Metrics, Path | None, int], None]
     log: Callable[[Metrics, int], None]
     show: Callable[[str, int], None]
@@ -128,14 +130,19 @@ class _Training:
         return self.validations
 
     def _train_step(self, numpy_batch: NumpyBatch, meter: "_Meter") -> None:
+        started = time.perf_counter()
+        # Dropout follows from the step and the worker, so that a run that goes on draws what it would have drawn.
+        torch.manual_seed((self.config.seed * 1_000_003 + self.step) * 4_099 + self.worker.rank)
         self.task.net.train()
         output = self.task(self.net, self._to_device(numpy_batch))
         self.optimizer.zero_grad(set_to_none=True)
         output.loss.backward()
         self.optimizer.step()
-        self.schedule.after_step()
+        meter.add(output.counts, numpy_batch, lr=self.optimizer.param_groups[0]["lr"])
+        meter.training_seconds += time.perf_counter() - started
         self.step += 1
-        meter.add(output.counts, numpy_batch)
+        if self.step < self.num_steps:
+            self.schedule.after_step()
 
     def _after_step(self, meter: "_Meter") -> None:
         epoch_before, epoch = self.order.epoch(self.step - 1), self.order.epoch(self.step)
@@ -156,7 +163,7 @@ class _Training:
         share_padded = counts.pop("num_padded_frames") / counts.pop("num_frames")
         metrics = {f"train/{name}": value for name, value in self.task.metrics(counts).items()}
         metrics["train/padded_share"] = share_padded
-        metrics["lr"] = self.optimizer.param_groups[0]["lr"]
+        metrics["lr"] = meter.lr
         metrics["epoch"] = self.step * self.order.global_batch_size / self.order.num_rows
         metrics |= meter.speed(world_size=self.worker.world_size)
         meter.restart()
@@ -170,6 +177,7 @@ class _Training:
     @torch.no_grad()
     def _validate(self) -> Metrics:
         """Run the unwrapped network over this worker's validation batches and add the counts of all workers."""
+        self.worker.share_buffers(self.task.net)
         self.task.net.eval()
         total: dict[str, float] = {}
         for numpy_batch in self.stage.validation_batches(rank=self.worker.rank, world_size=self.worker.world_size):
@@ -216,7 +224,6 @@ class _Training:
             "net": self.task.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "rng": torch.get_rng_state(),
         }
 
     def _restore(self, folder: Path) -> None:
@@ -224,7 +231,6 @@ class _Training:
         self.task.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["rng"])
         self.step, self.validations = state["step"], state["validations"]
 
 
@@ -236,18 +242,18 @@ class _Meter:
 
     def restart(self) -> None:
         self.counts: dict[str, float] = {}
-        self.num_steps, self.num_clips = 0, 0
-        self.waiting_seconds, self.started = 0.0, time.perf_counter()
+        self.num_clips, self.lr = 0, 0.0
+        self.waiting_seconds, self.training_seconds = 0.0, 0.0
 
-    def add(self, counts: dict[str, torch.Tensor], batch: NumpyBatch) -> None:
+    def add(self, counts: dict[str, torch.Tensor], batch: NumpyBatch, *, lr: float) -> None:
         _add(self.counts, {name: float(count) for name, count in counts.items()})
         _add(self.counts, _padding(batch))
         self.num_clips += len(batch["clip_BTHWC"])
-        self.num_steps += 1
+        self.lr = lr
 
     def speed(self, *, world_size: int) -> Metrics:
-        """Clips a second over all workers, and the share of the time in which this worker waited for data."""
-        seconds = time.perf_counter() - self.started
+        """Clips a second over all workers, and the share of the time of steps in which this worker waited for data."""
+        seconds = self.waiting_seconds + self.training_seconds
         return {
             "throughput/clips_per_second": world_size * self.num_clips / seconds,
             "throughput/data_wait_share": self.waiting_seconds / seconds,

@@ -7,6 +7,7 @@ STORAGE/NAME/{model,student}.safetensors   the result
 
 import contextlib
 import datetime
+import hashlib
 import json
 import os
 import shutil
@@ -31,7 +32,10 @@ from pipelines.shards import describe_shards
 from pipelines.training_loop import Metrics, Stage, Worker, run_training_loop
 
 # What may change when a run goes on: where it lies and what it runs on, not what it computes.
-_RESUMABLE = ("storage", "name", "scaling", "failure", "tracking", "checkpoint", "data.prepare", "log_every_steps")
+_RESUMABLE = (
+    *("storage", "name", "scaling", "failure", "tracking", "checkpoint", "log_every_steps"),
+    *("data.shards", "data.prepare", "register", "alias"),
+)
 
 
 @dataclass(frozen=True)
@@ -64,17 +68,23 @@ def open_run(config: RunConfig, *, stage: str, shards: Sequence[Path]) -> Iterat
     The MLflow run ends as FINISHED, or as FAILED or KILLED when an exception leaves the block.
 
     Raises:
-        ValueError: the name belongs to a run with other settings.
+        ValueError: the name belongs to a run with other settings or shards, or that keeps its checkpoints otherwise.
     """
     base = base_folder()
     path = base / config.storage / (config.name or new_name(stage))
     tracking_uri = tracking.resolve_tracking_uri(config.tracking.uri, base=base)
-    fingerprint = config_fingerprint(config, exclude=_RESUMABLE)
+    descriptions = {shard_folder: describe_shards(shard_folder) for shard_folder in shards}
+    fingerprint = _fingerprint(config, [description["fingerprint"] for description in descriptions.values()])
     known = _read_run_file(path)
     if known is not None and known["fingerprint"] != fingerprint:
         raise ValueError(
-            f"run {path.name!r} in {path.parent} was made with other settings (fingerprint "
+            f"run {path.name!r} in {path.parent} was made with other settings or shards (fingerprint "
             f"{known['fingerprint'][:12]}, now {fingerprint[:12]}; see {path / 'recipe.yaml'}): give another --name"
+        )
+    if known is not None and known["is_local"] != (config.scaling.num_workers == 0):
+        raise ValueError(
+            f"run {path.name!r} was started with scaling.num_workers {'0' if known['is_local'] else 'above 0'}, which "
+            "keeps its checkpoints otherwise: go on in the same way, or give another --name"
         )
     run = tracking.start_run(
         tracking_uri=tracking_uri,
@@ -83,16 +93,18 @@ def open_run(config: RunConfig, *, stage: str, shards: Sequence[Path]) -> Iterat
         run_id=known["mlflow_run_id"] if known else None,
         tags={"stage": stage, "recipe_fingerprint": fingerprint} | commit_tag(),
     )
-    try:
+    with run:
         if known is None:
             _write_run_files(path, config, stage=stage, fingerprint=fingerprint, run=run)
-        for folder in shards:
-            run.log_dataset(folder.name, describe_shards(folder)["fingerprint"], str(folder))
+        for shard_folder, description in descriptions.items():
+            run.log_dataset(shard_folder.name, description["fingerprint"], str(shard_folder))
         yield RunFolder(path, run)
-    except BaseException as error:
-        run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-        raise
-    run.finish()
+
+
+def _fingerprint(config: RunConfig, shard_fingerprints: Sequence[str]) -> str:
+    """What a run computes follows from these alone: the settings that count, and what is in the shards."""
+    parts = [config_fingerprint(config, exclude=_RESUMABLE), *shard_fingerprints]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def _read_run_file(path: Path) -> dict[str, Any] | None:
@@ -104,15 +116,16 @@ def _write_run_files(path: Path, config: RunConfig, *, stage: str, fingerprint: 
     path.mkdir(parents=True, exist_ok=True)
     (path / "recipe.yaml").write_text(to_yaml(config))
     partial = path / "run.json.partial"
-    partial.write_text(json.dumps({"stage": stage, "fingerprint": fingerprint, "mlflow_run_id": run.run_id}, indent=1))
+    known = {"stage": stage, "fingerprint": fingerprint, "mlflow_run_id": run.run_id}
+    partial.write_text(json.dumps(known | {"is_local": config.scaling.num_workers == 0}, indent=1))
     os.replace(partial, path / "run.json")
     run.log_params(flatten(config))
-    run.log_artifact(path / "recipe.yaml")
+    run.log_text(to_yaml(config), "recipe.yaml")
 
 
 def commit_tag() -> dict[str, str]:
     """The tag that names the code's commit, when it is known."""
-    commit = tracking.git_commit(Path.cwd())
+    commit = tracking.git_commit(Path(__file__).parent)
     return {} if commit is None else {"mlflow.source.git.commit": commit}
 
 
@@ -126,13 +139,13 @@ def fit(stage: Stage, folder: RunFolder) -> FinishedRun:
     validations, checkpoint = fit_stage(stage, folder)
     weights = folder.path / stage.weights_name
     with checkpoint.as_directory() as last:
-        _copy_whole(Path(last) / stage.weights_name, weights)
+        copy_whole(Path(last) / stage.weights_name, weights)
     folder.run.log_artifact(weights, artifact_path="weights")
     return FinishedRun(validations["initial"], validations["final"], weights, folder.run)
 
 
-def _copy_whole(source: Path, target: Path) -> None:
-    """Copy a file or folder so that the target is complete or absent."""
+def copy_whole(source: Path, target: Path) -> Path:
+    """Copy a file or folder so that the target is complete or absent; give the target."""
     partial = target.with_name(target.name + ".partial")
     if source.is_dir():
         shutil.rmtree(partial, ignore_errors=True)
@@ -140,6 +153,7 @@ def _copy_whole(source: Path, target: Path) -> None:
     else:
         shutil.copyfile(source, partial)
     os.replace(partial, target)
+    return target
 
 
 def _fit_on_workers(stage: Stage, folder: RunFolder) -> tuple[dict[str, Metrics], Checkpoint]:
@@ -184,6 +198,7 @@ def _train_on_worker(arguments: dict[str, Any]) -> dict[str, Metrics]:
             device=ray.train.torch.get_device(),
             wrap=ray.train.torch.prepare_model,
             sum_over_workers=_all_reduce if world_size > 1 else _keep,
+            share_buffers=_broadcast_buffers if world_size > 1 else _keep,
             report=_report_to_ray,
             log=lambda metrics, step: arguments["run"].log_metrics(metrics, step=step),
             show=progress.show,
@@ -205,8 +220,13 @@ def _all_reduce(values: torch.Tensor) -> None:
     torch.distributed.all_reduce(values)
 
 
-def _keep(values: torch.Tensor) -> None:
-    """The sum over one worker."""
+def _broadcast_buffers(net: torch.nn.Module) -> None:
+    for buffer in net.buffers():
+        torch.distributed.broadcast(buffer, src=0)
+
+
+def _keep(_: object) -> None:
+    """One worker has nobody to add to or to share with."""
 
 
 def _report_to_ray(metrics: Metrics, folder: Path | None, step: int) -> None:
@@ -226,7 +246,9 @@ def _fit_here(stage: Stage, folder: RunFolder) -> tuple[dict[str, Metrics], Chec
 
     def report(metrics: Metrics, checkpoint: Path | None, step: int) -> None:
         assert checkpoint is not None, "a single worker writes"
-        _copy_whole(checkpoint, folder.path / _checkpoint_name(step))
+        target = folder.path / _checkpoint_name(step)
+        shutil.rmtree(target, ignore_errors=True)
+        copy_whole(checkpoint, target)
         for old in kept()[: -stage.config.checkpoint.num_to_keep]:
             shutil.rmtree(old)
 
@@ -237,6 +259,7 @@ def _fit_here(stage: Stage, folder: RunFolder) -> tuple[dict[str, Metrics], Chec
             device=torch.device("cuda" if stage.config.scaling.use_gpu else "cpu"),
             wrap=lambda net: net,
             sum_over_workers=_keep,
+            share_buffers=_keep,
             report=report,
             log=lambda metrics, step: folder.run.log_metrics(metrics, step=step),
             show=progress.show,

@@ -12,8 +12,8 @@ from pipelines.batches import BatchLoader, NumpyBatch, TeacherView, TrainOrder, 
 from pipelines.configs import ScheduleConfig, TransferConfig
 from pipelines.prepare import prepared_shards
 from pipelines.shards import ShardIndex, hold_out, load_index
-from pipelines.train import card_of, check_network, view_of
 from pipelines.training_run import FinishedRun, fit, open_run
+from pipelines.weights import card_of, check_network, view_of
 from t3d_core.models import build_model
 from t3d_core.training.checkpoint import WeightsCard, save_weights
 from t3d_core.training.tasks import CorrespondenceTask, Task
@@ -95,39 +95,53 @@ def run_transfer(config: TransferConfig) -> str:
     Raises:
         ValueError: settings, shards or a teacher that cannot work, before any work.
     """
+    config = _with_absolute_weights(config)
     card = card_of(config.model, config.clip, class_names=())
     check_network(card)
     # Missing weights are told here, not after an hour of preparing.
     build_teacher(config.teacher.kind, weights=config.teacher.weights)
     folders = prepared_shards(config.data, storage=session.base_folder() / config.storage)
     index = load_index(folders, fold=config.data.fold, splits=["train"])
-    train_index, held_index = hold_out(index, fraction=config.data.holdout_fraction, seed=config.seed)
+    # A single source held out would have no negative pair.
+    train_index, held_index = hold_out(index, fraction=config.data.holdout_fraction, seed=config.seed, at_least=2)
     stage = CorrespondenceStage(config, card, train_index, held_index)
     session.connect()
-    session.check_workers_fit(config.scaling)
+    session.check_workers_fit(config.scaling.num_workers, config.scaling.resources_of_worker())
     with open_run(config, stage="transfer", shards=folders) as folder:
         finished = fit(stage, folder)
-    return _summary(config, stage, finished)
+    return _summary(stage, finished, folders)
 
 
-def _summary(config: TransferConfig, stage: CorrespondenceStage, finished: FinishedRun) -> str:
+def _with_absolute_weights(config: TransferConfig) -> TransferConfig:
+    """Workers stand in other folders than the user."""
+    if config.teacher.weights is None:
+        return config
+    teacher = config.teacher.model_copy(update={"weights": session.input_path(config.teacher.weights)})
+    return config.model_copy(update={"teacher": teacher})
+
+
+def _summary(stage: CorrespondenceStage, finished: FinishedRun, folders: list[Path]) -> str:
     num_sources = len(np.unique(stage.held_index.source_N))
     before, after = finished.initial, finished.final
     return "\n".join(
         [
             f"pair accuracy on {num_sources} held-out source videos (chance 0.500): "
-            f"{before['pair_accuracy']:.3f} before, {after['pair_accuracy']:.3f} after; "
-            f"loss {before['loss']:.3f} -> {after['loss']:.3f}; padded frames {after['padded_share']:.1%}",
+            f"{before['pair_accuracy']:.3f} before, {after['pair_accuracy']:.3f} after",
+            f"loss {before['loss']:.3f} -> {after['loss']:.3f}; padded frames {after['padded_share']:.1%}; "
+            f"clips without a negative pair {after['share_without_partner']:.1%}",
             f"weights: {finished.weights}",
             f"mlflow:  {finished.run.describe()}",
-            f"next:    {_next_command(config, finished)}",
+            f"next:    {_next_command(stage, finished, folders)}",
         ]
     )
 
 
-def _next_command(config: TransferConfig, finished: FinishedRun) -> str:
+def _next_command(stage: CorrespondenceStage, finished: FinishedRun, folders: list[Path]) -> str:
     """Fine-tune from these weights: the network and the clips are those the weights describe."""
+    is_labelled = bool(stage.train_index.class_names)
+    shards = [str(folder) for folder in folders] if is_labelled else ["LABELLED_SHARDS"]
     command = ["python", "jobs/train.py", "--init_from", str(finished.weights), "--model", "none", "--clip", "none"]
-    if config.data.shards:
-        command += ["--data.shards", "LABELLED_SHARDS"]
+    command += ["--data.shards", *shards]
+    if stage.config.storage != TransferConfig.model_fields["storage"].default:
+        command += ["--storage", str(stage.config.storage)]
     return shlex.join(command)

@@ -58,7 +58,7 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class SyntheticSettings:
-    """What the videos are made of; the defaults are the quick start's.
+    """What the videos are made of.
 
     Attributes:
         videos_per_class: Videos of each of the 8 classes.

@@ -4,6 +4,7 @@ Counts are sums, never means: adding those of all batches and workers gives the 
 Legend: B clips, C channels, T frames, H x W pixels, P pairs.
 """
 
+import math
 from typing import NamedTuple, Protocol
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from t3d_core.transfer.correspondence import CorrespondenceNet
-from t3d_core.transfer.pairing import NO_PARTNER, negative_partners
+from t3d_core.transfer.pairing import negative_partners
 from t3d_core.transfer.teacher import FrozenTeacher
 
 Batch = dict[str, Tensor]
@@ -59,7 +60,14 @@ class ClassificationTask:
         label_B = batch["label_B"]
         losses_B = functional.cross_entropy(logits, label_B, reduction="none")
         is_correct_B = logits.argmax(dim=1) == label_B
-        return TaskOutput(losses_B.mean(), _counts(losses_B, is_correct_B))
+        return TaskOutput(
+            losses_B.mean(),
+            {
+                "loss_sum": losses_B.detach().double().sum(),
+                "num_correct": is_correct_B.sum().double(),
+                "num_examples": torch.ones_like(losses_B, dtype=torch.float64).sum(),
+            },
+        )
 
     def metrics(self, counts: dict[str, float]) -> dict[str, float]:
         """`loss` and `clip_top1`."""
@@ -72,7 +80,10 @@ class ClassificationTask:
 class CorrespondenceTask:
     """Match or no match of clips and frames: `clip_BCTHW`, `teacher_frames_BTHWC` (uint8) and `source_B`."""
 
-    count_names: tuple[str, ...] = ("loss_sum", "num_correct", "num_examples", "num_without_partner")
+    count_names: tuple[str, ...] = (
+        *("loss_sum", "num_examples"),
+        *("num_positives", "num_correct_positives", "num_negatives", "num_correct_negatives"),
+    )
 
     def __init__(self, net: CorrespondenceNet, teacher: FrozenTeacher) -> None:
         """Train `net` by the features of `teacher`, which stays outside of it (and so outside of DDP)."""
@@ -91,23 +102,30 @@ class CorrespondenceTask:
         logits_P2, is_match_P = net(batch["clip_BCTHW"], teacher_BD, partner_B)
         losses_P = functional.cross_entropy(logits_P2, is_match_P, reduction="none")
         is_correct_P = logits_P2.argmax(dim=1) == is_match_P
-        counts = _counts(losses_P, is_correct_P)
-        counts["num_without_partner"] = (partner_B == NO_PARTNER).sum().double()
-        return TaskOutput(losses_P.mean(), counts)
+        is_positive_P = is_match_P == 1
+        return TaskOutput(
+            losses_P.mean(),
+            {
+                "loss_sum": losses_P.detach().double().sum(),
+                "num_examples": torch.ones_like(losses_P, dtype=torch.float64).sum(),
+                "num_positives": is_positive_P.sum().double(),
+                "num_correct_positives": (is_correct_P & is_positive_P).sum().double(),
+                "num_negatives": (~is_positive_P).sum().double(),
+                "num_correct_negatives": (is_correct_P & ~is_positive_P).sum().double(),
+            },
+        )
 
     def metrics(self, counts: dict[str, float]) -> dict[str, float]:
-        """`loss`, `pair_accuracy` (chance 0.5), and the share of clips for which the batch held no other source."""
-        num_positives = (counts["num_examples"] + counts["num_without_partner"]) / 2
+        """`loss`, `pair_accuracy`, and the share of clips for which the batch held no other source.
+
+        The pair accuracy is the mean of the accuracies on positives and on negatives: chance is 0.5 however many clips
+        have no negative pair. It is not a number when none has one.
+        """
+        num_positives, num_negatives = counts["num_positives"], counts["num_negatives"]
+        of_positives = counts["num_correct_positives"] / num_positives
+        of_negatives = counts["num_correct_negatives"] / num_negatives if num_negatives else math.nan
         return {
             "loss": counts["loss_sum"] / counts["num_examples"],
-            "pair_accuracy": counts["num_correct"] / counts["num_examples"],
-            "share_without_partner": counts["num_without_partner"] / num_positives,
+            "pair_accuracy": (of_positives + of_negatives) / 2,
+            "share_without_partner": 1 - num_negatives / num_positives,
         }
-
-
-def _counts(losses: Tensor, is_correct: Tensor) -> dict[str, Tensor]:
-    return {
-        "loss_sum": losses.detach().double().sum(),
-        "num_correct": is_correct.sum().double(),
-        "num_examples": torch.tensor(float(len(losses)), dtype=torch.float64, device=losses.device),
-    }

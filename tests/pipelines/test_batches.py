@@ -65,12 +65,6 @@ def test_the_stream_keeps_the_order_of_its_items_whoever_is_ready_first(local_ra
     assert [int(batch["item"][0]) for batch in stream(load, range(10, 40, 3))] == list(range(10, 40, 3))
 
 
-def test_a_global_batch_that_cannot_be_shared_is_refused(index):
-    loader, order = BatchLoader(index, VIEW), TrainOrder(len(index), 5, seed=0)
-    with pytest.raises(ValueError, match="global_batch_size 5 cannot be shared by 2 workers"):
-        next(train_batches(loader, order, steps=range(1), rank=0, world_size=2))
-
-
 def views(index, row, frames_THWC):
     """Every (start, crop, flip) of the whole-height crops of a 48 x 64 video that gives these 8 frames at stride 2."""
     video_THWC = decode_frames(index.frames(row), range(40))
@@ -99,7 +93,7 @@ def test_the_clip_is_an_even_window_and_the_teacher_sees_its_frames_with_another
 
 def test_test_clips_tile_the_video_with_the_frames_of_the_source(index):
     view = ClipView(num_frames=8, frame_stride=2, crop_size=48, short_side=48, short_video="loop")
-    clips = BatchLoader(index, view).test_clips(0)
+    (clips,) = BatchLoader(index, view).test_clips(0)
     video_THWC = decode_frames(index.frames(0), range(40))[:, :, 8:56]
     assert clips["clip_BTHWC"].shape[0] == 2
     assert np.array_equal(clips["clip_BTHWC"][1], video_THWC[16:31:2])

@@ -18,7 +18,8 @@ def output(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(output):
-    return run_benchmark(BenchmarkConfig(models=("densenet3d_121",), crop_size=32, repeats=1, output=output))
+    run_benchmark(BenchmarkConfig(models=("densenet3d_121",), crop_size=32, repeats=1, output=output))
+    return [BenchmarkRow(**row) for row in json.loads(output.read_text())]
 
 
 def values(rows, metric):

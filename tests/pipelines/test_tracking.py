@@ -162,7 +162,7 @@ def test_many_and_long_parameters_all_arrive(run):
 
 
 def test_files_of_a_run_lie_beside_the_sqlite_store(run, tmp_path):
-    run.log_dict({"optimizer": {"lr": 0.1}}, "recipe.yaml")
+    run.log_text("optimizer: {lr: 0.1}", "recipe.yaml")
     assert len(list((tmp_path / "mlruns").rglob("recipe.yaml"))) == 1
 
 
@@ -237,7 +237,7 @@ def test_a_new_version_takes_the_alias_over(run, weights_path):
 def test_weights_logged_as_a_file_of_the_run_are_found(run, weights_path, tmp_path):
     student = shutil.copy(weights_path, tmp_path / "student.safetensors")
     run.log_artifact(student)
-    run.log_dict({"a": 1}, "recipe.yaml")
+    run.log_text("a: 1", "recipe.yaml")
     for uri in (f"runs:/{run.run_id}", f"runs:/{run.run_id}/student.safetensors"):
         assert fetch_weights(uri, tracking_uri=run.tracking_uri).read_bytes() == weights_path.read_bytes()
 

@@ -183,5 +183,28 @@ def test_one_and_two_workers_count_the_same_validation_pairs_and_clips(settings,
 
 def test_workers_that_leave_no_cpu_for_decoding_are_refused(settings, synthetic_shards):
     scaling = ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1.0})
-    with pytest.raises(ValueError, match=r"1 CPU must be left for decoding: 3 CPU, but the cluster has 2"):
+    with pytest.raises(ValueError, match=r"1 CPU that must be left for decoding make 3 CPU, but the cluster has 2"):
         run_train(train_config(settings, synthetic_shards, scaling=scaling))
+
+
+def test_a_batch_that_workers_cannot_share_is_refused_with_the_settings(settings, synthetic_shards):
+    with pytest.raises(ValueError, match=r"global_batch_size 8 cannot be shared by scaling.num_workers 3"):
+        train_config(settings, synthetic_shards, scaling=ScalingConfig(num_workers=3))
+    with pytest.raises(ValueError, match=r"global_batch_size 8 gives a worker fewer than 2 clips"):
+        transfer_config(settings, synthetic_shards, scaling=ScalingConfig(num_workers=8))
+
+
+def test_a_run_does_not_go_on_where_its_checkpoints_are_kept_otherwise(settings, synthetic_shards):
+    run_train(train_config(settings, synthetic_shards, name="mine"))
+    with pytest.raises(ValueError, match=r"started with scaling.num_workers 0, which keeps its checkpoints otherwise"):
+        run_train(train_config(settings, synthetic_shards, name="mine", scaling=ScalingConfig(num_workers=1)))
+
+
+def test_a_failed_run_is_failed_in_mlflow(settings, synthetic_shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "pipelines.training_run.run_training_loop", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
+    )
+    with pytest.raises(OSError, match="disk full"):
+        run_train(train_config(settings, synthetic_shards, name="mine"))
+    _, (run,) = logged(tmp_path)
+    assert run.info.status == "FAILED"

@@ -1,4 +1,4 @@
-from math import exp, log
+from math import exp, isnan, log
 
 import pytest
 import torch
@@ -83,24 +83,33 @@ def test_correspondence_counts_one_positive_and_one_negative_a_clip(equality_tas
     # Clip 1 shows other frames than its own; every negative differs.
     output = equality_task(equality_task.net, pairs_batch([10, 20, 30], [10, 21, 30], source=[0, 1, 2]))
     right, wrong = log(1 + exp(-2)), log(1 + exp(2))
-    assert floats(output.counts) == pytest.approx(
-        {"loss_sum": 5 * right + wrong, "num_correct": 5, "num_examples": 6, "num_without_partner": 0}, rel=1e-6
-    )
+    expected = {"loss_sum": 5 * right + wrong, "num_examples": 6, "num_positives": 3, "num_negatives": 3}
+    expected |= {"num_correct_positives": 2, "num_correct_negatives": 3}
+    assert floats(output.counts) == pytest.approx(expected, rel=1e-6)
     assert output.loss.item() == pytest.approx((5 * right + wrong) / 6)
 
 
 def test_a_negative_pair_is_never_of_one_source(equality_task):
     # Clips of one source are alike here: taken as a negative they would be judged a match.
     output = equality_task(equality_task.net, pairs_batch([10, 10, 20, 20], [10, 10, 20, 20], source=[7, 7, 8, 8]))
-    assert floats(output.counts)["num_correct"] == 8
+    counts = floats(output.counts)
+    assert counts["num_correct_positives"] == counts["num_correct_negatives"] == 4
 
 
 def test_clips_without_a_partner_are_counted_and_their_share_is_told(equality_task):
     output = equality_task(equality_task.net, pairs_batch([1, 2, 3, 4], [1, 2, 3, 4], source=[5, 5, 5, 6]))
     counts = floats(output.counts)
-    assert (counts["num_examples"], counts["num_without_partner"]) == (6, 2)
-    metrics = equality_task.metrics(counts | {"loss_sum": 3.0, "num_correct": 4.5})
+    assert (counts["num_examples"], counts["num_positives"], counts["num_negatives"]) == (6, 4, 2)
+    metrics = equality_task.metrics(counts | {"loss_sum": 3.0, "num_correct_positives": 2, "num_correct_negatives": 2})
     assert metrics == {"loss": 0.5, "pair_accuracy": 0.75, "share_without_partner": 0.5}
+
+
+def test_a_head_that_always_says_match_has_the_accuracy_of_chance(equality_task):
+    says_match = {"loss_sum": 1.0, "num_examples": 6, "num_positives": 4, "num_correct_positives": 4}
+    metrics = equality_task.metrics(says_match | {"num_negatives": 2, "num_correct_negatives": 0})
+    assert metrics["pair_accuracy"] == 0.5
+    metrics = equality_task.metrics(says_match | {"num_negatives": 0, "num_correct_negatives": 0})
+    assert isnan(metrics["pair_accuracy"])
 
 
 def test_counts_carry_no_gradient_and_have_the_names_announced(equality_task):

@@ -1,0 +1,65 @@
+"""What a weights file says of itself, as the pipelines use it: from config sections, to clip views, by any address."""
+
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter
+
+from pipelines import session, tracking
+from pipelines.batches import ClipView
+from pipelines.configs import ClipConfig, ModelConfig
+from t3d_core.models import build_model
+from t3d_core.training.checkpoint import WeightsCard, find_weights
+
+
+def card_of(model: ModelConfig, clip: ClipConfig, *, class_names: tuple[str, ...]) -> WeightsCard:
+    """Describe a network and its clips as its weights file will."""
+    return WeightsCard(
+        model_kind=model.kind,
+        model_arguments=model.arguments(),
+        class_names=class_names,
+        num_frames=clip.num_frames,
+        frame_stride=clip.frame_stride,
+        short_side=clip.short_side_pixels(),
+        crop_size=clip.crop_size,
+        short_video=clip.short_video,
+        mean=clip.mean,
+        std=clip.std,
+    )
+
+
+def model_config_of(card: WeightsCard) -> ModelConfig:
+    """The model section that builds the network of a weights file."""
+    return TypeAdapter(ModelConfig).validate_python({"kind": card.model_kind, **card.model_arguments})
+
+
+def clip_config_of(card: WeightsCard) -> ClipConfig:
+    """The clip section with which a weights file was trained."""
+    return ClipConfig(**{name: getattr(card, name) for name in ClipConfig.model_fields})
+
+
+def view_of(card: WeightsCard) -> ClipView:
+    """How a network with this card sees a clip."""
+    return ClipView(card.num_frames, card.frame_stride, card.crop_size, card.short_side, card.short_video)
+
+
+def check_network(card: WeightsCard) -> None:
+    """Send an empty clip through the network on torch's meta device: shapes alone, before any work.
+
+    Raises:
+        ValueError: the network cannot have these sizes, or the clip is too small for it.
+    """
+    with torch.device("meta"):
+        net = build_model(card.model_kind, num_classes=0, **card.model_arguments).eval()
+        net.forward_features(torch.empty(1, 3, card.num_frames, card.crop_size, card.crop_size))
+
+
+def locate_weights(where: str, *, tracking_uri: str) -> Path:
+    """Find the weights file that a user means: a file, a checkpoint or run folder, `runs:/...` or `models:/...`.
+
+    Raises:
+        ValueError: nothing is there.
+    """
+    if where.startswith(("runs:/", "models:/")):
+        return tracking.fetch_weights(where, tracking_uri=tracking_uri)
+    return find_weights(session.input_path(Path(where)))
