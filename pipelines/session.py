@@ -9,11 +9,18 @@ import os
 from pathlib import Path
 
 import ray
-import ray.data  # configures its logging, which `quiet` then lowers
-import ray.train
 
 JOB_HOME = "t3d-runs"
 _LOG = logging.getLogger(__name__)
+_LOUD = {
+    "ray.data._internal.execution.streaming_executor": logging.WARNING,
+    "ray.data._internal.logging": logging.WARNING,
+    # This logger is named by its file.
+    str(Path(ray.__file__).parent / "train" / "v2" / "_internal" / "execution" / "context.py"): logging.WARNING,
+    # These warn of what is meant to be so: our own progress bars, and the token of a new local cluster.
+    "ray.data._internal.progress": logging.ERROR,
+    "ray._private.authentication.authentication_token_setup": logging.ERROR,
+}
 
 
 def is_throw_away_copy(folder: Path) -> bool:
@@ -62,11 +69,13 @@ def connect() -> None:
 
 def quiet() -> None:
     """Silence what Ray's libraries tell of their plans, once in every process that uses them; warnings stay."""
-    for name in ("ray.data", "ray.train", "ray.train.v2._internal.execution.context"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # These warn of what is meant to be so: our own progress bars, and the token of a new local cluster.
-    for name in ("ray.data._internal.progress", "ray._private.authentication"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name, level in _LOUD.items():
+        # A filter, for Ray sets its loggers' levels anew at every execution.
+        logging.getLogger(name).addFilter(functools.partial(_is_at_least, level))
+
+
+def _is_at_least(level: int, record: logging.LogRecord) -> bool:
+    return record.levelno >= level
 
 
 def check_workers_fit(num_workers: int, resources_of_worker: dict[str, float]) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,10 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-from ray.experimental import tqdm_ray
 from ray.train import Checkpoint, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.util.queue import Queue
+from tqdm import tqdm
 
 from pipelines import tracking
 from pipelines.configs import RunConfig
@@ -136,7 +138,8 @@ def fit(stage: Stage, folder: RunFolder) -> FinishedRun:
         Exception: what failed a worker, when that happened more often than `failure.max_failures` allows.
     """
     fit_stage = _fit_on_workers if stage.config.scaling.num_workers else _fit_here
-    validations, checkpoint = fit_stage(stage, folder)
+    with _Progress(stage) as progress:
+        validations, checkpoint = fit_stage(stage, folder, progress.queue)
     weights = folder.path / stage.weights_name
     with checkpoint.as_directory() as last:
         copy_whole(Path(last) / stage.weights_name, weights)
@@ -156,11 +159,11 @@ def copy_whole(source: Path, target: Path) -> Path:
     return target
 
 
-def _fit_on_workers(stage: Stage, folder: RunFolder) -> tuple[dict[str, Metrics], Checkpoint]:
+def _fit_on_workers(stage: Stage, folder: RunFolder, queue: Queue) -> tuple[dict[str, Metrics], Checkpoint]:
     config = stage.config
     trainer = TorchTrainer(
         _train_on_worker,
-        train_loop_config={"stage": ray.put(stage), "run": folder.run},
+        train_loop_config={"stage": ray.put(stage), "run": folder.run, "queue": queue},
         scaling_config=ScalingConfig(
             num_workers=config.scaling.num_workers,
             use_gpu=config.scaling.use_gpu,
@@ -191,7 +194,7 @@ def _train_on_worker(arguments: dict[str, Any]) -> dict[str, Metrics]:
     stage: Stage = ray.get(arguments["stage"])
     context, latest = ray.train.get_context(), ray.train.get_checkpoint()
     world_size = context.get_world_size()
-    with _Progress(stage, is_shown=context.get_world_rank() == 0) as progress, _as_folder(latest) as checkpoint:
+    with _as_folder(latest) as checkpoint:
         worker = Worker(
             rank=context.get_world_rank(),
             world_size=world_size,
@@ -201,7 +204,7 @@ def _train_on_worker(arguments: dict[str, Any]) -> dict[str, Metrics]:
             share_buffers=_broadcast_buffers if world_size > 1 else _keep,
             report=_report_to_ray,
             log=lambda metrics, step: arguments["run"].log_metrics(metrics, step=step),
-            show=progress.show,
+            show=lambda line, step: arguments["queue"].put((line, step)),
             checkpoint=checkpoint,
         )
         return run_training_loop(stage, worker)
@@ -238,7 +241,7 @@ def _checkpoint_name(step: int) -> str:
     return f"checkpoint_{step:08d}"
 
 
-def _fit_here(stage: Stage, folder: RunFolder) -> tuple[dict[str, Metrics], Checkpoint]:
+def _fit_here(stage: Stage, folder: RunFolder, queue: Queue) -> tuple[dict[str, Metrics], Checkpoint]:
     """Run the loop in this process: no worker to start, the same folders and the same resume."""
 
     def kept() -> list[Path]:
@@ -252,37 +255,39 @@ def _fit_here(stage: Stage, folder: RunFolder) -> tuple[dict[str, Metrics], Chec
         for old in kept()[: -stage.config.checkpoint.num_to_keep]:
             shutil.rmtree(old)
 
-    with _Progress(stage, is_shown=True) as progress:
-        worker = Worker(
-            rank=0,
-            world_size=1,
-            device=torch.device("cuda" if stage.config.scaling.use_gpu else "cpu"),
-            wrap=lambda net: net,
-            sum_over_workers=_keep,
-            share_buffers=_keep,
-            report=report,
-            log=lambda metrics, step: folder.run.log_metrics(metrics, step=step),
-            show=progress.show,
-            checkpoint=kept()[-1] if kept() else None,
-        )
-        validations = run_training_loop(stage, worker)
+    worker = Worker(
+        rank=0,
+        world_size=1,
+        device=torch.device("cuda" if stage.config.scaling.use_gpu else "cpu"),
+        wrap=lambda net: net,
+        sum_over_workers=_keep,
+        share_buffers=_keep,
+        report=report,
+        log=lambda metrics, step: folder.run.log_metrics(metrics, step=step),
+        show=lambda line, step: queue.put((line, step)),
+        checkpoint=kept()[-1] if kept() else None,
+    )
+    validations = run_training_loop(stage, worker)
     return validations, Checkpoint.from_directory(kept()[-1])
 
 
 class _Progress(contextlib.AbstractContextManager):
-    """A progress bar that the driver's terminal shows, wherever the worker runs."""
+    """A progress bar on the driver's terminal, told of steps by the first worker, wherever it runs."""
 
-    def __init__(self, stage: Stage, *, is_shown: bool) -> None:
-        total = stage.order.num_steps(stage.config.epochs)
-        self._bar = tqdm_ray.tqdm(desc="training", total=total, unit="step") if is_shown else None
-        self._step = 0
+    def __init__(self, stage: Stage) -> None:
+        self._bar = tqdm(total=stage.order.num_steps(stage.config.epochs), unit="step", desc="training")
+        self.queue = Queue(actor_options={"num_cpus": 0})
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
-    def show(self, line: str, step: int) -> None:
-        assert self._bar is not None, "only worker 0 shows"
-        self._bar.set_description(line)
-        self._bar.update(step - self._step)
-        self._step = step
+    def _read(self) -> None:
+        while (told := self.queue.get()) is not None:
+            line, step = told
+            self._bar.set_postfix_str(line, refresh=False)
+            self._bar.update(step - self._bar.n)
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self.queue.put(None)
+        self._reader.join()
+        self._bar.close()
+        self.queue.shutdown()
