@@ -149,11 +149,12 @@ class ClipConfig(Section):
 class DenseNet3DConfig(Section):
     """A DenseNet3D of any size (paper Table 1)."""
 
-    kind: Literal["densenet3d"] = "densenet3d"
+    kind: Literal["densenet3d", "densenet3d_121", "densenet3d_169"] = "densenet3d"
+    """densenet3d_121 and _169 have the blocks of Table 1; densenet3d those of 121 unless told."""
+    block_config: tuple[PositiveInt, ...] | None = None
+    """Dense layers a block; none: those of the kind."""
     growth_rate: PositiveInt = 32
     """Channels each dense layer adds."""
-    block_config: tuple[PositiveInt, ...] = (6, 12, 24, 16)
-    """Dense layers a block."""
     num_init_features: PositiveInt = 64
     """Channels of the stem."""
     bn_size: PositiveInt = 4
@@ -165,46 +166,21 @@ class DenseNet3DConfig(Section):
 
     def arguments(self) -> dict[str, Any]:
         """What `build_model` takes beside the kind and the number of classes."""
-        return self.model_dump(exclude={"kind"})
+        return self.model_dump(exclude={"kind"}, exclude_none=True)
 
 
 class T3DConfig(DenseNet3DConfig):
     """A T3D of any size: a DenseNet3D with temporal transition layers (paper 3.1)."""
 
-    kind: Literal["t3d"] = "t3d"  # type: ignore[assignment]
+    kind: Literal["t3d", "t3d_121", "t3d_169"] = "t3d"  # type: ignore[assignment]
+    """t3d_121 and _169 have the blocks of Table 1; t3d those of 121 unless told."""
     ttl_preset: Literal["growth", "thirds", "official128"] = "growth"
     """Widths of the branches of a temporal transition layer."""
     temporal_depths: tuple[tuple[PositiveInt, ...], ...] | None = None
-    """Kernel depths after each block; none: those of Table 1."""
-
-    def arguments(self) -> dict[str, Any]:
-        """What `build_model` takes beside the kind and the number of classes."""
-        return {k: v for k, v in super().arguments().items() if k != "temporal_depths" or v is not None}
+    """Kernel depths after each block; none: those of Table 1, or of the preset."""
 
 
-class NamedDenseNet3DConfig(Section):
-    """A DenseNet3D of Table 1."""
-
-    kind: Literal["densenet3d_121", "densenet3d_169"]
-    drop_rate: Fraction = 0.0
-    """Dropout after each dense layer; not in the paper."""
-
-    def arguments(self) -> dict[str, Any]:
-        """What `build_model` takes beside the kind and the number of classes."""
-        return self.model_dump(exclude={"kind"})
-
-
-class NamedT3DConfig(NamedDenseNet3DConfig):
-    """A T3D of Table 1."""
-
-    kind: Literal["t3d_121", "t3d_169"]  # type: ignore[assignment]
-    ttl_preset: Literal["growth", "thirds", "official128"] = "growth"
-    """Widths of the branches of a temporal transition layer."""
-
-
-ModelConfig = Annotated[
-    T3DConfig | DenseNet3DConfig | NamedT3DConfig | NamedDenseNet3DConfig, Field(discriminator="kind")
-]
+ModelConfig = Annotated[T3DConfig | DenseNet3DConfig, Field(discriminator="kind")]
 
 
 class TeacherConfig(Section):

@@ -4,14 +4,16 @@ OUTPUT/dataset.json      settings, fingerprint, class names
 OUTPUT/records.parquet   every listed video, in shard order: one row group a shard
 OUTPUT/shards/*.parquet  one row a segment, one row a row group: a reader touches just the rows it wants
 OUTPUT/reports/*.parquet one row a listed video of that shard: prepared, or failed with a reason
-OUTPUT/videos.parquet    all reports;  OUTPUT/failures.parquet  the failed ones
+OUTPUT/videos.parquet    all reports, once prepared;  OUTPUT/failures.parquet  the failed ones
 """
 
 import functools
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,26 +21,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from t3d_core.datasets.records import VideoRecord
-
-SPLITS = ("train", "val", "test")
 FRAMES_COLUMN = "frames"
 
-RECORD_SCHEMA = pa.schema(
-    [
-        ("video_id", pa.string()),
-        ("path", pa.string()),
-        ("label", pa.string()),
-        ("source", pa.string()),
-        ("splits", pa.list_(pa.string())),
-        ("start_seconds", pa.float64()),
-        ("end_seconds", pa.float64()),
-    ]
-)
+_VIDEO_FIELDS = {
+    "video_id": pa.string(),
+    "path": pa.string(),
+    "label": pa.string(),
+    "source": pa.string(),
+    "splits": pa.list_(pa.string()),
+    "start_seconds": pa.float64(),
+    "end_seconds": pa.float64(),
+}
+# A file name need not be UTF-8: only its bytes open the file; shards and reports show it as text.
+RECORD_SCHEMA = pa.schema(_VIDEO_FIELDS | {"path": pa.binary()})
 SHARD_SCHEMA = pa.schema(
     [
         ("segment_id", pa.string()),
-        *RECORD_SCHEMA,
+        *_VIDEO_FIELDS.items(),
         ("dataset", pa.string()),
         ("fingerprint", pa.string()),
         ("source_bytes", pa.int64()),
@@ -54,7 +53,7 @@ SHARD_SCHEMA = pa.schema(
 _INDEX_COLUMNS = ["video_id", "dataset", "source", "label", "splits", "num_frames", "height", "width"]
 REPORT_SCHEMA = pa.schema(
     [
-        *RECORD_SCHEMA,
+        *_VIDEO_FIELDS.items(),
         ("shard", pa.string()),
         ("is_prepared", pa.bool_()),
         ("reason", pa.string()),
@@ -100,6 +99,16 @@ class ShardFolder:
         """What became of the listed videos of shard number `shard`."""
         return self.root / "reports" / f"{shard:06d}.parquet"
 
+    def is_made(self, shard: int) -> bool:
+        """Whether shard number `shard` and its report, which is written after it, are there."""
+        return self.shard_file(shard).is_file() and self.report_file(shard).is_file()
+
+    def sweep(self) -> None:
+        """Delete what killed processes left unfinished."""
+        for folder in (self.root, self.root / "shards", self.root / "reports"):
+            for partial in folder.glob("*.partial"):
+                partial.unlink()
+
     def describe(self) -> dict:
         """Read `dataset.json`.
 
@@ -129,21 +138,28 @@ def describe_shards(path: Path) -> dict:
 
 
 def write_table(table: pa.Table, path: Path, *, row_group_size: int | None = None) -> None:
-    """Write a Parquet file that is complete or absent: a temporary name, then a rename."""
+    """Write a Parquet file that is complete or absent."""
+    with whole_file(path) as partial:
+        pq.write_table(table, partial, row_group_size=row_group_size, compression="zstd")
+
+
+@contextmanager
+def open_shard(path: Path) -> Iterator[Callable[[dict], None]]:
+    """Give a function that appends one segment (a dict of `SHARD_SCHEMA`) to the shard, as a row group of its own."""
+    with whole_file(path) as partial, pq.ParquetWriter(partial, SHARD_SCHEMA, compression="zstd") as writer:
+        yield lambda row: writer.write_table(pa.Table.from_pylist([row], schema=SHARD_SCHEMA))
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name to write to, unique over all nodes, that becomes `path` if the block ends without error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    pq.write_table(table, partial, row_group_size=row_group_size, compression="zstd")
-    os.replace(partial, path)
-
-
-def write_shard(rows: Sequence[dict], path: Path) -> None:
-    """Write the segments `rows` (dicts of `SHARD_SCHEMA`) as one shard with a row group a row."""
-    write_table(pa.Table.from_pylist(list(rows), schema=SHARD_SCHEMA), path, row_group_size=1)
-
-
-def record_row(record: VideoRecord) -> dict:
-    """The record as a row of `RECORD_SCHEMA`."""
-    return asdict(record)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @functools.lru_cache(maxsize=32)
@@ -218,6 +234,11 @@ def load_index(folders: Sequence[Path], *, fold: int, splits: Sequence[str]) -> 
         for shard in range(description["num_shards"]):
             tables.append(_read_index_table(folder.shard_file(shard), shard=len(paths)))
             paths.append(str(folder.shard_file(shard).absolute()))
+        if not folder.videos_file.is_file():
+            raise ValueError(
+                f"{folder.root} is not finished ({folder.videos_file.name} is missing): run jobs/prepare.py again with "
+                "the same settings"
+            )
     table = pa.concat_tables(tables)
     split_N = pc.list_element(table.column("splits"), fold - 1)
     table = table.filter(pc.is_in(split_N, pa.array(list(splits))))

@@ -1,6 +1,9 @@
 import json
 import os
+import shlex
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import av
 import numpy as np
@@ -8,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.configs import FolderDatasetConfig, PrepareConfig
-from pipelines.prepare import prepare
+from pipelines.prepare import prepare, run_prepare
 from pipelines.recipe import JobError
-from pipelines.shards import load_index
+from pipelines.shards import load_index, whole_file
+from t3d_core.datasets.folder import read_folder
 from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.storage import encode_video
 
@@ -99,6 +103,130 @@ def test_preparing_again_makes_only_what_is_missing_and_the_same_rows(local_ray,
     assert shards[1].stat().st_mtime_ns != times.pop(shards[1])
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     assert all(pq.read_table(path).equals(table) for path, table in before.items())
+
+
+def failures_of(output):
+    return {row["video_id"]: row["reason"] for row in pq.read_table(output / "failures.parquet").to_pylist()}
+
+
+def modification_times(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def write_videos(root):
+    for label in ("left", "right"):
+        for name in ("a", "b"):
+            write_video(root / label / f"{name}.mp4", num_frames=8)
+
+
+def test_a_repaired_and_a_late_video_are_taken_up_and_other_shards_stay(local_ray, tmp_path):
+    root, output = tmp_path / "videos", tmp_path / "out"
+    write_videos(root)
+    lines = [f"{label}/{name}.mp4,{label}" for label in ("left", "right") for name in ("a", "b", "late", "never")]
+    (root / "index.csv").write_text("\n".join(["path,label", *lines]))
+    (root / "left" / "b.mp4").write_bytes(b"broken")
+    settings = PrepareConfig(dataset=FolderDatasetConfig(root=root), videos_per_shard=1, max_failed_fraction=1)
+    assert prepare(settings, output) == (8, 5, 3)
+    before = modification_times(output / "shards")
+    write_video(root / "left" / "b.mp4", num_frames=8)
+    write_video(root / "right" / "late.mp4", num_frames=8)
+    assert prepare(settings, output) == (8, 3, 5)
+    assert set(failures_of(output)) == {"left/late.mp4", "left/never.mp4", "right/never.mp4"}
+    after = modification_times(output / "shards")
+    assert sum(after[name] != before[name] for name in before) == 2
+
+
+def test_an_error_that_is_not_of_the_file_is_a_failure_that_names_its_type(local_ray, tmp_path, monkeypatch):
+    def read_with_a_bad_interval(root, **settings):
+        dataset = read_folder(root, **settings)
+        bad = replace(dataset.records[0], start_seconds=2.0, end_seconds=1.0)
+        return replace(dataset, records=(bad, *dataset.records[1:]))
+
+    write_videos(tmp_path / "videos")
+    monkeypatch.setattr("pipelines.prepare.read_folder", read_with_a_bad_interval)
+    assert prepare(config(tmp_path / "videos", max_failed_fraction=0.5), tmp_path / "out") == (4, 1, 3)
+    [reason] = failures_of(tmp_path / "out").values()
+    assert reason.startswith("ValueError('start_seconds must be")
+
+
+def test_file_names_that_are_not_utf8_are_prepared_or_fail_as_any_other(local_ray, tmp_path):
+    root = tmp_path / "videos"
+    write_videos(root)
+    try:
+        (root / "left" / "a.mp4").rename(os.fsdecode(os.fsencode(root / "left") + b"/\xff.mp4"))
+        Path(os.fsdecode(os.fsencode(root / "left") + b"/\xfe.mp4")).write_bytes(b"broken")
+    except OSError:
+        pytest.skip("this file system keeps UTF-8 names only")
+    assert prepare(config(root, max_failed_fraction=0.5), tmp_path / "out") == (5, 1, 4)
+    assert failures_of(tmp_path / "out").keys() == {"left/\\xfe.mp4"}
+    videos = pq.read_table(tmp_path / "out" / "videos.parquet").to_pylist()
+    assert str(root / "left" / "\\xff.mp4") in {row["path"] for row in videos if row["is_prepared"]}
+
+
+def test_a_link_out_of_the_data_set_is_a_failure_until_the_file_itself_is_there(local_ray, tmp_path):
+    root, output = tmp_path / "videos", tmp_path / "out"
+    write_videos(root)
+    write_video(tmp_path / "elsewhere.mp4")
+    link = root / "left" / "c.mp4"
+    link.symlink_to(tmp_path / "elsewhere.mp4")
+    assert prepare(config(root, max_failed_fraction=0.5), output) == (5, 1, 4)
+    assert failures_of(output)["left/c.mp4"].startswith(f"leads out of '{root}'")
+    link.unlink()
+    shutil.copy(tmp_path / "elsewhere.mp4", link)
+    assert prepare(config(root), output) == (5, 0, 5)
+
+
+def test_videos_that_moved_are_the_same_data_set(local_ray, tmp_path):
+    write_videos(tmp_path / "old" / "videos")
+    prepare(config(tmp_path / "old" / "videos"), tmp_path / "out")
+    before = modification_times(tmp_path / "out" / "shards")
+    (tmp_path / "old").rename(tmp_path / "new")
+    prepare(config(tmp_path / "new" / "videos"), tmp_path / "out")
+    assert modification_times(tmp_path / "out" / "shards") == before
+    records = pq.read_table(tmp_path / "out" / "records.parquet").to_pylist()
+    assert all(row["path"].startswith(os.fsencode(tmp_path / "new")) for row in records)
+
+
+def test_leftovers_of_killed_processes_are_swept(local_ray, synthetic_config, tmp_path):
+    prepare(synthetic_config, tmp_path)
+    leftovers = [tmp_path / folder / "000000.parquet.0123.partial" for folder in (".", "shards", "reports")]
+    for leftover in leftovers:
+        leftover.touch()
+    prepare(synthetic_config, tmp_path)
+    assert not any(leftover.exists() for leftover in leftovers)
+
+
+def test_a_file_that_cannot_be_finished_leaves_nothing_and_keeps_the_former_one(tmp_path):
+    def write_half():
+        with whole_file(tmp_path / "file") as partial:
+            partial.write_text("half")
+            raise RuntimeError("disk")
+
+    (tmp_path / "file").write_text("former")
+    with pytest.raises(RuntimeError, match="disk"):
+        write_half()
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["former"]
+
+
+def test_an_unfinished_prepare_is_told_with_the_cure(synthetic_shards, tmp_path):
+    shutil.copytree(synthetic_shards, tmp_path / "copy")
+    (tmp_path / "copy" / "videos.parquet").unlink()
+    with pytest.raises(ValueError, match=r"not finished \(videos.parquet is missing\): run jobs/prepare.py again"):
+        load_index([tmp_path / "copy"], fold=1, splits=["train"])
+
+
+@pytest.mark.parametrize(("is_labelled", "job"), [(True, "train"), (False, "transfer")])
+def test_the_summary_names_the_job_that_can_use_the_shards(local_ray, tmp_path, is_labelled, job):
+    write_videos(tmp_path / "videos")
+    dataset = FolderDatasetConfig(root=tmp_path / "videos", is_labelled=is_labelled)
+    output = tmp_path / "my shards"
+    [line] = [s for s in run_prepare(PrepareConfig(dataset=dataset, output=output)).splitlines() if "next:" in s]
+    assert shlex.split(line) == ["next:", "python", f"jobs/{job}.py", "--data.shards", str(output)]
+
+
+def test_a_shard_has_a_row_group_a_row_so_that_readers_touch_only_theirs(synthetic_shards):
+    shard = pq.ParquetFile(synthetic_shards / "shards" / "000000.parquet")
+    assert shard.num_row_groups == shard.metadata.num_rows == 10
 
 
 def test_shards_made_with_other_settings_are_refused_with_both_fingerprints(local_ray, synthetic_config, tmp_path):
