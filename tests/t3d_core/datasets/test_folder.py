@@ -8,7 +8,7 @@ import pytest
 
 from t3d_core.datasets.folder import read_folder
 
-SHARED_DATA = Path("/work/shared/data")
+SHARED_DATA = Path(__file__).parents[4] / "shared" / "data"
 needs_shared_data = pytest.mark.skipif(not SHARED_DATA.is_dir(), reason=f"{SHARED_DATA} is not on this machine")
 
 
