@@ -279,6 +279,7 @@ class RunConfig(Section):
     """Of initial weights, order, crops and flips."""
     clip: ClipConfig = ClipConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig
     scaling: ScalingConfig = ScalingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     failure: FailureConfig = FailureConfig()

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipelines import session, tracking
 from pipelines.batches import BatchLoader, NumpyBatch, TrainOrder, stream, train_batches
-from pipelines.configs import ScheduleConfig, TrainConfig
+from pipelines.configs import TrainConfig
 from pipelines.prepare import prepared_shards
 from pipelines.shards import ShardIndex, hold_out, load_index
 from pipelines.training_run import FinishedRun, copy_whole, fit, open_run
@@ -29,11 +29,6 @@ class ClassificationStage:
     val_index: ShardIndex
     init_from: Path | None
     weights_name: str = "model.safetensors"
-
-    @property
-    def schedule(self) -> ScheduleConfig:
-        """How the learning rate changes."""
-        return self.config.schedule
 
     @property
     def order(self) -> TrainOrder:

@@ -33,10 +33,6 @@ class Stage(Protocol):
         """Settings of the run."""
 
     @property
-    def schedule(self) -> ScheduleConfig:
-        """How the learning rate changes."""
-
-    @property
     def weights_name(self) -> str:
         """File name of the result."""
 
@@ -108,7 +104,7 @@ class _Training:
         self.task.to(worker.device)
         self.net = worker.wrap(self.task.net)
         self.optimizer = _build_optimizer(self.task.net, config.optimizer)
-        self.schedule = _build_schedule(self.optimizer, stage.schedule, num_steps=self.num_steps)
+        self.schedule = _build_schedule(self.optimizer, config.schedule, num_steps=self.num_steps)
         self.step = 0
         self.validations: dict[str, Metrics] = {}
         if worker.checkpoint is not None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipelines import session
 from pipelines.batches import BatchLoader, NumpyBatch, TeacherView, TrainOrder, stream, train_batches
-from pipelines.configs import ScheduleConfig, TransferConfig
+from pipelines.configs import TransferConfig
 from pipelines.prepare import prepared_shards
 from pipelines.shards import ShardIndex, hold_out, load_index
 from pipelines.training_run import FinishedRun, fit, open_run
@@ -34,11 +34,6 @@ class CorrespondenceStage:
     train_index: ShardIndex
     held_index: ShardIndex
     weights_name: str = "student.safetensors"
-
-    @property
-    def schedule(self) -> ScheduleConfig:
-        """How the learning rate changes."""
-        return self.config.schedule
 
     @property
     def order(self) -> TrainOrder:
