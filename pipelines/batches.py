@@ -22,8 +22,8 @@ import ray
 
 from pipelines.shards import ShardIndex
 from t3d_core.video.clip_sampling import ClipIndices, ShortVideo, non_overlapping_clips, random_clip, uniform_clips
+from t3d_core.video.cropping import center_crop, crop_frames, random_five_crop, resized_size
 from t3d_core.video.decoding import decode_frames
-from t3d_core.video.transforms import center_crop, crop_frames, random_five_crop, resized_size
 
 NumpyBatch = dict[str, np.ndarray]
 

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.recipe import Section
 from t3d_core.training.optimization import ScheduleKind
-from t3d_core.video.transforms import default_short_side
+from t3d_core.video.cropping import default_short_side
 
 # pydantic warns of the field `register` because metaclasses have a method of that name; instances have none.
 warnings.filterwarnings("ignore", message='Field name "register"')

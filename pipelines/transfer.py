@@ -19,7 +19,7 @@ from t3d_core.training.checkpoint import WeightsCard, save_weights
 from t3d_core.training.tasks import CorrespondenceTask, Task
 from t3d_core.transfer.correspondence import CorrespondenceNet
 from t3d_core.transfer.teacher import build_teacher
-from t3d_core.video.transforms import default_short_side
+from t3d_core.video.cropping import default_short_side
 
 # Seeds of held-out clips stand where no epoch of training can reach.
 _HOLDOUT_EPOCH = 2**31

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
+from t3d_core.video.cropping import resized_size
 from t3d_core.video.decoding import (
     OpenVideo,
     VideoError,
@@ -35,7 +36,6 @@ from t3d_core.video.decoding import (
     rgb_view,
     upright,
 )
-from t3d_core.video.transforms import resized_size
 
 # Trials with these settings: 4 to 57 times the samples a second of the source at PSNR 40 dB and more. One thread, so
 # that the bytes do not depend on the machine's number of cores.
