@@ -230,6 +230,7 @@ def _encode(path: str, root: Path, record: dict, description: dict[str, Any]) ->
             return [], f"leads out of {str(root)!r}, to {os.path.realpath(path)!r}"
         segments = encode_segments(
             path,
+            encoding="h264",  # rows have no place for the offset of a copy yet
             short_side=description["short_side"],
             start_seconds=record["start_seconds"],
             end_seconds=record["end_seconds"],

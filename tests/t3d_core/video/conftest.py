@@ -31,6 +31,7 @@ def _encode(
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
     rotation: int | None = None,
+    display_matrix: list[int] | None = None,
     pts: list[int] | None = None,
     metadata: dict[str, str] | None = None,
 ) -> bytes:
@@ -45,6 +46,8 @@ def _encode(
             stream.pix_fmt = pix_fmt
             if rotation is not None:
                 stream.set_display_rotation(rotation)
+            if display_matrix is not None:
+                stream.set_display_matrix(display_matrix)
             for index in range(num_frames):
                 frame = av.VideoFrame.from_ndarray(_drawn_frame(index, *size), format="rgb24").reformat(format=pix_fmt)
                 frame.pts = pts[index] if pts else index

@@ -279,3 +279,14 @@ def test_decoding_starts_no_threads(tmp_path, encode):
         [sys.executable, "-c", program, tmp_path / "clip.mp4"], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "0"
+
+
+@pytest.mark.parametrize(
+    ("matrix", "is_upside_down"),
+    [([-65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30], False), ([65536, 0, 0, 0, -65536, 0, 0, 0, 1 << 30], True)],
+)
+def test_a_mirrored_recording_comes_out_upright(matrix, is_upside_down, encode):
+    data = encode(display_matrix=matrix, num_frames=3)
+    greens = decode_frames(data, [1])[0, :, :, 1].astype(int)  # the block is drawn in the upper half
+    assert (greens[23:].sum() > greens[:23].sum()) == is_upside_down
+    assert probe(data).rotation_degrees % 360 == (180 if is_upside_down else 0)

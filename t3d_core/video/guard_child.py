@@ -1,0 +1,102 @@
+"""The process that touches untrusted video: requests come in as lines of JSON, answers go out as framed messages.
+
+Started by `guard.GuardedDecoder` as `python -m t3d_core.video.guard_child LIMITS`. It lowers its own rights first: a
+bounded address space, no files, no core dumps; and it sets an alarm for every request, so that it also dies
+where its parent is gone. A message is two little-endian lengths (uint32 and uint64), a JSON object and raw bytes.
+"""
+
+import json
+import math
+import os
+import resource
+import signal
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from t3d_core.video.decoding import VideoError, decode_frames, probe
+from t3d_core.video.storage import encode_segments
+
+HEADER = struct.Struct("<IQ")
+# The parent kills at the deadline; only where there is none any more does the alarm go off.
+_ALARM_DELAY_SECONDS = 5
+
+
+class Message(NamedTuple):
+    """What the child says: `fields` tell what it is, `payload` holds frames or an encoded segment."""
+
+    fields: dict[str, Any]
+    payload: bytes | memoryview = b""
+
+
+def main() -> None:
+    """Answer requests until the parent closes its end."""
+    limits = json.loads(sys.argv[1])
+    _lower_rights(memory_bytes=limits["memory_bytes"])
+    answers = _claim_stdout()
+    _send(answers, Message({"kind": "ready"}))
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        signal.alarm(math.ceil(limits["seconds"]) + _ALARM_DELAY_SECONDS)
+        try:
+            for message in _answer(request["operation"], request["arguments"]):
+                _send(answers, message)
+            _send(answers, Message({"kind": "end"}))
+        except VideoError as error:
+            _send(answers, Message({"kind": "error", "type": type(error).__name__, "reason": str(error)}))
+        except MemoryError:
+            _send(answers, Message({"kind": "error", "type": "MemoryError", "reason": ""}))
+        except Exception as error:  # the parent decides what it means
+            _send(answers, Message({"kind": "error", "type": type(error).__name__, "reason": str(error)}))
+        signal.alarm(0)
+
+
+def _answer(operation: str, arguments: dict[str, Any]) -> Iterator[Message]:
+    if operation == "probe":
+        yield Message({"kind": "info", **asdict(probe(arguments["path"]))})
+    elif operation == "decode_frames":
+        size = arguments["size"]
+        frames_THWC = decode_frames(
+            arguments["path"], np.array(arguments["frame_indices"], np.int64), size=tuple(size) if size else None
+        )
+        yield Message(
+            {"kind": "frames", "shape": frames_THWC.shape}, np.ascontiguousarray(frames_THWC).reshape(-1).data
+        )
+    elif operation == "encode_segments":
+        for segment in encode_segments(**arguments):
+            fields = asdict(segment)
+            data = fields.pop("data")
+            yield Message({"kind": "segment", **fields}, data)
+    else:
+        raise AssertionError(f"no operation {operation!r}")
+
+
+def _lower_rights(*, memory_bytes: int) -> None:
+    for limit, value in (
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(limit, (value, value))
+
+
+def _claim_stdout() -> BinaryIO:
+    """Give the answers a descriptor of their own: what a library prints goes to stderr instead."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return answers
+
+
+def _send(answers: BinaryIO, message: Message) -> None:
+    text = json.dumps(message.fields).encode()
+    answers.write(HEADER.pack(len(text), len(message.payload)) + text)
+    answers.write(message.payload)
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""A source file and a range of frame numbers go in, those frames come out, decoded from the nearest place possible.
+
+Where the container's packets tell which frames there are (H.264 and HEVC in mp4 and Matroska), reading begins at the
+key frame before the range, and what lies outside of it is neither decoded nor checked:
+
+    frame     0 ........ 250 ........ 500 ........ 750        K key frame
+              K          K     first  K    stop    K
+    decoded              ------------------->
+
+Every other source is decoded from its start. Both number a frame by its place in a full decode. Damage inside is a
+VideoError. Nothing here loops or allocates by what a header claims.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack
+from fractions import Fraction
+from itertools import chain
+from typing import NamedTuple, cast
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.packet import Packet
+from av.video.frame import VideoFrame
+
+from t3d_core.video.decoding import (
+    MAX_FRAME_PIXELS,
+    PACKET_IS_FRAME_CODECS,
+    TIMESTAMPED_CONTAINERS,
+    OpenVideo,
+    VideoError,
+    VideoSource,
+    open_video,
+    whole_packets,
+)
+
+
+class PacketTable(NamedTuple):
+    """What the packets of a source tell without decoding.
+
+    Attributes:
+        codec: name of the decoder, such as "h264".
+        fps: average frames a second, exact.
+        height: pixels before rotation.
+        width: pixels before rotation.
+        num_packets: packets listed.
+        key_numbers: places of the key packets among them, in file order.
+        seconds: when each frame is shown, after the first one, ascending; None where only decoding tells.
+        key_indices: frame numbers of the key frames, ascending; empty where `seconds` is None.
+        pts: time stamps of the frames in ticks of the stream; empty where `seconds` is None.
+        is_whole: the file is not cut off, as far as its packets show.
+    """
+
+    codec: str
+    fps: Fraction
+    height: int
+    width: int
+    num_packets: int
+    key_numbers: npt.NDArray[np.int64]
+    seconds: npt.NDArray[np.float64] | None
+    key_indices: npt.NDArray[np.int64]
+    pts: npt.NDArray[np.int64]
+    is_whole: bool
+
+
+class SourceFrame(NamedTuple):
+    """A decoded frame, its number in a full decode and the place of its packet among those of the reader."""
+
+    frame_index: int
+    frame: VideoFrame
+    packet_number: int | None
+
+
+class SourceReader:
+    """Reads ranges of frames of one source, in ascending order; a context manager.
+
+    Args:
+        source: path, or the bytes of an encoded file.
+        table: what `list_packets` gave for it.
+        keeps_packets: hold the packets from the key frame before the range on, for a stream copy.
+    """
+
+    video: OpenVideo
+
+    def __init__(self, source: VideoSource, table: PacketTable, *, keeps_packets: bool = False) -> None:
+        self._source, self._table, self._keeps_packets = source, table, keeps_packets
+        self._stack = ExitStack()
+        self._packets: deque[tuple[int, Packet]] = deque()
+        self._key_frames: deque[tuple[int, int]] = deque()  # (frame number, packet number), ascending
+        self._first = 0
+        self._next_index = 0
+
+    def __enter__(self) -> "SourceReader":
+        self._reopen()
+        self._frames = self._decode_from_start()
+        return self
+
+    def __exit__(self, *exception: object) -> bool | None:
+        return self._stack.__exit__(*exception)  # type: ignore[arg-type]
+
+    def frames(self, first: int, stop: int | None) -> Iterator[SourceFrame]:
+        """Frames [first, stop), fewer where the video ends before; stop None reads to the end."""
+        self._first = first
+        self._drop_packets()
+        self._seek()
+        while (stop is None or self._next_index < stop) and (item := next(self._frames, None)) is not None:
+            self._next_index = item.frame_index + 1
+            if item.frame_index >= first:
+                yield item
+
+    def packets_from_key(self, last_number: int) -> list[Packet]:
+        """Packets from the last key frame at or before the range begun, up to number `last_number`, in file order."""
+        return [packet for number, packet in self._packets if number <= last_number]
+
+    def _reopen(self) -> None:
+        self._stack.close()
+        self._packets.clear()
+        self._key_frames.clear()
+        self.video = self._stack.enter_context(open_video(self._source))
+        self.video.stream.codec_context.copy_opaque = self._keeps_packets
+
+    def _seek(self) -> None:
+        """Go on at the key frame before `first` if that skips anything and the file behaves as its packets say."""
+        keys = self._table.key_indices
+        key_index = int(keys[np.searchsorted(keys, self._first, side="right") - 1]) if len(keys) else 0
+        if key_index <= self._next_index or self._first >= len(self._table.pts):
+            return
+        self._reopen()
+        self.video.container.seek(int(self._table.pts[key_index]), stream=self.video.stream)
+        frames = self._decode_from_key(key_index)
+        try:
+            self._frames = chain([next(frames)], frames)
+        except (StopIteration, VideoError, av.InvalidDataError):
+            self._reopen()
+            self._frames = self._decode_from_start()
+
+    def _decode_from_start(self) -> Iterator[SourceFrame]:
+        for index, frame in enumerate(self._decode(whole_packets(self.video))):
+            yield self._numbered(index, frame)
+
+    def _decode_from_key(self, key_index: int) -> Iterator[SourceFrame]:
+        """Frames from a key frame to the last one; VideoError where one of them is missing."""
+        expected, pts = key_index, self._table.pts
+        for frame in self._decode(whole_packets(self.video, is_from_start=False)):
+            if frame.pts is not None and frame.pts < pts[key_index]:
+                continue  # shown before the key frame: needs frames that were not read
+            if expected >= len(pts) or frame.pts != pts[expected]:
+                raise VideoError(f"corrupt: frame {expected} cannot be decoded")
+            yield self._numbered(expected, frame)
+            expected += 1
+        if expected < len(pts):
+            raise VideoError(f"corrupt: frame {expected} cannot be decoded")
+
+    def _decode(self, packets: Iterator[Packet]) -> Iterator[VideoFrame]:
+        for number, packet in enumerate(packets):
+            if self._keeps_packets and packet.size:
+                packet.opaque = (number, packet.is_keyframe)
+                self._packets.append((number, packet))
+            for frame in packet.decode():
+                if frame.width * frame.height > MAX_FRAME_PIXELS:
+                    raise VideoError(f"picture size {frame.width}x{frame.height} is above {MAX_FRAME_PIXELS} pixels")
+                yield frame
+
+    def _numbered(self, index: int, frame: VideoFrame) -> SourceFrame:
+        if not self._keeps_packets or frame.opaque is None:
+            return SourceFrame(index, frame, None)
+        number, is_key_packet = cast(tuple[int, bool], frame.opaque)
+        if frame.key_frame and is_key_packet:
+            self._key_frames.append((index, number))
+            if index <= self._first:
+                self._drop_packets()
+        return SourceFrame(index, frame, number)
+
+    def _drop_packets(self) -> None:
+        """Forget the packets before the last key frame at or before `first`."""
+        while len(self._key_frames) > 1 and self._key_frames[1][0] <= self._first:
+            self._key_frames.popleft()
+        while self._key_frames and self._packets and self._packets[0][0] < self._key_frames[0][1]:
+            self._packets.popleft()
+
+
+def list_packets(source: VideoSource) -> PacketTable:
+    """List a source's packets up to the first damage, without decoding."""
+    stamps: list[int | None] = []
+    is_key: list[bool] = []
+    is_whole, has_discards = True, False
+    with open_video(source) as video:
+        try:
+            for packet in whole_packets(video):
+                if packet.size:
+                    stamps.append(packet.pts)
+                    is_key.append(packet.is_keyframe)
+                    has_discards = has_discards or packet.is_discard
+        except (av.FFmpegError, VideoError):
+            is_whole = False
+        keys = np.flatnonzero(np.array(is_key, np.bool_))
+        pts = np.empty(0, np.int64) if has_discards else _presentation_stamps(video, stamps, is_key)
+        codec = video.stream.codec_context.name
+        seconds = (pts - pts[0]) * float(video.stream.time_base or 0) if len(pts) else None
+    key_indices = np.sort(np.searchsorted(pts, np.array([stamps[k] for k in keys], np.int64))) if len(pts) else pts
+    return PacketTable(
+        codec, video.fps, video.height, video.width, len(stamps), keys, seconds, key_indices, pts, is_whole
+    )
+
+
+def decoded_seconds(source: VideoSource, *, end_seconds: float) -> npt.NDArray[np.float64]:
+    """When each frame is shown, after the first one, by decoding up to the first frame at or after `end_seconds`."""
+    seconds: list[float] = []
+    with open_video(source) as video:
+        for packet in whole_packets(video):
+            for frame in packet.decode():
+                seconds.append(len(seconds) / float(video.fps) if frame.time is None else frame.time)
+                if seconds[-1] - seconds[0] >= end_seconds:
+                    return np.array(seconds) - seconds[0]
+    return np.array(seconds) - seconds[0] if seconds else np.empty(0)
+
+
+def _presentation_stamps(video: OpenVideo, stamps: list[int | None], is_key: list[bool]) -> npt.NDArray[np.int64]:
+    """Sorted time stamps if there is one a frame and reading can begin at any key frame, else nothing."""
+    nothing = np.empty(0, np.int64)
+    names = set(video.container.format.name.split(","))
+    if not names & TIMESTAMPED_CONTAINERS or video.stream.codec_context.name not in PACKET_IS_FRAME_CODECS:
+        return nothing
+    known = [stamp for stamp in stamps if stamp is not None]
+    if not known or len(known) < len(stamps) or not is_key[0]:
+        return nothing
+    pts = np.unique(np.array(known, np.int64))
+    return pts if len(pts) == len(known) and pts[0] == known[0] else nothing

@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+
+from t3d_core.video import source_frames
+from t3d_core.video.decoding import VideoError
+from t3d_core.video.source_frames import SourceReader, list_packets
+
+EVERY_25 = {"x264-params": "keyint=25:min-keyint=25:scenecut=0"}
+
+
+@pytest.fixture
+def num_decoded(monkeypatch):
+    """Packets that were given to the decoder: one list entry a place where reading began."""
+    counts: list[int] = []
+    whole_packets = source_frames.whole_packets
+
+    def counting(video, **options):
+        counts.append(0)
+        for packet in whole_packets(video, **options):
+            counts[-1] += packet.size > 0
+            yield packet
+
+    def begin():
+        monkeypatch.setattr(source_frames, "whole_packets", counting)
+        return counts
+
+    return begin
+
+
+def pixels(items) -> np.ndarray:
+    return np.stack([item.frame.to_ndarray(format="rgb24", threads=1) for item in items])
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska"])
+def test_a_late_range_is_read_from_the_key_frame_before_it(container, encode, decode_plainly, num_decoded):
+    data = encode(container, num_frames=80, options=EVERY_25)
+    table, counts = list_packets(data), num_decoded()
+    with SourceReader(data, table) as reader:
+        items = list(reader.frames(60, 70))
+    assert [item.frame_index for item in items] == list(range(60, 70))
+    assert np.array_equal(pixels(items), decode_plainly(data)[60:70])
+    assert sum(counts) <= 70 - 50 + 5  # from key frame 50; some packets wait for reordering
+
+
+def test_ranges_that_follow_each_other_are_decoded_once(encode, num_decoded):
+    data = encode(num_frames=80, options=EVERY_25)
+    table, counts = list_packets(data), num_decoded()
+    with SourceReader(data, table) as reader:
+        read = [[item.frame_index for item in reader.frames(first, first + 10)] for first in range(0, 80, 10)]
+    assert read == [list(range(first, first + 10)) for first in range(0, 80, 10)]
+    assert sum(counts) == 80
+
+
+@pytest.mark.parametrize(("container", "codec"), [("avi", "mpeg4"), ("mpegts", "libx264"), ("mp4", "mpeg4")])
+def test_where_packets_do_not_tell_the_frames_reading_begins_at_the_start(
+    container, codec, encode, decode_plainly, num_decoded
+):
+    data = encode(container, codec, num_frames=80)
+    table, counts = list_packets(data), num_decoded()
+    assert table.seconds is None
+    with SourceReader(data, table) as reader:
+        items = list(reader.frames(60, 62))
+    assert [item.frame_index for item in items] == [60, 61]
+    assert np.array_equal(pixels(items), decode_plainly(data)[60:62])
+    assert sum(counts) >= 62
+
+
+def test_damage_before_the_range_does_not_matter_and_inside_it_does(encode):
+    data = bytearray(encode(num_frames=80, options=EVERY_25, size=(144, 176)))
+    table = list_packets(bytes(data))
+    entries = packet_places(bytes(data))
+    for number in (5, 6, 7):  # destroy pictures of the first group
+        place, size = entries[number]
+        data[place + 4 : place + size] = bytes(size - 4)
+    with SourceReader(bytes(data), table) as reader:
+        assert [item.frame_index for item in reader.frames(30, 40)] == list(range(30, 40))
+    with pytest.raises(VideoError, match="corrupt"), SourceReader(bytes(data), table) as reader:
+        list(reader.frames(0, 20))
+
+
+def test_a_listing_ends_where_the_file_is_cut_off(encode):
+    data = encode(num_frames=80, options=EVERY_25, size=(144, 176), container_options={"movflags": "faststart"})
+    whole, cut = list_packets(data), list_packets(data[: len(data) * 2 // 3])
+    assert whole.is_whole
+    assert whole.num_packets == 80
+    assert whole.key_indices.tolist() == [0, 25, 50, 75]
+    assert not cut.is_whole
+    assert 20 < cut.num_packets < 80
+
+
+def packet_places(data: bytes) -> list[tuple[int, int]]:
+    with source_frames.open_video(data) as video:
+        return [(packet.pos, packet.size) for packet in video.container.demux(video.stream) if packet.size]
+
+
+def test_times_count_from_the_first_frame(encode):
+    table = list_packets(encode(pts=[50 + 2 * k for k in range(30)], num_frames=30))
+    assert np.allclose(table.seconds, np.arange(30) * 2 / 25)
+
+
+def test_a_file_that_does_not_seek_as_its_packets_say_is_decoded_from_its_start(encode, decode_plainly):
+    data = encode(num_frames=80, options=EVERY_25)
+    table = list_packets(data)
+    wrong = table._replace(pts=np.concatenate([table.pts[:50], table.pts[50:] + 1]))
+    with SourceReader(data, wrong) as reader:
+        items = list(reader.frames(60, 65))
+    assert [item.frame_index for item in items] == [60, 61, 62, 63, 64]
+    assert np.array_equal(pixels(items), decode_plainly(data)[60:65])
