@@ -148,14 +148,14 @@ class BatchLoader:
     ) -> np.ndarray:
         size = self._scaled_size(row, view.short_side)
         crop, is_flipped = random_five_crop(*size, crop_size=view.crop_size, rng=rng)
-        frames_THWC = decode_frames(self.index.frames(row), frame_indices, size=size)
+        frames_THWC = decode_frames(self.index.frames(row), frame_indices + self.index.frame_offset_N[row], size=size)
         return crop_frames(frames_THWC, crop, is_flipped=is_flipped)
 
     def _clips(self, row: int, clips: list[ClipIndices]) -> list[dict[str, Any]]:
         size = self._scaled_size(row, self.clip.short_side)
         crop = center_crop(*size, crop_size=self.clip.crop_size)
         indices = np.concatenate([clip.frame_indices for clip in clips])
-        frames_THWC = decode_frames(self.index.frames(row), indices, size=size)
+        frames_THWC = decode_frames(self.index.frames(row), indices + self.index.frame_offset_N[row], size=size)
         cropped = crop_frames(frames_THWC, crop).reshape(len(clips), self.clip.num_frames, crop.size, crop.size, 3)
         return [{"clip_BTHWC": c, "num_padded_B": clip.num_padded} for c, clip in zip(cropped, clips, strict=True)]
 

@@ -21,7 +21,7 @@ from pipelines.configs import EvaluateConfig
 from pipelines.prepare import prepared_shards
 from pipelines.recipe import flatten, to_yaml
 from pipelines.shards import ShardIndex, describe_shards, load_index, num_listed, write_table
-from pipelines.training_run import commit_tag, new_name
+from pipelines.training_run import new_name
 from pipelines.weights import locate_weights, view_of
 from t3d_core.evaluation.metrics import num_correct_top_k, top_k_accuracy
 from t3d_core.evaluation.video_scores import VideoScores
@@ -196,7 +196,7 @@ def _start_run(config: EvaluateConfig, tracking_uri: str, folders: list[Path], *
         experiment=config.tracking.experiment,
         run_name=run_name,
         run_id=None,
-        tags={"stage": "evaluate"} | commit_tag(),
+        tags={"stage": "evaluate"} | tracking.commit_tag(),
     )
     run.log_params(flatten(config))
     run.log_text(to_yaml(config), "recipe.yaml")

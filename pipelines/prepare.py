@@ -5,13 +5,15 @@ missing or what failed on a file that has changed since, and two runs give the s
 rows of a shard or as a row of `failures.parquet`.
 """
 
-import hashlib
 import json
-import os
 import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,49 +22,54 @@ import pyarrow.parquet as pq
 import ray
 from tqdm import tqdm
 
-from pipelines import session
-from pipelines.configs import DataConfig, DatasetConfig, PrepareConfig, SyntheticDatasetConfig
-from pipelines.recipe import JobError
-from pipelines.shards import RECORD_SCHEMA, REPORT_SCHEMA, ShardFolder, open_shard, whole_file, write_table
-from t3d_core.datasets.folder import read_folder
-from t3d_core.datasets.records import VideoDataset
-from t3d_core.datasets.splits import check_no_leak
-from t3d_core.datasets.synthetic import SyntheticSettings, write_synthetic
-from t3d_core.video.decoding import VideoError
-from t3d_core.video.storage import EncodedSegment, encode_segments
+from pipelines import session, tracking
+from pipelines.configs import DataConfig, PrepareConfig, PrepareJobConfig
+from pipelines.contact_sheet import write_contact_sheet
+from pipelines.coverage import Coverage, count_coverage, format_coverage, metrics, write_coverage_csv
+from pipelines.listing import Listing, list_videos
+from pipelines.prepare_plan import format_plan, plan_prepare
+from pipelines.recipe import JobError, flatten, to_yaml
+from pipelines.shard_task import ShardCounts, ShardTask, make_shard
+from pipelines.shards import REPORT_SCHEMA, ShardFolder, open_table, whole_file, write_table
+from t3d_core.video.guard import GuardLimits
 
-# Part of the fingerprint: raise it when the same settings come to mean other rows.
-_FORMAT = 1
-_ENCODING = "h264"
+_FAILURE_COLUMNS = ["video_id", "path", "label", "is_found", "reason"]
 
 
-class PreparedCounts(NamedTuple):
-    """Listed videos, those that failed, and stored segments."""
-
-    num_videos: int
-    num_failed: int
-    num_segments: int
-
-
-def run_prepare(config: PrepareConfig) -> str:
-    """Prepare the data set of `config`; give the closing summary.
+def run_prepare(config: PrepareJobConfig) -> str:
+    """Prepare the data set of `config` and log what came of it to MLflow; give the closing summary.
 
     Raises:
-        ValueError: settings or annotations that cannot work, before any work.
+        ValueError: settings or annotations that cannot work, or another prepare at the same folder, before any work.
         JobError: more videos failed than `max_failed_fraction` allows; everything was written.
     """
     if config.output is None:
         raise ValueError("output is missing: name the folder for the shards with --output FOLDER")
     output = session.base_folder() / config.output
-    counts = prepare(config, output)
-    job = "train" if ShardFolder(output).describe()["class_names"] else "transfer"
-    listing = f"{counts.num_videos - counts.num_failed} of {counts.num_videos} videos prepared"
+    listing = list_videos(config, output=output)
+    print(f"{listing.is_found().sum():,} of {len(listing.records):,} listed videos found in {listing.root.address}")
+    if any(overlaps := listing.description["official_overlaps"]):
+        print(f"note: the published lists put {overlaps} source videos of the folds into both train and test")
+    folder = ShardFolder(output)
+    if config.dry_run:
+        plan = plan_prepare(_task(config, folder, listing), listing, num_videos=config.dry_run_videos, seed=config.seed)
+        return format_plan(plan, free_bytes=_free_bytes(output))
+    _check_fingerprint(folder, listing.description)
+    with folder.locked(is_patient=False), _tracked(config, folder, listing) as run:
+        _bring_up_to_date(config, folder, listing, retry_failed=config.retry_failed)
+        coverage = count_coverage(folder.videos_file)
+        print(format_coverage(coverage))
+        _log(run, folder, coverage)
+        _check_failures(config, folder, coverage)
+    job = "train" if listing.description["class_names"] else "transfer"
     return "\n".join(
         [
             f"shards:   {output / 'shards'}",
+            f"look:     {folder.contact_sheet_file}",
+            f"mlflow:   {run.describe()}",
             f"next:     python jobs/{job}.py --data.shards {shlex.quote(str(output))}",
-            f"{listing}, {counts.num_failed} failed (reasons in {output / 'failures.parquet'}), "
-            f"{counts.num_segments} rows",
+            f"{coverage.total.prepared} of {coverage.total.listed} videos prepared, {coverage.num_segments} rows; "
+            f"reasons of the others in {folder.failures_file}",
         ]
     )
 
@@ -82,204 +89,159 @@ def prepared_shards(data: DataConfig, *, storage: Path) -> list[Path]:
     return [output]
 
 
-def prepare(config: PrepareConfig, output: Path) -> PreparedCounts:
-    """Make the shards of `config` that are missing in `output`.
+def prepare(config: PrepareConfig, output: Path) -> Coverage:
+    """Make the shards of `config` that are missing in `output`, after any other process that is making them.
 
     Raises:
         ValueError: unreadable annotations, a source video on both sides of a split, shards made with other settings.
         JobError: more videos failed than `max_failed_fraction` allows; everything was written.
     """
     folder = ShardFolder(output)
-    root = _videos_root(config.dataset, output)
-    dataset = _read_dataset(config.dataset, root)
-    check_no_leak(dataset)
-    records = _shuffled_records(dataset, seed=config.seed)
-    num_shards = -(-len(records) // config.videos_per_shard)
-    description = _describe(config, dataset, records, num_shards=num_shards)
-    _open_output(folder, description)
+    listing = list_videos(config, output=output)
+    _check_fingerprint(folder, listing.description)
+    if not folder.is_finished() or _shards_to_make(folder, listing):
+        with folder.locked(is_patient=True):
+            _check_fingerprint(folder, listing.description)
+            _bring_up_to_date(config, folder, listing)
+    coverage = count_coverage(folder.videos_file)
+    _check_failures(config, folder, coverage)
+    return coverage
+
+
+def _bring_up_to_date(
+    config: PrepareConfig, folder: ShardFolder, listing: Listing, *, retry_failed: bool = False
+) -> None:
+    """Make the shards that are missing, then the tables; the folder is locked."""
     folder.sweep()
-    write_table(records, folder.records_file, row_group_size=config.videos_per_shard)
-    _make_missing_shards(folder, root, description, num_shards=num_shards)
-    return _write_tables(folder, num_shards=num_shards, max_failed_fraction=config.max_failed_fraction)
-
-
-def _videos_root(config: DatasetConfig, output: Path) -> Path:
-    if isinstance(config, SyntheticDatasetConfig):
-        return session.base_folder() / (config.root or output / "videos")
-    return session.input_path(config.root)
-
-
-def _read_dataset(config: DatasetConfig, root: Path) -> VideoDataset:
-    if isinstance(config, SyntheticDatasetConfig):
-        settings = config.model_dump(exclude={"kind", "root"})
-        return write_synthetic(root, SyntheticSettings(**settings))
-    return read_folder(
-        root,
-        annotations=session.input_path(config.annotations) if config.annotations else None,
-        **config.model_dump(exclude={"kind", "root", "annotations"}),
-    )
-
-
-def _shuffled_records(dataset: VideoDataset, *, seed: int) -> pa.Table:
-    """All records in the order in which they are cut into shards: by seed, whatever order they were listed in."""
-    by_id = sorted(dataset.records, key=lambda record: record.video_id)
-    order = np.random.default_rng(seed).permutation(len(by_id))
-    rows = [asdict(by_id[place]) | {"path": os.fsencode(by_id[place].path)} for place in order]
-    return pa.Table.from_pylist(rows, schema=RECORD_SCHEMA)
-
-
-def _describe(config: PrepareConfig, dataset: VideoDataset, records: pa.Table, *, num_shards: int) -> dict[str, Any]:
-    settings = {
-        "format": _FORMAT,
-        "encoding": _ENCODING,
-        "dataset": dataset.name,
-        "class_names": list(dataset.class_names),
-        "short_side": config.short_side,
-        "max_segment_seconds": config.max_segment_seconds,
-        "videos_per_shard": config.videos_per_shard,
-        # Without paths: videos that moved are the same data set.
-        "records": _digest(records.drop_columns("path").to_pylist()),
-    }
-    return settings | {"fingerprint": _digest(settings), "num_folds": dataset.num_folds, "num_shards": num_shards}
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _open_output(folder: ShardFolder, description: dict[str, Any]) -> None:
-    if folder.dataset_file.is_file():
-        there = folder.describe()
-        if there["fingerprint"] != description["fingerprint"]:
-            changed = [name for name in description if there.get(name) != description[name] and name != "fingerprint"]
-            raise ValueError(
-                f"{folder.root} holds shards with fingerprint {there['fingerprint'][:12]}, but these settings and "
-                f"videos have {description['fingerprint'][:12]} (changed: {', '.join(changed)}): give another output "
-                "folder, or delete this one"
-            )
-        return
     with whole_file(folder.dataset_file) as partial:
-        partial.write_text(json.dumps(description, indent=1))
+        partial.write_text(json.dumps(listing.description, indent=1))
+    write_table(listing.records, folder.records_file, row_group_size=config.videos_per_shard)
+    task = _task(config, folder, listing)
+    shards = _shards_to_make(folder, listing, retry_failed=retry_failed)
+    _make_shards(task, shards, num_videos=sum(len(listing.records_of(shard)) for shard in shards))
+    folder.sweep()  # what killed workers left
+    _write_tables(folder, num_shards=listing.num_shards)
+    write_contact_sheet(folder, folder.contact_sheet_file, num_segments=config.contact_sheet_segments, seed=config.seed)
 
 
-def _make_missing_shards(folder: ShardFolder, root: Path, description: dict[str, Any], *, num_shards: int) -> None:
-    records = pq.ParquetFile(folder.records_file)
-    missing = [
-        shard
-        for shard in range(num_shards)
-        if not folder.is_made(shard) or _has_repaired_video(folder.report_file(shard), records, shard, root)
-    ]
-    if not missing:
+def _task(config: PrepareConfig, folder: ShardFolder, listing: Listing) -> ShardTask:
+    guard = config.guard
+    limits = GuardLimits(guard.seconds, int(guard.memory_gib * 2**30), int(guard.output_gib * 2**30))
+    return ShardTask(folder, listing.root, listing.description, limits)
+
+
+def _free_bytes(output: Path) -> int:
+    """Free space where the folder is, or will be."""
+    return shutil.disk_usage(next(path for path in (output, *output.absolute().parents) if path.exists())).free
+
+
+def _check_fingerprint(folder: ShardFolder, description: dict[str, Any]) -> None:
+    if not folder.dataset_file.is_file():
         return
-    session.connect()
-
-    def make(block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        _make_shard(folder, int(block["item"][0]), root, description)
-        return block
-
-    shards = ray.data.from_items(missing, override_num_blocks=len(missing)).map_batches(make, batch_size=1)
-    shards.context.enable_progress_bars = False  # ours counts shards, over all tasks
-    for _ in tqdm(shards.iter_batches(batch_size=None), desc="prepare", total=len(missing), unit="shard"):
-        pass
+    there = folder.describe()
+    if there["fingerprint"] != description["fingerprint"]:
+        changed = [name for name in description if there.get(name) != description[name] and name != "fingerprint"]
+        raise ValueError(
+            f"{folder.root} holds shards with fingerprint {there['fingerprint'][:12]}, but these settings and "
+            f"videos have {description['fingerprint'][:12]} (changed: {', '.join(changed)}): give another output "
+            "folder, or delete this one"
+        )
 
 
-def _has_repaired_video(report: Path, records: pq.ParquetFile, shard: int, root: Path) -> bool:
-    """Whether a video that failed has since come, or has another size (an empty or absent file fails as before)."""
-    reported = pq.read_table(report, columns=["is_prepared", "source_bytes"]).to_pylist()
+def _shards_to_make(folder: ShardFolder, listing: Listing, *, retry_failed: bool = False) -> list[int]:
+    """Numbers of the shards that are missing, or in which a video failed whose file has come or changed since."""
+    return [
+        shard
+        for shard in range(listing.num_shards)
+        if not folder.is_made(shard) or _has_repaired_video(folder, listing, shard, retry_failed=retry_failed)
+    ]
+
+
+def _has_repaired_video(folder: ShardFolder, listing: Listing, shard: int, *, retry_failed: bool) -> bool:
+    """Whether a failed video has another size than then (an empty or absent file fails as before)."""
+    reported = pq.read_table(folder.report_file(shard), columns=["is_prepared", "source_bytes"]).to_pylist()
     if all(row["is_prepared"] for row in reported):
         return False
-    paths = records.read_row_group(shard, columns=["path"]).column("path").to_pylist()
+    paths = listing.records_of(shard).column("path").to_pylist()
+    sizes_then = (() if retry_failed else (row["source_bytes"],) for row in reported)
     return any(
-        not row["is_prepared"] and _source_bytes(os.fsdecode(path), root) not in (0, row["source_bytes"])
-        for row, path in zip(reported, paths, strict=True)
+        not row["is_prepared"] and listing.size_of(path) not in (0, *then)
+        for row, path, then in zip(reported, paths, sizes_then, strict=True)
     )
 
 
-def _make_shard(folder: ShardFolder, shard: int, root: Path, description: dict[str, Any]) -> None:
-    """Encode the videos of one shard, one in memory at a time; the report comes last and stands for the whole."""
-    reports: list[dict] = []
-    with open_shard(folder.shard_file(shard)) as append:
-        for record in pq.ParquetFile(folder.records_file).read_row_group(shard).to_pylist():
-            path = os.fsdecode(record["path"])
-            shown = record["path"].decode("utf-8", "backslashreplace")
-            row = record | {"path": shown, "source_bytes": _source_bytes(path, root)}
-            segments, reason = _encode(path, root, record, description)
-            for place, segment in enumerate(segments):
-                append(_shard_row(row, segment, place, description))
-            reports.append(_report_row(row, segments, shard=folder.shard_file(shard).name, reason=reason))
-    write_table(pa.Table.from_pylist(reports, schema=REPORT_SCHEMA), folder.report_file(shard))
+def _make_shards(task: ShardTask, shards: list[int], *, num_videos: int) -> None:
+    if not shards:
+        return
+    session.connect()
+    numbers = np.array(shards)
+
+    def make(block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        counts = make_shard(task, int(numbers[block["id"][0]]))
+        return {name: np.array([count]) for name, count in counts._asdict().items()}
+
+    done = ray.data.range(len(shards), override_num_blocks=len(shards)).map_batches(make, batch_size=1)
+    done.context.enable_progress_bars = False  # ours counts videos, over all tasks
+    failed = stored_bytes = 0
+    with tqdm(desc="prepare", total=num_videos, unit="video", smoothing=0.1) as bar:
+        for block in done.iter_batches(batch_size=None):
+            counts = ShardCounts(**{name: int(values.sum()) for name, values in block.items()})
+            failed, stored_bytes = failed + counts.num_failed, stored_bytes + counts.stored_bytes
+            bar.set_postfix_str(f"{failed} failed, {stored_bytes / 1e6:,.0f} MB stored", refresh=False)
+            bar.update(counts.num_videos)
 
 
-def _source_bytes(path: str, root: Path) -> int:
-    """Size of a listed file; 0 where there is none that may be read."""
-    try:
-        return os.path.getsize(path) if _is_below(root, path) else 0
-    except (OSError, ValueError):  # ValueError: a NUL in the name
-        return 0
+def _write_tables(folder: ShardFolder, *, num_shards: int) -> None:
+    """Join the reports of all shards, one at a time, into `failures.parquet` and, last, `videos.parquet`."""
+    failure_schema = pa.schema([REPORT_SCHEMA.field(name) for name in _FAILURE_COLUMNS])
+    with (
+        open_table(folder.videos_file, REPORT_SCHEMA) as append_videos,
+        open_table(folder.failures_file, failure_schema) as append_failures,
+    ):
+        for shard in range(num_shards):
+            videos = pq.read_table(folder.report_file(shard))
+            append_videos(videos)
+            append_failures(videos.filter(pc.invert(videos.column("is_prepared"))).select(_FAILURE_COLUMNS))
 
 
-def _is_below(root: Path, path: str) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
-
-
-def _encode(path: str, root: Path, record: dict, description: dict[str, Any]) -> tuple[list[EncodedSegment], str]:
-    """Give the segments of a video and no reason; or none, and the reason why."""
-    try:
-        if not _is_below(root, path):
-            # A downloaded data set must not have us read, and store, other files of this machine.
-            return [], f"leads out of {str(root)!r}, to {os.path.realpath(path)!r}"
-        segments = encode_segments(
-            path,
-            encoding="h264",  # rows have no place for the offset of a copy yet
-            short_side=description["short_side"],
-            start_seconds=record["start_seconds"],
-            end_seconds=record["end_seconds"],
-            max_segment_seconds=None if record["label"] else description["max_segment_seconds"],
-        )
-        return list(segments), ""
-    except VideoError as error:
-        return [], str(error)
-    except Exception as error:  # whatever one file does to the decoder, the others are prepared
-        return [], repr(error)
-
-
-def _shard_row(row: dict, segment: EncodedSegment, place: int, description: dict[str, Any]) -> dict:
-    return {
-        **row,
-        "segment_id": f"{row['video_id']}#{place}",
-        "dataset": description["dataset"],
-        "fingerprint": description["fingerprint"],
-        "start_frame": segment.start_frame,
-        "num_frames": segment.num_frames,
-        "fps": segment.fps,
-        "height": segment.height,
-        "width": segment.width,
-        "encoding": _ENCODING,
-        "frames": segment.data,
-    }
-
-
-def _report_row(row: dict, segments: list[EncodedSegment], *, shard: str, reason: str) -> dict:
-    return {
-        **row,
-        "shard": shard,
-        "is_prepared": not reason,
-        "reason": reason,
-        "num_segments": len(segments),
-        "num_frames": sum(segment.num_frames for segment in segments),
-        "stored_bytes": sum(len(segment.data) for segment in segments),
-    }
-
-
-def _write_tables(folder: ShardFolder, *, num_shards: int, max_failed_fraction: float) -> PreparedCounts:
-    videos = pa.concat_tables(pq.read_table(folder.report_file(shard)) for shard in range(num_shards))
-    failures = videos.filter(pc.invert(videos.column("is_prepared"))).select(["video_id", "path", "reason"])
-    write_table(videos, folder.videos_file)
-    write_table(failures, folder.failures_file)
-    counts = PreparedCounts(len(videos), len(failures), pc.sum(videos.column("num_segments")).as_py())
-    if counts.num_failed > max_failed_fraction * counts.num_videos:
+def _check_failures(config: PrepareConfig, folder: ShardFolder, coverage: Coverage) -> None:
+    found, failed = coverage.total.found, coverage.total.found - coverage.total.prepared
+    if failed > config.max_failed_fraction * found:
         raise JobError(
-            f"{counts.num_failed} of {counts.num_videos} videos failed, more than max_failed_fraction "
-            f"{max_failed_fraction:g}; the rest is prepared, the reasons are in {folder.failures_file}"
+            f"{failed} of {found} videos failed, more than max_failed_fraction {config.max_failed_fraction:g}; the "
+            f"rest is prepared, the reasons are in {folder.failures_file}"
         )
-    return counts
+
+
+@contextmanager
+def _tracked(config: PrepareJobConfig, folder: ShardFolder, listing: Listing) -> Iterator[tracking.Run]:
+    """An MLflow run of this job; the one that a killed job left open at this folder is closed."""
+    uri = tracking.resolve_tracking_uri(config.tracking.uri, base=session.base_folder())
+    if folder.run_file.is_file():
+        tracking.Run(**json.loads(folder.run_file.read_text())).close_as_killed()
+    run = tracking.start_run(
+        tracking_uri=uri,
+        experiment=config.tracking.experiment,
+        run_name=f"prepare-{folder.root.name}",
+        run_id=None,
+        tags={"stage": "prepare", "dataset_fingerprint": listing.description["fingerprint"]} | tracking.commit_tag(),
+    )
+    with whole_file(folder.run_file) as partial:
+        partial.write_text(json.dumps(asdict(run)))
+    try:
+        with run:
+            run.log_params(flatten(config))
+            run.log_text(to_yaml(config), "recipe.yaml")
+            yield run
+    finally:
+        folder.run_file.unlink()
+
+
+def _log(run: tracking.Run, folder: ShardFolder, coverage: Coverage) -> None:
+    run.log_metrics(metrics(coverage), step=0)
+    run.log_dataset(folder.root.name, folder.describe()["fingerprint"], str(folder.root), context="prepare")
+    with tempfile.TemporaryDirectory() as temporary:
+        write_coverage_csv(coverage, Path(temporary) / "coverage.csv")
+        run.log_artifact(Path(temporary) / "coverage.csv")
+    for file in (folder.contact_sheet_file, folder.failures_file):
+        run.log_artifact(file)

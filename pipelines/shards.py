@@ -5,11 +5,15 @@ OUTPUT/records.parquet   every listed video, in shard order: one row group a sha
 OUTPUT/shards/*.parquet  one row a segment, one row a row group: a reader touches just the rows it wants
 OUTPUT/reports/*.parquet one row a listed video of that shard: prepared, or failed with a reason
 OUTPUT/videos.parquet    all reports, once prepared;  OUTPUT/failures.parquet  the failed ones
+OUTPUT/.lock             held by the process that writes here
 """
 
+import fcntl
 import functools
 import json
+import logging
 import os
+import socket
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +26,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 FRAMES_COLUMN = "frames"
+
+_LOG = logging.getLogger(__name__)
+_ROW_GROUP_ROWS = 8192  # of a table that is written piece by piece
 
 _VIDEO_FIELDS = {
     "video_id": pa.string(),
@@ -42,6 +49,7 @@ SHARD_SCHEMA = pa.schema(
         ("fingerprint", pa.string()),
         ("source_bytes", pa.int64()),
         ("start_frame", pa.int64()),
+        ("frame_offset", pa.int64()),
         ("num_frames", pa.int64()),
         ("fps", pa.float64()),
         ("height", pa.int32()),
@@ -50,15 +58,19 @@ SHARD_SCHEMA = pa.schema(
         (FRAMES_COLUMN, pa.large_binary()),
     ]
 )
-_INDEX_COLUMNS = ["video_id", "dataset", "source", "label", "splits", "num_frames", "height", "width"]
+_INDEX_COLUMNS = ["video_id", "dataset", "source", "label", "splits", "frame_offset", "num_frames", "height", "width"]
 REPORT_SCHEMA = pa.schema(
     [
         *_VIDEO_FIELDS.items(),
         ("shard", pa.string()),
+        ("is_found", pa.bool_()),
+        ("is_decoded", pa.bool_()),
         ("is_prepared", pa.bool_()),
         ("reason", pa.string()),
+        ("encoding", pa.string()),
         ("num_segments", pa.int32()),
         ("num_frames", pa.int64()),
+        ("seconds", pa.float64()),
         ("source_bytes", pa.int64()),
         ("stored_bytes", pa.int64()),
     ]
@@ -91,6 +103,16 @@ class ShardFolder:
         """The videos that could not be prepared, with the reason."""
         return self.root / "failures.parquet"
 
+    @property
+    def contact_sheet_file(self) -> Path:
+        """Some segments, to look at."""
+        return self.root / "contact_sheet.png"
+
+    @property
+    def run_file(self) -> Path:
+        """The MLflow run of the prepare that is at work here."""
+        return self.root / "mlflow_run.json"
+
     def shard_file(self, shard: int) -> Path:
         """The segments of shard number `shard`."""
         return self.root / "shards" / f"{shard:06d}.parquet"
@@ -99,9 +121,43 @@ class ShardFolder:
         """What became of the listed videos of shard number `shard`."""
         return self.root / "reports" / f"{shard:06d}.parquet"
 
+    def is_finished(self) -> bool:
+        """Whether all shards were made once; one may have been lost since."""
+        return self.videos_file.is_file()
+
     def is_made(self, shard: int) -> bool:
         """Whether shard number `shard` and its report, which is written after it, are there."""
         return self.shard_file(shard).is_file() and self.report_file(shard).is_file()
+
+    @contextmanager
+    def locked(self, *, is_patient: bool) -> Iterator[None]:
+        """Hold this folder for the only process that writes to it; the lock ends with the process, however it ends.
+
+        Args:
+            is_patient: wait while another process holds it.
+
+        Raises:
+            ValueError: another process holds it and we do not wait.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                if not is_patient:
+                    raise ValueError(
+                        f"another prepare ({file.read()}) is writing to {self.root}: wait for it, or give another "
+                        "output"
+                    ) from None
+                _LOG.warning("Waiting for another prepare (%s) that is writing to %s", file.read(), self.root)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:  # some cluster file systems have no locks
+                _LOG.warning("%s cannot be locked (%s): start no second prepare there", self.root, error)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
 
     def sweep(self) -> None:
         """Delete what killed processes left unfinished."""
@@ -144,6 +200,26 @@ def write_table(table: pa.Table, path: Path, *, row_group_size: int | None = Non
 
 
 @contextmanager
+def open_table(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """Give a function that appends rows to a Parquet file, which is complete or absent; few rows are in memory."""
+    with whole_file(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        waiting: list[pa.Table] = []
+
+        def append(table: pa.Table) -> None:
+            waiting.append(table)
+            if sum(map(len, waiting)) >= _ROW_GROUP_ROWS:
+                flush()
+
+        def flush() -> None:
+            writer.write_table(pa.concat_tables(waiting))
+            waiting.clear()
+
+        yield append
+        if waiting:
+            flush()
+
+
+@contextmanager
 def open_shard(path: Path) -> Iterator[Callable[[dict], None]]:
     """Give a function that appends one segment (a dict of `SHARD_SCHEMA`) to the shard, as a row group of its own."""
     with whole_file(path) as partial, pq.ParquetWriter(partial, SHARD_SCHEMA, compression="zstd") as writer:
@@ -183,7 +259,8 @@ class ShardIndex:
         row_N: which row of that file.
         label_N: label index, -1 when unlabelled.
         source_N: number of the source video; rows of one source never make a negative pair.
-        num_frames_N: frames stored.
+        frame_offset_N: stored frames before the row's first one (a stream copy begins at a key frame).
+        num_frames_N: frames of the row.
         height_N: pixels, as stored.
         width_N: pixels, as stored.
         video_id_N: id of the video the row was cut from.
@@ -195,6 +272,7 @@ class ShardIndex:
     row_N: np.ndarray
     label_N: np.ndarray
     source_N: np.ndarray
+    frame_offset_N: np.ndarray
     num_frames_N: np.ndarray
     height_N: np.ndarray
     width_N: np.ndarray
@@ -274,6 +352,7 @@ def _index_of(table: pa.Table, *, paths: tuple[str, ...], class_names: tuple[str
         row_N=table.column("row").to_numpy(),
         label_N=label.fill_null(-1).to_numpy().astype(np.int64),
         source_N=np.unique(source.to_numpy(zero_copy_only=False), return_inverse=True)[1].astype(np.int64),
+        frame_offset_N=table.column("frame_offset").to_numpy(),
         num_frames_N=table.column("num_frames").to_numpy(),
         height_N=table.column("height").to_numpy(),
         width_N=table.column("width").to_numpy(),

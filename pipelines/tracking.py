@@ -33,6 +33,7 @@ from t3d_core.training.checkpoint import WeightsCard, read_card
 MODEL_NAME = "model"
 # What `logged_model.py` needs; a test holds the list against pyproject.toml.
 MODEL_REQUIREMENTS = ("torch>=2.14", "torchvision>=0.29", "numpy>=2.4", "safetensors>=0.8", "mlflow>=3.17")
+_LOG = logging.getLogger(__name__)
 _SQLITE = "sqlite:///"
 _MAX_PARAM_LENGTH, _MAX_DIGEST_LENGTH = 6000, 36  # limits of MLflow's stores
 
@@ -146,6 +147,13 @@ class Run:
         """Close the run; `start_run` with its id opens it again."""
         _client(self.tracking_uri).set_terminated(self.run_id, status)
 
+    def close_as_killed(self) -> None:
+        """Close a run whose process is gone; a store that has been moved away is no reason to stop."""
+        try:
+            self.finish("KILLED")
+        except MlflowException as error:
+            _LOG.warning("The interrupted run %s in %s cannot be closed: %s", self.run_id, self.tracking_uri, error)
+
     def __enter__(self) -> "Run":
         return self
 
@@ -256,6 +264,12 @@ def git_commit(folder: Path) -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def commit_tag() -> dict[str, str]:
+    """The tag that names the commit of this code, when it is known."""
+    commit = git_commit(Path(__file__).parent)
+    return {} if commit is None else {"mlflow.source.git.commit": commit}
 
 
 def _client(tracking_uri: str) -> MlflowClient:

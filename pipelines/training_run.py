@@ -93,7 +93,7 @@ def open_run(config: RunConfig, *, stage: str, shards: Sequence[Path]) -> Iterat
         experiment=config.tracking.experiment,
         run_name=path.name,
         run_id=known["mlflow_run_id"] if known else None,
-        tags={"stage": stage, "recipe_fingerprint": fingerprint} | commit_tag(),
+        tags={"stage": stage, "recipe_fingerprint": fingerprint} | tracking.commit_tag(),
     )
     with run:
         if known is None:
@@ -123,12 +123,6 @@ def _write_run_files(path: Path, config: RunConfig, *, stage: str, fingerprint: 
     os.replace(partial, path / "run.json")
     run.log_params(flatten(config))
     run.log_text(to_yaml(config), "recipe.yaml")
-
-
-def commit_tag() -> dict[str, str]:
-    """The tag that names the code's commit, when it is known."""
-    commit = tracking.git_commit(Path(__file__).parent)
-    return {} if commit is None else {"mlflow.source.git.commit": commit}
 
 
 def fit(stage: Stage, folder: RunFolder) -> FinishedRun:

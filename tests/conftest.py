@@ -44,7 +44,7 @@ def weizmann_shards(local_ray, tmp_path_factory):
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the real clips are not at {SHARED_DATA}")
     output = tmp_path_factory.mktemp("weizmann")
-    dataset = FolderDatasetConfig(root=SHARED_DATA / "weizmann6", annotations=SHARED_DATA / "index.csv")
+    dataset = FolderDatasetConfig(root=str(SHARED_DATA / "weizmann6"), annotations=SHARED_DATA / "index.csv")
     prepare(PrepareConfig(dataset=dataset, videos_per_shard=30), output)
     return output
 

@@ -3,21 +3,26 @@
 A record names one video (or a trimmed interval of one), its class, its source and its split in each official fold
 (paper 4.1, Table 7). The source decides what may be compared with what: clips of one source never stand on both sides
 of a split and never make a negative pair (paper 3.2).
+
+Readers never open or look for a video: they are given the names of the video files there are, so that local folders and
+object stores are read alike. A record is small (YouTube-8M: half a million of them): `splits` is one tuple for all that
+share it, and `source` the very string of `video_id` where a video is its own source.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 SPLITS = ("train", "val", "test", "unused")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VideoRecord:
     """One video of a data set.
 
     Attributes:
-        video_id: Unique name within the data set, the same on every machine (no absolute path).
-        path: Where the file lies on this machine. Bytes that are not UTF-8 stand as surrogates (`os.fsdecode`).
+        video_id: Unique name within the data set, the same on every machine, printable.
+        path: POSIX path below the data set's root: where the file is or, if it is missing, where it was expected.
+            Bytes that are not UTF-8 stand as surrogates (`os.fsdecode`).
         label: Class name, or None where the annotations give none.
         source: The source video or group. Clips of one source are kept on one side of every split.
         splits: Entry f - 1 is the split of fold f, one of `SPLITS`.
@@ -42,28 +47,36 @@ class VideoDataset:
         name: Name of the data set, as it is logged.
         class_names: Sorted class names; the class index of a label is its place here. Empty: unlabelled.
         records: The videos.
+        official_splits: Splits that published lists fix, where these lists themselves put one source into two of them
+            (HMDB51, Kinetics): that cannot be mended, so `splits.check_no_leak` counts it instead of refusing it.
 
     Raises:
-        ValueError: A video_id stands twice, a label is no class name, a split is unknown, the number of folds differs
-            between records, or the class names are not sorted and unique. The message names the record.
+        ValueError: A video_id stands twice, a path leads out of the root, a label is no class name, a split is unknown,
+            the number of folds differs between records, or the class names are not sorted and unique. The message
+            names the record.
     """
 
     name: str
     class_names: tuple[str, ...]
     records: tuple[VideoRecord, ...]
+    official_splits: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if list(self.class_names) != sorted(set(self.class_names)):
             raise ValueError(f"{self.name}: class_names must be sorted and unique, got {self.class_names}")
         _check_unique_ids(self.name, self.records)
         known_labels = {None, *self.class_names}
+        known_splits: set[tuple[str, ...]] = set()
         for record in self.records:
             if record.label not in known_labels:
                 raise ValueError(
                     f"{self.name}: label {record.label!r} of video {record.video_id!r} is none of the "
                     f"{len(self.class_names)} class names {_shortened(self.class_names)}"
                 )
-            _check_splits(self.name, record, num_folds=self.num_folds)
+            _check_path(self.name, record)
+            if record.splits not in known_splits:
+                _check_splits(self.name, record, num_folds=self.num_folds)
+                known_splits.add(record.splits)
 
     @property
     def num_folds(self) -> int:
@@ -71,13 +84,24 @@ class VideoDataset:
         return len(self.records[0].splits) if self.records else 0
 
 
-def _check_unique_ids(name: str, records: Iterable[VideoRecord]) -> None:
+def _check_unique_ids(name: str, records: Sequence[VideoRecord]) -> None:
+    if len({record.video_id for record in records}) == len(records):
+        return
     path_by_id: dict[str, str] = {}
     for record in records:
         if record.video_id in path_by_id:
             first_path = path_by_id[record.video_id]
             raise ValueError(f"{name}: video_id {record.video_id!r} stands twice: {first_path!r} and {record.path!r}")
         path_by_id[record.video_id] = record.path
+
+
+def _check_path(name: str, record: VideoRecord) -> None:
+    path = record.path
+    if not path or path.startswith("/") or (".." in path and ".." in path.split("/")):
+        raise ValueError(
+            f"{name}: path {path!r} of video {record.video_id!r} must lead to a file below the root (not absolute, no "
+            f"..): correct the annotations"
+        )
 
 
 def _check_splits(name: str, record: VideoRecord, *, num_folds: int) -> None:

@@ -15,28 +15,47 @@ from t3d_core.datasets.records import SPLITS, VideoDataset, VideoRecord
 
 _MAX_EXAMPLES = 5
 
+# The label of every video of one source, sorted.
+_Labels = tuple[str | None, ...]
 
-def check_no_leak(dataset: VideoDataset) -> None:
+
+def check_no_leak(dataset: VideoDataset) -> tuple[int, ...]:
     """Refuse a data set in which one source stands in two of train, val and test of one fold.
+
+    Only what the published lists themselves do cannot be refused, as nobody could then use them: a source in two of
+    `dataset.official_splits` is counted. HMDB51 keeps a source video on one side within each class only, and one film
+    gives clips of many classes.
+
+    Returns:
+        For each fold, the number of sources that stand in two of the official splits: 0 where nothing overlaps.
 
     Raises:
         ValueError: Names up to five leaking sources, each with its fold and splits, and how many there are.
     """
-    splits_by_source: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
-    for record in dataset.records:
-        for fold, split in enumerate(record.splits, start=1):
-            if split != "unused":
-                splits_by_source[record.source, fold].add(split)
+    overlaps_by_fold = [_overlaps(dataset.records, fold=fold) for fold in range(1, dataset.num_folds + 1)]
     leaks = [
         f"source {source!r} in fold {fold} stands in {' and '.join(sorted(splits, key=SPLITS.index))}"
-        for (source, fold), splits in splits_by_source.items()
-        if len(splits) > 1
+        for fold, overlaps in enumerate(overlaps_by_fold, start=1)
+        for source, splits in overlaps.items()
+        if not splits.issubset(dataset.official_splits)
     ]
     if leaks:
         raise ValueError(
             f"{dataset.name}: {len(leaks)} source(s) leak between splits: {'; '.join(leaks[:_MAX_EXAMPLES])}"
             f"{'; ...' if len(leaks) > _MAX_EXAMPLES else ''}. Keep all videos of a source in one split"
         )
+    return tuple(len(overlaps) for overlaps in overlaps_by_fold)
+
+
+def _overlaps(records: Iterable[VideoRecord], *, fold: int) -> dict[str, set[str]]:
+    """Sources that stand in two or three of train, val and test, with these splits."""
+    first_split: dict[str, str] = {}
+    overlaps: dict[str, set[str]] = {}
+    for record in records:
+        split = record.splits[fold - 1]
+        if split != "unused" and first_split.setdefault(record.source, split) != split:
+            overlaps.setdefault(record.source, {first_split[record.source]}).add(split)
+    return overlaps
 
 
 def carve_by_source(
@@ -46,6 +65,7 @@ def carve_by_source(
 
     About `fraction` of the videos move, evenly over the classes as far as whole sources allow, at least one source
     and never the last. Which sources move follows from their names, classes and the seed, not from the records' order.
+    A source that stands in a further split too (the overlaps of official lists) stays: moving a part would leak it.
 
     Args:
         records: The videos; their order is kept.
@@ -56,27 +76,48 @@ def carve_by_source(
         seed: Which sources move.
 
     Raises:
-        ValueError: `fraction` is out of range, or `split_from` holds fewer than two sources.
+        ValueError: `fraction` is out of range, or fewer than two sources can move.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must lie between 0 and 1, both excluded, got {fraction}")
     records = tuple(records)
+    staying = _overlaps(records, fold=fold)
+    in_split = [record for record in records if record.splits[fold - 1] == split_from]
     labels_by_source: defaultdict[str, list[str | None]] = defaultdict(list)
-    for record in records:
-        if record.splits[fold - 1] == split_from:
+    for record in in_split:
+        if record.source not in staying:
             labels_by_source[record.source].append(record.label)
     if len(labels_by_source) < 2:
         raise ValueError(
             f"cannot carve {split_to} out of {split_from} in fold {fold}: it takes 2 sources, there are "
             f"{len(labels_by_source)}. Give more sources or a fraction of 0"
         )
-    moved = _choose_sources(labels_by_source, fraction=fraction, seed=seed)
+    class_sizes = Counter(record.label for record in in_split)
+    moved = _choose_sources(labels_by_source, class_sizes=class_sizes, fraction=fraction, seed=seed)
     return tuple(
         _with_split(record, fold=fold, split=split_to)
         if record.source in moved and record.splits[fold - 1] == split_from
         else record
         for record in records
     )
+
+
+def carve_val(records: Iterable[VideoRecord], *, fraction: float, seed: int) -> tuple[VideoRecord, ...]:
+    """Carve validation out of the official training videos of every fold, by source; test lists stay as they are.
+
+    Args:
+        records: The videos, with train and test of each official fold.
+        fraction: Share of each fold's training videos, at least 0 and below 1; 0 carves nothing.
+        seed: Which sources move.
+    """
+    check_fractions(test_fraction=0, val_fraction=fraction)
+    records = tuple(records)
+    if fraction > 0 and records:
+        for fold in range(1, len(records[0].splits) + 1):
+            records = carve_by_source(
+                records, fold=fold, split_from="train", split_to="val", fraction=fraction, seed=seed
+            )
+    return records
 
 
 def carve_test_and_val(
@@ -113,30 +154,48 @@ def check_fractions(*, test_fraction: float, val_fraction: float) -> None:
         )
 
 
-def _choose_sources(labels_by_source: dict[str, list[str | None]], *, fraction: float, seed: int) -> set[str]:
+def _choose_sources(
+    labels_by_source: dict[str, list[str | None]], *, class_sizes: Counter[str | None], fraction: float, seed: int
+) -> set[str]:
     """Take sources, those of the least touched classes first, until `fraction` of the videos is reached."""
-    class_sizes = Counter(label for labels in labels_by_source.values() for label in labels)
     target = fraction * class_sizes.total()
     moved: set[str] = set()
     moved_by_class: Counter[str | None] = Counter()
 
-    def share_taken(source: str) -> float:
+    def share_taken(labels: _Labels) -> float:
         # "+ 1": a class with few videos comes last, so that training loses a class only when it must.
-        labels = labels_by_source[source]
         # fsum rounds once, so the order of the records cannot change the choice.
         return math.fsum((moved_by_class[label] + 1) / class_sizes[label] for label in labels) / len(labels)
 
-    waiting = [(share_taken(source), _rank(source, seed=seed), source) for source in labels_by_source]
+    queues = _queues_by_labels(labels_by_source, seed=seed)
+    waiting = [(share_taken(labels), *queue[-1], labels) for labels, queue in queues.items()]
     heapq.heapify(waiting)
     while waiting and moved_by_class.total() < target and len(moved) < len(labels_by_source) - 1:
-        share, rank, source = heapq.heappop(waiting)
+        share, _, source, labels = heapq.heappop(waiting)
         # Shares only grow, so a stale entry is put back and the smallest fresh one is the true minimum.
-        if share_taken(source) > share:
-            heapq.heappush(waiting, (share_taken(source), rank, source))
-        elif not moved or _comes_nearer(target, at=moved_by_class.total(), step=len(labels_by_source[source])):
-            moved.add(source)
-            moved_by_class.update(labels_by_source[source])
+        if share_taken(labels) == share:
+            queues[labels].pop()
+            if not moved or _comes_nearer(target, at=moved_by_class.total(), step=len(labels)):
+                moved.add(source)
+                moved_by_class.update(labels)
+        if queues[labels]:
+            heapq.heappush(waiting, (share_taken(labels), *queues[labels][-1], labels))
     return moved
+
+
+def _queues_by_labels(
+    labels_by_source: dict[str, list[str | None]], *, seed: int
+) -> dict[_Labels, list[tuple[bytes, str]]]:
+    """Sources with the labels of all their videos are equal but for their rank: a queue each, the next one last.
+
+    Half a million sources make a few queues, and only the heads of these are compared.
+    """
+    queues: defaultdict[_Labels, list[tuple[bytes, str]]] = defaultdict(list)
+    for source, labels in labels_by_source.items():
+        queues[tuple(sorted(labels, key=repr))].append((_rank(source, seed=seed), source))
+    for queue in queues.values():
+        queue.sort(reverse=True)
+    return queues
 
 
 def _rank(source: str, *, seed: int) -> bytes:

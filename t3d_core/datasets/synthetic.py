@@ -166,7 +166,7 @@ def write_synthetic(root: Path, settings: SyntheticSettings) -> VideoDataset:
             if not (root / video_id).exists():
                 frames_THWC = synthesize_frames(class_name, index=index, settings=settings)
                 _write_whole(frames_THWC, path=root / video_id, fps=settings.fps)
-            records.append(VideoRecord(video_id, str(root / video_id), class_name, source=video_id, splits=("train",)))
+            records.append(VideoRecord(video_id, path=video_id, label=class_name, source=video_id, splits=("train",)))
     split_records = carve_test_and_val(
         records, test_fraction=settings.test_fraction, val_fraction=settings.val_fraction, seed=settings.seed
     )

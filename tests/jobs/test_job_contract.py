@@ -13,13 +13,13 @@ import yaml
 
 from pipelines import session
 from pipelines.benchmark import BenchmarkConfig
-from pipelines.configs import EvaluateConfig, PrepareConfig, TrainConfig, TransferConfig
+from pipelines.configs import EvaluateConfig, PrepareJobConfig, TrainConfig, TransferConfig
 from pipelines.recipe import load_config
 from t3d_core.models import build_model
 
 REPO = Path(__file__).parents[2]
 CONFIGS = {
-    "prepare": PrepareConfig,
+    "prepare": PrepareJobConfig,
     "transfer": TransferConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,

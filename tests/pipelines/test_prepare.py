@@ -1,7 +1,9 @@
 import json
 import os
+import re
 import shlex
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +11,27 @@ import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from mlflow import MlflowClient
+from PIL import Image
 
-from pipelines.configs import FolderDatasetConfig, PrepareConfig
+from pipelines.configs import (
+    FolderDatasetConfig,
+    GuardConfig,
+    KineticsDatasetConfig,
+    PrepareConfig,
+    PrepareJobConfig,
+    TrackingConfig,
+    UCF101DatasetConfig,
+)
+from pipelines.listing import list_videos
 from pipelines.prepare import prepare, run_prepare
 from pipelines.recipe import JobError
-from pipelines.shards import load_index, whole_file
+from pipelines.shards import ShardFolder, load_index, whole_file
 from t3d_core.datasets.folder import read_folder
 from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.storage import encode_video
+
+SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 def write_video(path, *, num_frames=30, fps=10.0):
@@ -49,12 +64,22 @@ def mixed_folder(tmp_path):
 
 
 def config(root, **settings):
-    return PrepareConfig(dataset=FolderDatasetConfig(root=root), videos_per_shard=4, **settings)
+    return PrepareConfig(dataset=FolderDatasetConfig(root=str(root)), videos_per_shard=4, **settings)
+
+
+def job_config(tmp_path, **settings):
+    return PrepareJobConfig(tracking=TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db"), **settings)
+
+
+def prepare_and_count(settings, output):
+    """Give the listed videos, those that were not prepared, and the rows."""
+    coverage = prepare(settings, output)
+    return coverage.total.listed, coverage.total.listed - coverage.total.prepared, coverage.num_segments
 
 
 def test_bad_files_become_rows_with_reasons_and_the_rest_is_prepared(local_ray, mixed_folder, tmp_path):
     output = tmp_path / "out"
-    counts = prepare(config(mixed_folder, max_failed_fraction=0.5), output)
+    counts = prepare_and_count(config(mixed_folder, max_failed_fraction=0.5), output)
     failures = pq.read_table(output / "failures.parquet").to_pylist()
     assert {os.path.basename(row["path"]) for row in failures} == {"empty.mp4", "garbage.mp4", "cut.mp4", "sound.mp4"}
     assert all(row["reason"] and row["video_id"] for row in failures)
@@ -84,7 +109,7 @@ def test_a_labelled_video_is_one_row_with_every_frame_of_its_source(local_ray, t
 
 def test_an_unlabelled_video_is_cut_into_segments_of_its_source(local_ray, tmp_path):
     write_video(tmp_path / "videos" / "long.mp4", num_frames=250, fps=10.0)
-    dataset = FolderDatasetConfig(root=tmp_path / "videos", is_labelled=False)
+    dataset = FolderDatasetConfig(root=str(tmp_path / "videos"), is_labelled=False)
     prepare(PrepareConfig(dataset=dataset), tmp_path / "out")
     index = load_index([tmp_path / "out"], fold=1, splits=["train"])
     assert index.num_frames_N.sum() == 250
@@ -125,28 +150,28 @@ def test_a_repaired_and_a_late_video_are_taken_up_and_other_shards_stay(local_ra
     lines = [f"{label}/{name}.mp4,{label}" for label in ("left", "right") for name in ("a", "b", "late", "never")]
     (root / "index.csv").write_text("\n".join(["path,label", *lines]))
     (root / "left" / "b.mp4").write_bytes(b"broken")
-    settings = PrepareConfig(dataset=FolderDatasetConfig(root=root), videos_per_shard=1, max_failed_fraction=1)
-    assert prepare(settings, output) == (8, 5, 3)
+    settings = PrepareConfig(dataset=FolderDatasetConfig(root=str(root)), videos_per_shard=1, max_failed_fraction=1)
+    assert prepare_and_count(settings, output) == (8, 5, 3)
     before = modification_times(output / "shards")
     write_video(root / "left" / "b.mp4", num_frames=8)
     write_video(root / "right" / "late.mp4", num_frames=8)
-    assert prepare(settings, output) == (8, 3, 5)
+    assert prepare_and_count(settings, output) == (8, 3, 5)
     assert set(failures_of(output)) == {"left/late.mp4", "left/never.mp4", "right/never.mp4"}
     after = modification_times(output / "shards")
     assert sum(after[name] != before[name] for name in before) == 2
 
 
-def test_an_error_that_is_not_of_the_file_is_a_failure_that_names_its_type(local_ray, tmp_path, monkeypatch):
-    def read_with_a_bad_interval(root, **settings):
-        dataset = read_folder(root, **settings)
+def test_an_error_that_is_not_of_the_file_is_a_failure_too(local_ray, tmp_path, monkeypatch):
+    def read_with_a_bad_interval(file_names, **settings):
+        dataset = read_folder(file_names, **settings)
         bad = replace(dataset.records[0], start_seconds=2.0, end_seconds=1.0)
         return replace(dataset, records=(bad, *dataset.records[1:]))
 
     write_videos(tmp_path / "videos")
-    monkeypatch.setattr("pipelines.prepare.read_folder", read_with_a_bad_interval)
-    assert prepare(config(tmp_path / "videos", max_failed_fraction=0.5), tmp_path / "out") == (4, 1, 3)
+    monkeypatch.setattr("pipelines.listing.read_folder", read_with_a_bad_interval)
+    assert prepare_and_count(config(tmp_path / "videos", max_failed_fraction=0.5), tmp_path / "out") == (4, 1, 3)
     [reason] = failures_of(tmp_path / "out").values()
-    assert reason.startswith("ValueError('start_seconds must be")
+    assert reason.startswith("start_seconds must be")
 
 
 def test_file_names_that_are_not_utf8_are_prepared_or_fail_as_any_other(local_ray, tmp_path):
@@ -157,10 +182,10 @@ def test_file_names_that_are_not_utf8_are_prepared_or_fail_as_any_other(local_ra
         Path(os.fsdecode(os.fsencode(root / "left") + b"/\xfe.mp4")).write_bytes(b"broken")
     except OSError:
         pytest.skip("this file system keeps UTF-8 names only")
-    assert prepare(config(root, max_failed_fraction=0.5), tmp_path / "out") == (5, 1, 4)
+    assert prepare_and_count(config(root, max_failed_fraction=0.5), tmp_path / "out") == (5, 1, 4)
     assert failures_of(tmp_path / "out").keys() == {"left/\\xfe.mp4"}
     videos = pq.read_table(tmp_path / "out" / "videos.parquet").to_pylist()
-    assert str(root / "left" / "\\xff.mp4") in {row["path"] for row in videos if row["is_prepared"]}
+    assert "left/\\xff.mp4" in {row["path"] for row in videos if row["is_prepared"]}
 
 
 def test_a_link_out_of_the_data_set_is_a_failure_until_the_file_itself_is_there(local_ray, tmp_path):
@@ -169,11 +194,11 @@ def test_a_link_out_of_the_data_set_is_a_failure_until_the_file_itself_is_there(
     write_video(tmp_path / "elsewhere.mp4")
     link = root / "left" / "c.mp4"
     link.symlink_to(tmp_path / "elsewhere.mp4")
-    assert prepare(config(root, max_failed_fraction=0.5), output) == (5, 1, 4)
+    assert prepare_and_count(config(root, max_failed_fraction=0.5), output) == (5, 1, 4)
     assert failures_of(output)["left/c.mp4"].startswith(f"leads out of '{root}'")
     link.unlink()
     shutil.copy(tmp_path / "elsewhere.mp4", link)
-    assert prepare(config(root), output) == (5, 0, 5)
+    assert prepare_and_count(config(root), output) == (5, 0, 5)
 
 
 def test_videos_that_moved_are_the_same_data_set(local_ray, tmp_path):
@@ -184,7 +209,7 @@ def test_videos_that_moved_are_the_same_data_set(local_ray, tmp_path):
     prepare(config(tmp_path / "new" / "videos"), tmp_path / "out")
     assert modification_times(tmp_path / "out" / "shards") == before
     records = pq.read_table(tmp_path / "out" / "records.parquet").to_pylist()
-    assert all(row["path"].startswith(os.fsencode(tmp_path / "new")) for row in records)
+    assert {row["path"].split(b"/")[0] for row in records} == {b"left", b"right"}
 
 
 def test_leftovers_of_killed_processes_are_swept(local_ray, synthetic_config, tmp_path):
@@ -192,6 +217,7 @@ def test_leftovers_of_killed_processes_are_swept(local_ray, synthetic_config, tm
     leftovers = [tmp_path / folder / "000000.parquet.0123.partial" for folder in (".", "shards", "reports")]
     for leftover in leftovers:
         leftover.touch()
+    (tmp_path / "shards" / "000001.parquet").unlink()
     prepare(synthetic_config, tmp_path)
     assert not any(leftover.exists() for leftover in leftovers)
 
@@ -218,9 +244,10 @@ def test_an_unfinished_prepare_is_told_with_the_cure(synthetic_shards, tmp_path)
 @pytest.mark.parametrize(("is_labelled", "job"), [(True, "train"), (False, "transfer")])
 def test_the_summary_names_the_job_that_can_use_the_shards(local_ray, tmp_path, is_labelled, job):
     write_videos(tmp_path / "videos")
-    dataset = FolderDatasetConfig(root=tmp_path / "videos", is_labelled=is_labelled)
+    dataset = FolderDatasetConfig(root=str(tmp_path / "videos"), is_labelled=is_labelled)
     output = tmp_path / "my shards"
-    [line] = [s for s in run_prepare(PrepareConfig(dataset=dataset, output=output)).splitlines() if "next:" in s]
+    settings = job_config(tmp_path, dataset=dataset, output=output)
+    [line] = [s for s in run_prepare(settings).splitlines() if "next:" in s]
     assert shlex.split(line) == ["next:", "python", f"jobs/{job}.py", "--data.shards", str(output)]
 
 
@@ -269,4 +296,123 @@ def test_real_videos_keep_their_frames_and_their_official_split(weizmann_shards)
     source = pq.read_table(weizmann_shards / "videos.parquet").to_pylist()[0]
     row = np.flatnonzero(np.concatenate([train.video_id_N, val.video_id_N]) == source["video_id"])[0]
     stored = (train if row < 50 else val).num_frames_N[row if row < 50 else row - 50]
-    assert stored == probe(source["path"]).num_frames
+    assert stored == probe(SHARED_DATA / "weizmann6" / source["path"]).num_frames
+
+
+def test_a_job_tells_mlflow_what_became_of_the_videos_and_shows_some(local_ray, mixed_folder, tmp_path, capsys):
+    output = tmp_path / "out"
+    there = [path.relative_to(mixed_folder) for path in mixed_folder.rglob("*.mp4")]
+    lines = ["path,label", *(f"{path},{path.parent}" for path in there), "left/absent.mp4,left"]
+    (mixed_folder / "index.csv").write_text("\n".join(lines))
+    dataset = FolderDatasetConfig(root=str(mixed_folder), test_fraction=0)
+    run_prepare(job_config(tmp_path, dataset=dataset, output=output, max_failed_fraction=0.5))
+    printed = capsys.readouterr().out
+    assert "10 of 11 listed videos found" in printed
+    assert re.search(r"fold 1 train +11 +10 +6 +6", printed)
+    assert re.search(r"1 x not found +left/absent.mp4", printed)
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    [run] = client.search_runs([client.get_experiment_by_name("t3d").experiment_id])
+    assert run.info.status == "FINISHED"
+    counts = {name: run.data.metrics[f"videos/{name}"] for name in ("listed", "found", "decoded", "prepared")}
+    assert counts == {"listed": 11, "found": 10, "decoded": 6, "prepared": 6}
+    logged = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert logged >= {"contact_sheet.png", "coverage.csv", "failures.parquet", "recipe.yaml"}
+    assert Image.open(output / "contact_sheet.png").width > 800
+
+
+def test_a_job_that_fails_ends_its_mlflow_run_as_failed(local_ray, mixed_folder, tmp_path):
+    settings = job_config(tmp_path, dataset=FolderDatasetConfig(root=str(mixed_folder)), output=tmp_path / "out")
+    with pytest.raises(JobError, match=r"4 of 10 videos failed"):
+        run_prepare(settings)
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    [run] = client.search_runs([client.get_experiment_by_name("t3d").experiment_id])
+    assert run.info.status == "FAILED"
+    assert not (tmp_path / "out" / "mlflow_run.json").exists()
+
+
+def test_a_dry_run_tells_what_the_whole_would_take_and_writes_nothing(mixed_folder, tmp_path):
+    for bad in ("empty.mp4", "garbage.mp4"):
+        (mixed_folder / "left" / bad).unlink()
+    settings = job_config(
+        tmp_path, dataset=FolderDatasetConfig(root=str(mixed_folder)), output=tmp_path / "out", dry_run=True
+    )
+    told = run_prepare(settings)
+    assert "8 of 8 found videos prepared in memory, 2 of them failed; nothing was written" in told
+    assert re.search(r"rows +6\.000", told)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_video_is_tried_again_on_request(local_ray, tmp_path):
+    root, output = tmp_path / "videos", tmp_path / "out"
+    write_video(root / "left" / "a.mp4", num_frames=30)
+    write_video(root / "right" / "b.mp4", num_frames=30)
+    settings = {"dataset": FolderDatasetConfig(root=str(root)), "output": output, "max_failed_fraction": 1}
+    run_prepare(job_config(tmp_path, **settings, guard=GuardConfig(output_gib=1e-6)))
+    assert all(reason.startswith("gives more than ") for reason in failures_of(output).values())
+    assert len(failures_of(output)) == 2
+    run_prepare(job_config(tmp_path, **settings))
+    assert len(failures_of(output)) == 2
+    run_prepare(job_config(tmp_path, **settings, retry_failed=True))
+    assert not failures_of(output)
+
+
+def test_not_one_video_at_the_root_is_refused_before_any_work(tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "index.csv").write_text("path,label\nvideos/x.mp4,a\nvideos/y.mp4,b\n")
+    dataset = FolderDatasetConfig(root=str(tmp_path / "videos"), annotations=tmp_path / "index.csv", test_fraction=0)
+    with pytest.raises(ValueError, match=r"not one of the 2 listed videos of videos is below root '.*videos'"):
+        prepare(PrepareConfig(dataset=dataset), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_official_ucf101_lists_with_98_clips_present_count_the_rest_as_missing(local_ray, tmp_path):
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"the real clips are not at {SHARED_DATA}")
+    dataset = UCF101DatasetConfig(
+        root=str(SHARED_DATA / "ucf101_mixed"), annotations=SHARED_DATA / "annotations" / "ucfTrainTestlist"
+    )
+    coverage = prepare(PrepareConfig(dataset=dataset, videos_per_shard=1500), tmp_path / "out")
+    assert coverage.total == (13320, 98, 98, 98)
+    listed = {key: counts.listed for key, counts in coverage.per_split.items()}
+    assert [listed[fold, "test"] for fold in (1, 2, 3)] == [3783, 3734, 3696]
+    assert [listed[fold, "train"] + listed[fold, "val"] for fold in (1, 2, 3)] == [9537, 9586, 9624]
+    assert len(coverage.per_class) == 101
+    assert set(coverage.encodings) == {"copy"}
+
+
+def test_a_folder_that_another_process_writes_to_is_refused_by_a_job_and_awaited_by_a_stage(tmp_path):
+    folder, order = ShardFolder(tmp_path), []
+
+    def wait():
+        with folder.locked(is_patient=True):
+            order.append("second")
+
+    with folder.locked(is_patient=False):
+        with (
+            pytest.raises(ValueError, match=rf"another prepare \(process {os.getpid()} on .*\) is writing"),
+            folder.locked(is_patient=False),
+        ):
+            pass
+        second = threading.Thread(target=wait)
+        second.start()
+        second.join(timeout=0.3)
+        order.append("first")
+    second.join()
+    assert order == ["first", "second"]
+
+
+def test_videos_that_turn_out_untrimmed_are_the_same_data_set(tmp_path):
+    (tmp_path / "train.csv").write_text("label,youtube_id,time_start,time_end\na,xxxxxxxxxxx,1,2\nb,yyyyyyyyyyy,1,2\n")
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "xxxxxxxxxxx_000001_000002.mp4").touch()
+    settings = PrepareConfig(
+        dataset=KineticsDatasetConfig(
+            root=str(tmp_path / "videos"), annotations=(tmp_path / "train.csv",), is_trimmed=False
+        )
+    )
+    before = list_videos(settings, output=tmp_path)
+    (tmp_path / "videos" / "yyyyyyyyyyy.mp4").touch()
+    after = list_videos(settings, output=tmp_path)
+    assert (before.is_found().sum(), after.is_found().sum()) == (1, 2)
+    assert sorted(after.records.column("start_seconds").to_pylist(), key=str) == [1.0, None]
+    assert before.description["fingerprint"] == after.description["fingerprint"]

@@ -2,21 +2,23 @@
 
 import os
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from t3d_core.datasets.folder import read_folder
+from t3d_core.datasets.folder import path_below, read_folder
+from t3d_core.datasets.video_files import is_video_name
 
 SHARED_DATA = Path(__file__).parents[4] / "shared" / "data"
 needs_shared_data = pytest.mark.skipif(not SHARED_DATA.is_dir(), reason=f"{SHARED_DATA} is not on this machine")
 
 
-def make_videos(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
+def read_names(*names, **settings):
+    return read_folder(names, name="mine", **settings)
+
+
+def read_csv(path, **settings):
+    return read_folder([], name="mine", annotations=path, **settings)
 
 
 def write_csv(path, *lines, newline="\n", encoding="utf-8"):
@@ -30,46 +32,35 @@ def splits_of(dataset):
 
 
 class TestClassFolders:
-    def test_labels_come_from_folders_and_other_files_are_no_videos(self, tmp_path):
-        root = make_videos(tmp_path, "walk/b.mp4", "run/a.AVI", "run/notes.txt", "run/._a.avi", "README.md")
-        dataset = read_folder(root, annotations=None, test_fraction=0)
-        assert [(r.video_id, r.label, r.source) for r in dataset.records] == [
-            ("run/a.AVI", "run", "run/a.AVI"),
-            ("walk/b.mp4", "walk", "walk/b.mp4"),
+    def test_labels_come_from_folders_in_the_order_of_paths(self):
+        dataset = read_names("walk/b.mp4", "run/a.AVI", test_fraction=0)
+        assert [(r.video_id, r.path, r.label, r.source) for r in dataset.records] == [
+            ("run/a.AVI", "run/a.AVI", "run", "run/a.AVI"),
+            ("walk/b.mp4", "walk/b.mp4", "walk", "walk/b.mp4"),
         ]
         assert dataset.class_names == ("run", "walk")
-        assert dataset.name == tmp_path.name
-        assert dataset.records[0].path == str(tmp_path / "run/a.AVI")
+        assert dataset.name == "mine"
 
-    def test_paths_are_absolute_for_a_relative_root(self, tmp_path, monkeypatch):
-        make_videos(tmp_path / "videos", "run/a.mp4")
-        monkeypatch.chdir(tmp_path)
-        dataset = read_folder(Path("videos"), annotations=None, test_fraction=0)
-        assert dataset.records[0].path == str(tmp_path / "videos/run/a.mp4")
-
-    def test_split_folders_give_the_splits(self, tmp_path):
-        make_videos(tmp_path, "train/run/a.mp4", "val/run/b.mp4", "test/run/c.mp4")
-        dataset = read_folder(tmp_path, annotations=None)
+    def test_split_folders_give_the_splits(self):
+        dataset = read_names("train/run/a.mp4", "val/run/b.mp4", "test/run/c.mp4")
         assert splits_of(dataset) == {"train/run/a.mp4": "train", "val/run/b.mp4": "val", "test/run/c.mp4": "test"}
         assert dataset.class_names == ("run",)
 
-    def test_a_class_may_be_called_train(self, tmp_path):
-        make_videos(tmp_path, "train/a.mp4", "bus/b.mp4")
-        assert read_folder(tmp_path, annotations=None, test_fraction=0).class_names == ("bus", "train")
+    def test_a_class_may_be_called_train(self):
+        assert read_names("train/a.mp4", "bus/b.mp4", test_fraction=0).class_names == ("bus", "train")
 
-    def test_without_splits_test_and_val_are_carved_out_by_seed(self, tmp_path):
-        make_videos(tmp_path, *(f"{label}/{i}.mp4" for label in ("run", "walk") for i in range(10)))
-        dataset = read_folder(tmp_path, annotations=None, val_fraction=0.1, test_fraction=0.3, seed=1)
+    def test_without_splits_test_and_val_are_carved_out_by_seed(self):
+        names = [f"{label}/{i}.mp4" for label in ("run", "walk") for i in range(10)]
+        dataset = read_names(*names, val_fraction=0.1, test_fraction=0.3, seed=1)
         shares = Counter((r.label, r.splits[0]) for r in dataset.records)
         assert shares == {(c, s): n for c in ("run", "walk") for s, n in (("train", 6), ("val", 1), ("test", 3))}
-        again = read_folder(tmp_path, annotations=None, val_fraction=0.1, test_fraction=0.3, seed=1)
-        other = read_folder(tmp_path, annotations=None, val_fraction=0.1, test_fraction=0.3, seed=2)
+        again = read_names(*reversed(names), val_fraction=0.1, test_fraction=0.3, seed=1)
+        other = read_names(*names, val_fraction=0.1, test_fraction=0.3, seed=2)
         assert again == dataset
         assert other != dataset
 
-    def test_unlabelled_videos_lie_at_any_depth_and_are_all_for_training(self, tmp_path):
-        make_videos(tmp_path, "a.mp4", "x/y/z/b.webm")
-        dataset = read_folder(tmp_path, annotations=None, is_labelled=False)
+    def test_unlabelled_videos_lie_at_any_depth_and_are_all_for_training(self):
+        dataset = read_names("a.mp4", "x/y/z/b.webm", is_labelled=False)
         assert [(r.video_id, r.label, r.splits) for r in dataset.records] == [
             ("a.mp4", None, ("train",)),
             ("x/y/z/b.webm", None, ("train",)),
@@ -77,96 +68,58 @@ class TestClassFolders:
         assert dataset.class_names == ()
 
     @pytest.mark.parametrize("stray", ["b.mp4", "train/run/b.mp4"])
-    def test_videos_of_another_depth_are_refused_by_name(self, tmp_path, stray):
-        make_videos(tmp_path, "run/a.mp4", stray)
+    def test_videos_of_another_depth_are_refused_by_name(self, stray):
         with pytest.raises(ValueError, match=rf"{stray}: expected label/video"):
-            read_folder(tmp_path, annotations=None)
+            read_names("run/a.mp4", stray)
 
-    def test_names_with_spaces_and_accents_are_kept(self, tmp_path):
-        make_videos(tmp_path, "high jump/\u00e9t\u00e9 \u4e2d, 1.mp4")
-        [record] = read_folder(tmp_path, annotations=None, test_fraction=0).records
+    def test_names_with_spaces_and_accents_are_kept(self):
+        [record] = read_names("high jump/\u00e9t\u00e9 \u4e2d, 1.mp4", test_fraction=0).records
         assert record.label == "high jump"
         assert record.video_id == "high jump/\u00e9t\u00e9 \u4e2d, 1.mp4"
 
-    def test_a_name_that_is_not_utf8_gets_a_storable_id_and_a_path_that_opens(self, tmp_path):
-        folder = tmp_path / "run"
-        folder.mkdir()
-        try:
-            Path(os.fsdecode(os.fsencode(folder) + b"/\xff.mp4")).touch()
-        except OSError:
-            pytest.skip("this file system keeps UTF-8 names only")
-        [record] = read_folder(tmp_path, annotations=None, test_fraction=0).records
+    def test_a_name_that_is_not_utf8_gets_a_storable_id_and_keeps_its_path(self):
+        name = os.fsdecode(b"run/\xff.mp4")
+        [record] = read_names(name, test_fraction=0).records
         assert record.video_id == "run/\\xff.mp4"
-        assert Path(record.path).exists()
+        assert os.fsencode(record.path) == b"run/\xff.mp4"
 
-    def test_a_missing_root_is_named(self, tmp_path):
-        with pytest.raises(ValueError, match="absent' is not a folder"):
-            read_folder(tmp_path / "absent", annotations=None)
-
-    def test_a_folder_without_videos_says_what_was_looked_for(self, tmp_path):
-        make_videos(tmp_path, "run/a.txt")
-        with pytest.raises(ValueError, match=rf"no videos found in '{tmp_path}'.*index\.csv.*\.mp4"):
-            read_folder(tmp_path, annotations=None)
-
-    def test_a_linked_folder_is_refused_instead_of_skipped(self, tmp_path):
-        make_videos(tmp_path, "root/run/a.mp4", "elsewhere/b.mp4")
-        (tmp_path / "root/walk").symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(ValueError, match="walk' is a link to a folder"):
-            read_folder(tmp_path / "root", annotations=None)
-
-    def test_a_linked_file_outside_root_is_listed_as_the_others(self, tmp_path):
-        make_videos(tmp_path, "root/run/a.mp4", "elsewhere/b.mp4")
-        (tmp_path / "root/run/b.mp4").symlink_to(tmp_path / "elsewhere/b.mp4")
-        dataset = read_folder(tmp_path / "root", annotations=None, test_fraction=0)
-        assert [record.path for record in dataset.records] == [str(tmp_path / f"root/run/{n}.mp4") for n in "ab"]
-
-    def test_streams_and_camera_files_are_videos(self, tmp_path):
-        names = [f"run/{i}{end}" for i, end in enumerate([".ts", ".m2ts", ".MTS", ".asf", ".ogg", ".ogv"])]
-        dataset = read_folder(make_videos(tmp_path, *names), annotations=None, test_fraction=0)
-        assert [record.video_id for record in dataset.records] == names
+    def test_a_folder_without_videos_says_what_was_looked_for(self):
+        with pytest.raises(ValueError, match=r"no videos found.*index\.csv.*\.mp4"):
+            read_names()
 
 
 class TestAnnotations:
-    def test_index_csv_in_root_is_found_and_absent_files_are_no_error(self, tmp_path):
-        write_csv(tmp_path / "index.csv", "path,label,group,split", "a.mp4,run,g1,train", "b.mp4,run,g2,test")
-        dataset = read_folder(tmp_path, annotations=None)
+    def test_rows_are_listed_whether_their_files_are_there_or_not_and_other_files_are_not(self, tmp_path):
+        rows = ("a.mp4,run,g1,train", "b.mp4,run,g2,test")
+        csv_path = write_csv(tmp_path / "index.csv", "path,label,group,split", *rows)
+        dataset = read_folder(["a.mp4", "c.mp4"], name="mine", annotations=csv_path)
         assert splits_of(dataset) == {"a.mp4": "train", "b.mp4": "test"}
         assert [r.source for r in dataset.records] == ["g1", "g2"]
 
     def test_crlf_bom_extra_columns_quotes_and_blank_lines_are_read(self, tmp_path):
         lines = ("split,path,bytes,label", 'train,"a, 1.mp4",5,high jump', "", "test,b.mp4,6,run")
         csv_path = write_csv(tmp_path / "list.csv", *lines, newline="\r\n", encoding="utf-8-sig")
-        dataset = read_folder(tmp_path, annotations=csv_path)
+        dataset = read_csv(csv_path)
         assert splits_of(dataset) == {"a, 1.mp4": "train", "b.mp4": "test"}
         assert dataset.class_names == ("high jump", "run")
 
-    def test_paths_are_relative_to_the_folder_of_the_csv_when_root_lies_inside(self, tmp_path):
-        (tmp_path / "data/mine").mkdir(parents=True)
+    def test_with_a_prefix_paths_lose_it_and_rows_outside_are_not_read(self, tmp_path):
         rows = ("mine/run/a.mp4,run", "mine2/b.mp4,other", "c.mp4,other")
-        csv_path = write_csv(tmp_path / "data/index.csv", "path,label", *rows)
-        dataset = read_folder(tmp_path / "data/mine", annotations=csv_path, test_fraction=0)
-        assert [(r.video_id, r.path) for r in dataset.records] == [("run/a.mp4", str(tmp_path / "data/mine/run/a.mp4"))]
+        csv_path = write_csv(tmp_path / "index.csv", "path,label", *rows)
+        dataset = read_csv(csv_path, prefix="mine", test_fraction=0)
+        assert [(r.video_id, r.path) for r in dataset.records] == [("run/a.mp4", "run/a.mp4")]
         assert dataset.class_names == ("run",)
 
-    def test_a_root_that_is_a_link_lies_inside_the_folder_of_the_csv(self, tmp_path):
-        make_videos(tmp_path, "disk/run/a.mp4")
-        csv_path = write_csv(tmp_path / "data/index.csv", "path,label", "mine/run/a.mp4,run")
-        (tmp_path / "data/mine").symlink_to(tmp_path / "disk")
-        dataset = read_folder(tmp_path / "data/mine", annotations=csv_path, test_fraction=0)
-        assert [r.video_id for r in dataset.records] == ["run/a.mp4"]
-
-    def test_paths_are_relative_to_root_when_the_csv_lies_elsewhere(self, tmp_path):
-        make_videos(tmp_path, "videos/run/a.mp4")
+    def test_without_a_prefix_paths_are_relative_to_the_root(self, tmp_path):
         csv_path = write_csv(tmp_path / "lists/mine.csv", "path,label", "run/a.mp4,run")
-        dataset = read_folder(tmp_path / "videos", annotations=csv_path, test_fraction=0)
-        assert dataset.records[0].path == str(tmp_path / "videos/run/a.mp4")
+        assert read_csv(csv_path, test_fraction=0).records[0].path == "run/a.mp4"
 
     def test_groups_within_a_label_are_sources_of_that_label_also_when_read_unlabelled(self, tmp_path):
         rows = ("a.mp4,run,g01,train", "b.mp4,walk,g01,test", "c.mp4,walk,,test")
-        write_csv(tmp_path / "index.csv", "path,label,group,split", *rows)
-        dataset = read_folder(tmp_path, annotations=None, is_group_within_label=True)
+        csv_path = write_csv(tmp_path / "index.csv", "path,label,group,split", *rows)
+        dataset = read_csv(csv_path, is_group_within_label=True)
         assert [r.source for r in dataset.records] == ["run/g01", "walk/g01", "c.mp4"]
-        unlabelled = read_folder(tmp_path, annotations=None, is_group_within_label=True, is_labelled=False)
+        unlabelled = read_csv(csv_path, is_group_within_label=True, is_labelled=False)
         assert [(r.source, r.label, r.splits) for r in unlabelled.records] == [
             ("run/g01", None, ("train",)),
             ("walk/g01", None, ("train",)),
@@ -175,19 +128,19 @@ class TestAnnotations:
 
     def test_without_splits_groups_are_held_out_whole(self, tmp_path):
         rows = [f"{i}.mp4,run,person{i % 5}" for i in range(20)]
-        write_csv(tmp_path / "index.csv", "path,label,group", *rows)
-        dataset = read_folder(tmp_path, annotations=None, test_fraction=0.2)
+        csv_path = write_csv(tmp_path / "index.csv", "path,label,group", *rows)
+        dataset = read_csv(csv_path, test_fraction=0.2)
         held_out = [r.source for r in dataset.records if r.splits == ("test",)]
         assert len(held_out) == 4
         assert len(set(held_out)) == 1
 
     def test_val_is_carved_out_of_given_training_videos_only_where_no_val_is_given(self, tmp_path):
         rows = [f"{i}.mp4,run,{'train' if i < 8 else 'test'}" for i in range(10)]
-        write_csv(tmp_path / "index.csv", "path,label,split", *rows)
-        dataset = read_folder(tmp_path, annotations=None, val_fraction=0.25)
+        csv_path = write_csv(tmp_path / "index.csv", "path,label,split", *rows)
+        dataset = read_csv(csv_path, val_fraction=0.25)
         assert Counter(splits_of(dataset).values()) == {"train": 6, "val": 2, "test": 2}
-        write_csv(tmp_path / "index.csv", "path,label,split", *rows, "v.mp4,run,val")
-        dataset = read_folder(tmp_path, annotations=None, val_fraction=0.25)
+        csv_path = write_csv(tmp_path / "index.csv", "path,label,split", *rows, "v.mp4,run,val")
+        dataset = read_csv(csv_path, val_fraction=0.25)
         assert Counter(splits_of(dataset).values()) == {"train": 8, "val": 1, "test": 2}
 
     @pytest.mark.parametrize(
@@ -210,44 +163,67 @@ class TestAnnotations:
         ],
     )
     def test_a_bad_row_is_refused_with_its_line(self, tmp_path, lines, message):
-        write_csv(tmp_path / "index.csv", *lines)
+        csv_path = write_csv(tmp_path / "index.csv", *lines)
         with pytest.raises(ValueError, match=message):
-            read_folder(tmp_path, annotations=None)
+            read_csv(csv_path)
 
     def test_a_missing_annotation_file_is_named(self, tmp_path):
         with pytest.raises(ValueError, match=r"absent\.csv' is not a file"):
-            read_folder(tmp_path, annotations=tmp_path / "absent.csv")
+            read_csv(tmp_path / "absent.csv")
 
     def test_fractions_are_checked_also_where_splits_are_given(self, tmp_path):
-        write_csv(tmp_path / "index.csv", "path,label,split", "a.mp4,run,train")
+        csv_path = write_csv(tmp_path / "index.csv", "path,label,split", "a.mp4,run,train")
         with pytest.raises(ValueError, match="val_fraction"):
-            read_folder(tmp_path, annotations=None, val_fraction=-0.5)
+            read_csv(csv_path, val_fraction=-0.5)
+
+
+class TestPathBelow:
+    def test_a_root_inside_the_folder_is_a_path_below_it_and_another_root_is_empty(self, tmp_path):
+        (tmp_path / "data/mine").mkdir(parents=True)
+        assert path_below(tmp_path / "data/mine", folder=tmp_path / "data") == PurePosixPath("mine")
+        assert path_below(tmp_path / "data", folder=tmp_path / "data") == PurePosixPath()
+        assert path_below(tmp_path / "data", folder=tmp_path / "lists") == PurePosixPath()
+
+    def test_a_root_that_is_a_link_lies_where_the_link_is(self, tmp_path):
+        for name in ("disk", "data"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "data/mine").symlink_to(tmp_path / "disk")
+        assert path_below(tmp_path / "data/mine", folder=tmp_path / "data") == PurePosixPath("mine")
+
+    def test_a_relative_root_is_one_of_the_working_folder(self, tmp_path, monkeypatch):
+        (tmp_path / "mine").mkdir()
+        monkeypatch.chdir(tmp_path)
+        assert path_below(Path("mine"), folder=tmp_path) == PurePosixPath("mine")
+
+
+def read_shared(folder, **settings):
+    """Read one of the shared folders: its records, and the names of its video files."""
+    root = SHARED_DATA / folder
+    names = [str(p.relative_to(root)) for p in root.rglob("*") if is_video_name(p.name)]
+    index = SHARED_DATA / "index.csv"
+    prefix = path_below(root, folder=SHARED_DATA)
+    return read_folder(names, name=folder, annotations=index, prefix=prefix, **settings), names
 
 
 @needs_shared_data
 class TestRealAnnotations:
     def test_weizmann_is_sixty_videos_split_by_person(self):
-        dataset = read_folder(SHARED_DATA / "weizmann6", annotations=SHARED_DATA / "index.csv")
+        dataset, names = read_shared("weizmann6")
         assert len(dataset.records) == 60
         assert len(dataset.class_names) == 10
         assert {r.source for r in dataset.records if r.splits == ("val",)} == {"lena"}
         assert len({r.source for r in dataset.records if r.splits == ("train",)}) == 5
-        assert all(Path(r.path).is_file() for r in dataset.records)
+        assert {r.path for r in dataset.records} == set(names)
 
     def test_the_unlabelled_ucf101_clips_are_ninety_eight_with_sources_within_classes(self):
-        dataset = read_folder(
-            SHARED_DATA / "ucf101_mixed",
-            annotations=SHARED_DATA / "index.csv",
-            is_labelled=False,
-            is_group_within_label=True,
-        )
+        dataset, names = read_shared("ucf101_mixed", is_labelled=False, is_group_within_label=True)
         assert len(dataset.records) == 98
         assert {r.splits for r in dataset.records} == {("train",)}
         assert "Archery/g02" in {r.source for r in dataset.records}
-        assert all(Path(r.path).is_file() for r in dataset.records)
+        assert {r.path for r in dataset.records} == set(names)
 
     def test_tennis_is_carved_by_scene(self):
-        dataset = read_folder(SHARED_DATA / "tennis7", annotations=SHARED_DATA / "index.csv", test_fraction=0.2)
+        dataset, _ = read_shared("tennis7", test_fraction=0.2)
         test = [r for r in dataset.records if r.splits == ("test",)]
         assert 60 <= len(test) <= 90
         assert {r.label for r in test} == set(dataset.class_names)

@@ -6,7 +6,7 @@ from t3d_core.datasets.records import VideoDataset, VideoRecord
 
 
 def record(video_id, *, label="run", source=None, splits=("train",)):
-    return VideoRecord(video_id, f"/videos/{video_id}", label, source or video_id, splits)
+    return VideoRecord(video_id, f"videos/{video_id}", label, source or video_id, splits)
 
 
 def test_a_valid_data_set_counts_its_folds():
@@ -41,3 +41,19 @@ def test_a_video_without_label_is_allowed_beside_labelled_ones():
 def test_an_invalid_data_set_names_what_is_wrong(class_names, records, message):
     with pytest.raises(ValueError, match=message):
         VideoDataset("set", class_names, records)
+
+
+@pytest.mark.parametrize("path", ["", "/videos/a.mp4", "../a.mp4", "x/../../a.mp4"])
+def test_a_path_that_leads_out_of_the_root_is_refused(path):
+    with pytest.raises(ValueError, match="of video 'a' must lead to a file below the root"):
+        VideoDataset("set", ("run",), (VideoRecord("a", path, "run", "a", ("train",)),))
+
+
+def test_two_dots_inside_a_name_are_no_way_out():
+    VideoDataset("set", ("run",), (VideoRecord("a", "x/what..mp4", "run", "a", ("train",)),))
+
+
+def test_the_same_record_twice_is_refused():
+    twice = record("a")
+    with pytest.raises(ValueError, match="video_id 'a' stands twice"):
+        VideoDataset("set", ("run",), (twice, twice))

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from t3d_core.datasets import splits
 from t3d_core.datasets.records import VideoDataset, VideoRecord
-from t3d_core.datasets.splits import carve_by_source, carve_test_and_val, check_no_leak
+from t3d_core.datasets.splits import carve_by_source, carve_test_and_val, carve_val, check_no_leak
 
 
 def record(name, *, label="run", source=None, splits=("train",)):
-    return VideoRecord(name, f"/videos/{name}", label, source or name, splits)
+    return VideoRecord(name, f"videos/{name}", label, source or name, splits)
 
 
 def carve(records, *, fraction=0.25, seed=0):
@@ -55,6 +56,67 @@ def test_a_source_may_change_sides_between_folds_and_be_unused_beside_its_split(
             record("c", source="anna", splits=("unused", "unused")),
         )
     )
+
+
+def official(*records):
+    return VideoDataset("set", ("run", "walk"), records, official_splits=("train", "test"))
+
+
+def test_a_source_that_the_official_lists_put_on_both_sides_is_counted_in_each_fold():
+    records = [record("a", source="film", splits=("train", "train", "unused"))]
+    records.append(record("b", label="walk", source="film", splits=("test", "train", "test")))
+    assert check_no_leak(official(*records)) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_carved_split_is_never_taken_for_an_official_one(split):
+    leaking = official(record("a", source="film", splits=("val",)), record("b", source="film", splits=(split,)))
+    with pytest.raises(ValueError, match="source 'film' in fold 1 stands in "):
+        check_no_leak(leaking)
+
+
+def test_a_source_of_a_further_split_stays_where_it_is():
+    records = [record(f"v{i}", source=f"s{i}") for i in range(10)]
+    records += [record(f"t{i}", source=f"s{i}", splits=("test",)) for i in range(8)]
+    assert ids_in(carve(records, fraction=0.1), "val") <= {"v8", "v9"}
+    with pytest.raises(ValueError, match="it takes 2 sources, there are 1"):
+        carve([*records, record("t8", source="s8", splits=("test",))])
+
+
+def test_a_class_of_which_little_can_move_gives_its_share_first():
+    # 18 of 20 jumping videos come from films of the test list.
+    records = [record(f"jump{i}", label="jump") for i in range(2)]
+    records += [record(f"film{i}", label="jump", source="film") for i in range(18)]
+    records += [record("test", source="film", splits=("test",)), *(record(f"run{i}") for i in range(20))]
+    assert Counter(r.label for r in carve(records, fraction=0.1) if r.splits == ("val",)) == {"jump": 2, "run": 2}
+
+
+def test_validation_is_carved_in_every_fold_and_no_test_video_moves():
+    splits = [("train", "test"), ("test", "train"), ("train", "train"), ("train", "unused")]
+    records = [record(f"v{i}{number}", splits=splits[number]) for i in range(4) for number in range(4)]
+    carved = carve_val(records, fraction=0.25, seed=0)
+    for fold, num_train in enumerate((12, 8)):
+        changes = Counter((old.splits[fold], new.splits[fold]) for old, new in zip(records, carved, strict=True))
+        num_val = num_train // 4
+        assert changes["train", "val"] == num_val
+        assert changes["train", "train"] == num_train - num_val
+        assert {old for old, new in changes if old != new} == {"train"}
+
+
+def test_a_validation_share_of_zero_keeps_the_official_lists_and_one_of_all_is_refused():
+    records = tuple(people())
+    assert carve_val(records, fraction=0, seed=0) == records
+    with pytest.raises(ValueError, match="val_fraction"):
+        carve_val(records, fraction=1.0, seed=0)
+
+
+def test_carving_compares_kinds_of_sources_so_that_half_a_million_take_seconds(monkeypatch):
+    compared = []
+    heappop = splits.heapq.heappop
+    monkeypatch.setattr(splits.heapq, "heappop", lambda heap: compared.append(len(heap)) or heappop(heap))
+    carve([record(f"v{i}", label=("run", "walk")[i % 2]) for i in range(2000)], fraction=0.5)
+    assert len(compared) < 4 * 1000
+    assert max(compared) == 2
 
 
 def test_whole_sources_move():

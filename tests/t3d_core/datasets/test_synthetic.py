@@ -157,9 +157,9 @@ def test_the_data_set_has_even_splits_by_video_and_no_leak(tmp_path):
         splits = sorted(r.splits[0] for r in dataset.records if r.label == name)
         assert splits.count("test") == 1
         assert splits.count("train") >= 2
-    assert {r.video_id for r in read_folder(tmp_path, annotations=None).records} == {
-        r.video_id for r in dataset.records
-    }
+    names = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.mp4")]
+    assert {r.path for r in dataset.records} == set(names)
+    assert {r.video_id for r in read_folder(names, name="mine").records} == {r.video_id for r in dataset.records}
 
 
 def test_finished_videos_are_kept_and_missing_ones_are_made_again(tmp_path, monkeypatch):

@@ -1,0 +1,167 @@
+"""The listed videos of one shard become its rows and its report: the unit of work, and of resuming, of `prepare`.
+
+Each video is prepared whole or becomes a row of the report with the reason why not. What a shard holds follows from
+the records and the settings alone, so a task that is run again, on any node, writes the same bytes.
+"""
+
+import errno
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.shards import REPORT_SCHEMA, ShardFolder, open_shard, write_table
+from pipelines.sources import MissingVideoError, VideoRoot
+from t3d_core.video.decoding import EmptyIntervalError, VideoError
+from t3d_core.video.guard import GuardedDecoder, GuardLimits
+from t3d_core.video.storage import EncodedSegment
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """What every task needs to know.
+
+    Attributes:
+        folder: where shards and reports go.
+        root: where the videos lie.
+        description: `dataset.json`.
+        limits: what one video may cost.
+    """
+
+    folder: ShardFolder
+    root: VideoRoot
+    description: dict[str, Any]
+    limits: GuardLimits
+
+
+class ShardCounts(NamedTuple):
+    """What one task did."""
+
+    num_videos: int
+    num_failed: int
+    num_segments: int
+    source_bytes: int
+    stored_bytes: int
+
+
+class Outcome(NamedTuple):
+    """What became of one video; `reason` is empty when it is prepared."""
+
+    segments: list[EncodedSegment]
+    source_bytes: int = 0
+    is_found: bool = True
+    is_decoded: bool = True
+    reason: str = ""
+
+
+def make_shard(task: ShardTask, shard: int) -> ShardCounts:
+    """Encode the videos of one shard, one in memory at a time; the report comes last and stands for the whole.
+
+    Raises:
+        OSError: the disk is full, or the output cannot be written; nothing half-written is left.
+    """
+    reports: list[dict] = []
+    path = task.folder.shard_file(shard)
+    with open_shard(path) as append:
+        for record in pq.ParquetFile(task.folder.records_file).read_row_group(shard).to_pylist():
+            outcome = prepare_video(record, task)
+            shown = {"path": record["path"].decode("utf-8", "backslashreplace"), "source_bytes": outcome.source_bytes}
+            _append_rows(append, record | shown, outcome.segments, task.description)
+            reports.append(_report_row(record | shown, outcome, shard=path.name))
+    write_table(pa.Table.from_pylist(reports, schema=REPORT_SCHEMA), task.folder.report_file(shard))
+    return ShardCounts(
+        num_videos=len(reports),
+        num_failed=sum(not report["is_prepared"] for report in reports),
+        num_segments=sum(report["num_segments"] for report in reports),
+        source_bytes=sum(report["source_bytes"] for report in reports),
+        stored_bytes=sum(report["stored_bytes"] for report in reports),
+    )
+
+
+def prepare_video(record: dict, task: ShardTask) -> Outcome:
+    """Encode one listed video, a row of `RECORD_SCHEMA`; whatever is wrong with it becomes the reason.
+
+    Raises:
+        OSError: the local disk is full.
+    """
+    source_bytes = 0
+    try:
+        with task.root.open_locally(os.fsdecode(record["path"])) as file:
+            source_bytes = file.num_bytes
+            segments = _decoder(task.limits).encode_segments(file.path, **_encode_options(record, task.description))
+            return Outcome(list(segments), source_bytes)
+    except MissingVideoError as error:
+        return Outcome([], is_found=False, is_decoded=False, reason=str(error))
+    except EmptyIntervalError as error:
+        return Outcome([], source_bytes, reason=str(error))
+    except (VideoError, ValueError) as error:
+        return Outcome([], source_bytes, is_decoded=False, reason=str(error))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:  # of the local copy of a remote file
+            raise
+        return Outcome([], source_bytes, is_decoded=False, reason=f"unreadable: {error.strerror}")
+
+
+def _encode_options(record: dict, description: dict[str, Any]) -> dict[str, Any]:
+    """A video of a labelled data set stays one segment, others are cut."""
+    options = {
+        "encoding": description["encoding"],
+        "short_side": description["short_side"],
+        "start_seconds": record["start_seconds"],
+        "end_seconds": record["end_seconds"],
+    }
+    if not description["class_names"]:
+        options["max_segment_seconds"] = description["max_segment_seconds"]
+        if record["start_seconds"] is None and record["end_seconds"] is None:
+            options["num_random_segments"] = description["segments_per_video"]
+            options["seed"] = [description["seed"], *record["video_id"].encode("utf-8", "surrogateescape")]
+    return options
+
+
+@functools.cache
+def _decoder(limits: GuardLimits) -> GuardedDecoder:
+    """One child a process, for all the tasks it will run; the child ends when this process does."""
+    return GuardedDecoder(limits)
+
+
+def _append_rows(
+    append: Callable[[dict], None], row: dict, segments: list[EncodedSegment], description: dict[str, Any]
+) -> None:
+    for place, segment in enumerate(segments):
+        append(
+            {
+                **row,
+                "segment_id": f"{row['video_id']}#{place}",
+                "dataset": description["dataset"],
+                "fingerprint": description["fingerprint"],
+                "start_frame": segment.start_frame,
+                "frame_offset": segment.frame_offset,
+                "num_frames": segment.num_frames,
+                "fps": segment.fps,
+                "height": segment.height,
+                "width": segment.width,
+                "encoding": segment.encoding,
+                "frames": segment.data,
+            }
+        )
+
+
+def _report_row(row: dict, outcome: Outcome, *, shard: str) -> dict:
+    segments = outcome.segments
+    return {
+        **row,
+        "shard": shard,
+        "is_found": outcome.is_found,
+        "is_decoded": outcome.is_decoded,
+        "is_prepared": not outcome.reason,
+        "reason": outcome.reason,
+        "encoding": segments[0].encoding if segments else "",
+        "num_segments": len(segments),
+        "num_frames": sum(segment.num_frames for segment in segments),
+        "seconds": sum(segment.num_frames / segment.fps for segment in segments),
+        "stored_bytes": sum(len(segment.data) for segment in segments),
+    }

@@ -1,0 +1,171 @@
+"""The official Kinetics-400, -600 and -700 CSV files become a VideoDataset with one fold (paper 4.1).
+
+    label,youtube_id,time_start,time_end,split           columns in any order, others (is_cc) are ignored
+    abseiling,0wR5jVB-WPk,417,427,val                    a test list may have no label column
+
+Downloads lie in many forms. All these are found, in any folders, with any extension:
+
+    label/0wR5jVB-WPk_000417_000427.mp4                  a trimmed clip
+    val/label/0wR5jVB-WPk.mp4                            the clip, or the whole video: `is_trimmed` tells
+
+Kinetics-600 and -700 take several clips of one YouTube video. Should they stand in two of the official lists, that is
+counted, not refused (see `check_no_leak`).
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from t3d_core.datasets.annotation_files import read_csv_rows, read_interval
+from t3d_core.datasets.records import VideoDataset, VideoRecord
+from t3d_core.datasets.splits import carve_val, check_no_leak
+from t3d_core.datasets.video_files import VideoFiles, interval_name
+
+SPLIT_NAMES = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
+
+
+def read_kinetics(
+    annotations: Sequence[Path],
+    *,
+    file_names: Collection[str],
+    name: str = "kinetics",
+    is_trimmed: bool | None = None,
+    val_fraction: float = 0.0,
+    seed: int = 0,
+) -> VideoDataset:
+    """Read one or several official CSV files of one Kinetics data set.
+
+    Args:
+        annotations: The CSV files. Without a `split` column the file's name must hold train, val or test.
+        file_names: POSIX paths below the root of all video files there are. A missing video keeps its official path,
+            label/id_start_end.mp4.
+        name: Name of the data set.
+        is_trimmed: What files called by the id alone are: the clips (True), or whole videos, of which the records then
+            give the interval (False). None refuses such files. A clip called by the id of a video that has several
+            intervals in the lists is not taken for any of them.
+        val_fraction: Share of the training videos carved out for validation, by whole YouTube videos; only where the
+            files hold no official validation.
+        seed: Which sources are carved out.
+
+    Returns:
+        One record for every interval, in the files' order: the video_id is id_start_end, the source is the YouTube id,
+        the label is None where a test list gives none. A row that stands twice is one record.
+
+    Raises:
+        ValueError: A file is missing or has an invalid row (the message names it), one interval has two labels or
+            splits, validation is asked for twice, or several files have the name of one video.
+    """
+    clips = _read_clips(annotations)
+    class_names = tuple(sorted({clip.label for clip in clips.values() if clip.label is not None}))
+    _check_spelling(class_names)
+    if val_fraction > 0 and any(clip.split == "val" for clip in clips.values()):
+        raise ValueError(f"val_fraction is {val_fraction}, but the files hold an official val: give 0, or leave it out")
+    files, ids = VideoFiles(file_names), Counter(clip.youtube_id for clip in clips.values())
+    records = tuple(
+        _to_record(clip, video_id=video_id, files=files, is_trimmed=is_trimmed, is_only=ids[clip.youtube_id] == 1)
+        for video_id, clip in clips.items()
+    )
+    dataset = VideoDataset(
+        name=name,
+        class_names=class_names,
+        records=carve_val(records, fraction=val_fraction, seed=seed),
+        official_splits=tuple(sorted({clip.split for clip in clips.values()})),
+    )
+    check_no_leak(dataset)
+    return dataset
+
+
+class _Clip(NamedTuple):
+    where: str
+    label: str | None
+    youtube_id: str
+    start_seconds: float
+    end_seconds: float
+    split: str
+
+
+def _read_clips(annotations: Sequence[Path]) -> dict[str, _Clip]:
+    clips: dict[str, _Clip] = {}
+    for path in annotations:
+        for where, row in read_csv_rows(path, required=("youtube_id", "time_start", "time_end")):
+            clip = _to_clip(row, where=where, path=path)
+            video_id = interval_name(clip.youtube_id, start_seconds=clip.start_seconds, end_seconds=clip.end_seconds)
+            first = clips.setdefault(video_id, clip)
+            if (first.label, first.split) != (clip.label, clip.split):
+                raise ValueError(
+                    f"{where}: {video_id!r} has label {clip.label!r} and split {clip.split!r}, but {first.label!r} and "
+                    f"{first.split!r} in {first.where}: give files of one data set, or delete one of the two rows"
+                )
+    if not clips:
+        raise ValueError(f"no videos found in annotations {[str(path) for path in annotations]}: give the CSV files")
+    return clips
+
+
+def _to_clip(row: dict[str, str], *, where: str, path: Path) -> _Clip:
+    youtube_id, label = row["youtube_id"].strip(), row.get("label", "").strip() or None
+    interval = read_interval(row, where=where, start="time_start", end="time_end")
+    if not youtube_id or interval is None:
+        raise ValueError(f"{where}: no youtube_id or no time_start and time_end")
+    split = _read_split(row, where=where, path=path)
+    if label is None and split != "test":
+        raise ValueError(f"{where}: no label, which only test videos may lack")
+    return _Clip(where, label, youtube_id, *interval, split)
+
+
+def _read_split(row: dict[str, str], *, where: str, path: Path) -> str:
+    given = row.get("split", "").strip()
+    if given:
+        if given not in SPLIT_NAMES:
+            raise ValueError(f"{where}: split {given!r} is none of {', '.join(SPLIT_NAMES)}")
+        return SPLIT_NAMES[given]
+    named = {SPLIT_NAMES[word] for word in re.split(r"[^a-z]+", path.stem.lower()) if word in SPLIT_NAMES}
+    if len(named) != 1:
+        raise ValueError(
+            f"{where}: no split, and the file's name holds not exactly one of {', '.join(SPLIT_NAMES)}: add a column "
+            f"split, or name the file as train.csv"
+        )
+    return named.pop()
+
+
+def _check_spelling(class_names: tuple[str, ...]) -> None:
+    """Refuse "air drumming" in one file and "air_drumming" in another: it would be two classes."""
+    by_words: dict[str, str] = {}
+    for class_name in class_names:
+        other = by_words.setdefault(class_name.replace("_", " "), class_name)
+        if other != class_name:
+            raise ValueError(
+                f"labels {other!r} and {class_name!r} differ in spaces only: write them alike in all files"
+            )
+
+
+def _to_record(clip: _Clip, *, video_id: str, files: VideoFiles, is_trimmed: bool | None, is_only: bool) -> VideoRecord:
+    folder = f"{clip.label}/" if clip.label else ""
+    path = official_path = f"{folder}{video_id}.mp4"
+    start_seconds = end_seconds = None
+    if found := files.find(video_id, expected=official_path):
+        path = found
+    elif found := files.find(clip.youtube_id, expected=f"{folder}{clip.youtube_id}.mp4"):
+        if is_trimmed is None:
+            raise ValueError(
+                f"file {found!r} is called by its id alone: say whether such files are clips (is_trimmed=True) or "
+                f"whole videos (is_trimmed=False)"
+            )
+        if not is_trimmed:
+            path, start_seconds, end_seconds = found, clip.start_seconds, clip.end_seconds
+        elif is_only:
+            path = found
+    return VideoRecord(
+        video_id=video_id,
+        path=path,
+        label=clip.label,
+        source=clip.youtube_id,
+        splits=_SPLITS_OF_ONE_FOLD[clip.split],
+        start_seconds=start_seconds,
+        end_seconds=end_seconds,
+    )
+
+
+# One tuple for all records of a split.
+_SPLITS_OF_ONE_FOLD = {split: (split,) for split in SPLIT_NAMES.values()}

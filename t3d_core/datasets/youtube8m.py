@@ -1,0 +1,134 @@
+"""A list of YouTube-8M videos becomes an unlabelled VideoDataset, all of it for training (paper 3.2, 4.3).
+
+Three forms are read:
+
+    0wR5jVB-WPk                                          an id a line
+    youtube_id,start_seconds,end_seconds                 a CSV; also id, yt8m_id; also time_start,time_end; times may
+    0wR5jVB-WPk,120,125                                  be missing
+    yt8m_id,youtube_id                                   the map beside either: YouTube-8M's own records carry ids such
+    nXSc,0sf943sWZls                                     as nXSc, which its authors' web site translates
+
+Half a million rows take seconds and at most 0.5 GB. The map is read line by line, as it may hold all 6 million videos.
+"""
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from t3d_core.datasets.annotation_files import read_csv_rows, read_interval, read_lines
+from t3d_core.datasets.records import VideoDataset, VideoRecord
+from t3d_core.datasets.video_files import VideoFiles, interval_name
+
+ID_COLUMNS = ("youtube_id", "yt8m_id", "id")
+TIME_COLUMNS = (("start_seconds", "end_seconds"), ("time_start", "time_end"))
+
+_CLIP_STEM = re.compile(r"(?P<youtube_id>.+)_\d{6}_\d{6}")
+_TRAIN = ("train",)
+
+
+def read_youtube8m(annotations: Path, *, file_names: Collection[str], id_map: Path | None = None) -> VideoDataset:
+    """Read a list of ids.
+
+    Args:
+        annotations: The list or CSV.
+        file_names: POSIX paths below the root of all video files there are. A video is found by its YouTube id in any
+            folder, with any extension: as a whole (id.mp4) or as clips (id_000120_000125.mp4). An interval that has no
+            clip of its own is cut out of the whole video; an id without times is its whole video or else all its clips.
+        id_map: CSV with yt8m_id and youtube_id. It translates ids of a column yt8m_id or id, or of a list; ids of a
+            column youtube_id are what they are.
+
+    Returns:
+        One record for every video, interval or clip, in the list's order; what stands twice is one record. The video_id
+        is the YouTube id or id_start_end, the source the YouTube id. What is missing keeps the path id.mp4; an id that
+        the map lacks counts as a missing video of that id.
+
+    Raises:
+        ValueError: A file is missing or has an invalid row (the message names it), the map is needed and not given, or
+            several files have the name of one video.
+    """
+    id_column, rows = _read_list(annotations)
+    if id_column == "yt8m_id" and id_map is None:
+        raise ValueError(f"{annotations}: a column yt8m_id needs id_map, a CSV with yt8m_id,youtube_id")
+    youtube_ids = {}
+    if id_map is not None and id_column != "youtube_id":
+        youtube_ids = _read_map(id_map, wanted={row.listed_id for row in rows})
+    files = VideoFiles(file_names)
+    clips = _clips_by_id(files)
+    records: dict[str, VideoRecord] = {}
+    for row in rows:
+        for record in _to_records(row, youtube_ids.get(row.listed_id, row.listed_id), files=files, clips=clips):
+            records.setdefault(record.video_id, record)
+    return VideoDataset(name="youtube8m", class_names=(), records=tuple(records.values()))
+
+
+class _Row(NamedTuple):
+    listed_id: str
+    interval: tuple[float, float] | None
+
+
+def _read_list(annotations: Path) -> tuple[str, list[_Row]]:
+    """Give the name of the id column ("id" for a list without a header) and the rows."""
+    _, first_line = next(read_lines(annotations), ("", ""))
+    columns = [name.strip() for name in next(csv.reader([first_line]), [])]
+    id_column = next((name for name in ID_COLUMNS if name in columns), None)
+    if id_column is None:
+        rows = [_Row(_checked_id(line, where=where), None) for where, line in read_lines(annotations)]
+    else:
+        rows = list(_read_rows(annotations, id_column=id_column, columns=columns))
+    if not rows:
+        raise ValueError(f"no videos found in annotations {str(annotations)!r}: give an id a line, or a CSV of ids")
+    return id_column or "id", rows
+
+
+def _read_rows(annotations: Path, *, id_column: str, columns: list[str]) -> Iterator[_Row]:
+    start, end = next((names for names in TIME_COLUMNS if set(names) & set(columns)), TIME_COLUMNS[0])
+    for where, row in read_csv_rows(annotations, required=[id_column]):
+        listed_id = _checked_id(row[id_column].strip(), where=where)
+        yield _Row(listed_id, read_interval(row, where=where, start=start, end=end))
+
+
+def _checked_id(listed_id: str, *, where: str) -> str:
+    if not listed_id or re.search(r"[\s,/]", listed_id):
+        raise ValueError(
+            f"{where}: expected an id, or a first line that names a column {' or '.join(ID_COLUMNS)}, got {listed_id!r}"
+        )
+    return listed_id
+
+
+def _read_map(id_map: Path, *, wanted: set[str]) -> dict[str, str]:
+    youtube_ids = {}
+    for where, row in read_csv_rows(id_map, required=("yt8m_id", "youtube_id")):
+        yt8m_id = row["yt8m_id"].strip()
+        if yt8m_id in wanted:
+            youtube_ids[yt8m_id] = _checked_id(row["youtube_id"].strip(), where=where)
+    return youtube_ids
+
+
+def _clips_by_id(files: VideoFiles) -> dict[str, list[str]]:
+    clips: defaultdict[str, list[str]] = defaultdict(list)
+    for stem in files.stems():
+        if match := _CLIP_STEM.fullmatch(stem):
+            clips[match["youtube_id"]].append(stem)
+    return clips
+
+
+def _to_records(row: _Row, youtube_id: str, *, files: VideoFiles, clips: dict[str, list[str]]) -> Iterator[VideoRecord]:
+    whole_path = f"{youtube_id}.mp4"
+    whole = files.find(youtube_id, expected=whole_path)
+    if row.interval is not None:
+        start_seconds, end_seconds = row.interval
+        video_id = interval_name(youtube_id, start_seconds=start_seconds, end_seconds=end_seconds)
+        if clip := files.find(video_id, expected=f"{video_id}.mp4"):
+            yield VideoRecord(video_id, clip, None, youtube_id, _TRAIN)
+        else:
+            yield VideoRecord(video_id, whole or whole_path, None, youtube_id, _TRAIN, start_seconds, end_seconds)
+    elif whole is None and youtube_id in clips:
+        for stem in sorted(clips[youtube_id]):
+            path = files.find(stem, expected=f"{stem}.mp4")
+            assert path is not None
+            yield VideoRecord(stem, path, None, youtube_id, _TRAIN)
+    else:
+        yield VideoRecord(youtube_id, whole or whole_path, None, youtube_id, _TRAIN)
