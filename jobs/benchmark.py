@@ -1,9 +1,9 @@
-"""This machine is measured: python jobs/benchmark.py model --output rows.json."""
+"""This machine is measured: python jobs/benchmark.py model (or decode) --output rows.json."""
 
 import sys
 from pathlib import Path
 
-from pipelines.benchmark import BenchmarkConfig, run_benchmark
+from pipelines.benchmark.run import BenchmarkConfig, run_benchmark
 from pipelines.recipe import run_job
 
 if __name__ == "__main__":

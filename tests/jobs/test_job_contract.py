@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from pipelines import session
-from pipelines.benchmark import BenchmarkConfig
+from pipelines.benchmark.run import BenchmarkConfig
 from pipelines.configs import EvaluateConfig, PrepareJobConfig, TrainConfig, TransferConfig
 from pipelines.recipe import load_config
 from t3d_core.models import build_model

@@ -1,0 +1,33 @@
+"""A process of the benchmark that plans a manifest as jobs/prepare.py does, with the same modules loaded.
+
+Started by `prepare_memory` as `python -m pipelines.benchmark.plan_manifest FOLDER`, which holds ids.txt and
+videos/; one line of JSON goes out, the fields of `Planning`.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from pipelines.benchmark.prepare_memory import Planning, peak_bytes
+from pipelines.configs import PrepareConfig, YouTube8MDatasetConfig
+from pipelines.prepare import list_videos  # and all else that the job loads
+from pipelines.shards import ShardFolder, write_table
+
+
+def main() -> None:
+    """List, shuffle, cut and write the manifest."""
+    folder = Path(sys.argv[1])
+    bytes_before, start = peak_bytes(os.getpid()), time.perf_counter()
+    dataset = YouTube8MDatasetConfig(root=str(folder / "videos"), annotations=folder / "ids.txt")
+    config = PrepareConfig(dataset=dataset)
+    listing = list_videos(config, output=folder)
+    write_table(listing.records, ShardFolder(folder).records_file, row_group_size=config.videos_per_shard)
+    seconds = time.perf_counter() - start
+    planning = Planning(len(listing.records), listing.num_shards, seconds, peak_bytes(os.getpid()), bytes_before)
+    print(json.dumps(planning._asdict()))
+
+
+if __name__ == "__main__":
+    main()

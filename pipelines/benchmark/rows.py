@@ -1,0 +1,116 @@
+"""Runs take turns on the clock; what was measured becomes rows, a table and verdicts on goals."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+NameT = TypeVar("NameT")
+
+
+class BenchmarkRow(NamedTuple):
+    """One figure; `ratio` is how many times better than the `baseline` case it is (2.0: half the cost).
+
+    `value` is none where nothing could be measured; `note` then says why.
+    """
+
+    suite: str
+    case: str
+    metric: str
+    value: float | None
+    unit: str
+    baseline: str | None = None
+    ratio: float | None = None
+    note: str | None = None
+
+
+class Goal(NamedTuple):
+    """What was to be reached, and what was; `figure` is none where nothing could be measured."""
+
+    text: str
+    figure: float | None
+    limit: float
+    is_lower_better: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """`met`, `missed` or `not measured`."""
+        if self.figure is None:
+            return "not measured"
+        is_met = self.figure <= self.limit if self.is_lower_better else self.figure >= self.limit
+        return "met" if is_met else "missed"
+
+
+class SuiteReport(NamedTuple):
+    """What a suite found: its rows, and the text for people."""
+
+    rows: list[BenchmarkRow]
+    text: str
+
+
+def alternating_seconds(
+    runs: Mapping[NameT, Callable[[], object]], *, repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[NameT, list[float]]:
+    """Seconds of every run in `repeats` rounds, all taking turns, after one round of warm-up that is not counted.
+
+    A busy moment of the machine strikes all of them alike. `clock` may be `time.process_time`: the processor time of
+    all threads, which other processes do not change.
+    """
+    rounds = [{name: _seconds(run, clock) for name, run in runs.items()} for _ in range(1 + repeats)]
+    return {name: [each[name] for each in rounds[1:]] for name in runs}
+
+
+def median_rates(seconds: Mapping[NameT, Sequence[float]], *, amount: float) -> dict[NameT, float]:
+    """`amount` (samples of one run, say) a second, at the median of its rounds."""
+    return {name: amount / statistics.median(rounds) for name, rounds in seconds.items()}
+
+
+def times_better(value: float, reference: float, *, unit: str) -> float:
+    """How many times better than the reference a value is: rates should be high, costs low."""
+    return value / reference if unit.endswith("/s") else reference / value
+
+
+def format_table(rows: Sequence[BenchmarkRow]) -> str:
+    """The rows as lines of text, grouped by metric, best ratio first."""
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    ordered = sorted(rows, key=lambda row: (metrics.index(row.metric), -(row.ratio or 1.0)))
+    lines = [f"{'metric':<19}{'case':<16}{'value':>12}  {'unit':<12}better than the baseline by"]
+    for row in ordered:
+        ratio = row.note or ("baseline" if row.ratio is None else f"{row.ratio:.2f}x")
+        value = "-" if row.value is None else f"{row.value:.5g}"
+        lines.append(f"{row.metric:<19}{row.case:<16}{value:>12}  {row.unit:<12}{ratio}")
+    return "\n".join(lines)
+
+
+def format_goals(goals: Sequence[Goal]) -> str:
+    """One line a goal: what, the figure, the limit, the verdict."""
+    lines = [f"{'goal':<76}{'figure':>8}  {'limit':>8}  verdict"]
+    for goal in goals:
+        figure = "-" if goal.figure is None else f"{goal.figure:.2f}"
+        limit = f"{'<=' if goal.is_lower_better else '>='} {goal.limit:g}"
+        lines.append(f"{goal.text:<76}{figure:>8}  {limit:>8}  {goal.verdict}")
+    return "\n".join(lines)
+
+
+def describe_machine(when: str) -> str:
+    """Processor, cores and load, in one line."""
+    load = " ".join(f"{average:.2f}" for average in os.getloadavg())
+    return f"machine {when}: {_processor()}, {os.cpu_count()} cores, load {load}, {time.strftime('%Y-%m-%d %H:%M')}"
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _seconds(run: Callable[[], object], clock: Callable[[], float]) -> float:
+    start = clock()
+    run()
+    return clock() - start

@@ -1,0 +1,93 @@
+"""A configuration becomes rows of costs: this machine and its peers, measured in one run.
+
+What can be counted is counted exactly. Times are medians of rounds in which the cases take turns (A B A B); they mean
+something only as the ratio to the baseline of the same run. One module a suite: `model`, `decode`, `prepare`.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from pipelines import tracking
+from pipelines.benchmark.decode import DecodeSuiteConfig, run_decode_suite
+from pipelines.benchmark.model import ModelSuiteConfig, run_model_suite
+from pipelines.benchmark.prepare import PrepareSuiteConfig, run_prepare_suite
+from pipelines.benchmark.rows import BenchmarkRow, SuiteReport
+from pipelines.configs import TrackingConfig
+from pipelines.recipe import Section, flatten, to_yaml
+from pipelines.session import base_folder
+from pipelines.training_run import new_name
+
+
+class BenchmarkConfig(Section):
+    """What to measure, and where to write it."""
+
+    suite: Literal["model", "decode", "prepare"] = "model"
+    """`model`: cost of the networks; `decode`: clips from videos and shards; `prepare`: shards from videos."""
+    output: Path | None = None
+    """JSON file for the list of rows; none by default."""
+    repeats: PositiveInt = 5
+    """Rounds whose median is reported, after one round of warm-up."""
+    model: ModelSuiteConfig = ModelSuiteConfig()
+    decode: DecodeSuiteConfig = DecodeSuiteConfig()
+    prepare: PrepareSuiteConfig = PrepareSuiteConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+def run_benchmark(config: BenchmarkConfig) -> str:
+    """Measure what `config` names, write it to MLflow and, when `config.output` is set, as JSON; give the table.
+
+    Raises:
+        ValueError: settings that cannot work, such as a clip that is too small for one of the models.
+    """
+    with _start_run(config) as run:
+        report = _run_suite(config)
+        if config.output is not None:
+            _write(report.rows, base_folder() / config.output)
+        run.log_metrics({_metric_name(row): row.value for row in report.rows if row.value is not None}, step=0)
+        ratios = {f"{_metric_name(row)}/ratio": row.ratio for row in report.rows if row.ratio is not None}
+        run.log_metrics(ratios, step=0)
+        run.log_text(report.text + "\n", "table.txt")
+        run.log_text(_as_json(report.rows), "rows.json")
+    return f"{report.text}\nmlflow:  {run.describe()}"
+
+
+def _run_suite(config: BenchmarkConfig) -> SuiteReport:
+    if config.suite == "model":
+        return run_model_suite(config.model, repeats=config.repeats)
+    if config.suite == "decode":
+        return run_decode_suite(config.decode, repeats=config.repeats)
+    return run_prepare_suite(config.prepare, repeats=config.repeats)
+
+
+def _start_run(config: BenchmarkConfig) -> tracking.Run:
+    run = tracking.start_run(
+        tracking_uri=tracking.resolve_tracking_uri(config.tracking.uri, base=base_folder()),
+        experiment=config.tracking.experiment,
+        run_name=new_name("benchmark"),
+        run_id=None,
+        tags={"stage": "benchmark", "suite": config.suite} | tracking.commit_tag(),
+    )
+    run.log_params(flatten(config))
+    run.log_text(to_yaml(config), "recipe.yaml")
+    return run
+
+
+def _metric_name(row: BenchmarkRow) -> str:
+    """A name that MLflow takes: letters, digits and `_-. /`."""
+    return re.sub(r"[^\w\-. /]", "_", f"{row.suite}/{row.metric}/{row.case}", flags=re.ASCII)
+
+
+def _as_json(rows: list[BenchmarkRow]) -> str:
+    return json.dumps([row._asdict() for row in rows], indent=1, allow_nan=False) + "\n"
+
+
+def _write(rows: list[BenchmarkRow], output: Path) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f"{output.name}.partial")
+    partial.write_text(_as_json(rows))
+    os.replace(partial, output)
