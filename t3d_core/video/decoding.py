@@ -42,6 +42,8 @@ _CONTAINER_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
 TIMESTAMPED_CONTAINERS = {"mov", "matroska"}
 PACKET_IS_FRAME_CODECS = {"h264", "hevc", "mjpeg"}
 
+_MATROSKA_HEAD_BYTES = 4096
+
 _ZERO_FRAMES = "zero frames: nothing in the video stream can be decoded"
 
 
@@ -75,13 +77,23 @@ class VideoInfo:
 
 
 class OpenVideo(NamedTuple):
-    """An open file and its video stream; height and width are pixels before rotation, fps is exact."""
+    """An open file and its video stream.
+
+    Attributes:
+        container: PyAV's.
+        stream: the one that is read.
+        height: pixels before rotation.
+        width: pixels before rotation.
+        fps: average frames a second, exact.
+        num_missing_bytes: what a Matroska header tells of and the file lacks; 0 for other containers.
+    """
 
     container: InputContainer
     stream: VideoStream
     height: int
     width: int
     fps: Fraction
+    num_missing_bytes: int
 
 
 def probe(source: VideoSource) -> VideoInfo:
@@ -151,7 +163,7 @@ def open_video(source: VideoSource) -> Iterator[OpenVideo]:
     av.logging.set_level(None)  # FFmpeg's log callback takes Python's lock: deadlocks were seen (PyAV#2276, #751)
     try:
         with _open_container(source) as container:
-            yield _select_stream(container)
+            yield _select_stream(container, num_missing_bytes=_num_missing_bytes(source, container))
     except av.FFmpegError as error:
         raise VideoError(f"corrupt or unreadable: {error.strerror}") from error
     except OSError as error:
@@ -183,9 +195,13 @@ def whole_packets(video: OpenVideo, *, is_from_start: bool = True) -> Iterator[P
             raise VideoError(f"corrupt or truncated: packet {num_packets} is damaged")
         num_packets += packet.size > 0
         yield packet
+    if not is_from_start:
+        return
     # Only this container's header is known to count what the file really holds.
-    if is_from_start and "mov" in video.container.format.name and num_packets < video.stream.frames:
+    if "mov" in video.container.format.name and num_packets < video.stream.frames:
         raise VideoError(f"truncated: {num_packets} of {video.stream.frames} frames are in the file")
+    if video.num_missing_bytes:
+        raise VideoError(f"truncated: {video.num_missing_bytes} bytes are missing at the end of the file")
 
 
 def displayed_size(height: int, width: int, *, rotation_degrees: int) -> tuple[int, int]:
@@ -277,7 +293,33 @@ def _open_container(source: VideoSource) -> InputContainer:
         raise VideoError("not a video: no supported container format, or its header is corrupt") from error
 
 
-def _select_stream(container: InputContainer) -> OpenVideo:
+def _num_missing_bytes(source: VideoSource, container: InputContainer) -> int:
+    """Bytes between the end of a Matroska file and the one that its header tells (a download that was broken off).
+
+    The file is two elements, each an identifier of four bytes, a length and content: the EBML header, and the segment,
+    which is all the rest. A live recording tells no length (all bits set).
+    """
+    if "matroska" not in container.format.name:
+        return 0
+    if isinstance(source, bytes):
+        head = source[:_MATROSKA_HEAD_BYTES]
+    else:
+        with open(source, "rb") as file:
+            head = file.read(_MATROSKA_HEAD_BYTES)
+    end = 0
+    for identifier in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
+        if head[end : end + 4] != identifier or not (first := head[end + 4 : end + 5].ljust(1, b"\0")[0]):
+            return 0
+        length_bytes = 9 - first.bit_length()  # as many leading zero bits as bytes follow the first
+        mask = (1 << 7 * length_bytes) - 1
+        length = int.from_bytes(head[end + 4 : end + 4 + length_bytes]) & mask
+        if length == mask:
+            return 0
+        end += 4 + length_bytes + length
+    return max(0, end - container.size)
+
+
+def _select_stream(container: InputContainer, *, num_missing_bytes: int) -> OpenVideo:
     """The first video stream that is no cover picture, set to decode in this thread only (Ray runs one task a core)."""
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
@@ -291,7 +333,7 @@ def _select_stream(container: InputContainer) -> OpenVideo:
     stream.thread_type = ThreadType.NONE
     stream.thread_count = 1
     stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # the size may change on the way
-    return OpenVideo(container, stream, stream.height, stream.width, Fraction(fps))
+    return OpenVideo(container, stream, stream.height, stream.width, Fraction(fps), num_missing_bytes)
 
 
 def _index_packets(video: OpenVideo) -> _PacketIndex | None:

@@ -2,7 +2,8 @@
 
 Frame k of a segment is source frame `start_frame` + k of a full decode: nothing is dropped, doubled or resampled in
 time. A video is prepared whole or not at all: damage that the decoder reports, or a file cut off inside a packet, is a
-VideoError and never a shorter video. (What FFmpeg conceals, and a Matroska file cut off between packets, looks whole.)
+VideoError and never a shorter video. (What FFmpeg conceals looks whole, and so does a transport stream cut off between
+packets.)
 
     copy   the packets of the source, no quality lost     its first frame may be a few after the file's (frame_offset)
     h264   H.264 made for stride 2, 256 px                `segment_writer`

@@ -124,11 +124,24 @@ def test_full_range_colours_are_kept(codec, pix_fmt, encode):
     assert psnr(decode_frames(whole(data).data, [9]), decode_frames(data, [9])) > 28
 
 
-def test_a_video_cut_off_is_a_failure_and_not_a_shorter_video(encode):
-    data = encode(size=(144, 176), options={"x264-params": "keyint=4"}, container_options={"movflags": "faststart"})
+@pytest.mark.parametrize(
+    ("container", "options"),
+    [("mp4", {"movflags": "faststart"}), ("matroska", {}), ("webm", {"cluster_time_limit": "500"})],
+)
+@pytest.mark.parametrize("fraction", [0.4, 0.67, 0.99])
+def test_a_video_cut_off_is_a_failure_and_not_a_shorter_video(container, options, fraction, encode):
+    codec, codec_options = ("libvpx", {"g": "12", "deadline": "realtime"}), {"x264-params": "keyint=4"}
+    form = {"codec": codec[0], "options": codec[1]} if container == "webm" else {"options": codec_options}
+    data = encode(container, size=(144, 176), container_options=options, **form)
     assert whole(data).num_frames == 60
     with pytest.raises(VideoError, match=r"corrupt|truncated"):
-        whole(data[: len(data) * 2 // 3])
+        whole(data[: int(len(data) * fraction)])
+
+
+def test_a_live_recording_that_tells_no_length_is_whole(encode):
+    data = encode("matroska", container_options={"live": "1"})
+    assert b"\x18\x53\x80\x67\x01\xff\xff\xff\xff\xff\xff\xff" in data
+    assert whole(data).num_frames == 60
 
 
 def test_a_segment_that_lost_frames_is_not_handed_out(encode, monkeypatch):
