@@ -141,6 +141,8 @@ class GuardConfig(Section):
     """Address space of the decoding process; Python and FFmpeg take about 0.4."""
     output_gib: PositiveFloat = 1.0
     """Encoded segments of one video."""
+    source_gib: PositiveFloat = 8.0
+    """Size of one source file; of a remote one there is a copy on local disk while it is decoded."""
 
 
 class PrepareConfig(Section):

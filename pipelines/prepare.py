@@ -29,7 +29,7 @@ from pipelines.coverage import Coverage, count_coverage, format_coverage, metric
 from pipelines.listing import Listing, list_videos
 from pipelines.prepare_plan import format_plan, plan_prepare
 from pipelines.recipe import JobError, flatten, to_yaml
-from pipelines.shard_task import ShardCounts, ShardTask, make_shard
+from pipelines.shard_task import ShardCounts, ShardTask, make_shard_or_tell
 from pipelines.shards import REPORT_SCHEMA, ShardFolder, open_table, whole_file, write_table
 from t3d_core.video.guard import GuardLimits
 
@@ -118,8 +118,10 @@ def _bring_up_to_date(
     write_table(listing.records, folder.records_file, row_group_size=config.videos_per_shard)
     task = _task(config, folder, listing)
     shards = _shards_to_make(folder, listing, retry_failed=retry_failed)
-    _make_shards(task, shards, num_videos=sum(len(listing.records_of(shard)) for shard in shards))
-    folder.sweep()  # what killed workers left
+    try:
+        _make_shards(task, shards, num_videos=sum(len(listing.records_of(shard)) for shard in shards))
+    finally:
+        folder.sweep()  # what killed workers left
     _write_tables(folder, num_shards=listing.num_shards)
     write_contact_sheet(folder, folder.contact_sheet_file, num_segments=config.contact_sheet_segments, seed=config.seed)
 
@@ -127,7 +129,7 @@ def _bring_up_to_date(
 def _task(config: PrepareConfig, folder: ShardFolder, listing: Listing) -> ShardTask:
     guard = config.guard
     limits = GuardLimits(guard.seconds, int(guard.memory_gib * 2**30), int(guard.output_gib * 2**30))
-    return ShardTask(folder, listing.root, listing.description, limits)
+    return ShardTask(folder, listing.root, listing.description, limits, int(guard.source_gib * 2**30))
 
 
 def _free_bytes(output: Path) -> int:
@@ -177,14 +179,16 @@ def _make_shards(task: ShardTask, shards: list[int], *, num_videos: int) -> None
     numbers = np.array(shards)
 
     def make(block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        counts = make_shard(task, int(numbers[block["id"][0]]))
-        return {name: np.array([count]) for name, count in counts._asdict().items()}
+        counts, error = make_shard_or_tell(task, int(numbers[block["id"][0]]))
+        return {name: np.array([value]) for name, value in {**counts._asdict(), "error": error}.items()}
 
     done = ray.data.range(len(shards), override_num_blocks=len(shards)).map_batches(make, batch_size=1)
     done.context.enable_progress_bars = False  # ours counts videos, over all tasks
     failed = stored_bytes = 0
     with tqdm(desc="prepare", total=num_videos, unit="video", smoothing=0.1) as bar:
         for block in done.iter_batches(batch_size=None):
+            if error := next(filter(None, block.pop("error").tolist()), None):
+                raise JobError(f"{error}; what is done is kept: put that right and start again")
             counts = ShardCounts(**{name: int(values.sum()) for name, values in block.items()})
             failed, stored_bytes = failed + counts.num_failed, stored_bytes + counts.stored_bytes
             bar.set_postfix_str(f"{failed} failed, {stored_bytes / 1e6:,.0f} MB stored", refresh=False)

@@ -30,12 +30,14 @@ class ShardTask:
         root: where the videos lie.
         description: `dataset.json`.
         limits: what one video may cost.
+        max_source_bytes: size of one source file.
     """
 
     folder: ShardFolder
     root: VideoRoot
     description: dict[str, Any]
     limits: GuardLimits
+    max_source_bytes: int
 
 
 class ShardCounts(NamedTuple):
@@ -82,6 +84,14 @@ def make_shard(task: ShardTask, shard: int) -> ShardCounts:
     )
 
 
+def make_shard_or_tell(task: ShardTask, shard: int) -> tuple[ShardCounts, str]:
+    """Make one shard, or give nothing done and the error: Ray Data would hide an exception behind one of its own."""
+    try:
+        return make_shard(task, shard), ""
+    except OSError as error:
+        return ShardCounts(0, 0, 0, 0, 0), f"{task.folder.shard_file(shard)} cannot be made: {error}"
+
+
 def prepare_video(record: dict, task: ShardTask) -> Outcome:
     """Encode one listed video, a row of `RECORD_SCHEMA`; whatever is wrong with it becomes the reason.
 
@@ -90,7 +100,7 @@ def prepare_video(record: dict, task: ShardTask) -> Outcome:
     """
     source_bytes = 0
     try:
-        with task.root.open_locally(os.fsdecode(record["path"])) as file:
+        with task.root.open_locally(os.fsdecode(record["path"]), max_bytes=task.max_source_bytes) as file:
             source_bytes = file.num_bytes
             segments = _decoder(task.limits).encode_segments(file.path, **_encode_options(record, task.description))
             return Outcome(list(segments), source_bytes)

@@ -5,12 +5,14 @@ to local disk for as long as it is decoded, so that the guarded decoder, which n
 """
 
 import errno
+import fcntl
 import functools
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, NoReturn
@@ -24,6 +26,8 @@ from t3d_core.datasets.video_files import is_video_name
 from t3d_core.video.decoding import VideoError
 
 _COPY_BYTES = 8 << 20
+_COPY_PREFIX = "t3d-copy-"
+_SECONDS_TO_LOCK = 60  # more than enough from the making of a copy to its lock
 
 
 class MissingVideoError(VideoError):
@@ -73,12 +77,12 @@ class LocalRoot:
         return sizes
 
     @contextmanager
-    def open_locally(self, name: str) -> Iterator[LocalFile]:
+    def open_locally(self, name: str, *, max_bytes: int) -> Iterator[LocalFile]:
         """Give the file itself.
 
         Raises:
             MissingVideoError: there is none.
-            VideoError: it is a link that leads out of the root, or not a file.
+            VideoError: it is a link that leads out of the root, not a file, or larger than `max_bytes`.
         """
         path = os.path.join(self.folder, name)
         # A downloaded data set must not have us read, and store, other files of this machine.
@@ -88,7 +92,9 @@ class LocalRoot:
             raise MissingVideoError("not found")
         if not os.path.isfile(path):
             raise VideoError("unreadable: not a regular file")
-        yield LocalFile(path, os.path.getsize(path))
+        num_bytes = os.path.getsize(path)
+        _check_size(num_bytes, max_bytes)
+        yield LocalFile(path, num_bytes)
 
 
 @dataclass(frozen=True)
@@ -113,23 +119,36 @@ class RemoteRoot:
         }
 
     @contextmanager
-    def open_locally(self, name: str) -> Iterator[LocalFile]:
+    def open_locally(self, name: str, *, max_bytes: int) -> Iterator[LocalFile]:
         """Give a copy of the file on local disk, deleted at the end of the context.
 
         Raises:
             MissingVideoError: there is none.
-            VideoError: it cannot be read.
+            VideoError: it cannot be read, or is larger than `max_bytes`.
             OSError: the local disk is full.
         """
+        _sweep_copies()
         filesystem, base = _filesystem(self.address)
-        with tempfile.NamedTemporaryFile(prefix="t3d-", suffix=PurePosixPath(name).suffix) as copy:
-            with _reading_errors(), filesystem.open_input_stream(f"{base}/{name}") as stream:
-                shutil.copyfileobj(stream, copy, _COPY_BYTES)
+        with tempfile.NamedTemporaryFile(prefix=_COPY_PREFIX, suffix=PurePosixPath(name).suffix) as copy:
+            fcntl.flock(copy, fcntl.LOCK_EX)
+            with _reading_errors(), filesystem.open_input_file(f"{base}/{name}") as remote:
+                _check_size(remote.size(), max_bytes)
+                shutil.copyfileobj(remote, copy, _COPY_BYTES)
             copy.flush()
             yield LocalFile(copy.name, copy.tell())
 
 
 VideoRoot = LocalRoot | RemoteRoot
+
+
+@functools.cache  # once a process
+def _sweep_copies() -> None:
+    """Delete the copies that killed processes left on this machine: those that nobody holds a lock on."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_COPY_PREFIX}*"):
+        with suppress(OSError), path.open("rb") as copy:
+            fcntl.flock(copy, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - path.stat().st_mtime > _SECONDS_TO_LOCK:
+                path.unlink()
 
 
 def open_root(root: str | Path) -> VideoRoot:
@@ -183,6 +202,13 @@ def _reading_errors() -> Iterator[None]:
         if error.errno == errno.ENOSPC:
             raise
         raise VideoError(f"unreadable: {_first_line(error)}") from error
+
+
+def _check_size(num_bytes: int, max_bytes: int) -> None:
+    if num_bytes > max_bytes:
+        raise VideoError(
+            f"the file has {num_bytes / 2**30:.3g} GiB, more than guard.source_gib {max_bytes / 2**30:.3g}"
+        )
 
 
 def _size(path: str) -> int:

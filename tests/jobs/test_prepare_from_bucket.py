@@ -70,4 +70,4 @@ def test_a_list_of_ids_is_prepared_from_a_bucket(bucket, scratch, tmp_path):
     }
     assert reasons["ccccccccccc"].startswith("not a video")
     assert reasons["ddddddddddd"] == "not found"
-    assert not list(scratch.glob("t3d-*"))
+    assert not list(scratch.glob("t3d-copy-*"))

@@ -4,6 +4,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
+from pipelines import sources
 from pipelines.sources import MissingVideoError, open_root
 from t3d_core.video.decoding import VideoError
 
@@ -44,23 +45,48 @@ def test_a_folder_lists_its_videos_with_their_sizes(folder):
 
 
 def test_a_local_video_is_read_where_it_is(folder):
-    with open_root(folder).open_locally("a b/x.mp4") as file:
+    with open_root(folder).open_locally("a b/x.mp4", max_bytes=100) as file:
         assert file == (str(folder / "a b" / "x.mp4"), 3)
 
 
 def test_a_video_that_is_absent_is_told_from_one_that_may_not_be_read(folder, tmp_path):
     root = open_root(folder)
-    with pytest.raises(MissingVideoError, match="not found"), root.open_locally("none.mp4"):
+    with pytest.raises(MissingVideoError, match="not found"), root.open_locally("none.mp4", max_bytes=100):
         pass
     (tmp_path / "outside.mp4").write_bytes(b"1")
     (folder / "out.mp4").symlink_to(tmp_path / "outside.mp4")
-    with pytest.raises(VideoError, match="leads out of"), root.open_locally("out.mp4"):
+    with pytest.raises(VideoError, match="leads out of"), root.open_locally("out.mp4", max_bytes=100):
         pass
-    with pytest.raises(VideoError, match="leads out of"), root.open_locally("../outside.mp4"):
+    with pytest.raises(VideoError, match="leads out of"), root.open_locally("../outside.mp4", max_bytes=100):
         pass
     os.mkfifo(folder / "pipe.mp4")
-    with pytest.raises(VideoError, match="not a regular file"), root.open_locally("pipe.mp4"):
+    with pytest.raises(VideoError, match="not a regular file"), root.open_locally("pipe.mp4", max_bytes=100):
         pass
+
+
+def test_a_file_larger_than_its_limit_is_not_read(folder, bucket):
+    for root, name in ((open_root(folder), "a b/x.mp4"), (open_root(bucket.format("train")), "y.mp4")):
+        with root.open_locally(name, max_bytes=5) as file:
+            assert file.num_bytes <= 5
+        with pytest.raises(VideoError, match=r"more than guard\.source_gib"), root.open_locally(name, max_bytes=2):
+            pass
+
+
+def test_copies_that_killed_processes_left_are_swept_and_others_stay(bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left, fresh = tmp_path / "t3d-copy-left.mp4", tmp_path / "t3d-copy-fresh.mp4"
+    root = open_root(bucket.format("train"))
+    sources._sweep_copies.cache_clear()
+    with root.open_locally("y.mp4", max_bytes=100) as used:
+        for path in (left, fresh):
+            path.touch()
+        for path in (str(left), used.path):
+            os.utime(path, (0, 0))
+        sources._sweep_copies.cache_clear()
+        with root.open_locally("y.mp4", max_bytes=100):
+            assert os.path.exists(used.path), "it is locked"
+            assert fresh.exists(), "it may be about to be locked"
+            assert not left.exists()
 
 
 def test_a_linked_folder_is_refused(folder, tmp_path):
@@ -77,7 +103,7 @@ def test_a_bucket_lists_its_videos_with_their_sizes(bucket):
 
 
 def test_a_remote_video_is_a_local_file_as_long_as_it_is_used(bucket):
-    with open_root(bucket.format("train")).open_locally("a b/\u00fc x.mp4") as file:
+    with open_root(bucket.format("train")).open_locally("a b/\u00fc x.mp4", max_bytes=100) as file:
         with open(file.path, "rb") as copy:
             assert copy.read() == "a b/\u00fc x.mp4".encode()
         assert file.num_bytes == 12
@@ -85,7 +111,7 @@ def test_a_remote_video_is_a_local_file_as_long_as_it_is_used(bucket):
 
 
 def test_a_remote_video_that_is_absent_is_missing(bucket):
-    with pytest.raises(MissingVideoError), open_root(bucket.format("train")).open_locally("none.mp4"):
+    with pytest.raises(MissingVideoError), open_root(bucket.format("train")).open_locally("none.mp4", max_bytes=100):
         pass
 
 
