@@ -44,7 +44,7 @@ PACKET_IS_FRAME_CODECS = {"h264", "hevc", "mjpeg"}
 
 _MATROSKA_HEAD_BYTES = 4096
 
-_ZERO_FRAMES = "zero frames: nothing in the video stream can be decoded"
+ZERO_FRAMES = "zero frames: nothing in the video stream can be decoded"
 
 
 class VideoError(ValueError):
@@ -112,7 +112,7 @@ def probe(source: VideoSource) -> VideoInfo:
         frames = iterate_frames(video)
         first = next(frames, None)
         if first is None:
-            raise VideoError(_ZERO_FRAMES)
+            raise VideoError(ZERO_FRAMES)
         num_frames = len(index.pts) if index else 1 + sum(1 for _ in frames)
         height, width = displayed_size(video.height, video.width, rotation_degrees=rotation_of(first))
         return VideoInfo(
@@ -197,9 +197,10 @@ def whole_packets(video: OpenVideo, *, is_from_start: bool = True) -> Iterator[P
         yield packet
     if not is_from_start:
         return
-    # Only this container's header is known to count what the file really holds.
-    if "mov" in video.container.format.name and num_packets < video.stream.frames:
-        raise VideoError(f"truncated: {num_packets} of {video.stream.frames} frames are in the file")
+    # Only this container's index is known to count what the file really holds (edit lists, as of trims, taken out).
+    num_listed = len(video.stream.index_entries) if "mov" in video.container.format.name else 0
+    if num_packets < num_listed:
+        raise VideoError(f"truncated: {num_packets} of {num_listed} frames are in the file")
     if video.num_missing_bytes:
         raise VideoError(f"truncated: {video.num_missing_bytes} bytes are missing at the end of the file")
 
@@ -418,7 +419,7 @@ def _checked_indices(frame_indices: Sequence[int] | npt.NDArray[np.integer]) -> 
 
 def _check_range(writer: _FrameWriter, num_frames: int) -> None:
     if num_frames == 0:
-        raise VideoError(_ZERO_FRAMES)
+        raise VideoError(ZERO_FRAMES)
     if writer.last_index >= num_frames:
         raise ValueError(f"frame_indices must be in [0, {num_frames}), the video's frames, got {writer.last_index}")
 

@@ -8,7 +8,8 @@ much for it:
     encode_segments() ----> JSON request        FFmpeg, PyAV, x264
                       <---- segment, segment, end | error | (nothing: crashed, or past the deadline)
 
-Everything that reads SOURCE files goes through here; shards hold what a guarded child has decoded in full.
+All stages read SOURCE files through here (the benchmarks, on files of one's own choice, do not); shards hold what a
+guarded child has decoded in full.
 """
 
 import json
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,15 @@ class GuardLimits:
     output_bytes: int = 1 << 30
 
 
+class DecoderKilledError(RuntimeError):
+    """The child was killed from outside, as the kernel does when memory runs out: the file may be a good one."""
+
+
 class GuardedDecoder:
     """Decodes in a child process that any file may kill; started at the first request. Not for several threads.
 
-    Every method raises VideoError with a short reason when the file cannot be used, whatever it does, and ValueError
-    for arguments that are wrong.
+    Every method raises VideoError with a short reason when the file cannot be used, whatever it does, ValueError for
+    arguments that are wrong, DecoderKilledError when somebody else ended the child, and OSError when none can start.
     """
 
     def __init__(self, limits: GuardLimits = GuardLimits()) -> None:
@@ -98,13 +103,14 @@ class GuardedDecoder:
 
     def close(self) -> None:
         """End the child process, whatever it is doing."""
-        if self._child is not None:
-            self._child.kill()
-            self._child.wait()
-            for pipe in (self._child.stdin, self._child.stdout):
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
                 assert pipe is not None
-                pipe.close()
-        self._child = None
+                with suppress(BrokenPipeError):  # a request that the child did not live to read
+                    pipe.close()
 
     def _ask(self, operation: str, **arguments: Any) -> Generator[Message]:
         """Yield the child's messages; a child that did not come to its end in good order is not used again."""
@@ -146,9 +152,9 @@ class GuardedDecoder:
             self._child = _start_child(self._limits)
             try:
                 self._receive(self._child, time.monotonic() + _START_SECONDS)
-            except VideoError as error:
+            except (VideoError, DecoderKilledError) as error:
                 self.close()
-                raise RuntimeError(f"the decoding process does not start ({error}); its messages are above") from None
+                raise ChildProcessError(f"the decoding process does not start ({error}); see its messages") from None
         return self._child
 
     def _receive(self, child: subprocess.Popen[bytes], deadline: float) -> Message:
@@ -168,7 +174,7 @@ class GuardedDecoder:
                 raise VideoError(f"decoding takes more than {self._limits.seconds:g} s")
             chunk = os.read(descriptor, min(_READ_BYTES, num_bytes - len(received)))
             if not chunk:
-                raise VideoError(f"decoder crashed ({_cause_of_death(child)})")
+                raise _error_of_death(child)
             received += chunk
         return received
 
@@ -196,12 +202,15 @@ def _write(child: subprocess.Popen[bytes], request: dict[str, Any]) -> None:
         pass  # the child died while it waited; reading its answer tells how
 
 
-def _cause_of_death(child: subprocess.Popen[bytes]) -> str:
+def _error_of_death(child: subprocess.Popen[bytes]) -> Exception:
     try:
         code = child.wait(timeout=_END_SECONDS)
     except subprocess.TimeoutExpired:
-        return "closed its output"
-    return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return VideoError("decoder crashed (closed its output)")
+    # No file can send these signals: its limits end in MemoryError, SIGSEGV or SIGABRT.
+    if code in (-signal.SIGKILL, -signal.SIGTERM):
+        return DecoderKilledError(f"decoding process killed from outside ({signal.Signals(-code).name})")
+    return VideoError(f"decoder crashed ({signal.Signals(-code).name if code < 0 else f'exit status {code}'})")
 
 
 def _without_kind(message: Message) -> dict[str, Any]:

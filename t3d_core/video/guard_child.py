@@ -1,7 +1,7 @@
 """The process that touches untrusted video: requests come in as lines of JSON, answers go out as framed messages.
 
 Started by `guard.GuardedDecoder` as `python -m t3d_core.video.guard_child LIMITS`. It lowers its own rights first: a
-bounded address space, no files, no core dumps; and it sets an alarm for every request, so that it also dies
+bounded address space, no writing to files, no core dumps; and it sets an alarm for every request, so that it also dies
 where its parent is gone. A message is two little-endian lengths (uint32 and uint64), a JSON object and raw bytes.
 """
 

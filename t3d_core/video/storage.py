@@ -29,6 +29,7 @@ from av.video.frame import VideoFrame
 
 from t3d_core.video.cropping import resized_size
 from t3d_core.video.decoding import (
+    ZERO_FRAMES,
     EmptyIntervalError,
     VideoError,
     VideoSource,
@@ -55,8 +56,8 @@ class EncodedSegment:
         num_frames: frames of the segment.
         frame_offset: frames in `data` before the segment's first one (a copy begins at an earlier key frame).
         fps: constant; the source's average.
-        height: pixels, even, upright.
-        width: pixels, even, upright.
+        height: pixels, upright; even but for copies.
+        width: pixels, upright; even but for copies.
         start_frame: index in the source of its first frame.
     """
 
@@ -161,9 +162,12 @@ def _frame_seconds(source: VideoSource, table: PacketTable, request: SegmentRequ
     if not request.needs_times:
         return None
     if table.seconds is None:
-        return decoded_seconds(source, end_seconds=request.end)
-    if not table.is_whole and request.has_interval and request.end > table.seconds[-1]:
-        raise VideoError(f"truncated: the interval goes on after the {table.num_packets} frames in the file")
+        seconds = decoded_seconds(source, end_seconds=request.end)
+        if not len(seconds):
+            raise VideoError(ZERO_FRAMES)
+        return seconds
+    if not table.is_whole and request.end > table.seconds[-1]:
+        raise VideoError(f"truncated: what is wanted goes on after the {table.num_packets} frames in the file")
     return table.seconds
 
 
@@ -217,7 +221,7 @@ def _stretches(
         has_frames = True
         yield frame, frames
     if not has_frames:
-        raise VideoError("zero frames: nothing in the video stream can be decoded")
+        raise VideoError(ZERO_FRAMES)
 
 
 def _stored_size(height: int, width: int, short_side: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from t3d_core.video.decoding import EmptyIntervalError, VideoError, decode_frames, probe
-from t3d_core.video.guard import GuardedDecoder, GuardLimits
+from t3d_core.video.guard import DecoderKilledError, GuardedDecoder, GuardLimits
 from t3d_core.video.storage import encode_segments, encode_video
 
 
@@ -82,6 +82,26 @@ def test_a_child_that_crashes_is_one_error_and_the_next_file_is_decoded(decoder,
     with pytest.raises(VideoError, match=r"decoder crashed \(SIGSEGV\)"):
         list(decoder.encode_segments(long_video, encoding="h264", short_side=720))
     timer.join()
+    assert decoder.probe(video).num_frames == 20
+
+
+def test_a_child_that_somebody_kills_is_no_fault_of_the_file(decoder, video, long_video):
+    decoder.probe(video)
+    timer = threading.Timer(0.5, os.kill, (decoder._child.pid, signal.SIGKILL))
+    timer.start()
+    with pytest.raises(DecoderKilledError, match="killed from outside"):
+        list(decoder.encode_segments(long_video, encoding="h264", short_side=720))
+    timer.join()
+    assert decoder.probe(video).num_frames == 20
+
+
+def test_a_request_that_no_child_lives_to_read_leaves_the_decoder_usable(decoder, video):
+    decoder.probe(video)
+    child = decoder._child
+    child.kill()
+    child.wait()
+    child.stdin.write(b"never read\n")
+    decoder.close()
     assert decoder.probe(video).num_frames == 20
 
 

@@ -1,5 +1,6 @@
 import io
 import itertools
+import struct
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from t3d_core.video import segment_writer
-from t3d_core.video.decoding import VideoError, decode_frames, probe
+from t3d_core.video.decoding import EmptyIntervalError, VideoError, decode_frames, probe
 from t3d_core.video.storage import encode_segments, encode_video
 
 
@@ -280,6 +281,37 @@ def test_an_interval_before_the_damage_is_kept_and_one_across_it_refused(encodin
     assert (segment.start_frame, segment.num_frames) == (15, 10)
     with pytest.raises(VideoError, match=r"corrupt|truncated"):
         whole(cut, encoding=encoding, start_seconds=0.6, end_seconds=9.0)
+
+
+def test_random_windows_of_a_video_cut_off_are_refused_as_the_whole_is(encode):
+    data = encode(size=(144, 176), options=EVERY_12, container_options={"movflags": "faststart"})
+    options = {"short_side": 256, "max_segment_seconds": 0.4, "num_random_segments": 2}
+    assert len(list(encode_segments(data, **options))) == 2
+    with pytest.raises(VideoError, match="truncated"):
+        list(encode_segments(data[: len(data) * 2 // 3], **options))
+
+
+@pytest.mark.parametrize("encoding", ["auto", "h264"])
+@pytest.mark.parametrize(("begin", "num_frames"), [(0, 30), (20, 30), (20, 35)])
+def test_a_trimmed_recording_has_the_frames_of_its_edit_list(begin, num_frames, encoding, encode, decode_plainly):
+    data = bytearray(encode(options=EVERY_12))
+    edit = data.index(b"elst") + 12
+    duration, media_time = struct.unpack(">Ii", data[edit : edit + 8])
+    ticks = av.open(io.BytesIO(bytes(data))).streams.video[0].time_base
+    struct.pack_into(">Ii", data, edit, duration * num_frames // 60, media_time + int(begin / 25 / ticks))
+    segment = whole(bytes(data), encoding=encoding)
+    expected = decode_plainly(bytes(data))
+    assert segment.num_frames == len(expected) < 60
+    stored = decode_frames(segment.data, segment.frame_offset + np.arange(segment.num_frames))
+    assert psnr(stored, expected) > 30
+
+
+def test_nothing_to_decode_is_no_empty_interval(encode):
+    data = encode("avi", "mpeg4", num_frames=1)
+    data = data[: data.index(b"movi") + 4] + b"JUNK" + bytes(40)
+    with pytest.raises(VideoError, match="zero frames") as raised:
+        whole(data, start_seconds=1.0, end_seconds=2.0)
+    assert not isinstance(raised.value, EmptyIntervalError)
 
 
 def test_pictures_that_change_their_size_are_scaled_to_the_first_one_and_never_copied(encode):
