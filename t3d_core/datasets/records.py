@@ -51,9 +51,9 @@ class VideoDataset:
             (HMDB51, Kinetics): that cannot be mended, so `splits.check_no_leak` counts it instead of refusing it.
 
     Raises:
-        ValueError: A video_id stands twice, a path leads out of the root, a label is no class name, a split is unknown,
-            the number of folds differs between records, or the class names are not sorted and unique. The message
-            names the record.
+        ValueError: A video_id stands twice, a path leads out of the root, an id, label or source is not UTF-8, a label
+            is no class name, a split is unknown, the number of folds differs between records, or the class names are
+            not sorted and unique. The message names the record.
     """
 
     name: str
@@ -74,6 +74,7 @@ class VideoDataset:
                     f"{len(self.class_names)} class names {_shortened(self.class_names)}"
                 )
             _check_path(self.name, record)
+            _check_text(self.name, record)
             if record.splits not in known_splits:
                 _check_splits(self.name, record, num_folds=self.num_folds)
                 known_splits.add(record.splits)
@@ -102,6 +103,12 @@ def _check_path(name: str, record: VideoRecord) -> None:
             f"{name}: path {path!r} of video {record.video_id!r} must lead to a file below the root (not absolute, no "
             f"..): correct the annotations"
         )
+
+
+def _check_text(name: str, record: VideoRecord) -> None:
+    for text in (record.video_id, record.source, record.label or ""):
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise ValueError(f"{name}: {text!r} is not UTF-8: save the annotations in that encoding")
 
 
 def _check_splits(name: str, record: VideoRecord, *, num_folds: int) -> None:

@@ -4,7 +4,7 @@ Official lists name a video as its authors shipped it (`Class/v_Class_g01_c01.av
 other folders and re-encoded. So a file is known by its stem: its name without folders and extension.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 VIDEO_EXTENSIONS = tuple(
     ".3gp .asf .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogg .ogv .ts .webm .wmv".split()
@@ -53,10 +53,6 @@ class VideoFiles:
                 self._others.setdefault(stem, []).append(name)
             else:
                 self._first[stem] = name
-
-    def stems(self) -> Iterator[str]:
-        """All stems, in lower case where case does not count."""
-        return iter(self._first)
 
     def find(self, stem: str, *, expected: str) -> str | None:
         """Give the path of the file with this stem, or None where there is none.

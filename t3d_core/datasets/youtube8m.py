@@ -13,7 +13,6 @@ Half a million rows take seconds and at most 0.5 GB. The map is read line by lin
 
 import csv
 import re
-from collections import defaultdict
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,10 +21,9 @@ from t3d_core.datasets.annotation_files import read_csv_rows, read_interval, rea
 from t3d_core.datasets.records import VideoDataset, VideoRecord
 from t3d_core.datasets.video_files import VideoFiles, interval_name
 
-ID_COLUMNS = ("youtube_id", "yt8m_id", "id")
+ID_COLUMNS = ("youtube_id", "yt8m_id", "video_id", "id")
 TIME_COLUMNS = (("start_seconds", "end_seconds"), ("time_start", "time_end"))
 
-_CLIP_STEM = re.compile(r"(?P<youtube_id>.+)_\d{6}_\d{6}")
 _TRAIN = ("train",)
 
 
@@ -35,15 +33,15 @@ def read_youtube8m(annotations: Path, *, file_names: Collection[str], id_map: Pa
     Args:
         annotations: The list or CSV.
         file_names: POSIX paths below the root of all video files there are. A video is found by its YouTube id in any
-            folder, with any extension: as a whole (id.mp4) or as clips (id_000120_000125.mp4). An interval that has no
-            clip of its own is cut out of the whole video; an id without times is its whole video or else all its clips.
+            folder, with any extension: an id without times as a whole (id.mp4), an interval as a clip of its own
+            (id_000120_000125.mp4) or cut out of the whole video. Which records there are never depends on the files.
         id_map: CSV with yt8m_id and youtube_id. It translates ids of a column yt8m_id or id, or of a list; ids of a
             column youtube_id are what they are.
 
     Returns:
-        One record for every video, interval or clip, in the list's order; what stands twice is one record. The video_id
-        is the YouTube id or id_start_end, the source the YouTube id. What is missing keeps the path id.mp4; an id that
-        the map lacks counts as a missing video of that id.
+        One record for every video or interval, in the list's order; what stands twice is one record. The video_id is
+        the YouTube id or id_start_end, the source the YouTube id. What is missing keeps the path id.mp4; an id that the
+        map lacks counts as a missing video of that id.
 
     Raises:
         ValueError: A file is missing or has an invalid row (the message names it), the map is needed and not given, or
@@ -56,11 +54,10 @@ def read_youtube8m(annotations: Path, *, file_names: Collection[str], id_map: Pa
     if id_map is not None and id_column != "youtube_id":
         youtube_ids = _read_map(id_map, wanted={row.listed_id for row in rows})
     files = VideoFiles(file_names)
-    clips = _clips_by_id(files)
     records: dict[str, VideoRecord] = {}
     for row in rows:
-        for record in _to_records(row, youtube_ids.get(row.listed_id, row.listed_id), files=files, clips=clips):
-            records.setdefault(record.video_id, record)
+        record = _to_record(row, youtube_ids.get(row.listed_id, row.listed_id), files=files)
+        records.setdefault(record.video_id, record)
     return VideoDataset(name="youtube8m", class_names=(), records=tuple(records.values()))
 
 
@@ -107,28 +104,12 @@ def _read_map(id_map: Path, *, wanted: set[str]) -> dict[str, str]:
     return youtube_ids
 
 
-def _clips_by_id(files: VideoFiles) -> dict[str, list[str]]:
-    clips: defaultdict[str, list[str]] = defaultdict(list)
-    for stem in files.stems():
-        if match := _CLIP_STEM.fullmatch(stem):
-            clips[match["youtube_id"]].append(stem)
-    return clips
-
-
-def _to_records(row: _Row, youtube_id: str, *, files: VideoFiles, clips: dict[str, list[str]]) -> Iterator[VideoRecord]:
-    whole_path = f"{youtube_id}.mp4"
-    whole = files.find(youtube_id, expected=whole_path)
-    if row.interval is not None:
-        start_seconds, end_seconds = row.interval
-        video_id = interval_name(youtube_id, start_seconds=start_seconds, end_seconds=end_seconds)
-        if clip := files.find(video_id, expected=f"{video_id}.mp4"):
-            yield VideoRecord(video_id, clip, None, youtube_id, _TRAIN)
-        else:
-            yield VideoRecord(video_id, whole or whole_path, None, youtube_id, _TRAIN, start_seconds, end_seconds)
-    elif whole is None and youtube_id in clips:
-        for stem in sorted(clips[youtube_id]):
-            path = files.find(stem, expected=f"{stem}.mp4")
-            assert path is not None
-            yield VideoRecord(stem, path, None, youtube_id, _TRAIN)
-    else:
-        yield VideoRecord(youtube_id, whole or whole_path, None, youtube_id, _TRAIN)
+def _to_record(row: _Row, youtube_id: str, *, files: VideoFiles) -> VideoRecord:
+    whole_path = files.find(youtube_id, expected=f"{youtube_id}.mp4") or f"{youtube_id}.mp4"
+    if row.interval is None:
+        return VideoRecord(youtube_id, whole_path, None, youtube_id, _TRAIN)
+    start_seconds, end_seconds = row.interval
+    video_id = interval_name(youtube_id, start_seconds=start_seconds, end_seconds=end_seconds)
+    if clip := files.find(video_id, expected=f"{video_id}.mp4"):
+        return VideoRecord(video_id, clip, None, youtube_id, _TRAIN)
+    return VideoRecord(video_id, whole_path, None, youtube_id, _TRAIN, start_seconds, end_seconds)

@@ -57,3 +57,9 @@ def test_the_same_record_twice_is_refused():
     twice = record("a")
     with pytest.raises(ValueError, match="video_id 'a' stands twice"):
         VideoDataset("set", ("run",), (twice, twice))
+
+
+def test_text_that_is_not_utf8_is_refused_with_the_cure():
+    record = VideoRecord(video_id="a", path="a.mp4", label="caf\udce9", source="a", splits=("train",))
+    with pytest.raises(ValueError, match=r"'caf\\udce9' is not UTF-8: save the annotations"):
+        VideoDataset(name="d", class_names=("caf\udce9",), records=(record,))

@@ -58,4 +58,3 @@ class TestVideoFiles:
         names = {stem: f"some.where/{stem}.mp4" for stem in stems}
         files = VideoFiles(names.values())
         assert {stem: files.find(stem, expected="") for stem in stems} == names
-        assert set(files.stems()) == stems
