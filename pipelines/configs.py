@@ -135,7 +135,7 @@ DatasetConfig = Annotated[
 class GuardConfig(Section):
     """What one video may cost before it counts as failed; decoding runs in a process of its own."""
 
-    seconds: PositiveFloat = 300.0
+    seconds: Annotated[float, Field(gt=0, le=86_400)] = 300.0
     """Time on the clock."""
     memory_gib: PositiveFloat = 2.0
     """Address space of the decoding process; Python and FFmpeg take about 0.4."""

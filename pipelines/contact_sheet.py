@@ -48,7 +48,7 @@ def write_contact_sheet(folder: ShardFolder, path: Path, *, num_segments: int = 
         num_segments: rows to draw, or all where there are fewer.
         seed: of the choice; the same folder and seed give the same picture.
     """
-    shards = [folder.shard_file(shard) for shard in range(folder.describe()["num_shards"])]
+    shards = [folder.shard_file(shard) for shard in range(folder.num_finished_shards())]
     chosen = _choose_rows(shards, num_segments=num_segments, rng=np.random.default_rng(seed))
     strips = [_strip(_read_row(shard, row)) for shard, row in chosen]
     with whole_file(path) as partial:

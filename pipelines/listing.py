@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,32 +48,30 @@ class Listing(NamedTuple):
     Attributes:
         root: where the videos lie.
         records: rows of `RECORD_SCHEMA` in shard order.
-        sizes: name -> bytes of every video file that there is.
         description: what `dataset.json` holds: settings, class names, fingerprint.
     """
 
     root: VideoRoot
     records: pa.Table
-    sizes: dict[str, int]
     description: dict[str, Any]
+
+    @property
+    def videos_per_shard(self) -> int:
+        """Records of a shard; the last one may have fewer."""
+        return self.description["videos_per_shard"]
 
     @property
     def num_shards(self) -> int:
         """Shards that the records fill."""
-        return self.description["num_shards"]
-
-    def records_of(self, shard: int) -> pa.Table:
-        """The records of one shard."""
-        length = self.description["videos_per_shard"]
-        return self.records.slice(shard * length, length)
-
-    def size_of(self, path: bytes) -> int:
-        """Bytes of a record's file; 0 where there is none."""
-        return self.sizes.get(os.fsdecode(path), 0)
+        return -(-len(self.records) // self.videos_per_shard)
 
     def is_found(self) -> np.ndarray:
         """(N,) bool: the record's file is there."""
-        return np.array([os.fsdecode(path) in self.sizes for path in self.records.column("path").to_pylist()], bool)
+        return self.records.column("listed_bytes").is_valid().to_numpy()
+
+    def num_bytes(self) -> np.ndarray:
+        """(N,) int64: size of the record's file; 0 where there is none."""
+        return self.records.column("listed_bytes").fill_null(0).to_numpy()
 
 
 def list_videos(config: PrepareConfig, *, output: Path) -> Listing:
@@ -88,8 +87,8 @@ def list_videos(config: PrepareConfig, *, output: Path) -> Listing:
     """
     root, sizes, dataset = _read(config.dataset, output)
     overlaps = check_no_leak(dataset)
-    records = _shuffled_records(dataset.records, seed=config.seed)
-    listing = Listing(root, records, sizes, _describe(config, dataset, records) | {"official_overlaps": overlaps})
+    records = _shuffled_records(dataset.records, sizes=sizes, seed=config.seed)
+    listing = Listing(root, records, _describe(config, dataset, records) | {"official_overlaps": list(overlaps)})
     if not listing.is_found().any():
         raise ValueError(
             f"not one of the {len(records)} listed videos of {dataset.name} is below root {config.dataset.root!r}; "
@@ -134,35 +133,45 @@ def _read_folder(config: FolderDatasetConfig, root: VideoRoot, sizes: dict[str, 
     return read_folder(sizes, name=root.name, annotations=annotations, prefix=prefix, **options)
 
 
-def _shuffled_records(records: Iterable[VideoRecord], *, seed: int) -> pa.Table:
+def _shuffled_records(records: Iterable[VideoRecord], *, sizes: dict[str, int], seed: int) -> pa.Table:
     """The records in the order in which they are cut into shards: by seed, whatever order they were listed in."""
     by_id = sorted(records, key=lambda record: record.video_id)
-    columns = {name: [getattr(record, name) for record in by_id] for name in RECORD_SCHEMA.names if name != "path"}
+    columns: dict[str, list] = {field.name: [getattr(r, field.name) for r in by_id] for field in fields(VideoRecord)}
     columns["path"] = [os.fsencode(record.path) for record in by_id]
+    columns["listed_bytes"] = [sizes.get(record.path) for record in by_id]
     table = pa.table({name: columns[name] for name in RECORD_SCHEMA.names}, schema=RECORD_SCHEMA)
     return table.take(pa.array(np.random.default_rng(seed).permutation(len(table))))
 
 
 def _describe(config: PrepareConfig, dataset: VideoDataset, records: pa.Table) -> dict[str, Any]:
+    is_cut = _is_cut(config.dataset)
     settings = {
         "format": _FORMAT,
         "encoding": config.encoding,
         "dataset": dataset.name,
         "class_names": list(dataset.class_names),
         "short_side": config.short_side,
-        "max_segment_seconds": config.max_segment_seconds,
-        "segments_per_video": config.segments_per_video,
+        # Of a data set whose videos stay one row each, neither changes anything.
+        "max_segment_seconds": config.max_segment_seconds if is_cut else None,
+        "segments_per_video": config.segments_per_video if is_cut else None,
+        "is_trimmed": config.dataset.is_trimmed if isinstance(config.dataset, KineticsDatasetConfig) else None,
         "seed": config.seed,
         "videos_per_shard": config.videos_per_shard,
         # Without what follows from how the files lie, whole or trimmed: videos that moved are the same data set.
-        "records": _digest_of_rows(records.drop_columns(["path", "start_seconds", "end_seconds"])),
+        "records": _digest_of_rows(records.drop_columns(["path", "listed_bytes", "start_seconds", "end_seconds"])),
     }
     return settings | {
         "fingerprint": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
         "num_folds": dataset.num_folds,
         "num_videos": len(records),
-        "num_shards": -(-len(records) // config.videos_per_shard),
     }
+
+
+def _is_cut(config: DatasetConfig) -> bool:
+    """Whether videos become segments; those of a data set for classification stay one row, with a label or without."""
+    return isinstance(config, YouTube8MDatasetConfig) or (
+        isinstance(config, FolderDatasetConfig) and not config.is_labelled
+    )
 
 
 def _digest_of_rows(table: pa.Table) -> str:

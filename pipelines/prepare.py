@@ -1,8 +1,8 @@
 """Videos and their annotations become shards, on Ray Data: each task makes one shard, whole or not at all.
 
 Which videos a shard holds follows from the records, the settings and the seed, so preparing again makes only what is
-missing or what failed on a file that has changed since, and two runs give the same rows. Every listed video ends as
-rows of a shard or as a row of `failures.parquet`.
+missing, and two runs give the same rows. A video that failed and whose file has come, or has another size now, goes
+into a late shard. Every listed video ends as rows of a shard or as a row of `failures.parquet`.
 """
 
 import json
@@ -16,9 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray
 from tqdm import tqdm
 
@@ -26,14 +23,20 @@ from pipelines import session, tracking
 from pipelines.configs import DataConfig, PrepareConfig, PrepareJobConfig
 from pipelines.contact_sheet import write_contact_sheet
 from pipelines.coverage import Coverage, count_coverage, format_coverage, metrics, write_coverage_csv
+from pipelines.late_shards import (
+    add_late_shards,
+    late_positions,
+    num_shards,
+    positions_of,
+    shards_to_make,
+    write_tables,
+)
 from pipelines.listing import Listing, list_videos
 from pipelines.prepare_plan import format_plan, plan_prepare
 from pipelines.recipe import JobError, flatten, to_yaml
 from pipelines.shard_task import ShardCounts, ShardTask, make_shard_or_tell
-from pipelines.shards import REPORT_SCHEMA, ShardFolder, open_table, whole_file, write_table
+from pipelines.shards import ShardFolder, whole_file, write_table
 from t3d_core.video.guard import GuardLimits
-
-_FAILURE_COLUMNS = ["video_id", "path", "label", "is_found", "reason"]
 
 
 def run_prepare(config: PrepareJobConfig) -> str:
@@ -99,7 +102,7 @@ def prepare(config: PrepareConfig, output: Path) -> Coverage:
     folder = ShardFolder(output)
     listing = list_videos(config, output=output)
     _check_fingerprint(folder, listing.description)
-    if not folder.is_finished() or _shards_to_make(folder, listing):
+    if not _is_up_to_date(folder, listing):
         with folder.locked(is_patient=True):
             _check_fingerprint(folder, listing.description)
             _bring_up_to_date(config, folder, listing)
@@ -108,21 +111,36 @@ def prepare(config: PrepareConfig, output: Path) -> Coverage:
     return coverage
 
 
+def _is_up_to_date(folder: ShardFolder, listing: Listing) -> bool:
+    return (
+        folder.num_finished_shards() == num_shards(folder, listing)
+        and not shards_to_make(folder, listing)
+        and not len(late_positions(folder, listing))
+    )
+
+
 def _bring_up_to_date(
     config: PrepareConfig, folder: ShardFolder, listing: Listing, *, retry_failed: bool = False
 ) -> None:
     """Make the shards that are missing, then the tables; the folder is locked."""
     folder.sweep()
-    with whole_file(folder.dataset_file) as partial:
-        partial.write_text(json.dumps(listing.description, indent=1))
+    if not folder.dataset_file.is_file():
+        folder.write_description(listing.description)
     write_table(listing.records, folder.records_file, row_group_size=config.videos_per_shard)
-    task = _task(config, folder, listing)
-    shards = _shards_to_make(folder, listing, retry_failed=retry_failed)
+    add_late_shards(folder, listing, late_positions(folder, listing, retry_failed=retry_failed))
+    shards = shards_to_make(folder, listing)
     try:
-        _make_shards(task, shards, num_videos=sum(len(listing.records_of(shard)) for shard in shards))
+        _make_shards(
+            _task(config, folder, listing),
+            shards,
+            num_videos=sum(len(positions_of(folder, listing, shard)) for shard in shards),
+        )
     finally:
         folder.sweep()  # what killed workers left
-    _write_tables(folder, num_shards=listing.num_shards)
+    write_tables(folder, listing)
+    folder.write_description(
+        listing.description | {"num_shards": num_shards(folder, listing), "contents": folder.digest_contents()}
+    )
     write_contact_sheet(folder, folder.contact_sheet_file, num_segments=config.contact_sheet_segments, seed=config.seed)
 
 
@@ -150,28 +168,6 @@ def _check_fingerprint(folder: ShardFolder, description: dict[str, Any]) -> None
         )
 
 
-def _shards_to_make(folder: ShardFolder, listing: Listing, *, retry_failed: bool = False) -> list[int]:
-    """Numbers of the shards that are missing, or in which a video failed whose file has come or changed since."""
-    return [
-        shard
-        for shard in range(listing.num_shards)
-        if not folder.is_made(shard) or _has_repaired_video(folder, listing, shard, retry_failed=retry_failed)
-    ]
-
-
-def _has_repaired_video(folder: ShardFolder, listing: Listing, shard: int, *, retry_failed: bool) -> bool:
-    """Whether a failed video has another size than then (an empty or absent file fails as before)."""
-    reported = pq.read_table(folder.report_file(shard), columns=["is_prepared", "source_bytes"]).to_pylist()
-    if all(row["is_prepared"] for row in reported):
-        return False
-    paths = listing.records_of(shard).column("path").to_pylist()
-    sizes_then = (() if retry_failed else (row["source_bytes"],) for row in reported)
-    return any(
-        not row["is_prepared"] and listing.size_of(path) not in (0, *then)
-        for row, path, then in zip(reported, paths, sizes_then, strict=True)
-    )
-
-
 def _make_shards(task: ShardTask, shards: list[int], *, num_videos: int) -> None:
     if not shards:
         return
@@ -193,19 +189,6 @@ def _make_shards(task: ShardTask, shards: list[int], *, num_videos: int) -> None
             failed, stored_bytes = failed + counts.num_failed, stored_bytes + counts.stored_bytes
             bar.set_postfix_str(f"{failed} failed, {stored_bytes / 1e6:,.0f} MB stored", refresh=False)
             bar.update(counts.num_videos)
-
-
-def _write_tables(folder: ShardFolder, *, num_shards: int) -> None:
-    """Join the reports of all shards, one at a time, into `failures.parquet` and, last, `videos.parquet`."""
-    failure_schema = pa.schema([REPORT_SCHEMA.field(name) for name in _FAILURE_COLUMNS])
-    with (
-        open_table(folder.videos_file, REPORT_SCHEMA) as append_videos,
-        open_table(folder.failures_file, failure_schema) as append_failures,
-    ):
-        for shard in range(num_shards):
-            videos = pq.read_table(folder.report_file(shard))
-            append_videos(videos)
-            append_failures(videos.filter(pc.invert(videos.column("is_prepared"))).select(_FAILURE_COLUMNS))
 
 
 def _check_failures(config: PrepareConfig, folder: ShardFolder, coverage: Coverage) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.listing import Listing
-from pipelines.shard_task import Outcome, ShardTask, prepare_video
+from pipelines.shard_task import ShardTask, prepare_video
 
 _CLUSTER_CORES = (8, 64, 512)
 
@@ -57,18 +57,19 @@ def plan_prepare(task: ShardTask, listing: Listing, *, num_videos: int, seed: in
     chosen = np.random.default_rng(seed).permutation(found)[:num_videos]
     records = listing.records.take(chosen).to_pylist()
     prepare_video(records[0], task)  # starts the decoding process
-    tried = [_timed(record, task) for record in records]
+    tried = [_try(record, task) for record in records]
+    totals = {
+        name: _scaled([getattr(trial, name) for trial in tried], len(found))
+        for name in _Trial._fields
+        if name != "is_failed"
+    }
     return PreparePlan(
         num_listed=len(listing.records),
         num_found=len(found),
         num_shards=listing.num_shards,
         num_sampled=len(tried),
-        num_failed=sum(bool(outcome.reason) for _, outcome in tried),
-        seconds=_scaled([sum(s.num_frames / s.fps for s in outcome.segments) for _, outcome in tried], len(found)),
-        core_seconds=_scaled([seconds for seconds, _ in tried], len(found)),
-        source_bytes=_scaled([outcome.source_bytes for _, outcome in tried], len(found)),
-        stored_bytes=_scaled([sum(len(s.data) for s in outcome.segments) for _, outcome in tried], len(found)),
-        num_segments=_scaled([len(outcome.segments) for _, outcome in tried], len(found)),
+        num_failed=sum(trial.is_failed for trial in tried),
+        **totals,
     )
 
 
@@ -91,10 +92,28 @@ def format_plan(plan: PreparePlan, *, free_bytes: int) -> str:
     )
 
 
-def _timed(record: dict, task: ShardTask) -> tuple[float, Outcome]:
+class _Trial(NamedTuple):
+    """One video; the fields are described at `PreparePlan`."""
+
+    is_failed: bool
+    seconds: float
+    core_seconds: float
+    source_bytes: int
+    stored_bytes: int
+    num_segments: int
+
+
+def _try(record: dict, task: ShardTask) -> _Trial:
     start = time.perf_counter()
     outcome = prepare_video(record, task)
-    return time.perf_counter() - start, outcome
+    return _Trial(
+        is_failed=bool(outcome.reason),
+        seconds=sum(segment.num_frames / segment.fps for segment in outcome.segments),
+        core_seconds=time.perf_counter() - start,
+        source_bytes=outcome.source_bytes,
+        stored_bytes=sum(len(segment.data) for segment in outcome.segments),
+        num_segments=len(outcome.segments),
+    )
 
 
 def _scaled(values: list[float] | list[int], num_videos: int) -> Total:

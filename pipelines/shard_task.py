@@ -8,16 +8,16 @@ import errno
 import functools
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.shards import REPORT_SCHEMA, ShardFolder, open_shard, write_table
-from pipelines.sources import MissingVideoError, VideoRoot
+from pipelines.sources import LocalFile, MissingVideoError, VideoRoot
 from t3d_core.video.decoding import EmptyIntervalError, VideoError
-from t3d_core.video.guard import GuardedDecoder, GuardLimits
+from t3d_core.video.guard import DecoderKilledError, GuardedDecoder, GuardLimits
 from t3d_core.video.storage import EncodedSegment
 
 
@@ -51,7 +51,10 @@ class ShardCounts(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of one video; `reason` is empty when it is prepared."""
+    """What became of one video; `reason` is empty when it is prepared.
+
+    A failed video is tried again once its file has another size than `source_bytes`.
+    """
 
     segments: list[EncodedSegment]
     source_bytes: int = 0
@@ -69,7 +72,7 @@ def make_shard(task: ShardTask, shard: int) -> ShardCounts:
     reports: list[dict] = []
     path = task.folder.shard_file(shard)
     with open_shard(path) as append:
-        for record in pq.ParquetFile(task.folder.records_file).read_row_group(shard).to_pylist():
+        for record in task.folder.read_records(shard):
             outcome = prepare_video(record, task)
             shown = {"path": record["path"].decode("utf-8", "backslashreplace"), "source_bytes": outcome.source_bytes}
             _append_rows(append, record | shown, outcome.segments, task.description)
@@ -96,35 +99,47 @@ def prepare_video(record: dict, task: ShardTask) -> Outcome:
     """Encode one listed video, a row of `RECORD_SCHEMA`; whatever is wrong with it becomes the reason.
 
     Raises:
-        OSError: the local disk is full.
+        OSError: this machine fails: its disk is full, or it starts no process.
     """
-    source_bytes = 0
+    with ExitStack() as stack:
+        try:
+            opened = task.root.open_locally(os.fsdecode(record["path"]), max_bytes=task.max_source_bytes)
+            file = stack.enter_context(opened)
+        except MissingVideoError as error:
+            return Outcome([], is_found=False, is_decoded=False, reason=str(error))
+        except VideoError as error:  # not until the file is another one
+            return Outcome([], record["listed_bytes"] or 0, is_decoded=False, reason=str(error))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # of the local copy of a remote file
+                raise
+            return Outcome([], is_decoded=False, reason=f"unreadable: {error.strerror}")
+        return _encode(file, record, task)
+
+
+def _encode(file: LocalFile, record: dict, task: ShardTask, *, num_tries: int = 2) -> Outcome:
     try:
-        with task.root.open_locally(os.fsdecode(record["path"]), max_bytes=task.max_source_bytes) as file:
-            source_bytes = file.num_bytes
-            segments = _decoder(task.limits).encode_segments(file.path, **_encode_options(record, task.description))
-            return Outcome(list(segments), source_bytes)
-    except MissingVideoError as error:
-        return Outcome([], is_found=False, is_decoded=False, reason=str(error))
+        segments = _decoder(task.limits).encode_segments(file.path, **_encode_options(record, task.description))
+        return Outcome(list(segments), file.num_bytes)
+    except DecoderKilledError as error:
+        if num_tries > 1:
+            return _encode(file, record, task, num_tries=num_tries - 1)
+        # No fault of the file, so without its size: the next prepare tries it again.
+        return Outcome([], is_decoded=False, reason=f"{error}, twice")
     except EmptyIntervalError as error:
-        return Outcome([], source_bytes, reason=str(error))
-    except (VideoError, ValueError) as error:
-        return Outcome([], source_bytes, is_decoded=False, reason=str(error))
-    except OSError as error:
-        if error.errno == errno.ENOSPC:  # of the local copy of a remote file
-            raise
-        return Outcome([], source_bytes, is_decoded=False, reason=f"unreadable: {error.strerror}")
+        return Outcome([], file.num_bytes, reason=str(error))
+    except ValueError as error:  # VideoError, or an interval that makes no sense
+        return Outcome([], file.num_bytes, is_decoded=False, reason=str(error))
 
 
 def _encode_options(record: dict, description: dict[str, Any]) -> dict[str, Any]:
-    """A video of a labelled data set stays one segment, others are cut."""
+    """Where `max_segment_seconds` is null a video stays one segment."""
     options = {
         "encoding": description["encoding"],
         "short_side": description["short_side"],
         "start_seconds": record["start_seconds"],
         "end_seconds": record["end_seconds"],
     }
-    if not description["class_names"]:
+    if description["max_segment_seconds"] is not None:
         options["max_segment_seconds"] = description["max_segment_seconds"]
         if record["start_seconds"] is None and record["end_seconds"] is None:
             options["num_random_segments"] = description["segments_per_video"]

@@ -1,7 +1,8 @@
 """What a shard is: one Parquet file of encoded segments, whole or absent, and the index over the rows of many.
 
-OUTPUT/dataset.json      settings, fingerprint, class names
+OUTPUT/dataset.json      settings, fingerprint, class names; once prepared also the number of shards and what is in them
 OUTPUT/records.parquet   every listed video, in shard order: one row group a shard
+OUTPUT/late/*.parquet    which records a late shard holds: videos that failed at first (`late_shards`)
 OUTPUT/shards/*.parquet  one row a segment, one row a row group: a reader touches just the rows it wants
 OUTPUT/reports/*.parquet one row a listed video of that shard: prepared, or failed with a reason
 OUTPUT/videos.parquet    all reports, once prepared;  OUTPUT/failures.parquet  the failed ones
@@ -10,6 +11,7 @@ OUTPUT/.lock             held by the process that writes here
 
 import fcntl
 import functools
+import hashlib
 import json
 import logging
 import os
@@ -40,7 +42,8 @@ _VIDEO_FIELDS = {
     "end_seconds": pa.float64(),
 }
 # A file name need not be UTF-8: only its bytes open the file; shards and reports show it as text.
-RECORD_SCHEMA = pa.schema(_VIDEO_FIELDS | {"path": pa.binary()})
+# listed_bytes: size of the file when the root was listed, null where there was none.
+RECORD_SCHEMA = pa.schema(_VIDEO_FIELDS | {"path": pa.binary(), "listed_bytes": pa.int64()})
 SHARD_SCHEMA = pa.schema(
     [
         ("segment_id", pa.string()),
@@ -75,6 +78,7 @@ REPORT_SCHEMA = pa.schema(
         ("stored_bytes", pa.int64()),
     ]
 )
+FAILURE_COLUMNS = ["video_id", "path", "label", "is_found", "reason"]
 
 
 @dataclass(frozen=True)
@@ -121,13 +125,51 @@ class ShardFolder:
         """What became of the listed videos of shard number `shard`."""
         return self.root / "reports" / f"{shard:06d}.parquet"
 
-    def is_finished(self) -> bool:
-        """Whether all shards were made once; one may have been lost since."""
-        return self.videos_file.is_file()
+    def late_file(self, shard: int) -> Path:
+        """Which records the late shard number `shard` holds."""
+        return self.root / "late" / f"{shard:06d}.parquet"
+
+    def num_late_shards(self) -> int:
+        """Late shards that are made or to be made."""
+        return len(list(self.root.glob("late/*.parquet")))
+
+    def late_positions(self, shard: int) -> np.ndarray:
+        """Places of the records of the late shard number `shard` in `records.parquet`."""
+        return pq.read_table(self.late_file(shard)).column("position").to_numpy()
+
+    def read_records(self, shard: int) -> list[dict]:
+        """The records of shard number `shard`, rows of `RECORD_SCHEMA`."""
+        with pq.ParquetFile(self.records_file) as file:
+            if not self.late_file(shard).is_file():
+                return file.read_row_group(shard).to_pylist()
+            groups, rows = np.divmod(self.late_positions(shard), file.metadata.row_group(0).num_rows)
+            tables = {group: file.read_row_group(group) for group in np.unique(groups).tolist()}
+            return [
+                record
+                for group, row in zip(groups.tolist(), rows.tolist(), strict=True)
+                for record in tables[group].slice(row, 1).to_pylist()
+            ]
 
     def is_made(self, shard: int) -> bool:
         """Whether shard number `shard` and its report, which is written after it, are there."""
         return self.shard_file(shard).is_file() and self.report_file(shard).is_file()
+
+    def num_finished_shards(self) -> int:
+        """Shards that were there when prepare last came to its end; 0 if it never did."""
+        return self.describe().get("num_shards", 0) if self.dataset_file.is_file() and self.videos_file.is_file() else 0
+
+    def write_description(self, description: dict) -> None:
+        """Write `dataset.json`; with `num_shards` it says that prepare has come to its end."""
+        with whole_file(self.dataset_file) as partial:
+            partial.write_text(json.dumps(description, indent=1))
+
+    def digest_contents(self) -> str:
+        """A hash that changes when a video is prepared that was not before, or is so no more."""
+        digest = hashlib.sha256()
+        with pq.ParquetFile(self.videos_file) as file:
+            for batch in file.iter_batches(columns=["video_id", "is_prepared", "num_segments", "num_frames", "shard"]):
+                digest.update(json.dumps(batch.to_pydict()).encode())
+        return digest.hexdigest()
 
     @contextmanager
     def locked(self, *, is_patient: bool) -> Iterator[None]:
@@ -161,7 +203,7 @@ class ShardFolder:
 
     def sweep(self) -> None:
         """Delete what killed processes left unfinished."""
-        for folder in (self.root, self.root / "shards", self.root / "reports"):
+        for folder in (self.root, self.root / "shards", self.root / "reports", self.root / "late"):
             for partial in folder.glob("*.partial"):
                 partial.unlink()
 
@@ -185,12 +227,16 @@ def open_shard_folder(path: Path) -> ShardFolder:
 
 
 def describe_shards(path: Path) -> dict:
-    """Read the settings, fingerprint and class names of a prepared folder.
+    """Read the settings, fingerprints and class names of a prepared folder.
 
     Raises:
-        ValueError: nothing was prepared there.
+        ValueError: nothing was prepared there, or not to its end.
     """
-    return open_shard_folder(path).describe()
+    folder = open_shard_folder(path)
+    description = folder.describe()
+    if not folder.num_finished_shards():
+        raise ValueError(f"{folder.root} is not finished: run jobs/prepare.py again with the same settings")
+    return description
 
 
 def write_table(table: pa.Table, path: Path, *, row_group_size: int | None = None) -> None:
@@ -300,7 +346,7 @@ def load_index(folders: Sequence[Path], *, fold: int, splits: Sequence[str]) -> 
     if not folders:
         raise ValueError("data.shards names no folder: give one that jobs/prepare.py wrote")
     opened = [open_shard_folder(path) for path in folders]
-    described = [folder.describe() for folder in opened]
+    described = [describe_shards(path) for path in folders]
     class_names = _common_class_names(folders, described)
     tables: list[pa.Table] = []
     paths: list[str] = []
@@ -312,11 +358,6 @@ def load_index(folders: Sequence[Path], *, fold: int, splits: Sequence[str]) -> 
         for shard in range(description["num_shards"]):
             tables.append(_read_index_table(folder.shard_file(shard), shard=len(paths)))
             paths.append(str(folder.shard_file(shard).absolute()))
-        if not folder.videos_file.is_file():
-            raise ValueError(
-                f"{folder.root} is not finished ({folder.videos_file.name} is missing): run jobs/prepare.py again with "
-                "the same settings"
-            )
     table = pa.concat_tables(tables)
     split_N = pc.list_element(table.column("splits"), fold - 1)
     table = table.filter(pc.is_in(split_N, pa.array(list(splits))))

@@ -10,13 +10,12 @@ import functools
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, NoReturn
-from urllib.parse import urlsplit
+from typing import IO, NamedTuple, NoReturn
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -27,7 +26,6 @@ from t3d_core.video.decoding import VideoError
 
 _COPY_BYTES = 8 << 20
 _COPY_PREFIX = "t3d-copy-"
-_SECONDS_TO_LOCK = 60  # more than enough from the making of a copy to its lock
 
 
 class MissingVideoError(VideoError):
@@ -73,7 +71,7 @@ class LocalRoot:
                     )
             for name in filter(is_video_name, file_names):
                 path = os.path.join(folder, name)
-                sizes[os.path.relpath(path, self.folder)] = _size(path)
+                sizes[os.path.relpath(path, self.folder)] = self._size(path)
         return sizes
 
     @contextmanager
@@ -86,7 +84,7 @@ class LocalRoot:
         """
         path = os.path.join(self.folder, name)
         # A downloaded data set must not have us read, and store, other files of this machine.
-        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.folder)):
+        if not self._holds(path):
             raise VideoError(f"leads out of {str(self.folder)!r}, to {os.path.realpath(path)!r}")
         if not os.path.lexists(path):
             raise MissingVideoError("not found")
@@ -95,6 +93,16 @@ class LocalRoot:
         num_bytes = os.path.getsize(path)
         _check_size(num_bytes, max_bytes)
         yield LocalFile(path, num_bytes)
+
+    def _holds(self, path: str) -> bool:
+        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.folder))
+
+    def _size(self, path: str) -> int:
+        """Of the file; of a link that leads nowhere or out of here, its own: the file that replaces it has another."""
+        with suppress(OSError):
+            if not os.path.islink(path) or self._holds(path):
+                return os.path.getsize(path)
+        return os.lstat(path).st_size
 
 
 @dataclass(frozen=True)
@@ -129,26 +137,14 @@ class RemoteRoot:
         """
         _sweep_copies()
         filesystem, base = _filesystem(self.address)
-        with tempfile.NamedTemporaryFile(prefix=_COPY_PREFIX, suffix=PurePosixPath(name).suffix) as copy:
-            fcntl.flock(copy, fcntl.LOCK_EX)
+        with _locked_file(suffix=PurePosixPath(name).suffix) as copy:
             with _reading_errors(), filesystem.open_input_file(f"{base}/{name}") as remote:
                 _check_size(remote.size(), max_bytes)
-                shutil.copyfileobj(remote, copy, _COPY_BYTES)
-            copy.flush()
+                _copy(remote, copy)
             yield LocalFile(copy.name, copy.tell())
 
 
 VideoRoot = LocalRoot | RemoteRoot
-
-
-@functools.cache  # once a process
-def _sweep_copies() -> None:
-    """Delete the copies that killed processes left on this machine: those that nobody holds a lock on."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_COPY_PREFIX}*"):
-        with suppress(OSError), path.open("rb") as copy:
-            fcntl.flock(copy, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if time.time() - path.stat().st_mtime > _SECONDS_TO_LOCK:
-                path.unlink()
 
 
 def open_root(root: str | Path) -> VideoRoot:
@@ -161,11 +157,12 @@ def open_root(root: str | Path) -> VideoRoot:
     if "://" not in address:
         return _open_folder(session.input_path(Path(address)))
     if urlsplit(address).scheme == "file":
-        return _open_folder(Path(urlsplit(address).path))
-    if urlsplit(address).password is not None:
+        return _open_folder(Path(unquote(urlsplit(address).path)))
+    scheme, _, rest = address.partition("://")
+    if "@" in rest:  # a secret may hold slashes
         raise ValueError(
-            f"root {_without_credentials(address)!r} came with a secret in it: give that by environment variables "
-            "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), or it would be logged"
+            f"root '{scheme}://...@{rest.rpartition('@')[2]}' came with a secret in it: give that by environment "
+            "variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), or it would be logged"
         )
     try:
         filesystem, base = _filesystem(address)
@@ -191,6 +188,39 @@ def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
 
 
 @contextmanager
+def _locked_file(*, suffix: str) -> Iterator[IO[bytes]]:
+    """A temporary file that says, by its lock, that its process is alive."""
+    while True:
+        with tempfile.NamedTemporaryFile(prefix=_COPY_PREFIX, suffix=suffix, delete=False) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.path.exists(file.name):  # or it was swept before it was locked
+                try:
+                    yield file
+                finally:
+                    os.unlink(file.name)
+                return
+
+
+@functools.cache  # once a process
+def _sweep_copies() -> None:
+    """Delete the copies that killed processes left on this machine: those that nobody holds a lock on."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_COPY_PREFIX}*"):
+        with suppress(OSError), path.open("rb") as copy:
+            fcntl.flock(copy, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+def _copy(remote: IO[bytes], local: IO[bytes]) -> None:
+    try:
+        shutil.copyfileobj(remote, local, _COPY_BYTES)
+        local.flush()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(error.errno, f"{error.strerror} for the copy of a remote video", local.name) from error
+        raise
+
+
+@contextmanager
 def _reading_errors() -> Iterator[None]:
     try:
         yield
@@ -199,9 +229,9 @@ def _reading_errors() -> Iterator[None]:
     except pa.ArrowException as error:
         raise VideoError(f"unreadable: {_first_line(error)}") from error
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise VideoError(f"unreadable: {_first_line(error)}") from error
+        raise OSError(error.errno, _first_line(error)) from error
 
 
 def _check_size(num_bytes: int, max_bytes: int) -> None:
@@ -209,18 +239,6 @@ def _check_size(num_bytes: int, max_bytes: int) -> None:
         raise VideoError(
             f"the file has {num_bytes / 2**30:.3g} GiB, more than guard.source_gib {max_bytes / 2**30:.3g}"
         )
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError:  # a link to nothing
-        return 0
-
-
-def _without_credentials(address: str) -> str:
-    parts = urlsplit(address)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _first_line(error: BaseException) -> str:

@@ -76,7 +76,7 @@ def open_run(config: RunConfig, *, stage: str, shards: Sequence[Path]) -> Iterat
     path = base / config.storage / (config.name or new_name(stage))
     tracking_uri = tracking.resolve_tracking_uri(config.tracking.uri, base=base)
     descriptions = {shard_folder: describe_shards(shard_folder) for shard_folder in shards}
-    fingerprint = _fingerprint(config, [description["fingerprint"] for description in descriptions.values()])
+    fingerprint = _fingerprint(config, list(descriptions.values()))
     known = _read_run_file(path)
     if known is not None and known["fingerprint"] != fingerprint:
         raise ValueError(
@@ -103,9 +103,11 @@ def open_run(config: RunConfig, *, stage: str, shards: Sequence[Path]) -> Iterat
         yield RunFolder(path, run)
 
 
-def _fingerprint(config: RunConfig, shard_fingerprints: Sequence[str]) -> str:
+def _fingerprint(config: RunConfig, descriptions: Sequence[dict[str, Any]]) -> str:
     """What a run computes follows from these alone: the settings that count, and what is in the shards."""
-    parts = [config_fingerprint(config, exclude=_RESUMABLE), *shard_fingerprints]
+    parts = [config_fingerprint(config, exclude=_RESUMABLE)]
+    for description in descriptions:
+        parts += [description["fingerprint"], description["contents"]]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 

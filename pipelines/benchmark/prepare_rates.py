@@ -122,7 +122,8 @@ def _prepare_anew(config: PrepareConfig, output: Path) -> None:
 
 def _numbered_shards(listing: Listing) -> tuple[range, list[list[dict]]]:
     numbers = range(listing.num_shards)
-    return numbers, [listing.records_of(shard).to_pylist() for shard in numbers]
+    length = listing.videos_per_shard
+    return numbers, [listing.records.slice(shard * length, length).to_pylist() for shard in numbers]
 
 
 def _loop_shard(

@@ -142,12 +142,7 @@ def test_a_killed_process_costs_no_row(victim, videos, undisturbed, tmp_path):
     os.kill(worker if victim == "worker" else child, signal.SIGKILL)
     printed = driver.communicate()[0]
     assert driver.returncode == 0, printed
-    if victim == "worker":
-        assert_equals_undisturbed(output, undisturbed)
-    else:
-        reasons = pq.read_table(output / "failures.parquet").column("reason").to_pylist()
-        assert reasons in ([], ["decoder crashed (SIGKILL)"])
-        assert len(rows_of(output)) == NUM_VIDEOS - len(reasons)
+    assert_equals_undisturbed(output, undisturbed)
 
 
 def test_a_lost_node_costs_no_row(videos, undisturbed, tmp_path):

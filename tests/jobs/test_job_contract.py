@@ -196,9 +196,11 @@ def test_a_fold_that_the_data_set_does_not_have_is_refused(job: Job) -> None:
 
 
 def _write_dataset_file(folder: Path, *, num_folds: int, num_shards: int) -> None:
+    """What tells that prepare came to its end; the shards are absent."""
     folder.mkdir()
     description = {"fingerprint": "f", "class_names": ["walk"], "num_folds": num_folds, "num_shards": num_shards}
-    (folder / "dataset.json").write_text(json.dumps(description))
+    (folder / "dataset.json").write_text(json.dumps(description | {"contents": "c"}))
+    (folder / "videos.parquet").touch()
 
 
 def test_a_missing_dataset_folder_is_refused_before_ray_starts(job: Job) -> None:

@@ -24,12 +24,14 @@ from pipelines.configs import (
     UCF101DatasetConfig,
 )
 from pipelines.listing import list_videos
-from pipelines.prepare import prepare, run_prepare
+from pipelines.prepare import _task, prepare, run_prepare
 from pipelines.recipe import JobError
-from pipelines.shards import ShardFolder, load_index, whole_file
+from pipelines.shard_task import prepare_video
+from pipelines.shards import ShardFolder, describe_shards, load_index, whole_file
 from t3d_core.datasets.folder import read_folder
 from t3d_core.video.decoding import decode_frames, probe
-from t3d_core.video.storage import encode_video
+from t3d_core.video.guard import DecoderKilledError, GuardedDecoder
+from t3d_core.video.storage import encode_segments, encode_video
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -144,21 +146,121 @@ def write_videos(root):
             write_video(root / label / f"{name}.mp4", num_frames=8)
 
 
-def test_a_repaired_and_a_late_video_are_taken_up_and_other_shards_stay(local_ray, tmp_path):
-    root, output = tmp_path / "videos", tmp_path / "out"
+@pytest.fixture
+def half_there(tmp_path):
+    """Settings for eight listed videos, of which three are there and one is broken."""
+    root = tmp_path / "videos"
     write_videos(root)
     lines = [f"{label}/{name}.mp4,{label}" for label in ("left", "right") for name in ("a", "b", "late", "never")]
     (root / "index.csv").write_text("\n".join(["path,label", *lines]))
     (root / "left" / "b.mp4").write_bytes(b"broken")
-    settings = PrepareConfig(dataset=FolderDatasetConfig(root=str(root)), videos_per_shard=1, max_failed_fraction=1)
-    assert prepare_and_count(settings, output) == (8, 5, 3)
-    before = modification_times(output / "shards")
+    return PrepareConfig(dataset=FolderDatasetConfig(root=str(root)), videos_per_shard=3, max_failed_fraction=1)
+
+
+def complete(settings):
+    root = Path(settings.dataset.root)
     write_video(root / "left" / "b.mp4", num_frames=8)
     write_video(root / "right" / "late.mp4", num_frames=8)
-    assert prepare_and_count(settings, output) == (8, 3, 5)
+
+
+def rows_of(index):
+    return {name: index.frames(place) for place, name in enumerate(index.video_id_N)}
+
+
+def test_repaired_and_late_videos_get_shards_of_their_own_and_others_stay(local_ray, half_there, tmp_path):
+    output = tmp_path / "out"
+    assert prepare_and_count(half_there, output) == (8, 5, 3)
+    index_before = load_index([output], fold=1, splits=["train", "test"])
+    rows_before, contents_before = rows_of(index_before), describe_shards(output)["contents"]
+    times_before = modification_times(output / "shards")
+    complete(half_there)
+    assert prepare_and_count(half_there, output) == (8, 3, 5)
     assert set(failures_of(output)) == {"left/late.mp4", "left/never.mp4", "right/never.mp4"}
-    after = modification_times(output / "shards")
-    assert sum(after[name] != before[name] for name in before) == 2
+    times = modification_times(output / "shards")
+    assert times.keys() - times_before.keys() == {"000003.parquet"}
+    assert {name: times[name] for name in times_before} == times_before
+    assert rows_of(index_before) == rows_before, "training that is under way"
+    assert describe_shards(output)["contents"] != contents_before, "a run must not go on with other rows"
+    prepare(half_there, tmp_path / "at once")
+    at_once = rows_of(load_index([tmp_path / "at once"], fold=1, splits=["train", "test"]))
+    assert rows_of(load_index([output], fold=1, splits=["train", "test"])) == at_once
+    videos = [
+        pq.read_table(folder / "videos.parquet").drop_columns("shard") for folder in (output, tmp_path / "at once")
+    ]
+    assert videos[0].equals(videos[1])
+    assert prepare_and_count(half_there, output) == (8, 3, 5)
+    assert modification_times(output / "shards") == times
+
+
+@pytest.mark.parametrize("lost", ["dataset.json is of the first time", "a late shard was not made"])
+def test_late_shards_that_were_cut_off_are_finished(local_ray, half_there, tmp_path, lost):
+    output = tmp_path / "out"
+    prepare(half_there, output)
+    first_time = (output / "dataset.json").read_bytes(), (output / "videos.parquet").read_bytes()
+    complete(half_there)
+    prepare(half_there, output)
+    (output / "dataset.json").write_bytes(first_time[0])
+    (output / "videos.parquet").write_bytes(first_time[1])
+    if lost.startswith("a late"):
+        (output / "reports" / "000003.parquet").unlink()
+    assert prepare_and_count(half_there, output) == (8, 3, 5)
+    assert len(list((output / "shards").iterdir())) == 4
+
+
+def test_a_file_that_may_not_be_read_is_not_tried_anew_each_time(local_ray, tmp_path):
+    root, output = tmp_path / "videos", tmp_path / "out"
+    write_videos(root)
+    write_video(tmp_path / "elsewhere.mp4")
+    (root / "left" / "c.mp4").symlink_to(tmp_path / "elsewhere.mp4")
+    settings = config(root, max_failed_fraction=0.5)
+    assert prepare_and_count(settings, output) == prepare_and_count(settings, output) == (5, 1, 4)
+    assert not list(output.glob("late/*"))
+
+
+def test_a_decoder_killed_from_outside_costs_no_video(local_ray, tmp_path, monkeypatch):
+    """Once: tried again at once. Twice: a failure that the next prepare tries again."""
+    root = tmp_path / "videos"
+    write_videos(root)
+    for num_kills, reason in ((1, None), (2, "decoding process killed from outside, twice")):
+        folder = ShardFolder(tmp_path / f"out{num_kills}")
+        listing = list_videos(config(root), output=folder.root)
+        task = _task(config(root), folder, listing)
+        kills = iter(range(num_kills))
+
+        def killed(*_, kills=kills, **options):
+            if next(kills, None) is not None:
+                raise DecoderKilledError("decoding process killed from outside")
+            return encode_segments(*_, **options)
+
+        monkeypatch.setattr(GuardedDecoder, "encode_segments", lambda _, *args, killed=killed, **o: killed(*args, **o))
+        record = listing.records.slice(0, 1).to_pylist()[0]
+        outcome = prepare_video(record, task)
+        assert (outcome.reason or None) == reason
+        assert outcome.source_bytes == (0 if reason else record["listed_bytes"])
+
+
+def test_whether_clips_are_trimmed_belongs_to_the_settings(tmp_path):
+    (tmp_path / "train.csv").write_text("label,youtube_id,time_start,time_end\na,xxxxxxxxxxx,1,2\n")
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "xxxxxxxxxxx.mp4").touch()
+    dataset = KineticsDatasetConfig(root=str(tmp_path / "videos"), annotations=(tmp_path / "train.csv",))
+    prints = {
+        list_videos(
+            PrepareConfig(dataset=dataset.model_copy(update={"is_trimmed": is_trimmed})), output=tmp_path
+        ).description["fingerprint"]
+        for is_trimmed in (True, False)
+    }
+    assert len(prints) == 2
+
+
+def test_test_videos_without_labels_stay_whole(tmp_path):
+    (tmp_path / "test.csv").write_text("youtube_id,time_start,time_end\nxxxxxxxxxxx,1,2\n")
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "xxxxxxxxxxx_000001_000002.mp4").touch()
+    dataset = KineticsDatasetConfig(root=str(tmp_path / "videos"), annotations=(tmp_path / "test.csv",))
+    description = list_videos(PrepareConfig(dataset=dataset), output=tmp_path).description
+    assert description["class_names"] == []
+    assert description["max_segment_seconds"] is None
 
 
 def test_an_error_that_is_not_of_the_file_is_a_failure_too(local_ray, tmp_path, monkeypatch):
@@ -237,7 +339,7 @@ def test_a_file_that_cannot_be_finished_leaves_nothing_and_keeps_the_former_one(
 def test_an_unfinished_prepare_is_told_with_the_cure(synthetic_shards, tmp_path):
     shutil.copytree(synthetic_shards, tmp_path / "copy")
     (tmp_path / "copy" / "videos.parquet").unlink()
-    with pytest.raises(ValueError, match=r"not finished \(videos.parquet is missing\): run jobs/prepare.py again"):
+    with pytest.raises(ValueError, match=r"is not finished: run jobs/prepare.py again"):
         load_index([tmp_path / "copy"], fold=1, splits=["train"])
 
 
