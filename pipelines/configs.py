@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.recipe import Section
-from t3d_core.training.optimization import ScheduleKind
+from t3d_core.training.schedules import ScheduleKind
 from t3d_core.video.cropping import default_short_side
 from t3d_core.video.storage import Encoding
 

@@ -20,12 +20,14 @@ from pipelines.batches import BatchLoader, NumpyBatch
 from pipelines.configs import EvaluateConfig
 from pipelines.prepare import prepared_shards
 from pipelines.recipe import flatten, to_yaml
-from pipelines.shards import ShardIndex, describe_shards, load_index, num_listed, write_table
+from pipelines.shard_index import ShardIndex, load_index, num_listed
+from pipelines.shards import describe_shards, write_table
 from pipelines.training_run import new_name
 from pipelines.weights import locate_weights, view_of
 from t3d_core.evaluation.metrics import num_correct_top_k, top_k_accuracy
 from t3d_core.evaluation.video_scores import VideoScores
-from t3d_core.training.checkpoint import LoadedModel, WeightsCard, load_model, read_card
+from t3d_core.training.checkpoint import LoadedModel, load_model
+from t3d_core.training.weights_card import WeightsCard, read_card
 from t3d_core.video.transforms import normalize_clip
 
 

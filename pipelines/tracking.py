@@ -28,7 +28,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 import t3d_core
-from t3d_core.training.checkpoint import WeightsCard, read_card
+from t3d_core.training.weights_card import WeightsCard, read_card
 
 MODEL_NAME = "model"
 # What `logged_model.py` needs; a test holds the list against pyproject.toml.

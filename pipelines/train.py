@@ -11,12 +11,13 @@ from pipelines import session, tracking
 from pipelines.batches import BatchLoader, NumpyBatch, TrainOrder, stream, train_batches
 from pipelines.configs import TrainConfig
 from pipelines.prepare import prepared_shards
-from pipelines.shards import ShardIndex, hold_out, load_index
+from pipelines.shard_index import ShardIndex, hold_out, load_index
 from pipelines.training_run import FinishedRun, copy_whole, fit, open_run
 from pipelines.weights import card_of, check_network, clip_config_of, locate_weights, model_config_of, view_of
 from t3d_core.models import build_model
-from t3d_core.training.checkpoint import WeightsCard, initialize_from, read_card, save_weights
+from t3d_core.training.checkpoint import initialize_from, save_weights
 from t3d_core.training.tasks import ClassificationTask, Task
+from t3d_core.training.weights_card import WeightsCard, read_card
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from pipelines import session
 from pipelines.batches import BatchLoader, NumpyBatch, TeacherView, TrainOrder, stream, train_batches
 from pipelines.configs import TransferConfig
 from pipelines.prepare import prepared_shards
-from pipelines.shards import ShardIndex, hold_out, load_index
+from pipelines.shard_index import ShardIndex, hold_out, load_index
 from pipelines.training_run import FinishedRun, fit, open_run
 from pipelines.weights import card_of, check_network, view_of
 from t3d_core.models import build_model
-from t3d_core.training.checkpoint import WeightsCard, save_weights
+from t3d_core.training.checkpoint import save_weights
 from t3d_core.training.tasks import CorrespondenceTask, Task
+from t3d_core.training.weights_card import WeightsCard
 from t3d_core.transfer.correspondence import CorrespondenceNet
 from t3d_core.transfer.teacher import build_teacher
 from t3d_core.video.cropping import default_short_side

@@ -9,7 +9,8 @@ from pipelines import session, tracking
 from pipelines.batches import ClipView
 from pipelines.configs import ClipConfig, ModelConfig
 from t3d_core.models import build_model
-from t3d_core.training.checkpoint import WeightsCard, find_weights
+from t3d_core.training.checkpoint import find_weights
+from t3d_core.training.weights_card import WeightsCard
 
 
 def card_of(model: ModelConfig, clip: ClipConfig, *, class_names: tuple[str, ...]) -> WeightsCard:

@@ -7,49 +7,19 @@ A checkpoint folder holds one weights file and `training_state.pt`, what a run n
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from t3d_core.models import build_model
+from t3d_core.training.weights_card import METADATA_KEY, WeightsCard, read_card
 
 WEIGHTS_NAMES = ("model.safetensors", "student.safetensors")
 TRAINING_STATE_NAME = "training_state.pt"
-_METADATA_KEY = "t3d"
-
-
-@dataclass(frozen=True)
-class WeightsCard:
-    """What a weights file says of itself.
-
-    Attributes:
-        model_kind: a kind of `t3d_core.models.build_model`.
-        model_arguments: the other arguments of `build_model`.
-        class_names: label index -> name; empty for a network without a head.
-        num_frames: frames of a clip.
-        frame_stride: source frames from one clip frame to the next.
-        short_side: pixels to which the shorter side is scaled before the crop.
-        crop_size: pixels of the square crop.
-        short_video: what fills a clip when the video is shorter: `loop` or `repeat_last`.
-        mean: of each RGB channel, on the 0..1 scale.
-        std: of each RGB channel, on the 0..1 scale.
-    """
-
-    model_kind: str
-    model_arguments: dict[str, Any]
-    class_names: tuple[str, ...]
-    num_frames: int
-    frame_stride: int
-    short_side: int
-    crop_size: int
-    short_video: Literal["loop", "repeat_last"]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 class LoadedModel(NamedTuple):
@@ -64,29 +34,10 @@ def save_weights(model: nn.Module, path: Path, *, card: WeightsCard) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     partial = path.with_name(path.name + ".partial")
     try:
-        save_file(state, partial, metadata={_METADATA_KEY: json.dumps(asdict(card))})
+        save_file(state, partial, metadata={METADATA_KEY: json.dumps(asdict(card))})
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def read_card(path: Path) -> WeightsCard:
-    """Read what the weights file at `path` says of itself.
-
-    Raises:
-        ValueError: the file is damaged or was not written by `save_weights`.
-    """
-    try:
-        with safe_open(path, framework="pt") as weights:
-            metadata = weights.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"weights file {path} cannot be read: {error}") from error
-    try:
-        return WeightsCard(**_with_tuples(json.loads(metadata[_METADATA_KEY])))
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"weights file {path} does not describe its network: give a file that this project wrote"
-        ) from error
 
 
 def load_model(path: Path) -> LoadedModel:
@@ -152,13 +103,6 @@ def save_training_state(state: Mapping[str, Any], folder: Path) -> None:
 def load_training_state(folder: Path) -> dict[str, Any]:
     """Read what `save_training_state` wrote; tensors come to the CPU."""
     return torch.load(folder / TRAINING_STATE_NAME, map_location="cpu", weights_only=True)
-
-
-def _with_tuples(value: Any) -> Any:
-    """Turn the lists of JSON, which knows no others, back into the tuples they were."""
-    if isinstance(value, dict):
-        return {name: _with_tuples(entry) for name, entry in value.items()}
-    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def _without_head(state: dict[str, Tensor]) -> dict[str, Tensor]:

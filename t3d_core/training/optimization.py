@@ -1,13 +1,13 @@
 """Parameters become an SGD optimiser, and a learning rate that changes by one of the named schedules (paper 4.4)."""
 
 from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from torch import nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
 
-ScheduleKind = Literal["constant", "step", "plateau", "one_cycle"]
+from t3d_core.training.schedules import ScheduleKind
 
 
 def build_sgd(

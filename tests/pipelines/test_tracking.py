@@ -23,7 +23,8 @@ from pipelines.tracking import (
 )
 from pipelines.train import locate_weights
 from t3d_core.models import build_model
-from t3d_core.training.checkpoint import WeightsCard, load_model, save_weights
+from t3d_core.training.checkpoint import load_model, save_weights
+from t3d_core.training.weights_card import WeightsCard
 from t3d_core.video.transforms import normalize_clip
 
 MODEL_ARGUMENTS = {

@@ -7,16 +7,15 @@ from safetensors.torch import save_file
 
 from t3d_core.models import build_model
 from t3d_core.training.checkpoint import (
-    WeightsCard,
     find_weights,
     initialize_from,
     load_model,
     load_training_state,
-    read_card,
     save_training_state,
     save_weights,
 )
 from t3d_core.training.optimization import Schedule, build_sgd
+from t3d_core.training.weights_card import WeightsCard, read_card
 
 SMALL = {
     "ttl_preset": "thirds",

@@ -1,0 +1,65 @@
+"""What a weights file says of itself: which network, which classes, which clips. Read without torch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError, safe_open
+
+METADATA_KEY = "t3d"
+
+
+@dataclass(frozen=True)
+class WeightsCard:
+    """What a weights file says of itself.
+
+    Attributes:
+        model_kind: a kind of `t3d_core.models.build_model`.
+        model_arguments: the other arguments of `build_model`.
+        class_names: label index -> name; empty for a network without a head.
+        num_frames: frames of a clip.
+        frame_stride: source frames from one clip frame to the next.
+        short_side: pixels to which the shorter side is scaled before the crop.
+        crop_size: pixels of the square crop.
+        short_video: what fills a clip when the video is shorter: `loop` or `repeat_last`.
+        mean: of each RGB channel, on the 0..1 scale.
+        std: of each RGB channel, on the 0..1 scale.
+    """
+
+    model_kind: str
+    model_arguments: dict[str, Any]
+    class_names: tuple[str, ...]
+    num_frames: int
+    frame_stride: int
+    short_side: int
+    crop_size: int
+    short_video: Literal["loop", "repeat_last"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def read_card(path: Path) -> WeightsCard:
+    """Read what the weights file at `path` says of itself.
+
+    Raises:
+        ValueError: the file is damaged or was not written by `save_weights`.
+    """
+    try:
+        with safe_open(path, framework="numpy") as weights:
+            metadata = weights.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"weights file {path} cannot be read: {error}") from error
+    try:
+        return WeightsCard(**_with_tuples(json.loads(metadata[METADATA_KEY])))
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"weights file {path} does not describe its network: give a file that this project wrote"
+        ) from error
+
+
+def _with_tuples(value: Any) -> Any:
+    """Turn the lists of JSON, which knows no others, back into the tuples they were."""
+    if isinstance(value, dict):
+        return {name: _with_tuples(entry) for name, entry in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
