@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import ray
 
-from pipelines.shards import ShardIndex
+from pipelines.shard_index import ShardIndex
 from t3d_core.video.clip_sampling import ClipIndices, ShortVideo, non_overlapping_clips, random_clip, uniform_clips
-from t3d_core.video.cropping import center_crop, crop_frames, random_five_crop, resized_size
+from t3d_core.video.cropping import Crop, center_crop, random_five_crop, resized_size
 from t3d_core.video.decoding import decode_frames
 
 NumpyBatch = dict[str, np.ndarray]
@@ -148,16 +148,25 @@ class BatchLoader:
     ) -> np.ndarray:
         size = self._scaled_size(row, view.short_side)
         crop, is_flipped = random_five_crop(*size, crop_size=view.crop_size, rng=rng)
-        frames_THWC = decode_frames(self.index.frames(row), frame_indices + self.index.frame_offset_N[row], size=size)
-        return crop_frames(frames_THWC, crop, is_flipped=is_flipped)
+        frames_THWC = self._decode(row, frame_indices, size=size, crop=crop)
+        return frames_THWC[:, :, ::-1].copy() if is_flipped else frames_THWC
 
     def _clips(self, row: int, clips: list[ClipIndices]) -> list[dict[str, Any]]:
         size = self._scaled_size(row, self.clip.short_side)
         crop = center_crop(*size, crop_size=self.clip.crop_size)
         indices = np.concatenate([clip.frame_indices for clip in clips])
-        frames_THWC = decode_frames(self.index.frames(row), indices + self.index.frame_offset_N[row], size=size)
-        cropped = crop_frames(frames_THWC, crop).reshape(len(clips), self.clip.num_frames, crop.size, crop.size, 3)
+        frames_THWC = self._decode(row, indices, size=size, crop=crop)
+        cropped = frames_THWC.reshape(len(clips), self.clip.num_frames, crop.size, crop.size, 3)
         return [{"clip_BTHWC": c, "num_padded_B": clip.num_padded} for c, clip in zip(cropped, clips, strict=True)]
+
+    def _decode(self, row: int, frame_indices: np.ndarray, *, size: tuple[int, int], crop: Crop) -> np.ndarray:
+        return decode_frames(
+            self.index.frames(row),
+            frame_indices + self.index.frame_offset_N[row],
+            size=size,
+            crop=crop,
+            key_distance=int(self.index.key_distance_N[row]) or None,
+        )
 
     def _scaled_size(self, row: int, short_side: int) -> tuple[int, int]:
         return resized_size(int(self.index.height_N[row]), int(self.index.width_N[row]), short_side=short_side)

@@ -17,46 +17,73 @@ from pipelines.listing import Listing
 from pipelines.shards import FAILURE_COLUMNS, REPORT_SCHEMA, ShardFolder, open_table, write_table
 
 
-def num_shards(folder: ShardFolder, listing: Listing) -> int:
+def count_shards(folder: ShardFolder, listing: Listing) -> int:
     """Shards of the listing and late ones."""
     return listing.num_shards + folder.num_late_shards()
 
 
 def shards_to_make(folder: ShardFolder, listing: Listing) -> list[int]:
     """Numbers of the shards that are missing."""
-    return [shard for shard in range(num_shards(folder, listing)) if not folder.is_made(shard)]
+    return [shard for shard in range(count_shards(folder, listing)) if not folder.is_made(shard)]
 
 
 def positions_of(folder: ShardFolder, listing: Listing, shard: int) -> np.ndarray:
     """Which records a shard holds."""
     if shard >= listing.num_shards:
-        return folder.late_positions(shard)
+        return folder.read_late(shard)
     first = shard * listing.videos_per_shard
     return np.arange(first, min(first + listing.videos_per_shard, len(listing.records)))
 
 
-def late_positions(folder: ShardFolder, listing: Listing, *, retry_failed: bool = False) -> np.ndarray:
-    """Records that failed and whose files have another size now, or, with `retry_failed`, are there at all.
+def places_made_later(folder: ShardFolder, listing: Listing) -> dict[int, frozenset[int]]:
+    """For the shards that are missing: which of their records belong to a later one.
 
-    An empty file fails as before, and what a shard still to be made holds is tried anyway.
+    A shard that was lost is made without them, as it was at first; otherwise their rows would be there twice.
     """
-    is_failed_N = np.zeros(len(listing.records), bool)
-    bytes_then_N = np.zeros(len(listing.records), np.int64)
-    for shard in range(num_shards(folder, listing)):
+    last_shard_N = np.zeros(len(listing.records), np.int64)
+    for shard in range(count_shards(folder, listing)):
+        last_shard_N[positions_of(folder, listing, shard)] = shard
+    return {
+        shard: frozenset(np.flatnonzero(last_shard_N[positions_of(folder, listing, shard)] != shard).tolist())
+        for shard in shards_to_make(folder, listing)
+    }
+
+
+def records_to_retry(
+    folder: ShardFolder, listing: Listing, *, is_job: bool = False, retry_failed: bool = False
+) -> np.ndarray:
+    """Positions of records that failed and deserve another try; those of a shard still to be made get it anyway.
+
+    A file that has come, or has another size now, always does; an empty one fails as before. What failed for a reason
+    of a machine or a network (its report has no size) does in a prepare job, but not whenever a training run starts.
+
+    Args:
+        folder: where the reports are.
+        listing: how large the files are now.
+        is_job: this is a prepare job.
+        retry_failed: try all whose files are there.
+    """
+    num_records = len(listing.records)
+    is_failed_N, was_found_N, bytes_then_N = (np.zeros(num_records, dtype) for dtype in (bool, bool, np.int64))
+    for shard in range(count_shards(folder, listing)):
         positions = positions_of(folder, listing, shard)
         if folder.is_made(shard):
-            report = pq.read_table(folder.report_file(shard), columns=["is_prepared", "source_bytes"])
+            report = pq.read_table(folder.report_file(shard), columns=["is_prepared", "is_found", "source_bytes"])
             is_failed_N[positions] = ~report.column("is_prepared").to_numpy()
+            was_found_N[positions] = report.column("is_found").to_numpy()
             bytes_then_N[positions] = report.column("source_bytes").to_numpy()
         else:
             is_failed_N[positions] = False
     bytes_now_N = listing.num_bytes()
-    return np.flatnonzero(is_failed_N & (bytes_now_N > 0) & ((bytes_now_N != bytes_then_N) | retry_failed))
+    is_unread_N = was_found_N & (bytes_then_N == 0)
+    is_other_file_N = ~is_unread_N & (bytes_now_N != bytes_then_N)
+    deserves_N = is_other_file_N | (is_unread_N & is_job) | retry_failed
+    return np.flatnonzero(is_failed_N & (bytes_now_N > 0) & deserves_N)
 
 
 def add_late_shards(folder: ShardFolder, listing: Listing, positions: np.ndarray) -> None:
     """Write down that further shards, yet to be made, hold these records."""
-    shard = num_shards(folder, listing)
+    shard = count_shards(folder, listing)
     for first in range(0, len(positions), listing.videos_per_shard):
         table = pa.table({"position": positions[first : first + listing.videos_per_shard]})
         write_table(table, folder.late_file(shard))
@@ -65,9 +92,7 @@ def add_late_shards(folder: ShardFolder, listing: Listing, positions: np.ndarray
 
 def write_tables(folder: ShardFolder, listing: Listing) -> None:
     """Join the last report of every video, shard by shard, into `failures.parquet` and `videos.parquet`."""
-    late_shards = range(listing.num_shards, num_shards(folder, listing))
-    late_N = np.concatenate([np.empty(0, np.int64), *(folder.late_positions(shard) for shard in late_shards)])
-    late = pa.concat_tables([REPORT_SCHEMA.empty_table(), *(pq.read_table(folder.report_file(s)) for s in late_shards)])
+    late = _LateReports(folder, listing)
     failure_schema = pa.schema([REPORT_SCHEMA.field(name) for name in FAILURE_COLUMNS])
     with (
         open_table(folder.videos_file, REPORT_SCHEMA) as append_videos,
@@ -75,10 +100,25 @@ def write_tables(folder: ShardFolder, listing: Listing) -> None:
     ):
         for shard in range(listing.num_shards):
             positions = positions_of(folder, listing, shard)
-            rows = np.arange(len(positions))
-            is_here = (late_N >= positions[0]) & (late_N <= positions[-1])
-            rows[late_N[is_here] - positions[0]] = len(positions) + np.arange(is_here.sum())  # of two, the last one
-            joined = pa.concat_tables([pq.read_table(folder.report_file(shard)), late.filter(pa.array(is_here))])
-            videos = joined.take(pa.array(rows))
+            videos = late.update(pq.read_table(folder.report_file(shard)), first_position=int(positions[0]))
             append_videos(videos)
             append_failures(videos.filter(pc.invert(videos.column("is_prepared"))).select(FAILURE_COLUMNS))
+
+
+class _LateReports:
+    """The rows of the reports of all late shards, in order of the listing; of one record the last one counts."""
+
+    def __init__(self, folder: ShardFolder, listing: Listing) -> None:
+        shards = range(listing.num_shards, count_shards(folder, listing))
+        positions_N = np.concatenate([np.empty(0, np.int64), *(folder.read_late(shard) for shard in shards)])
+        order_N = np.argsort(positions_N, kind="stable")
+        reports = [REPORT_SCHEMA.empty_table(), *(pq.read_table(folder.report_file(shard)) for shard in shards)]
+        self._positions_N = positions_N[order_N]
+        self._reports = pa.concat_tables(reports).take(pa.array(order_N))
+
+    def update(self, report: pa.Table, *, first_position: int) -> pa.Table:
+        """The report of a shard whose records begin at a position, with what is known later."""
+        begin, end = np.searchsorted(self._positions_N, [first_position, first_position + len(report)])
+        rows = np.arange(len(report))
+        rows[self._positions_N[begin:end] - first_position] = len(report) + np.arange(end - begin)
+        return pa.concat_tables([report, self._reports.slice(begin, end - begin)]).take(pa.array(rows))

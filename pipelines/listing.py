@@ -1,7 +1,7 @@
 """A dataset section becomes the table of all listed videos, in the order in which they are cut into shards.
 
 The root is listed once; what the annotations name and the root lacks stays in the table, to be counted as missing.
-The table is Arrow: half a million rows are 100 MB, and what outlives the planning lies on disk.
+The table is Arrow: half a million rows are 100 MB.
 """
 
 import hashlib

@@ -25,9 +25,10 @@ from pipelines.contact_sheet import write_contact_sheet
 from pipelines.coverage import Coverage, count_coverage, format_coverage, metrics, write_coverage_csv
 from pipelines.late_shards import (
     add_late_shards,
-    late_positions,
-    num_shards,
+    count_shards,
+    places_made_later,
     positions_of,
+    records_to_retry,
     shards_to_make,
     write_tables,
 )
@@ -59,7 +60,11 @@ def run_prepare(config: PrepareJobConfig) -> str:
         return format_plan(plan, free_bytes=_free_bytes(output))
     _check_fingerprint(folder, listing.description)
     with folder.locked(is_patient=False), _tracked(config, folder, listing) as run:
-        _bring_up_to_date(config, folder, listing, retry_failed=config.retry_failed)
+        _check_fingerprint(folder, listing.description)
+        add_late_shards(
+            folder, listing, records_to_retry(folder, listing, is_job=True, retry_failed=config.retry_failed)
+        )
+        _bring_up_to_date(config, folder, listing)
         coverage = count_coverage(folder.videos_file)
         print(format_coverage(coverage))
         _log(run, folder, coverage)
@@ -105,6 +110,7 @@ def prepare(config: PrepareConfig, output: Path) -> Coverage:
     if not _is_up_to_date(folder, listing):
         with folder.locked(is_patient=True):
             _check_fingerprint(folder, listing.description)
+            add_late_shards(folder, listing, records_to_retry(folder, listing))
             _bring_up_to_date(config, folder, listing)
     coverage = count_coverage(folder.videos_file)
     _check_failures(config, folder, coverage)
@@ -113,33 +119,27 @@ def prepare(config: PrepareConfig, output: Path) -> Coverage:
 
 def _is_up_to_date(folder: ShardFolder, listing: Listing) -> bool:
     return (
-        folder.num_finished_shards() == num_shards(folder, listing)
+        folder.num_finished_shards() == count_shards(folder, listing)
         and not shards_to_make(folder, listing)
-        and not len(late_positions(folder, listing))
+        and not len(records_to_retry(folder, listing))
     )
 
 
-def _bring_up_to_date(
-    config: PrepareConfig, folder: ShardFolder, listing: Listing, *, retry_failed: bool = False
-) -> None:
+def _bring_up_to_date(config: PrepareConfig, folder: ShardFolder, listing: Listing) -> None:
     """Make the shards that are missing, then the tables; the folder is locked."""
     folder.sweep()
     if not folder.dataset_file.is_file():
         folder.write_description(listing.description)
     write_table(listing.records, folder.records_file, row_group_size=config.videos_per_shard)
-    add_late_shards(folder, listing, late_positions(folder, listing, retry_failed=retry_failed))
-    shards = shards_to_make(folder, listing)
+    later = places_made_later(folder, listing)
     try:
-        _make_shards(
-            _task(config, folder, listing),
-            shards,
-            num_videos=sum(len(positions_of(folder, listing, shard)) for shard in shards),
-        )
+        num_videos = sum(len(positions_of(folder, listing, shard)) for shard in later)
+        _make_shards(_task(config, folder, listing), later, num_videos=num_videos)
     finally:
         folder.sweep()  # what killed workers left
     write_tables(folder, listing)
     folder.write_description(
-        listing.description | {"num_shards": num_shards(folder, listing), "contents": folder.digest_contents()}
+        listing.description | {"num_shards": count_shards(folder, listing), "contents": folder.digest_contents()}
     )
     write_contact_sheet(folder, folder.contact_sheet_file, num_segments=config.contact_sheet_segments, seed=config.seed)
 
@@ -168,26 +168,28 @@ def _check_fingerprint(folder: ShardFolder, description: dict[str, Any]) -> None
         )
 
 
-def _make_shards(task: ShardTask, shards: list[int], *, num_videos: int) -> None:
-    if not shards:
+def _make_shards(task: ShardTask, later: dict[int, frozenset[int]], *, num_videos: int) -> None:
+    """Make the shards that are the keys of `later`, but for the videos at those places."""
+    if not later:
         return
     session.connect()
-    numbers = np.array(shards)
+    shards = list(later.items())
 
     def make(block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        counts, error = make_shard_or_tell(task, int(numbers[block["id"][0]]))
+        shard, places = shards[int(block["id"][0])]
+        counts, error = make_shard_or_tell(task, shard, left_out=places)
         return {name: np.array([value]) for name, value in {**counts._asdict(), "error": error}.items()}
 
     done = ray.data.range(len(shards), override_num_blocks=len(shards)).map_batches(make, batch_size=1)
     done.context.enable_progress_bars = False  # ours counts videos, over all tasks
-    failed = stored_bytes = 0
+    total = ShardCounts()
     with tqdm(desc="prepare", total=num_videos, unit="video", smoothing=0.1) as bar:
         for block in done.iter_batches(batch_size=None):
             if error := next(filter(None, block.pop("error").tolist()), None):
                 raise JobError(f"{error}; what is done is kept: put that right and start again")
             counts = ShardCounts(**{name: int(values.sum()) for name, values in block.items()})
-            failed, stored_bytes = failed + counts.num_failed, stored_bytes + counts.stored_bytes
-            bar.set_postfix_str(f"{failed} failed, {stored_bytes / 1e6:,.0f} MB stored", refresh=False)
+            total = total.plus(counts)
+            bar.set_postfix_str(total.describe(), refresh=False)
             bar.update(counts.num_videos)
 
 

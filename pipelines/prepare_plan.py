@@ -79,7 +79,7 @@ def format_plan(plan: PreparePlan, *, free_bytes: int) -> str:
     return "\n".join(
         [
             f"dry run: {plan.num_sampled} of {plan.num_found:,} found videos prepared in memory, {plan.num_failed} of "
-            "them failed; nothing was written",
+            "them failed; no shard was written",
             f"{'videos':<10}{plan.num_listed:>14,} listed, {plan.num_found:,} found",
             f"{'shards':<10}{plan.num_shards:>14,}",
             _line("rows", plan.num_segments, 1, ""),

@@ -7,7 +7,7 @@ the records and the settings alone, so a task that is run again, on any node, wr
 import errno
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -41,19 +41,31 @@ class ShardTask:
 
 
 class ShardCounts(NamedTuple):
-    """What one task did."""
+    """What one task did: videos, those without a file, those that failed, and bytes read and written."""
 
-    num_videos: int
-    num_failed: int
-    num_segments: int
-    source_bytes: int
-    stored_bytes: int
+    num_videos: int = 0
+    num_missing: int = 0
+    num_failed: int = 0
+    source_bytes: int = 0
+    stored_bytes: int = 0
+
+    def plus(self, other: "ShardCounts") -> "ShardCounts":
+        """The sum, field by field."""
+        return ShardCounts(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def describe(self) -> str:
+        """For the progress bar."""
+        return (
+            f"{self.num_missing} missing, {self.num_failed} failed, {self.source_bytes / 1e6:,.0f} MB read, "
+            f"{self.stored_bytes / 1e6:,.0f} MB stored"
+        )
 
 
 class Outcome(NamedTuple):
     """What became of one video; `reason` is empty when it is prepared.
 
-    A failed video is tried again once its file has another size than `source_bytes`.
+    A failed video is tried again once its file has another size than `source_bytes`, and by the next job if that is 0
+    though the file was found: a machine or a network failed, not the file.
     """
 
     segments: list[EncodedSegment]
@@ -63,8 +75,16 @@ class Outcome(NamedTuple):
     reason: str = ""
 
 
-def make_shard(task: ShardTask, shard: int) -> ShardCounts:
+_IN_A_LATER_SHARD = Outcome([], is_decoded=False, reason="prepared in a later shard")
+
+
+def make_shard(task: ShardTask, shard: int, *, left_out: Collection[int] = ()) -> ShardCounts:
     """Encode the videos of one shard, one in memory at a time; the report comes last and stands for the whole.
+
+    Args:
+        task: what every task needs to know.
+        shard: its number.
+        left_out: places of videos whose rows are in a later shard.
 
     Raises:
         OSError: the disk is full, or the output cannot be written; nothing half-written is left.
@@ -72,27 +92,27 @@ def make_shard(task: ShardTask, shard: int) -> ShardCounts:
     reports: list[dict] = []
     path = task.folder.shard_file(shard)
     with open_shard(path) as append:
-        for record in task.folder.read_records(shard):
-            outcome = prepare_video(record, task)
+        for place, record in enumerate(task.folder.read_records(shard)):
+            outcome = _IN_A_LATER_SHARD if place in left_out else prepare_video(record, task)
             shown = {"path": record["path"].decode("utf-8", "backslashreplace"), "source_bytes": outcome.source_bytes}
             _append_rows(append, record | shown, outcome.segments, task.description)
             reports.append(_report_row(record | shown, outcome, shard=path.name))
     write_table(pa.Table.from_pylist(reports, schema=REPORT_SCHEMA), task.folder.report_file(shard))
     return ShardCounts(
         num_videos=len(reports),
-        num_failed=sum(not report["is_prepared"] for report in reports),
-        num_segments=sum(report["num_segments"] for report in reports),
+        num_missing=sum(not report["is_found"] for report in reports),
+        num_failed=sum(report["is_found"] and not report["is_prepared"] for report in reports),
         source_bytes=sum(report["source_bytes"] for report in reports),
         stored_bytes=sum(report["stored_bytes"] for report in reports),
     )
 
 
-def make_shard_or_tell(task: ShardTask, shard: int) -> tuple[ShardCounts, str]:
+def make_shard_or_tell(task: ShardTask, shard: int, *, left_out: Collection[int]) -> tuple[ShardCounts, str]:
     """Make one shard, or give nothing done and the error: Ray Data would hide an exception behind one of its own."""
     try:
-        return make_shard(task, shard), ""
+        return make_shard(task, shard, left_out=left_out), ""
     except OSError as error:
-        return ShardCounts(0, 0, 0, 0, 0), f"{task.folder.shard_file(shard)} cannot be made: {error}"
+        return ShardCounts(), f"{task.folder.shard_file(shard)} cannot be made: {error}"
 
 
 def prepare_video(record: dict, task: ShardTask) -> Outcome:
@@ -123,7 +143,7 @@ def _encode(file: LocalFile, record: dict, task: ShardTask, *, num_tries: int = 
     except DecoderKilledError as error:
         if num_tries > 1:
             return _encode(file, record, task, num_tries=num_tries - 1)
-        # No fault of the file, so without its size: the next prepare tries it again.
+        # Memory ran out, more likely than not through other processes: without its size the next job tries it again.
         return Outcome([], is_decoded=False, reason=f"{error}, twice")
     except EmptyIntervalError as error:
         return Outcome([], file.num_bytes, reason=str(error))
@@ -170,6 +190,7 @@ def _append_rows(
                 "height": segment.height,
                 "width": segment.width,
                 "encoding": segment.encoding,
+                "key_distance": segment.key_distance,
                 "frames": segment.data,
             }
         )

@@ -26,7 +26,6 @@ from pipelines.benchmark.peers import (
     Frames,
     Indices,
     Size,
-    cropped,
     describe_versions,
     segment_decoders,
     source_decoders,
@@ -36,7 +35,7 @@ from pipelines.benchmark.stored import StoredClip, measure_psnr, store_clip
 from pipelines.recipe import Section
 from pipelines.session import input_path
 from t3d_core.video.clip_sampling import random_clip
-from t3d_core.video.cropping import resized_size
+from t3d_core.video.cropping import Crop, center_crop, resized_size
 from t3d_core.video.decoding import VideoSource, decode_frames
 
 GENERATED = "generated.mp4"
@@ -84,7 +83,7 @@ class _Cases:
     ) -> None:
         """Take up the decoders whose first sample works."""
         for name, decode in decoders.items():
-            sample = partial(cropped, decode, source, size=size, crop_size=self._crop_size)
+            sample = partial(_sample, decode, source, size, center_crop(*size, crop_size=self._crop_size))
             try:
                 self.first_sample[part, name] = sample(places[0])
             except Exception as error:  # peers raise what they like, and one that is absent must not end the run
@@ -171,7 +170,8 @@ def _measure(clip: BenchmarkClip, config: DecodeSuiteConfig, *, repeats: int) ->
         size = resized_size(segment.height, segment.width, short_side=config.short_side)
         for parity, name in enumerate(("even", "odd")):
             starts = [_at_parity(i, parity, segment.num_frames) + segment.frame_offset for i in places]
-            cases.add(f"{segment.encoding} {name}", segment_decoders(), segment.data, starts, size)
+            decoders = segment_decoders(key_distance=segment.key_distance)
+            cases.add(f"{segment.encoding} {name}", decoders, segment.data, starts, size)
     seconds = alternating_seconds(cases.runs, repeats=repeats, clock=time.process_time)
     rates = median_rates(seconds, amount=len(places))
     return ClipResult(
@@ -212,6 +212,10 @@ def _count_unequal(path: str, indices: Indices) -> int:
                 expected_HWC = frame.to_ndarray(format="rgb24", threads=1)
                 num_unequal += sum(not np.array_equal(frames_THWC[row], expected_HWC) for row in rows)
     return num_unequal
+
+
+def _sample(decode: Decoder, source: VideoSource, size: Size, crop: Crop, indices: Indices) -> Frames:
+    return decode(source, indices, size, crop)
 
 
 def _run_all(sample: Callable[[Indices], Frames], places: Sequence[Indices]) -> None:

@@ -5,7 +5,8 @@ FFmpeg's shared libraries on the machine (Debian: libavcodec59 libavformat59 lib
 to use one thread. Shape letters: T frames, H height, W width, C = 3 colours.
 
 How each one scales: ours and the plain loop by FFmpeg's swscale (bilinear), decord and torchcodec in both ways they
-offer: while decoding, and at full size first and then by torchvision's bilinear `resize` on bytes.
+offer: while decoding (torchcodec crops there as well), and at full size first and then by torchvision's bilinear
+`resize` on bytes. Whoever does not crop while decoding has it done by numpy.
 """
 
 from collections.abc import Callable
@@ -16,46 +17,44 @@ import av
 import numpy as np
 import numpy.typing as npt
 import torch
-from torchvision.transforms.v2 import functional as transforms
+from torchvision.transforms.v2.functional import resize
 
-from t3d_core.video.cropping import center_crop, crop_frames
+from t3d_core.video.cropping import Crop, crop_frames
 from t3d_core.video.decoding import VideoSource, decode_frames
 
 Indices = npt.NDArray[np.int64]
 Frames = npt.NDArray[np.uint8]
 Size = tuple[int, int]
-# (source, frame indices, height and width to scale to) -> frames_THWC
-Decoder = Callable[[VideoSource, Indices, Size], Frames]
+# (source, frame indices, height and width to scale to, crop) -> frames_THWC
+Decoder = Callable[[VideoSource, Indices, Size, Crop], Frames]
 
 OURS, PLAIN = "ours", "plain loop"
 
 
 def source_decoders(*, is_scaled: bool, stream_index: int | None = None) -> dict[str, Decoder]:
-    """Ours and the peers that read a file; where frames are not scaled, a peer has one way instead of two.
+    """Ours and the peers that read a file; where frames are not scaled, decord has one way instead of two.
 
     `stream_index` is the file's first video stream, the one that ours takes; decord cannot be told.
     """
-    torchcodec = partial(_decode_by_torchcodec, stream_index=stream_index)
     decoders: dict[str, Decoder] = {
         OURS: _decode_ours,
         PLAIN: _decode_plainly,
         "decord": _decode_by_decord,
-        "torchcodec": partial(torchcodec, is_scaling=is_scaled),
+        "torchcodec": partial(_decode_by_torchcodec, stream_index=stream_index),
+        "torchcodec, resize": partial(_decode_by_torchcodec_and_resize, stream_index=stream_index),
     }
     if is_scaled:
         decoders["decord, resize"] = _decode_by_decord_and_resize
-        decoders["torchcodec, resize"] = partial(torchcodec, is_scaling=False)
     return decoders
 
 
-def segment_decoders() -> dict[str, Decoder]:
-    """The two that read an encoded segment from memory, at its own size."""
-    return {OURS: _decode_ours, "torchcodec": partial(_decode_by_torchcodec, is_scaling=False)}
-
-
-def cropped(decode: Decoder, source: VideoSource, indices: Indices, size: Size, *, crop_size: int) -> Frames:
-    """The whole work of a sample: decode, scale to `size`, cut out the centre."""
-    return crop_frames(decode(source, indices, size), center_crop(*size, crop_size=crop_size))
+def segment_decoders(*, key_distance: int | None) -> dict[str, Decoder]:
+    """Those that read an encoded segment from memory; ours knows what its row tells."""
+    return {
+        OURS: partial(_decode_ours, key_distance=key_distance),
+        "torchcodec": _decode_by_torchcodec,
+        "torchcodec, resize": _decode_by_torchcodec_and_resize,
+    }
 
 
 def describe_versions() -> str:
@@ -69,11 +68,13 @@ def describe_versions() -> str:
     return ", ".join(found)
 
 
-def _decode_ours(source: VideoSource, indices: Indices, size: Size) -> Frames:
-    return decode_frames(source, indices, size=size)
+def _decode_ours(
+    source: VideoSource, indices: Indices, size: Size, crop: Crop, *, key_distance: int | None = None
+) -> Frames:
+    return decode_frames(source, indices, size=size, crop=crop, key_distance=key_distance)
 
 
-def _decode_plainly(source: VideoSource, indices: Indices, size: Size) -> Frames:
+def _decode_plainly(source: VideoSource, indices: Indices, size: Size, crop: Crop) -> Frames:
     """Decode from the start, convert what is wanted: the loop that people write."""
     wanted, last = set(indices.tolist()), int(indices.max())
     frame_of_index: dict[int, Frames] = {}
@@ -86,28 +87,43 @@ def _decode_plainly(source: VideoSource, indices: Indices, size: Size) -> Frames
                 frame_of_index[index] = rgb_HWC.astype(np.uint8, copy=False)
             if index == last:
                 break
-    return np.stack([frame_of_index[index] for index in indices.tolist()])
+    return crop_frames(np.stack([frame_of_index[index] for index in indices.tolist()]), crop)
 
 
-def _decode_by_decord(source: VideoSource, indices: Indices, size: Size) -> Frames:
+def _decode_by_decord(source: VideoSource, indices: Indices, size: Size, crop: Crop) -> Frames:
     import decord
 
     reader = decord.VideoReader(str(source), ctx=decord.cpu(0), width=size[1], height=size[0], num_threads=1)
-    return reader.get_batch(indices).asnumpy()
+    return crop_frames(reader.get_batch(indices).asnumpy(), crop)
 
 
-def _decode_by_decord_and_resize(source: VideoSource, indices: Indices, size: Size) -> Frames:
+def _decode_by_decord_and_resize(source: VideoSource, indices: Indices, size: Size, crop: Crop) -> Frames:
     import decord
 
     reader = decord.VideoReader(str(source), ctx=decord.cpu(0), num_threads=1)
-    return _resize(torch.from_numpy(reader.get_batch(indices).asnumpy()), size)
+    return crop_frames(_resize(torch.from_numpy(reader.get_batch(indices).asnumpy()), size), crop)
 
 
 def _decode_by_torchcodec(
-    source: VideoSource, indices: Indices, size: Size, *, is_scaling: bool, stream_index: int | None = None
+    source: VideoSource, indices: Indices, size: Size, crop: Crop, *, stream_index: int | None = None
 ) -> Frames:
+    """Scaled and cropped (at the centre, which all samples here are) while decoding."""
+    from torchcodec.transforms import CenterCrop, Resize
+
+    transforms = [Resize(size), CenterCrop((crop.size, crop.size))]
+    return _torchcodec_frames(source, indices, stream_index=stream_index, transforms=transforms).numpy()
+
+
+def _decode_by_torchcodec_and_resize(
+    source: VideoSource, indices: Indices, size: Size, crop: Crop, *, stream_index: int | None = None
+) -> Frames:
+    return crop_frames(_resize(_torchcodec_frames(source, indices, stream_index=stream_index), size), crop)
+
+
+def _torchcodec_frames(
+    source: VideoSource, indices: Indices, *, stream_index: int | None, transforms: list | None = None
+) -> torch.Tensor:
     from torchcodec.decoders import VideoDecoder
-    from torchcodec.transforms import Resize
 
     decoder = VideoDecoder(
         source if isinstance(source, bytes) else str(source),
@@ -115,13 +131,13 @@ def _decode_by_torchcodec(
         dimension_order="NHWC",
         num_ffmpeg_threads=1,
         seek_mode="approximate",
-        transforms=[Resize(size)] if is_scaling else None,
+        transforms=transforms,
     )
-    return _resize(decoder.get_frames_at(indices.tolist()).data, size)
+    return decoder.get_frames_at(indices.tolist()).data
 
 
 def _resize(frames_THWC: torch.Tensor, size: Size) -> Frames:
     if tuple(frames_THWC.shape[1:3]) != size:
-        frames_TCHW = transforms.resize(frames_THWC.permute(0, 3, 1, 2), list(size), antialias=False)
+        frames_TCHW = resize(frames_THWC.permute(0, 3, 1, 2), list(size), antialias=False)
         frames_THWC = frames_TCHW.permute(0, 2, 3, 1)
     return frames_THWC.numpy()

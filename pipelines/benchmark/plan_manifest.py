@@ -4,6 +4,7 @@ Started by `prepare_memory` as `python -m pipelines.benchmark.plan_manifest FOLD
 videos/; one line of JSON goes out, the fields of `Planning`.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -12,12 +13,13 @@ from pathlib import Path
 
 from pipelines.benchmark.prepare_memory import Planning, peak_bytes
 from pipelines.configs import PrepareConfig, YouTube8MDatasetConfig
-from pipelines.prepare import list_videos  # and all else that the job loads
+from pipelines.listing import list_videos
 from pipelines.shards import ShardFolder, write_table
 
 
 def main() -> None:
     """List, shuffle, cut and write the manifest."""
+    importlib.import_module("pipelines.prepare")  # and all else that the job loads
     folder = Path(sys.argv[1])
     bytes_before, start = peak_bytes(os.getpid()), time.perf_counter()
     dataset = YouTube8MDatasetConfig(root=str(folder / "videos"), annotations=folder / "ids.txt")

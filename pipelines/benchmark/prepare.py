@@ -16,7 +16,15 @@ from pydantic import Field, PositiveInt
 from pipelines.benchmark.clips import find_clips, write_moving_video
 from pipelines.benchmark.prepare_memory import ROLES, Peaks, Planning, measure_memory, measure_planning
 from pipelines.benchmark.prepare_rates import OURS, PLAIN, Rates, measure_rates, started_cases
-from pipelines.benchmark.rows import BenchmarkRow, Goal, SuiteReport, describe_machine, format_goals, format_table
+from pipelines.benchmark.rows import (
+    BenchmarkRow,
+    Goal,
+    SuiteReport,
+    describe_machine,
+    format_goals,
+    format_table,
+    quotient,
+)
 from pipelines.recipe import Section
 from pipelines.session import input_path
 
@@ -97,7 +105,7 @@ def _rates_rows(rates: Sequence[Rates]) -> Iterator[BenchmarkRow]:
             else:
                 yield _row(name, metric, value, _UNIT, baseline=PLAIN, ratio=value / rate[PLAIN, num_cores])
         for name in (OURS, PLAIN):
-            scaling = _quotient(rate.get((name, 2)), rate[name, 1])
+            scaling = quotient(rate.get((name, 2)), rate[name, 1])
             note = None if scaling else "this machine has one core"
             yield _row(name, f"{encoding}_scaling", scaling, "x of 1 core", note=note)
 
@@ -108,8 +116,8 @@ def _rates_goals(rates: Sequence[Rates]) -> Iterator[Goal]:
         yield Goal(f"{encoding}: shards that differ from the plain loop's", of_encoding.num_unequal, 0, True)
         for num_cores in (1, 2):
             ours, plain = rate.get((OURS, num_cores)), rate.get((PLAIN, num_cores))
-            yield Goal(f"{encoding}: prepare / plain loop, {_cores(num_cores)}", _quotient(ours, plain), _MIN_OF_PLAIN)
-        scaling = _quotient(rate.get((OURS, 2)), rate[OURS, 1])
+            yield Goal(f"{encoding}: prepare / plain loop, {_cores(num_cores)}", quotient(ours, plain), _MIN_OF_PLAIN)
+        scaling = quotient(rate.get((OURS, 2)), rate[OURS, 1])
         yield Goal(f"{encoding}: prepare, 2 cores / 1 core", scaling, _MIN_SCALING)
 
 
@@ -159,10 +167,6 @@ def _row(
     note: str | None = None,
 ) -> BenchmarkRow:
     return BenchmarkRow("prepare", case, metric, value, unit, baseline, ratio, note)
-
-
-def _quotient(value: float | None, reference: float | None) -> float | None:
-    return None if value is None or reference is None else value / reference
 
 
 def _cores(num_cores: int) -> str:

@@ -74,6 +74,11 @@ def times_better(value: float, reference: float, *, unit: str) -> float:
     return value / reference if unit.endswith("/s") else reference / value
 
 
+def quotient(value: float | None, reference: float | None) -> float | None:
+    """Value / reference; none where either could not be measured."""
+    return None if value is None or reference is None else value / reference
+
+
 def format_table(rows: Sequence[BenchmarkRow]) -> str:
     """The rows as lines of text, grouped by metric, best ratio first."""
     metrics = list(dict.fromkeys(row.metric for row in rows))

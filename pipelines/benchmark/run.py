@@ -5,7 +5,6 @@ something only as the ratio to the baseline of the same run. One module a suite:
 """
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -20,6 +19,7 @@ from pipelines.benchmark.rows import BenchmarkRow, SuiteReport
 from pipelines.configs import TrackingConfig
 from pipelines.recipe import Section, flatten, to_yaml
 from pipelines.session import base_folder
+from pipelines.shards import whole_file
 from pipelines.training_run import new_name
 
 
@@ -47,7 +47,8 @@ def run_benchmark(config: BenchmarkConfig) -> str:
     with _start_run(config) as run:
         report = _run_suite(config)
         if config.output is not None:
-            _write(report.rows, base_folder() / config.output)
+            with whole_file(base_folder() / config.output) as partial:
+                partial.write_text(_as_json(report.rows))
         run.log_metrics({_metric_name(row): row.value for row in report.rows if row.value is not None}, step=0)
         ratios = {f"{_metric_name(row)}/ratio": row.ratio for row in report.rows if row.ratio is not None}
         run.log_metrics(ratios, step=0)
@@ -84,10 +85,3 @@ def _metric_name(row: BenchmarkRow) -> str:
 
 def _as_json(rows: list[BenchmarkRow]) -> str:
     return json.dumps([row._asdict() for row in rows], indent=1, allow_nan=False) + "\n"
-
-
-def _write(rows: list[BenchmarkRow], output: Path) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f"{output.name}.partial")
-    partial.write_text(_as_json(rows))
-    os.replace(partial, output)

@@ -26,7 +26,8 @@ class VideoRecord:
         label: Class name, or None where the annotations give none.
         source: The source video or group. Clips of one source are kept on one side of every split.
         splits: Entry f - 1 is the split of fold f, one of `SPLITS`.
-        start_seconds: Start of the trimmed interval; None is the start of the video.
+        start_seconds: Start of the trimmed interval; None is the start of the video. 0 or more means that this very
+            interval was listed, so that it is taken whole.
         end_seconds: End of the trimmed interval, not included; None is the end of the video.
     """
 

@@ -111,5 +111,6 @@ def _to_record(row: _Row, youtube_id: str, *, files: VideoFiles) -> VideoRecord:
     start_seconds, end_seconds = row.interval
     video_id = interval_name(youtube_id, start_seconds=start_seconds, end_seconds=end_seconds)
     if clip := files.find(video_id, expected=f"{video_id}.mp4"):
-        return VideoRecord(video_id, clip, None, youtube_id, _TRAIN)
+        # From its own start: what is listed with times is taken whole, in whichever way it lies here.
+        return VideoRecord(video_id, clip, None, youtube_id, _TRAIN, start_seconds=0.0)
     return VideoRecord(video_id, whole_path, None, youtube_id, _TRAIN, start_seconds, end_seconds)

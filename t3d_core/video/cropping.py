@@ -55,10 +55,13 @@ def random_five_crop(height: int, width: int, *, crop_size: int, rng: np.random.
     return crops[rng.integers(len(crops))], bool(rng.integers(2))
 
 
-def crop_frames(frames_THWC: npt.NDArray[np.uint8], crop: Crop, *, is_flipped: bool = False) -> npt.NDArray[np.uint8]:
-    """Cut the same square out of every frame, mirrored left to right where asked; a contiguous copy."""
-    height, width = frames_THWC.shape[1:3]
+def crop_frames(frames_THWC: npt.NDArray[np.uint8], crop: Crop) -> npt.NDArray[np.uint8]:
+    """Cut the same square out of every frame; a contiguous copy."""
+    check_inside(crop, *frames_THWC.shape[1:3])
+    return frames_THWC[:, crop.top : crop.top + crop.size, crop.left : crop.left + crop.size].copy()
+
+
+def check_inside(crop: Crop, height: int, width: int) -> None:
+    """Refuse a crop that does not lie inside frames of this size in pixels."""
     if min(crop.top, crop.left) < 0 or crop.top + crop.size > height or crop.left + crop.size > width:
         raise ValueError(f"crop must lie inside the {height}x{width} frames, got {crop}")
-    cut = frames_THWC[:, crop.top : crop.top + crop.size, crop.left : crop.left + crop.size]
-    return (cut[:, :, ::-1] if is_flipped else cut).copy()

@@ -7,7 +7,6 @@ start; both ways give the same frames. Shape letters: T frames, H height, W widt
 """
 
 import io
-import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -22,11 +21,12 @@ import numpy.typing as npt
 from av.codec.context import ThreadType
 from av.container import InputContainer
 from av.packet import Packet
-from av.sidedata.sidedata import SideData
 from av.stream import Disposition
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
+
+from t3d_core.video.conversion import FrameConverter, displayed_size, rotation_of
+from t3d_core.video.cropping import Crop
 
 VideoSource = str | os.PathLike[str] | bytes
 
@@ -99,9 +99,9 @@ class OpenVideo(NamedTuple):
 def probe(source: VideoSource) -> VideoInfo:
     """Read what a video holds; `num_frames` is what a full decode gives.
 
-    Whole H.264, HEVC and JPEG files in mp4 and Matroska are counted by their packets, without decoding: there, a frame
-    whose data are damaged still counts. All others (cut off, AVI, MPEG-TS ...) are decoded, and what cannot be is no
-    frame.
+    H.264, HEVC and JPEG in mp4 and Matroska are counted by their packets, without decoding: there, a frame whose data
+    are damaged still counts. All others (AVI, MPEG-TS, files cut off inside a packet ...) are decoded, and what cannot
+    be is no frame.
 
     Raises:
         VideoError: the file cannot be read, is no video or has no decodable frame.
@@ -121,7 +121,12 @@ def probe(source: VideoSource) -> VideoInfo:
 
 
 def decode_frames(
-    source: VideoSource, frame_indices: Sequence[int] | npt.NDArray[np.integer], *, size: tuple[int, int] | None = None
+    source: VideoSource,
+    frame_indices: Sequence[int] | npt.NDArray[np.integer],
+    *,
+    size: tuple[int, int] | None = None,
+    crop: Crop | None = None,
+    key_distance: int | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Decode the frames at `frame_indices`, upright, in the order asked for.
 
@@ -133,28 +138,41 @@ def decode_frames(
         source: path, or the bytes of an encoded file.
         frame_indices: positions in presentation order, in [0, num_frames); any order, repeats allowed.
         size: (height, width) in pixels to scale to; None keeps the video's own.
+        crop: square to cut out of the upright frames at that size; None keeps all. Of scaled frames only what is
+            needed is scaled: their crop lies within a pixel of where `crop_frames` would have cut it.
+        key_distance: frames from key frame to key frame, where `is_steady` has said so; None lists the packets of the
+            file to find them.
 
     Returns:
-        frames_THWC: uint8 RGB, one row an index, equal to those of a full decode.
+        frames_THWC: uint8 RGB, one row an index, decoded to the same pixels as by a full decode.
 
     Raises:
-        ValueError: an index is out of range.
+        ValueError: an index is out of range, or the crop does not fit.
         VideoError: the file cannot be read or decoded.
     """
-    writer = _FrameWriter(_checked_indices(frame_indices), size)
+    converter = FrameConverter(_checked_indices(frame_indices), size=size, crop=crop)
     with open_video(source) as video:
-        index = _index_packets(video)
+        index = _index_packets(video) if key_distance is None else _steady_index(video, key_distance)
         if index is not None:
-            _check_range(writer, len(index.pts))
-            if _decode_by_seeking(video, index, writer):
-                return writer.frames_THWC
+            _check_range(converter, len(index.pts))
+            if _decode_by_seeking(video, index, converter):
+                return converter.frames_THWC
     with open_video(source) as video:
         # A file that has an index and yet did not deliver may be damaged, and a lost frame would shift all later ones.
-        num_frames = _decode_from_start(video, writer, is_strict=index is not None)
-        if index is not None and writer.last_index >= num_frames:
+        num_frames = _decode_from_start(video, converter, is_strict=index is not None)
+        if index is not None and converter.last_index >= num_frames:
             raise VideoError(f"corrupt: only {num_frames} of {len(index.pts)} frames can be decoded")
-        _check_range(writer, num_frames)
-    return writer.frames_THWC
+        _check_range(converter, num_frames)
+    return converter.frames_THWC
+
+
+def is_steady(source: VideoSource, *, key_distance: int) -> bool:
+    """Whether `decode_frames` may be told this `key_distance`: frames of constant rate, key frames at that distance."""
+    with open_video(source) as video:
+        steady, listed = _steady_index(video, key_distance), _index_packets(video)
+    if steady is None or listed is None:
+        return False
+    return all(np.array_equal(*arrays) for arrays in zip(steady, listed, strict=True))
 
 
 @contextmanager
@@ -193,7 +211,7 @@ def whole_packets(video: OpenVideo, *, is_from_start: bool = True) -> Iterator[P
     for packet in video.container.demux(video.stream):
         if packet.is_corrupt:
             raise VideoError(f"corrupt or truncated: packet {num_packets} is damaged")
-        num_packets += packet.size > 0
+        num_packets += packet.size > 0 or packet.dts is not None  # an empty sample is one, the final flush is none
         yield packet
     if not is_from_start:
         return
@@ -203,68 +221,6 @@ def whole_packets(video: OpenVideo, *, is_from_start: bool = True) -> Iterator[P
         raise VideoError(f"truncated: {num_packets} of {num_listed} frames are in the file")
     if video.num_missing_bytes:
         raise VideoError(f"truncated: {video.num_missing_bytes} bytes are missing at the end of the file")
-
-
-def displayed_size(height: int, width: int, *, rotation_degrees: int) -> tuple[int, int]:
-    """(height, width) in pixels after a turn by `rotation_degrees`; the function is its own inverse."""
-    return (width, height) if _quarter_turns(rotation_degrees) % 2 else (height, width)
-
-
-def rotation_of(frame: VideoFrame) -> int:
-    """Counter-clockwise turn in degrees that the file asks for.
-
-    Mirroring (selfies) is left out, left and right mean nothing to the paper's random flips: a mirrored picture comes
-    out upright and unmirrored.
-    """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if not isinstance(matrix, SideData):
-        return frame.rotation
-    a, b, _, c, d = np.frombuffer(memoryview(matrix), np.int32)[:5].tolist()
-    # The angle of what remains of a mirroring matrix once the source is flipped left to right.
-    return frame.rotation if a * d >= b * c else round(-math.degrees(math.atan2(-b, -a)))
-
-
-def upright(frame_HWC: npt.NDArray[np.uint8], *, rotation_degrees: int) -> npt.NDArray[np.uint8]:
-    """Turn a frame counter-clockwise by a multiple of 90 degrees (a view); other angles are left as they are."""
-    return np.rot90(frame_HWC, _quarter_turns(rotation_degrees))
-
-
-def rgb_view(frame: VideoFrame) -> npt.NDArray[np.uint8]:
-    """The pixels of an rgb24 frame as frame_HWC, without a copy (rows of the plane are padded)."""
-    plane = frame.planes[0]
-    return np.ndarray((frame.height, frame.width, 3), np.uint8, memoryview(plane), strides=(plane.line_size, 3, 1))
-
-
-class _FrameWriter:
-    """Converts wanted frames to RGB into one array with one scaler a step; knows which rows each frame index fills.
-
-    4:2:0 video that changes its size is scaled as YUV first and then turned into RGB: FFmpeg has fast code for either
-    step and none for both in one (3 to 5 times slower). The two ways differ by 1 to 1.5 grey levels in the mean.
-    """
-
-    def __init__(self, frame_indices: npt.NDArray[np.int64], size: tuple[int, int] | None) -> None:
-        self.rows_of_index: dict[int, list[int]] = defaultdict(list)
-        for row, frame_index in enumerate(frame_indices.tolist()):
-            self.rows_of_index[frame_index].append(row)
-        self.last_index = max(self.rows_of_index)
-        self._num_rows = len(frame_indices)
-        self._size = size
-        self._scaler = VideoReformatter()
-        self._to_rgb = VideoReformatter()
-        self.frames_THWC = np.empty((0, 0, 0, 3), np.uint8)
-
-    def write(self, frame: VideoFrame, frame_index: int, video: OpenVideo) -> None:
-        """Put one decoded frame into its rows; the first one fixes the clip's size and rotation."""
-        if not len(self.frames_THWC):
-            self._rotation = rotation_of(frame)
-            size = self._size or displayed_size(video.height, video.width, rotation_degrees=self._rotation)
-            self.frames_THWC = np.empty((self._num_rows, *size, 3), np.uint8)
-        height, width = displayed_size(*self.frames_THWC.shape[1:3], rotation_degrees=self._rotation)
-        if frame.format.name in ("yuv420p", "yuvj420p") and (frame.height, frame.width) != (height, width):
-            frame = self._scaler.reformat(frame, width, height, "yuv422p", threads=1)
-        rgb = self._to_rgb.reformat(frame, width, height, "rgb24", threads=1)
-        for row in self.rows_of_index[frame_index]:
-            self.frames_THWC[row] = upright(rgb_view(rgb), rotation_degrees=self._rotation)
 
 
 class _PacketIndex(NamedTuple):
@@ -359,9 +315,18 @@ def _index_packets(video: OpenVideo) -> _PacketIndex | None:
     return _PacketIndex(np.sort(pts), np.sort(pts[is_key]))
 
 
-def _decode_by_seeking(video: OpenVideo, index: _PacketIndex, writer: _FrameWriter) -> bool:
+def _steady_index(video: OpenVideo, key_distance: int) -> _PacketIndex | None:
+    """What `_index_packets` would find in a file of constant rate; None where frames are no whole ticks apart."""
+    ticks = 1 / (video.fps * Fraction(video.stream.time_base or 1))
+    if ticks.denominator != 1:
+        return None
+    pts = np.arange(video.stream.frames, dtype=np.int64) * ticks.numerator
+    return _PacketIndex(pts, pts[::key_distance])
+
+
+def _decode_by_seeking(video: OpenVideo, index: _PacketIndex, converter: FrameConverter) -> bool:
     """Write the wanted frames group by key frame; False where the file does not behave as its packets say."""
-    index_of_pts = {int(index.pts[i]): i for i in writer.rows_of_index}
+    index_of_pts = {int(index.pts[i]): i for i in converter.rows_of_index}
     groups: dict[int, set[int]] = defaultdict(set)
     for pts in index_of_pts:
         # The last key frame SHOWN at or before the frame: frames shown before a key frame may need older ones.
@@ -371,7 +336,7 @@ def _decode_by_seeking(video: OpenVideo, index: _PacketIndex, writer: _FrameWrit
         for key_pts, wanted_pts in sorted(groups.items()):
             for frame in _decode_group(video, key_pts, wanted_pts):
                 if frame.pts in wanted_pts:
-                    writer.write(frame, index_of_pts[frame.pts], video)
+                    converter.write(frame, index_of_pts[frame.pts], video_size=(video.height, video.width))
                     found.add(frame.pts)
     except av.InvalidDataError:
         return False
@@ -396,14 +361,14 @@ def _decode_group(video: OpenVideo, key_pts: int, wanted_pts: set[int]) -> Itera
     yield from context.decode(None)  # what the decoder still holds back for reordering
 
 
-def _decode_from_start(video: OpenVideo, writer: _FrameWriter, *, is_strict: bool) -> int:
+def _decode_from_start(video: OpenVideo, converter: FrameConverter, *, is_strict: bool) -> int:
     """Write the wanted frames of a sequential decode; returns how many frames were seen up to the last wanted one."""
     num_frames = 0
     for frame in iterate_frames(video, is_strict=is_strict):
-        if num_frames in writer.rows_of_index:
-            writer.write(frame, num_frames, video)
+        if num_frames in converter.rows_of_index:
+            converter.write(frame, num_frames, video_size=(video.height, video.width))
         num_frames += 1
-        if num_frames > writer.last_index:
+        if num_frames > converter.last_index:
             break
     return num_frames
 
@@ -417,12 +382,8 @@ def _checked_indices(frame_indices: Sequence[int] | npt.NDArray[np.integer]) -> 
     return indices.astype(np.int64)
 
 
-def _check_range(writer: _FrameWriter, num_frames: int) -> None:
+def _check_range(converter: FrameConverter, num_frames: int) -> None:
     if num_frames == 0:
         raise VideoError(ZERO_FRAMES)
-    if writer.last_index >= num_frames:
-        raise ValueError(f"frame_indices must be in [0, {num_frames}), the video's frames, got {writer.last_index}")
-
-
-def _quarter_turns(rotation_degrees: int) -> int:
-    return rotation_degrees // 90 % 4 if rotation_degrees % 90 == 0 else 0
+    if converter.last_index >= num_frames:
+        raise ValueError(f"frame_indices must be in [0, {num_frames}), the video's frames, got {converter.last_index}")

@@ -28,8 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from t3d_core.video import decoding
-from t3d_core.video.decoding import VideoError, VideoInfo
+from t3d_core.video.decoding import EmptyIntervalError, VideoError, VideoInfo
 from t3d_core.video.guard_child import HEADER, Message
 from t3d_core.video.storage import EncodedSegment
 
@@ -136,12 +135,8 @@ class GuardedDecoder:
         kind, reason = message.fields["type"], message.fields["reason"]
         if kind == "MemoryError":
             return VideoError(f"needs more than {_gib(self._limits.memory_bytes)} of memory")
-        if kind == "ValueError":
-            return ValueError(reason)
-        known = getattr(decoding, kind, None)
-        if isinstance(known, type) and issubclass(known, VideoError):
-            return known(reason)
-        return VideoError(f"{kind}: {reason}")
+        known = {error.__name__: error for error in (EmptyIntervalError, VideoError, ValueError)}
+        return known[kind](reason) if kind in known else VideoError(f"{kind}: {reason}")
 
     def _ready_child(self) -> subprocess.Popen[bytes]:
         self._num_requests += 1
@@ -207,7 +202,7 @@ def _error_of_death(child: subprocess.Popen[bytes]) -> Exception:
         code = child.wait(timeout=_END_SECONDS)
     except subprocess.TimeoutExpired:
         return VideoError("decoder crashed (closed its output)")
-    # No file can send these signals: its limits end in MemoryError, SIGSEGV or SIGABRT.
+    # What a file does within the child's limits ends in MemoryError, SIGSEGV or SIGABRT.
     if code in (-signal.SIGKILL, -signal.SIGTERM):
         return DecoderKilledError(f"decoding process killed from outside ({signal.Signals(-code).name})")
     return VideoError(f"decoder crashed ({signal.Signals(-code).name if code < 0 else f'exit status {code}'})")

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from t3d_core.video.decoding import VideoError, decode_frames, probe
+from t3d_core.video.decoding import EmptyIntervalError, VideoError, decode_frames, probe
 from t3d_core.video.storage import encode_segments
 
 HEADER = struct.Struct("<IQ")
@@ -46,13 +46,15 @@ def main() -> None:
             for message in _answer(request["operation"], request["arguments"]):
                 _send(answers, message)
             _send(answers, Message({"kind": "end"}))
-        except VideoError as error:
-            _send(answers, Message({"kind": "error", "type": type(error).__name__, "reason": str(error)}))
-        except MemoryError:
-            _send(answers, Message({"kind": "error", "type": "MemoryError", "reason": ""}))
         except Exception as error:  # the parent decides what it means
-            _send(answers, Message({"kind": "error", "type": type(error).__name__, "reason": str(error)}))
+            _send(answers, Message({"kind": "error", "type": _kind_of(error), "reason": str(error)}))
         signal.alarm(0)
+
+
+def _kind_of(error: Exception) -> str:
+    """The name of the error's class, or of the one that the parent knows."""
+    kinds: tuple[type[Exception], ...] = (EmptyIntervalError, VideoError, ValueError, MemoryError)
+    return next((kind for kind in kinds if isinstance(error, kind)), type(error)).__name__
 
 
 def _answer(operation: str, arguments: dict[str, Any]) -> Iterator[Message]:

@@ -17,7 +17,7 @@ import numpy as np
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
-from t3d_core.video.decoding import rgb_view, upright
+from t3d_core.video.conversion import rgb_view, upright
 
 # aq-mode=0: bits go where they lower the mean squared error, 0.5 to 0.8 dB at the same bytes.
 # no-mbtree: with the tree the same frames gave different bytes from run to run (x264 of PyAV 18.1, AVX-512).
@@ -28,6 +28,8 @@ _H264_OPTIONS = {
     "x264-params": "bframes=1:b-adapt=0:b-pyramid=none:keyint=32:min-keyint=32:scenecut=0:weightp=0:aq-mode=0"
     ":no-mbtree=1:threads=1",
 }
+# Frames from key frame to key frame.
+KEY_DISTANCE = {"h264": 32, "jpeg": 1}
 _JPEG_QUALITY = 3  # FFmpeg's scale: 1 is best; 3 gives about 40 dB
 _LAMBDA_OF_QUALITY = 118
 _JPEG_OPTIONS = {"flags": "+qscale", "global_quality": str(_JPEG_QUALITY * _LAMBDA_OF_QUALITY)}

@@ -2,8 +2,8 @@
 
 Frame k of a segment is source frame `start_frame` + k of a full decode: nothing is dropped, doubled or resampled in
 time. A video is prepared whole or not at all: damage that the decoder reports, or a file cut off inside a packet, is a
-VideoError and never a shorter video. (What FFmpeg conceals looks whole, and so does a transport stream cut off between
-packets.)
+VideoError and never a shorter video. (What FFmpeg conceals looks whole, and so does a file cut off between packets
+whose container tells no length: all but mp4 and Matroska.)
 
     copy   the packets of the source, no quality lost     its first frame may be a few after the file's (frame_offset)
     h264   H.264 made for stride 2, 256 px                `segment_writer`
@@ -27,19 +27,19 @@ import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 
+from t3d_core.video.conversion import displayed_size, rotation_of
 from t3d_core.video.cropping import resized_size
 from t3d_core.video.decoding import (
     ZERO_FRAMES,
     EmptyIntervalError,
     VideoError,
     VideoSource,
-    displayed_size,
+    is_steady,
     iterate_frames,
     open_video,
-    rotation_of,
 )
 from t3d_core.video.segment_ranges import FrameRange, FrameRanges, SegmentRequest
-from t3d_core.video.segment_writer import SegmentWriter, upright_frame
+from t3d_core.video.segment_writer import KEY_DISTANCE, SegmentWriter, upright_frame
 from t3d_core.video.source_frames import PacketTable, SourceFrame, SourceReader, decoded_seconds, list_packets
 from t3d_core.video.stream_copy import CopyError, copy_stretch, is_cheap_to_read
 
@@ -59,6 +59,7 @@ class EncodedSegment:
         height: pixels, upright; even but for copies.
         width: pixels, upright; even but for copies.
         start_frame: index in the source of its first frame.
+        key_distance: frames from key frame to key frame where that is all `decode_frames` needs to know, else None.
     """
 
     data: bytes
@@ -69,6 +70,7 @@ class EncodedSegment:
     height: int
     width: int
     start_frame: int
+    key_distance: int | None = None
 
 
 def encode_segments(
@@ -206,7 +208,8 @@ def _encode_ranges(
             data = file.getvalue()
             _check_count(data, writer.num_frames)
             fps = float(reader.video.fps)
-            yield EncodedSegment(data, codec, writer.num_frames, 0, fps, height, width, first.frame_index)
+            key_distance = KEY_DISTANCE[codec] if is_steady(data, key_distance=KEY_DISTANCE[codec]) else None
+            yield EncodedSegment(data, codec, writer.num_frames, 0, fps, height, width, first.frame_index, key_distance)
 
 
 def _stretches(

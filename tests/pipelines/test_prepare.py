@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
@@ -17,6 +18,7 @@ from PIL import Image
 from pipelines.configs import (
     FolderDatasetConfig,
     GuardConfig,
+    HMDB51DatasetConfig,
     KineticsDatasetConfig,
     PrepareConfig,
     PrepareJobConfig,
@@ -25,9 +27,11 @@ from pipelines.configs import (
 )
 from pipelines.listing import list_videos
 from pipelines.prepare import _task, prepare, run_prepare
+from pipelines.prepare_plan import format_plan, plan_prepare
 from pipelines.recipe import JobError
-from pipelines.shard_task import prepare_video
-from pipelines.shards import ShardFolder, describe_shards, load_index, whole_file
+from pipelines.shard_index import load_index
+from pipelines.shard_task import ShardCounts, prepare_video
+from pipelines.shards import REPORT_SCHEMA, ShardFolder, describe_shards, whole_file
 from t3d_core.datasets.folder import read_folder
 from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.guard import DecoderKilledError, GuardedDecoder
@@ -164,7 +168,8 @@ def complete(settings):
 
 
 def rows_of(index):
-    return {name: index.frames(place) for place, name in enumerate(index.video_id_N)}
+    """(video, its bytes) of every row, sorted: what is there twice is here twice."""
+    return sorted((name, index.frames(place)) for place, name in enumerate(index.video_id_N))
 
 
 def test_repaired_and_late_videos_get_shards_of_their_own_and_others_stay(local_ray, half_there, tmp_path):
@@ -205,6 +210,22 @@ def test_late_shards_that_were_cut_off_are_finished(local_ray, half_there, tmp_p
         (output / "reports" / "000003.parquet").unlink()
     assert prepare_and_count(half_there, output) == (8, 3, 5)
     assert len(list((output / "shards").iterdir())) == 4
+    assert len(load_index([output], fold=1, splits=["train", "test"])) == 5
+
+
+@pytest.mark.parametrize("lost", ["shards/000000", "shards/000001", "shards/000002", "reports/000000", "shards/000003"])
+def test_a_lost_shard_is_made_as_it_was_and_doubles_no_late_video(local_ray, half_there, tmp_path, lost):
+    output = tmp_path / "out"
+    prepare(half_there, output)
+    complete(half_there)
+    prepare(half_there, output)
+    before = {path: pq.read_table(path) for path in (output / "shards").iterdir()}
+    videos, contents = pq.read_table(output / "videos.parquet"), describe_shards(output)["contents"]
+    (output / f"{lost}.parquet").unlink()
+    prepare(half_there, output)
+    assert {path: pq.read_table(path) for path in (output / "shards").iterdir()} == before
+    assert pq.read_table(output / "videos.parquet") == videos
+    assert describe_shards(output)["contents"] == contents
 
 
 def test_a_file_that_may_not_be_read_is_not_tried_anew_each_time(local_ray, tmp_path):
@@ -217,26 +238,39 @@ def test_a_file_that_may_not_be_read_is_not_tried_anew_each_time(local_ray, tmp_
     assert not list(output.glob("late/*"))
 
 
-def test_a_decoder_killed_from_outside_costs_no_video(local_ray, tmp_path, monkeypatch):
-    """Once: tried again at once. Twice: a failure that the next prepare tries again."""
-    root = tmp_path / "videos"
+@pytest.mark.parametrize(("num_kills", "reason"), [(1, ""), (2, "decoding process killed from outside, twice")])
+def test_a_decoder_killed_from_outside_is_tried_once_more(tmp_path, monkeypatch, num_kills, reason):
+    write_videos(tmp_path / "videos")
+    settings = config(tmp_path / "videos")
+    listing = list_videos(settings, output=tmp_path)
+    kills = iter(range(num_kills))
+
+    def killed(_, *arguments, **options):
+        if next(kills, None) is not None:
+            raise DecoderKilledError("decoding process killed from outside")
+        return encode_segments(*arguments, **options)
+
+    monkeypatch.setattr(GuardedDecoder, "encode_segments", killed)
+    record = listing.records.slice(0, 1).to_pylist()[0]
+    outcome = prepare_video(record, _task(settings, ShardFolder(tmp_path / "out"), listing))
+    assert outcome.reason == reason
+    assert outcome.source_bytes == (0 if reason else record["listed_bytes"])
+
+
+def test_what_a_machine_failed_on_is_tried_again_by_the_next_job_and_by_no_training(local_ray, tmp_path):
+    root, output = tmp_path / "videos", tmp_path / "out"
     write_videos(root)
-    for num_kills, reason in ((1, None), (2, "decoding process killed from outside, twice")):
-        folder = ShardFolder(tmp_path / f"out{num_kills}")
-        listing = list_videos(config(root), output=folder.root)
-        task = _task(config(root), folder, listing)
-        kills = iter(range(num_kills))
-
-        def killed(*_, kills=kills, **options):
-            if next(kills, None) is not None:
-                raise DecoderKilledError("decoding process killed from outside")
-            return encode_segments(*_, **options)
-
-        monkeypatch.setattr(GuardedDecoder, "encode_segments", lambda _, *args, killed=killed, **o: killed(*args, **o))
-        record = listing.records.slice(0, 1).to_pylist()[0]
-        outcome = prepare_video(record, task)
-        assert (outcome.reason or None) == reason
-        assert outcome.source_bytes == (0 if reason else record["listed_bytes"])
+    settings = {"dataset": FolderDatasetConfig(root=str(root)), "output": output, "max_failed_fraction": 1}
+    run_prepare(job_config(tmp_path, **settings))
+    [report_file] = (output / "reports").iterdir()
+    reports = pq.read_table(report_file).to_pylist()
+    reports[0] |= {"is_prepared": False, "reason": "unreadable: Input/output error", "source_bytes": 0}
+    pq.write_table(pa.Table.from_pylist(reports, schema=REPORT_SCHEMA), report_file)
+    prepare(PrepareConfig(**settings), output)
+    assert not list(output.glob("late/*"))
+    run_prepare(job_config(tmp_path, **settings))
+    assert len(list(output.glob("late/*"))) == 1
+    assert not failures_of(output)
 
 
 def test_whether_clips_are_trimmed_belongs_to_the_settings(tmp_path):
@@ -439,9 +473,35 @@ def test_a_dry_run_tells_what_the_whole_would_take_and_writes_nothing(mixed_fold
         tmp_path, dataset=FolderDatasetConfig(root=str(mixed_folder)), output=tmp_path / "out", dry_run=True
     )
     told = run_prepare(settings)
-    assert "8 of 8 found videos prepared in memory, 2 of them failed; nothing was written" in told
+    assert "8 of 8 found videos prepared in memory, 2 of them failed; no shard was written" in told
     assert re.search(r"rows +6\.000", told)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_forecast_scales_its_sample_to_all_that_is_found(tmp_path):
+    root = tmp_path / "videos"
+    for place in range(40):
+        write_video(root / "walk" / f"{place}.mp4", num_frames=30 if place % 2 else 10)
+    settings = config(root)
+    listing = list_videos(settings, output=tmp_path)
+    task = _task(settings, ShardFolder(tmp_path / "out"), listing)
+    whole, sample = (plan_prepare(task, listing, num_videos=n, seed=0) for n in (40, 10))
+    assert whole.seconds.value == pytest.approx(40 * 2.0)
+    assert (whole.num_segments.value, whole.num_shards, whole.num_failed) == (40, 10, 0)
+    assert whole.source_bytes.value == sum(path.stat().st_size for path in root.rglob("*.mp4"))
+    assert sample.num_sampled == 10
+    assert sample.num_segments.value == 40
+    assert abs(sample.seconds.value - 80) <= 4 * sample.seconds.error
+    lines = format_plan(whole, free_bytes=10**9).splitlines()
+    assert any(re.match(r"video +0\.022 \+- 0\.0\d+ hours", line) for line in lines)
+    hours = {int(m[1]): float(m[2]) for line in lines if (m := re.match(r" +(\d+) cores: ([\d.]+) hours", line))}
+    assert hours.keys() == {8, 64, 512}
+
+
+def test_the_bar_tells_missing_videos_from_failed_ones():
+    counts = ShardCounts(5, 1, 1, 2_000_000, 1_000_000).plus(ShardCounts(5, 2, 0, 1_000_000, 500_000))
+    assert counts == (10, 3, 1, 3_000_000, 1_500_000)
+    assert counts.describe() == "3 missing, 1 failed, 3 MB read, 2 MB stored"
 
 
 def test_a_failed_video_is_tried_again_on_request(local_ray, tmp_path):
@@ -480,6 +540,36 @@ def test_the_official_ucf101_lists_with_98_clips_present_count_the_rest_as_missi
     assert [listed[fold, "train"] + listed[fold, "val"] for fold in (1, 2, 3)] == [9537, 9586, 9624]
     assert len(coverage.per_class) == 101
     assert set(coverage.encodings) == {"copy"}
+
+
+def test_the_official_kinetics_list_with_one_clip_present_counts_the_rest_as_missing(local_ray, tmp_path):
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"the real clips are not at {SHARED_DATA}")
+    clip = tmp_path / "videos" / "abseiling" / "0wR5jVB-WPk_000417_000427.mp4"
+    clip.parent.mkdir(parents=True)
+    shutil.copy(SHARED_DATA / "single_clips" / "abseiling_k400.mp4", clip)
+    lists = (SHARED_DATA / "annotations" / "kinetics" / "kinetics-400_val.csv",)
+    dataset = KineticsDatasetConfig(root=str(tmp_path / "videos"), annotations=lists, name="kinetics400")
+    coverage = prepare(PrepareConfig(dataset=dataset, videos_per_shard=5000), tmp_path / "out")
+    assert coverage.total == (19906, 1, 1, 1)
+    assert coverage.per_split == {(1, "val"): (19906, 1, 1, 1)}
+    assert len(coverage.per_class) == 400
+
+
+def test_the_official_hmdb51_lists_with_one_clip_present_count_the_rest_as_missing(local_ray, tmp_path):
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"the real clips are not at {SHARED_DATA}")
+    write_video(tmp_path / "videos" / "April_09_brush_hair_u_nm_np1_ba_goo_0.mp4")
+    dataset = HMDB51DatasetConfig(
+        root=str(tmp_path / "videos"), annotations=SHARED_DATA / "annotations" / "hmdb51_testTrainMulti_7030_splits"
+    )
+    coverage = prepare(PrepareConfig(dataset=dataset, videos_per_shard=2000), tmp_path / "out")
+    assert coverage.total == (6766, 1, 1, 1)
+    listed = {key: counts.listed for key, counts in coverage.per_split.items()}
+    for fold in (1, 2, 3):
+        assert listed[fold, "train"] + listed[fold, "val"] == 3570
+        assert (listed[fold, "test"], listed[fold, "unused"]) == (1530, 1666)
+    assert describe_shards(tmp_path / "out")["official_overlaps"] == [133, 149, 144]
 
 
 def test_a_folder_that_another_process_writes_to_is_refused_by_a_job_and_awaited_by_a_stage(tmp_path):

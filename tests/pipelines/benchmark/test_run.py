@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from pipelines.benchmark.decode import DecodeSuiteConfig
 from pipelines.benchmark.model import ModelSuiteConfig
+from pipelines.benchmark.prepare import PrepareSuiteConfig
 from pipelines.benchmark.rows import BenchmarkRow, Goal, alternating_seconds, format_goals, format_table
 from pipelines.benchmark.run import BenchmarkConfig, run_benchmark
 from pipelines.recipe import Section
@@ -149,7 +150,7 @@ def test_unknown_and_ill_typed_settings_are_refused(wrong):
 
 
 def test_every_setting_has_a_help_text():
-    sections = [BenchmarkConfig, ModelSuiteConfig, DecodeSuiteConfig]
+    sections = [BenchmarkConfig, ModelSuiteConfig, DecodeSuiteConfig, PrepareSuiteConfig]
     undescribed = [
         name
         for section in sections

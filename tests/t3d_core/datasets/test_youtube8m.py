@@ -45,7 +45,7 @@ def test_intervals_are_cut_out_of_whole_videos_unless_they_have_a_clip(tmp_path,
     dataset = read_youtube8m(path, file_names=[f"{A}.mp4", f"x/{A}_000007_000017.mkv", f"{B}.mp4"])
     assert places_of(dataset) == [
         (f"{A}_000120_000125.500", f"{A}.mp4", 120.0, 125.5),
-        (f"{A}_000007_000017", f"x/{A}_000007_000017.mkv", None, None),
+        (f"{A}_000007_000017", f"x/{A}_000007_000017.mkv", 0.0, None),
         (B, f"{B}.mp4", None, None),
         (f"{C}_000001_000002", f"{C}.mp4", 1.0, 2.0),
     ]

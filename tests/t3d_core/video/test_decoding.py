@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from t3d_core.video import decoding
-from t3d_core.video.decoding import VideoError, VideoInfo, decode_frames, probe
+from t3d_core.video.decoding import VideoError, VideoInfo, decode_frames, is_steady, probe
 
 SINGLE_CLIPS = ["abseiling_k400.mp4", "demo.mp4", "flipping_a_pancake.mkv", "gop235_340x256.mp4", "nasa_13013.mp4"]
 UNORDERED_AVI = "ucf101_mixed/BabyCrawling/v_BabyCrawling_g18_c06.avi"  # time stamps 1, 2, 4, 3, 5 ...
@@ -109,6 +109,25 @@ def test_unwanted_frames_that_no_other_needs_are_not_decoded(encode, monkeypatch
     monkeypatch.setattr(decoding, "_decode_group", counting)
     decode_frames(data, range(0, 24, 2))
     assert len(decoded) == 12
+
+
+def test_what_is_known_of_a_steady_file_spares_listing_its_packets(encode, monkeypatch):
+    data = encode(
+        options={"x264-params": "bframes=1:b-adapt=0:keyint=32:min-keyint=32:scenecut=0:weightp=0"}, num_frames=90
+    )
+    assert is_steady(data, key_distance=32)
+    expected = decode_frames(data, [70, 3, 31, 32, 89])
+    monkeypatch.setattr(decoding, "_index_packets", lambda _: pytest.fail("listed"))
+    assert np.array_equal(decode_frames(data, [70, 3, 31, 32, 89], key_distance=32), expected)
+
+
+def test_a_wrong_key_distance_and_changing_rates_are_not_called_steady(encode, decode_plainly):
+    data = encode(options={"x264-params": "keyint=32:min-keyint=32:scenecut=0"})
+    assert not is_steady(data, key_distance=30)
+    assert not is_steady(encode(pts=[k * (k + 3) // 2 for k in range(60)]), key_distance=250)
+    assert not is_steady(encode("avi", "mpeg4"), key_distance=12)
+    # Even so no other frame comes out than the one that was asked for.
+    assert np.array_equal(decode_frames(data, [45], key_distance=30), decode_plainly(data)[[45]])
 
 
 def test_a_path_and_its_bytes_give_the_same(tmp_path, encode):

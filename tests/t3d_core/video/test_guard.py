@@ -63,10 +63,15 @@ def test_the_guarded_decoder_gives_what_the_plain_functions_give(decoder, video)
     assert list(decoder.encode_segments(video, **options)) == list(encode_segments(video, **options))
 
 
-def test_errors_keep_their_type_and_reason(decoder, video, tmp_path):
+def test_errors_keep_their_type_and_reason(decoder, video, tmp_path, encode):
+    video_that_grows = tmp_path / "grows.mpg"
+    parts = (encode("mpeg", "mpeg2video", num_frames=9, size=size) for size in ((46, 64), (96, 112)))
+    video_that_grows.write_bytes(b"".join(parts))
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(VideoError, match="not a video"):
         decoder.probe(tmp_path / "text.mp4")
+    with pytest.raises(VideoError, match=r"^copy: "):
+        list(decoder.encode_segments(video_that_grows, encoding="copy", short_side=36))
     with pytest.raises(EmptyIntervalError):
         list(decoder.encode_segments(video, short_side=36, start_seconds=100.0, end_seconds=101.0))
     with pytest.raises(ValueError, match=r"frame_indices must be in \[0, 20\)") as raised:

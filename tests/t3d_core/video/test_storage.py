@@ -3,6 +3,7 @@ import itertools
 import struct
 import subprocess
 import sys
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -53,6 +54,14 @@ def test_odd_frames_are_needed_by_no_other_and_key_frames_come_every_32(real_seg
     assert all(kind != "B" for kind in types[::2])
     # The last frame of a group (and of the video) has no later frame to lean on.
     assert all(kind == "B" for i, kind in enumerate(types) if i % 2 and i % 32 != 31 and i != 299)
+
+
+@pytest.mark.parametrize(("encoding", "key_distance"), [("h264", 32), ("jpeg", 1), ("copy", None)])
+@pytest.mark.parametrize("rate", [25, Fraction(30000, 1001), Fraction(24000, 1001), 12.5])
+def test_what_we_encode_is_steady_at_every_usual_rate(encoding, key_distance, rate, tmp_path, drawn_frame):
+    encode_video((drawn_frame(k, 64, 80) for k in range(70)), path=tmp_path / "a.mp4", fps=float(rate))
+    segment = whole(tmp_path / "a.mp4", encoding=encoding)
+    assert segment.key_distance == key_distance
 
 
 def test_the_same_video_gives_the_same_bytes(real_source):
