@@ -99,19 +99,19 @@ def _hold_out(
     return records
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
     """One listed video; an empty label, group or split was not given."""
 
     where: str
-    path: PurePosixPath
+    path: str
     label: str = ""
     group: str = ""
     split: str = ""
 
 
 def _to_record(entry: _Entry, *, is_labelled: bool, is_group_within_label: bool) -> VideoRecord:
-    video_id = _printable(str(entry.path))
+    video_id = _printable(entry.path)
     source = _printable(entry.group) or video_id
     if is_group_within_label and entry.group:
         if not entry.label:
@@ -119,7 +119,7 @@ def _to_record(entry: _Entry, *, is_labelled: bool, is_group_within_label: bool)
         source = _printable(f"{entry.label}/{entry.group}")
     return VideoRecord(
         video_id=video_id,
-        path=str(entry.path),
+        path=entry.path,
         label=_printable(entry.label) if is_labelled else None,
         source=source,
         splits=(entry.split or "train",) if is_labelled else ("train",),
@@ -136,7 +136,7 @@ def _check_labels_and_splits(entries: list[_Entry]) -> None:
 
 
 def _read_csv(annotations: Path, *, prefix: PurePosixPath) -> list[_Entry]:
-    entries: dict[PurePosixPath, _Entry] = {}
+    entries: dict[str, _Entry] = {}
     for where, row in read_csv_rows(annotations, required=["path"]):
         path = PurePosixPath(row["path"])
         if not path.parts or path.is_absolute() or ".." in path.parts:
@@ -145,7 +145,7 @@ def _read_csv(annotations: Path, *, prefix: PurePosixPath) -> list[_Entry]:
             )
         if not path.is_relative_to(prefix):
             continue
-        entry = _to_entry(row, where=where, path=path.relative_to(prefix))
+        entry = _to_entry(row, where=where, path=str(path.relative_to(prefix)))
         if entry.path in entries:
             raise ValueError(f"{where}: path {row['path']!r} stands already in {entries[entry.path].where}")
         entries[entry.path] = entry
@@ -154,7 +154,7 @@ def _read_csv(annotations: Path, *, prefix: PurePosixPath) -> list[_Entry]:
     return list(entries.values())
 
 
-def _to_entry(row: dict[str, str], *, where: str, path: PurePosixPath) -> _Entry:
+def _to_entry(row: dict[str, str], *, where: str, path: str) -> _Entry:
     split = row.get("split", "").strip()
     if split and split not in SPLITS:
         raise ValueError(f"{where}: split {split!r} is none of {', '.join(SPLITS)}")
@@ -164,24 +164,25 @@ def _to_entry(row: dict[str, str], *, where: str, path: PurePosixPath) -> _Entry
 
 
 def _read_folders(file_names: Collection[str], *, is_labelled: bool) -> list[_Entry]:
-    paths = sorted(map(PurePosixPath, file_names))
+    paths = sorted(file_names)
     if not paths:
         raise ValueError(
             f"no videos found: looked for {INDEX_NAME} and for files that end in {', '.join(VIDEO_EXTENSIONS)}"
         )
-    has_split_folders = all(len(path.parts) == 3 and path.parts[0] in SPLITS for path in paths)
+    if not is_labelled:
+        return [_Entry(where=path, path=path) for path in paths]
+    has_split_folders = all(path.count("/") == 2 and path.partition("/")[0] in SPLITS for path in paths)
+    labels: dict[str, str] = {}  # one string for all videos of a class
     entries = []
     for path in paths:
-        entry = _Entry(where=str(path), path=path)
-        if is_labelled:
-            if len(path.parts) != 2 + has_split_folders:
-                raise ValueError(
-                    f"{entry.where}: expected label/video or {{{','.join(SPLITS)}}}/label/video below the root (the "
-                    f"same form for all videos), or is_labelled=False"
-                )
-            split = path.parts[0] if has_split_folders else ""
-            entry = _Entry(where=entry.where, path=path, label=path.parts[-2], split=split)
-        entries.append(entry)
+        *folders, _ = path.split("/")
+        if len(folders) != 1 + has_split_folders:
+            raise ValueError(
+                f"{path}: expected label/video or {{{','.join(SPLITS)}}}/label/video below the root (the same form for "
+                f"all videos), or is_labelled=False"
+            )
+        label = labels.setdefault(folders[-1], folders[-1])
+        entries.append(_Entry(where=path, path=path, label=label, split=folders[0] if has_split_folders else ""))
     return entries
 
 
