@@ -133,6 +133,35 @@ def test_a_driver_killed_five_times_at_random_ends_with_the_rows_of_an_undisturb
     assert set(statuses) <= {"FINISHED", "KILLED"}
 
 
+def test_videos_that_come_between_kills_are_there_once(videos, undisturbed, tmp_path):
+    root, output, annotations = tmp_path / "videos", tmp_path / "out", tmp_path / "index.csv"
+    names = sorted(str(path.relative_to(videos)) for path in videos.rglob("*.mp4"))
+    annotations.write_text("\n".join(["path,label", *(f"{name},{name.partition('/')[0]}" for name in names)]))
+
+    def arrive(some):
+        for name in some:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            os.link(videos / name, root / name)
+
+    for some, goal in ((names[::2], 12), (names[1::4], 30), (names[3::4], 0)):
+        arrive(some)
+        driver = start(root, output, "--dataset.annotations", str(annotations))
+        if goal:
+            wait_for(lambda driver=driver, goal=goal: driver.poll() is not None or num_made(output) >= goal)
+            driver.kill()
+            driver.wait()
+            print(f"{num_made(output)} shards made when the driver was killed")
+    printed = driver.communicate()[0]
+    assert driver.returncode == 0, printed
+    print(f"{num_made(output)} shards in all, {len(list(output.glob('late/*')))} of them late")
+    assert list(output.glob("late/*")), "some videos came late"
+    columns = ["segment_id", "splits", "frames"]
+    in_order = [rows.select(columns).sort_by("segment_id") for rows in (rows_of(output), undisturbed)]
+    assert in_order[0].equals(in_order[1])
+    assert all(pq.read_table(output / "videos.parquet").column("is_prepared").to_pylist())
+    assert not list(output.rglob("*.partial"))
+
+
 @pytest.mark.parametrize("victim", ["worker", "decoder"])
 def test_a_killed_process_costs_no_row(victim, videos, undisturbed, tmp_path):
     output = tmp_path / "out"
