@@ -87,7 +87,7 @@ def format_plan(plan: PreparePlan, *, free_bytes: int) -> str:
             _line("bytes in", plan.source_bytes, 1e9, "GB"),
             _line("bytes out", plan.stored_bytes, 1e9, f"GB ({free_bytes / 1e9:,.1f} GB are free there)"),
             _line("work", plan.core_seconds, 3600, "core-hours, if all cores are as this one; by number of cores:"),
-            *(f"{'':<10}{cores:>14} cores: {hours / _busy(cores, plan):,.2f} hours" for cores in _CLUSTER_CORES),
+            *(f"{'':<10}{cores:>14} cores: {hours / _busy(cores, plan):,.4f} hours" for cores in _CLUSTER_CORES),
         ]
     )
 
