@@ -9,6 +9,7 @@ Ray's start is not on the clock, an execution's is: what a user with thousands o
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from pydantic import Field, PositiveInt
@@ -29,6 +30,7 @@ from pipelines.recipe import Section
 from pipelines.session import input_path
 
 _UNIT = "clips/s"
+_row = partial(BenchmarkRow, "prepare")
 _NUM_GENERATED = 4
 _GENERATED_FRAMES, _GENERATED_HEIGHT, _GENERATED_WIDTH = 180, 240, 320  # as a UCF101 clip
 _MIN_OF_PLAIN, _MIN_SCALING, _MAX_GROWTH = 0.85, 1.8, 1.15
@@ -154,19 +156,6 @@ def _planning_goals(planning: Planning) -> Iterator[Goal]:
     text = f"{planning.num_ids:,} ids listed, shuffled, cut and written"
     yield Goal(f"{text}: seconds", planning.seconds, _MAX_PLANNING_SECONDS, True)
     yield Goal(f"{text}: peak GB, modules included", planning.peak_bytes / 1e9, _MAX_PLANNING_GB, True)
-
-
-def _row(
-    case: str,
-    metric: str,
-    value: float | None,
-    unit: str,
-    *,
-    baseline: str | None = None,
-    ratio: float | None = None,
-    note: str | None = None,
-) -> BenchmarkRow:
-    return BenchmarkRow("prepare", case, metric, value, unit, baseline, ratio, note)
 
 
 def _cores(num_cores: int) -> str:

@@ -85,7 +85,7 @@ class OpenVideo(NamedTuple):
         height: pixels before rotation.
         width: pixels before rotation.
         fps: average frames a second, exact.
-        num_missing_bytes: what a Matroska header tells of and the file lacks; 0 for other containers.
+        source: what was opened.
     """
 
     container: InputContainer
@@ -93,7 +93,7 @@ class OpenVideo(NamedTuple):
     height: int
     width: int
     fps: Fraction
-    num_missing_bytes: int
+    source: VideoSource
 
 
 def probe(source: VideoSource) -> VideoInfo:
@@ -181,7 +181,7 @@ def open_video(source: VideoSource) -> Iterator[OpenVideo]:
     av.logging.set_level(None)  # FFmpeg's log callback takes Python's lock: deadlocks were seen (PyAV#2276, #751)
     try:
         with _open_container(source) as container:
-            yield _select_stream(container, num_missing_bytes=_num_missing_bytes(source, container))
+            yield _select_stream(container, source)
     except av.FFmpegError as error:
         raise VideoError(f"corrupt or unreadable: {error.strerror}") from error
     except OSError as error:
@@ -219,8 +219,8 @@ def whole_packets(video: OpenVideo, *, is_from_start: bool = True) -> Iterator[P
     num_listed = len(video.stream.index_entries) if "mov" in video.container.format.name else 0
     if num_packets < num_listed:
         raise VideoError(f"truncated: {num_packets} of {num_listed} frames are in the file")
-    if video.num_missing_bytes:
-        raise VideoError(f"truncated: {video.num_missing_bytes} bytes are missing at the end of the file")
+    if num_missing_bytes := _num_missing_bytes(video):
+        raise VideoError(f"truncated: {num_missing_bytes} bytes are missing at the end of the file")
 
 
 class _PacketIndex(NamedTuple):
@@ -250,18 +250,18 @@ def _open_container(source: VideoSource) -> InputContainer:
         raise VideoError("not a video: no supported container format, or its header is corrupt") from error
 
 
-def _num_missing_bytes(source: VideoSource, container: InputContainer) -> int:
+def _num_missing_bytes(video: OpenVideo) -> int:
     """Bytes between the end of a Matroska file and the one that its header tells (a download that was broken off).
 
     The file is two elements, each an identifier of four bytes, a length and content: the EBML header, and the segment,
     which is all the rest. A live recording tells no length (all bits set).
     """
-    if "matroska" not in container.format.name:
+    if "matroska" not in video.container.format.name:
         return 0
-    if isinstance(source, bytes):
-        head = source[:_MATROSKA_HEAD_BYTES]
+    if isinstance(video.source, bytes):
+        head = video.source[:_MATROSKA_HEAD_BYTES]
     else:
-        with open(source, "rb") as file:
+        with open(video.source, "rb") as file:
             head = file.read(_MATROSKA_HEAD_BYTES)
     end = 0
     for identifier in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
@@ -273,10 +273,10 @@ def _num_missing_bytes(source: VideoSource, container: InputContainer) -> int:
         if length == mask:
             return 0
         end += 4 + length_bytes + length
-    return max(0, end - container.size)
+    return max(0, end - video.container.size)
 
 
-def _select_stream(container: InputContainer, *, num_missing_bytes: int) -> OpenVideo:
+def _select_stream(container: InputContainer, source: VideoSource) -> OpenVideo:
     """The first video stream that is no cover picture, set to decode in this thread only (Ray runs one task a core)."""
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
@@ -290,7 +290,7 @@ def _select_stream(container: InputContainer, *, num_missing_bytes: int) -> Open
     stream.thread_type = ThreadType.NONE
     stream.thread_count = 1
     stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # the size may change on the way
-    return OpenVideo(container, stream, stream.height, stream.width, Fraction(fps), num_missing_bytes)
+    return OpenVideo(container, stream, stream.height, stream.width, Fraction(fps), source)
 
 
 def _index_packets(video: OpenVideo) -> _PacketIndex | None:
