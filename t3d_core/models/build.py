@@ -3,22 +3,66 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-from t3d_core.models.densenet3d import DenseNet3D, densenet3d_121, densenet3d_169
-from t3d_core.models.t3d import T3D, t3d_121, t3d_169
+from t3d_core.models.c3d import c3d
+from t3d_core.models.densenet3d import DenseNet3D, densenet3d_121, densenet3d_121_wide, densenet3d_169
+from t3d_core.models.inception3d import inception3d
+from t3d_core.models.res3d import res3d_18
+from t3d_core.models.resnet3d import resnet3d_18, resnet3d_34, resnet3d_50
+from t3d_core.models.t3d import (
+    T3D,
+    t3d_121,
+    t3d_121_depths_1,
+    t3d_121_depths_1_3,
+    t3d_121_depths_3,
+    t3d_121_without_6,
+    t3d_169,
+)
+from t3d_core.models.video_net import VideoNet
 
-ModelKind = Literal["t3d", "densenet3d", "t3d_121", "t3d_169", "densenet3d_121", "densenet3d_169"]
+ModelKind = Literal[
+    "t3d",
+    "t3d_121",
+    "t3d_169",
+    "densenet3d",
+    "densenet3d_121",
+    "densenet3d_169",
+    "resnet3d_18",
+    "resnet3d_34",
+    "resnet3d_50",
+    "res3d_18",
+    "inception3d",
+    "c3d",
+    "densenet3d_121_wide",
+    "t3d_121_depths_1",
+    "t3d_121_depths_1_3",
+    "t3d_121_depths_3",
+    "t3d_121_without_6",
+]
 
-_BUILDERS: dict[str, Callable[..., DenseNet3D]] = {
+CONTROLS: tuple[ModelKind, ...] = (
+    "densenet3d_121_wide",
+    "t3d_121_depths_1",
+    "t3d_121_depths_1_3",
+    "t3d_121_depths_3",
+    "t3d_121_without_6",
+)
+"""What T3D-121 is to be compared with, so that a gain can be told from more computation or other widths."""
+
+_BUILDERS: dict[str, Callable[..., VideoNet]] = {
     "t3d": T3D,
     "densenet3d": DenseNet3D,
-    "t3d_121": t3d_121,
-    "t3d_169": t3d_169,
-    "densenet3d_121": densenet3d_121,
-    "densenet3d_169": densenet3d_169,
+    **{
+        build.__name__: build
+        for build in (
+            *(t3d_121, t3d_169, densenet3d_121, densenet3d_169),
+            *(resnet3d_18, resnet3d_34, resnet3d_50, res3d_18, inception3d, c3d),
+            *(densenet3d_121_wide, t3d_121_depths_1, t3d_121_depths_1_3, t3d_121_depths_3, t3d_121_without_6),
+        )
+    },
 }
 
 
-def build_model(kind: str, *, num_classes: int, **arguments: Any) -> DenseNet3D:
+def build_model(kind: str, *, num_classes: int, **arguments: Any) -> VideoNet:
     """Build a network by name.
 
     Args:

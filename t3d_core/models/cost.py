@@ -4,7 +4,7 @@ Nothing is computed: a copy of the network runs on the `meta` device, so a 32 x 
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,21 +26,45 @@ def count_macs(model: nn.Module, clip_shape: Sequence[int]) -> int:
     """
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        _on_meta(model)(torch.empty(tuple(clip_shape), device="meta"))
+        _on_meta(model).eval()(torch.empty(tuple(clip_shape), device="meta"))
     # PyTorch counts a multiply-add as two operations.
+    return counter.get_total_flops() // 2
+
+
+def count_training_macs(model: nn.Module, clip_shape: Sequence[int]) -> int:
+    """Return the multiply-adds of one training step: forward, backward, and what is recomputed for it.
+
+    Args:
+        model: Any network that takes a clip; it is left as it is.
+        clip_shape: Shape (B, C, T, H, W).
+    """
+    model, counter = _on_meta(model).train(), FlopCounterMode(display=False)
+    with counter:
+        model(torch.empty(tuple(clip_shape), device="meta")).sum().backward()
     return counter.get_total_flops() // 2
 
 
 def count_saved_bytes(model: nn.Module, clip_shape: Sequence[int]) -> int:
     """Return the bytes that autograd keeps for backward after one training forward in float32.
 
-    A storage that several operations keep counts once; parameters and buffers do not count, the clip does.
-
     Args:
         model: Any network that takes a clip; it is left as it is.
         clip_shape: Shape (B, C, T, H, W).
     """
     model = _on_meta(model).train()
+    return saved_bytes(model, lambda: model(torch.empty(tuple(clip_shape), device="meta")))
+
+
+def saved_bytes(model: nn.Module, forward: Callable[[], object]) -> int:
+    """Return the bytes that autograd keeps for backward while `forward` runs.
+
+    A storage that several operations keep counts once; parameters and buffers do not count, the clip does. Of a layer
+    that is recomputed its input counts, which is what is kept.
+
+    Args:
+        model: The network that runs, as it is.
+        forward: Runs it.
+    """
     own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -50,8 +74,11 @@ def count_saved_bytes(model: nn.Module, clip_shape: Sequence[int]) -> int:
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        model(torch.empty(tuple(clip_shape), device="meta"))
-    return sum(storage.nbytes() for address, storage in kept.items() if address not in own)
+        output = forward()
+    # The output holds what backward needs: released before, storages would share addresses.
+    total = sum(storage.nbytes() for address, storage in kept.items() if address not in own)
+    del output
+    return total
 
 
 def _on_meta(model: nn.Module) -> nn.Module:

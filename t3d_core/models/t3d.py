@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from t3d_core.models.densenet3d import DenseNet3D
-from t3d_core.models.temporal_transition import TemporalTransitionLayer, TtlPreset, branch_channels_of_preset
+from t3d_core.models.temporal_transition import TemporalTransitionLayer, TtlPreset, temporal_transition
 
 TABLE_1_DEPTHS = ((1, 3, 6), (1, 3, 4), (1, 3, 4))
 RELEASED_DEPTHS = ((1, 3, 4), (1, 3, 4), (1, 3, 4))
@@ -46,19 +46,15 @@ class T3D(DenseNet3D):
                 f"{tuple(block_config)} has {len(block_config) - 1} transitions: give one entry for each"
             )
 
-        def make_ttl(index: int, in_channels: int) -> TemporalTransitionLayer:
-            widths = branch_channels_of_preset(
-                ttl_preset,
-                in_channels=in_channels,
+        def make_ttl(index: int, in_channels: int, pool_time: bool) -> TemporalTransitionLayer:
+            return temporal_transition(
+                in_channels,
+                in_channels // 2,
+                preset=ttl_preset,
                 temporal_depths=temporal_depths[index],
                 growth_rate=growth_rate,
-                block=index + 1,
-            )
-            return TemporalTransitionLayer(
-                in_channels,
-                branch_channels=widths,
-                temporal_depths=temporal_depths[index],
-                mix_branches=ttl_preset == "official128",
+                place=f"block {index + 1}",
+                pool_time=pool_time,
             )
 
         super().__init__(
@@ -74,3 +70,26 @@ def t3d_121(num_classes: int = 400, *, block_config: Sequence[int] = (6, 12, 24,
 def t3d_169(num_classes: int = 400, *, block_config: Sequence[int] = (6, 12, 32, 32), **arguments: Any) -> T3D:
     """T3D-169: T3D-121 with the blocks of DenseNet-169; `arguments` are those of `T3D`."""
     return T3D(num_classes, block_config=block_config, **arguments)
+
+
+# Controls of T3D-121, which the paper lacks: the same widths, other depths.
+
+
+def t3d_121_depths_1(num_classes: int = 400, **arguments: Any) -> T3D:
+    """T3D-121 with the depth 1 alone in every TTL: DenseNet3D-121 under another name, the zero of the comparison."""
+    return T3D(num_classes, **{"temporal_depths": ((1,),) * 3, **arguments})
+
+
+def t3d_121_depths_1_3(num_classes: int = 400, **arguments: Any) -> T3D:
+    """T3D-121 with the depths 1 and 3 in every TTL: no kernel is deeper than those of the dense layers."""
+    return T3D(num_classes, **{"temporal_depths": ((1, 3),) * 3, **arguments})
+
+
+def t3d_121_depths_3(num_classes: int = 400, **arguments: Any) -> T3D:
+    """T3D-121 with the depth 3 alone in every TTL: one homogeneous 3x3x3 convolution of all C/2 channels."""
+    return T3D(num_classes, **{"temporal_depths": ((3,),) * 3, **arguments})
+
+
+def t3d_121_without_6(num_classes: int = 400, **arguments: Any) -> T3D:
+    """T3D-121 without the depth-6 branch of its first TTL; the depth-1 branch takes its channels."""
+    return T3D(num_classes, **{"temporal_depths": ((1, 3), *TABLE_1_DEPTHS[1:]), **arguments})

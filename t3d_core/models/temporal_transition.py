@@ -16,7 +16,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from t3d_core.models.recompute import RecomputableLayer
+from t3d_core.models.transition_forms import Axes, TransitionForm, convolve_and_pool
+
 TtlPreset = Literal["growth", "thirds", "official128"]
+
+NO_POOL: Axes = (1, 1, 1)
 
 
 class TemporalTransitionLayer(nn.Module):
@@ -28,6 +33,13 @@ class TemporalTransitionLayer(nn.Module):
         temporal_depths: Frames that each branch's kernel spans, one entry a branch. Depth 1 is a 1x1x1 convolution,
             every other depth d is d x 3 x 3.
         mix_branches: Put BN-ReLU-conv 1x1x1 between the concatenation and the pooling, as the released code does.
+        pool_time: Halve the frames as well as height and width.
+        form: How the convolutions and the pooling are summed up: all forms give the same result from the same weights,
+            at different costs (see `transition_forms`). It may be changed at any time.
+
+    Attributes:
+        out_channels: Channels of the outgoing maps.
+        form: As given.
 
     Raises:
         ValueError: The two sequences are empty or differ in length, or an entry of them is below 1.
@@ -40,6 +52,8 @@ class TemporalTransitionLayer(nn.Module):
         branch_channels: Sequence[int],
         temporal_depths: Sequence[int],
         mix_branches: bool = False,
+        pool_time: bool = True,
+        form: TransitionForm = "pooled",
     ) -> None:
         super().__init__()
         if len(branch_channels) != len(temporal_depths):
@@ -50,64 +64,88 @@ class TemporalTransitionLayer(nn.Module):
         _check_positive("branch_channels", branch_channels)
         _check_positive("temporal_depths", temporal_depths)
         self.out_channels = sum(branch_channels)
+        self.form: TransitionForm = form
+        pool = (2 if pool_time else 1, 2, 2)
         self.branches = nn.ModuleList(
-            TemporalBranch(in_channels, channels, temporal_depth=depth)
+            TemporalBranch(in_channels, channels, temporal_depth=depth, pool=NO_POOL if mix_branches else pool)
             for channels, depth in zip(branch_channels, temporal_depths, strict=True)
         )
-        self.mix = TemporalBranch(self.out_channels, self.out_channels, temporal_depth=1) if mix_branches else None
-        self.pool = nn.AvgPool3d(kernel_size=2, stride=2)
+        self.mix = (
+            TemporalBranch(self.out_channels, self.out_channels, temporal_depth=1, pool=pool) if mix_branches else None
+        )
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        """Maps (B, in_channels, T, H, W) to (B, out_channels, T // 2, H // 2, W // 2)."""
-        merged = torch.cat([branch(x_BCTHW) for branch in self.branches], dim=1)
-        return self.pool(merged if self.mix is None else self.mix(merged))
+        """Maps (B, in_channels, T, H, W) to (B, out_channels, T // 2, H // 2, W // 2), or T where time is kept."""
+        # The literal form is the sentence of the paper: concatenate, then pool. Pooling acts on each channel by itself.
+        merged = torch.cat([branch(x_BCTHW, self.form) for branch in self.branches], dim=1)
+        return merged if self.mix is None else self.mix(merged, self.form)
 
 
-class TemporalBranch(nn.Module):
-    """BN-ReLU-conv over `temporal_depth` frames that keeps time, height and width.
+class TemporalBranch(RecomputableLayer):
+    """BN-ReLU-conv over `temporal_depth` frames that keeps time, height and width, then an average pool.
 
     Paper: 3.1 names depths 4 and 6 but no padding. Even depths are padded with one frame more at the end,
     ((d - 1) // 2, d // 2), which is what `padding="same"` does.
+
+    Args:
+        in_channels: Channels of the incoming maps.
+        out_channels: Channels of the outgoing maps.
+        temporal_depth: Frames d of the kernel, which is 1 x 1 x 1 or d x 3 x 3.
+        pool: Size of the pool along time, height and width.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, temporal_depth: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, temporal_depth: int, pool: Axes = NO_POOL) -> None:
         super().__init__()
         size = 1 if temporal_depth == 1 else 3
-        self.extra_end_frames = 1 - temporal_depth % 2
+        self.pool = pool
         self.norm = nn.BatchNorm3d(in_channels)
         self.relu = nn.ReLU(inplace=True)
-        self.conv = nn.Conv3d(
-            in_channels,
-            out_channels,
-            kernel_size=(temporal_depth, size, size),
-            padding=((temporal_depth - 1) // 2, size // 2, size // 2),
-            bias=False,
-        )
+        self.conv = nn.Conv3d(in_channels, out_channels, kernel_size=(temporal_depth, size, size), bias=False)
 
-    def forward(self, x_BCTHW: Tensor) -> Tensor:
-        """Maps (B, in_channels, T, H, W) to (B, out_channels, T, H, W)."""
-        x_BCTHW = self.relu(self.norm(x_BCTHW))
-        if self.extra_end_frames:
-            x_BCTHW = nn.functional.pad(x_BCTHW, (0, 0, 0, 0, 0, self.extra_end_frames))
-        return self.conv(x_BCTHW)
+    def compute(self, x_BCTHW: Tensor, form: TransitionForm = "literal") -> Tensor:
+        """Maps (B, in_channels, T, H, W) to (B, out_channels, T, H, W), divided by `pool`."""
+        return convolve_and_pool(self.relu(self.norm(x_BCTHW)), self.conv.weight, pool=self.pool, form=form)
+
+
+def temporal_transition(
+    in_channels: int,
+    out_channels: int,
+    *,
+    preset: TtlPreset,
+    temporal_depths: Sequence[int],
+    growth_rate: int,
+    place: str,
+    pool_time: bool = True,
+) -> TemporalTransitionLayer:
+    """Build the TTL of a preset; `out_channels` and errors are those of `branch_channels_of_preset`."""
+    widths = branch_channels_of_preset(
+        preset, out_channels=out_channels, temporal_depths=temporal_depths, growth_rate=growth_rate, place=place
+    )
+    return TemporalTransitionLayer(
+        in_channels,
+        branch_channels=widths,
+        temporal_depths=temporal_depths,
+        mix_branches=preset == "official128",
+        pool_time=pool_time,
+    )
 
 
 def branch_channels_of_preset(
-    preset: TtlPreset, *, in_channels: int, temporal_depths: Sequence[int], growth_rate: int, block: int
+    preset: TtlPreset, *, out_channels: int, temporal_depths: Sequence[int], growth_rate: int, place: str
 ) -> tuple[int, ...]:
-    """Return the channels of each branch of the TTL after `block`, in the order of `temporal_depths`.
+    """Return the channels of each branch of a TTL, in the order of `temporal_depths`.
 
-    Paper: 3.1: the widths are never given, only "different channel-depths". Of `in_channels // 2` channels,
-    `growth` gives `growth_rate` to each branch and the rest to the shallowest one: the simple rule that has 1.3x the
-    parameters of DenseNet3D, 1024-d features for 121, and different widths. `thirds` gives equal parts, the remainder
-    to the shallowest branch. `official128`, the released code, gives 128 to each branch.
+    Paper: 3.1: the widths are never given, only "different channel-depths". Of `out_channels` (half of what comes in,
+    in a DenseNet3D), `growth` gives `growth_rate` to each branch and the rest to the shallowest one: the simple rule
+    that has 1.3x the parameters of DenseNet3D, 1024-d features for 121, and different widths. `thirds` gives equal
+    parts, the remainder to the shallowest branch. `official128`, the released code, gives 128 to each branch.
 
     Args:
         preset: Name of the rule.
-        in_channels: Channels that enter the TTL.
-        temporal_depths: Kernel depths of its branches.
+        out_channels: Channels that the branches share; `official128` has its own.
+        temporal_depths: Kernel depths of the branches.
         growth_rate: Growth rate of the net.
-        block: Number of the dense block before the TTL, from 1; only named in errors.
+        place: Where the TTL stands, such as "block 1"; only named in errors.
 
     Raises:
         ValueError: The preset is unknown, there is no branch, or a width falls below 1.
@@ -118,15 +156,14 @@ def branch_channels_of_preset(
     num_branches = len(temporal_depths)
     if preset == "official128":
         return (128,) * num_branches
-    half = in_channels // 2
-    width = growth_rate if preset == "growth" else half // num_branches
+    width = growth_rate if preset == "growth" else out_channels // num_branches
     widths = [width] * num_branches
-    widths[temporal_depths.index(min(temporal_depths))] = half - width * (num_branches - 1)
+    widths[temporal_depths.index(min(temporal_depths))] = out_channels - width * (num_branches - 1)
     if min(widths) < 1:
         raise ValueError(
-            f"the TTL after block {block} would have branches of {widths} channels for temporal_depths "
-            f"{tuple(temporal_depths)} (ttl_preset {preset!r}, {half} channels to share), but each needs at least 1: "
-            "raise num_init_features or block_config, or lower growth_rate or the number of depths"
+            f"the TTL after {place} would have branches of {widths} channels for temporal_depths "
+            f"{tuple(temporal_depths)} (ttl_preset {preset!r}, {out_channels} channels to share), but each needs at "
+            "least 1: widen the net, or lower growth_rate or the number of depths"
         )
     return tuple(widths)
 

@@ -7,9 +7,18 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from t3d_core.models import T3D, build_model, count_macs, count_parameters, count_saved_bytes
+from t3d_core.models import (
+    T3D,
+    build_model,
+    count_macs,
+    count_parameters,
+    count_saved_bytes,
+    count_training_macs,
+)
 
 SMALL = {"growth_rate": 4, "block_config": (2, 2, 2, 2), "num_init_features": 16, "bn_size": 2}
+
+CLIP = (1, 3, 32, 224, 224)
 
 
 @functools.cache
@@ -19,7 +28,7 @@ def meta_net(kind, **arguments):
 
 
 @pytest.mark.parametrize(
-    ("kind", "preset", "num_frames", "size", "gmacs"),
+    ("kind", "arguments", "num_frames", "size", "gmacs"),
     [
         ("densenet3d_121", {}, 32, 224, 62.55),
         ("t3d_121", {}, 32, 224, 102.85),
@@ -34,12 +43,50 @@ def meta_net(kind, **arguments):
         ("t3d_121", {}, 16, 224, 51.43),
     ],
 )
-def test_multiply_adds_of_the_papers_nets(kind, preset, num_frames, size, gmacs):
-    assert round(count_macs(meta_net(kind, **preset), (1, 3, num_frames, size, size)) / 1e9, 2) == gmacs
+def test_multiply_adds_of_the_papers_nets(kind, arguments, num_frames, size, gmacs):
+    net = meta_net(kind, transition_forms="literal", **arguments)
+    assert round(count_macs(net, (1, 3, num_frames, size, size)) / 1e9, 2) == gmacs
 
 
-def test_t3d_121_keeps_1_46_gib_a_clip_for_backward():
-    assert round(count_saved_bytes(meta_net("t3d_121"), (1, 3, 32, 224, 224)) / 2**30, 2) == 1.46
+@pytest.mark.parametrize(
+    ("kind", "forms", "gmacs"),
+    [
+        ("densenet3d_121", "pooled", 60.03),
+        ("t3d_121", "pooled", 71.25),
+        ("t3d_121", "averaged", 65.07),
+        ("t3d_121", "space_to_depth", 72.33),
+        ("t3d_121", ("pooled", "literal", "literal"), 77.88),
+        ("t3d_121", ("pooled", "averaged", "averaged"), 69.95),
+        ("resnet3d_18", None, 65.72),
+        ("resnet3d_34", None, 100.4),
+        ("resnet3d_50", None, 79.69),
+        ("res3d_18", None, 325.57),
+        ("inception3d", None, 55.58),
+        ("c3d", None, 308.03),
+    ],
+)
+def test_multiply_adds_of_pooled_transitions_and_of_other_families(kind, forms, gmacs):
+    arguments = {} if forms is None else {"transition_forms": forms}
+    assert round(count_macs(meta_net(kind, **arguments), CLIP) / 1e9, 2) == gmacs
+
+
+def test_t3d_121_keeps_1_46_gib_a_clip_for_backward_and_0_26_where_layers_are_recomputed():
+    net = meta_net("t3d_121", transition_forms="literal")
+    assert round(count_saved_bytes(net, CLIP) / 2**30, 2) == 1.46
+    net.set_recompute(True)
+    kept = count_saved_bytes(net, CLIP)
+    net.set_recompute(False)
+    assert round(kept / 2**30, 2) == 0.26
+
+
+def test_a_training_step_costs_three_forward_passes_and_less_than_one_more_where_layers_are_recomputed():
+    net, shape = T3D(num_classes=3, **SMALL), (2, 3, 16, 32, 32)
+    forward = count_macs(net, shape)
+    first_layer = 16 * 3 * 3 * 7 * 7 * 2 * (8 * 16 * 16)  # the clip gets no gradient
+    plain = count_training_macs(net, shape)
+    assert plain == 3 * forward - first_layer
+    net.set_recompute(True)
+    assert plain < count_training_macs(net, shape) < plain + forward
 
 
 def test_the_t3d_has_1_3_times_the_parameters_of_the_densenet3d():

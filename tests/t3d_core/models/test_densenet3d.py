@@ -154,7 +154,7 @@ def test_a_clip_that_is_too_small_is_refused_with_the_minimum(shape):
 
 
 def test_a_clip_without_a_batch_dimension_is_refused():
-    with pytest.raises(ValueError, match="must be \\(batch, channels, frames, H, W\\)"):
+    with pytest.raises(ValueError, match="must be \\(batch, 3 channels, frames, H, W\\)"):
         DenseNet3D(num_classes=3, **SMALL)(torch.randn(3, 16, 32, 32))
 
 

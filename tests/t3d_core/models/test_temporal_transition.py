@@ -1,11 +1,16 @@
 """The temporal transition layer against convolutions written out by hand."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
 
 from t3d_core.models import TemporalTransitionLayer, branch_channels_of_preset
 from t3d_core.models.temporal_transition import TemporalBranch
+from t3d_core.models.transition_forms import TransitionForm
+
+FORMS = get_args(TransitionForm)
 
 
 def convolve_by_hand(x_BCTHW, weight):
@@ -36,11 +41,12 @@ def norm_relu_by_hand(norm, x_BCTHW):
     return ((x_BCTHW - mean) / (variance + norm.eps).sqrt() * scale + shift).clamp(min=0)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("mix_branches", [False, True])
-def test_a_ttl_equals_its_branches_written_out_by_hand(mix_branches):
+def test_a_ttl_equals_its_branches_written_out_by_hand(mix_branches, form):
     torch.manual_seed(0)
     ttl = TemporalTransitionLayer(
-        6, branch_channels=(5, 2, 3, 4), temporal_depths=(1, 3, 4, 6), mix_branches=mix_branches
+        6, branch_channels=(5, 2, 3, 4), temporal_depths=(1, 3, 4, 6), mix_branches=mix_branches, form=form
     ).double()
     for module in ttl.modules():
         if isinstance(module, nn.BatchNorm3d):
@@ -80,32 +86,36 @@ def test_the_input_is_left_as_it_was():
 
 
 @pytest.mark.parametrize(
-    ("preset", "in_channels", "depths", "widths"),
+    ("preset", "out_channels", "depths", "widths"),
     [
-        ("growth", 256, (1, 3, 6), (64, 32, 32)),
-        ("growth", 1024, (1, 3, 4), (448, 32, 32)),
-        ("growth", 256, (6, 3, 1), (32, 32, 64)),
-        ("growth", 256, (4, 3), (32, 96)),
-        ("growth", 256, (1,), (128,)),
-        ("thirds", 256, (1, 3, 6), (44, 42, 42)),
-        ("thirds", 256, (4, 3, 6), (42, 44, 42)),
-        ("official128", 512, (1, 3, 4), (128, 128, 128)),
+        ("growth", 128, (1, 3, 6), (64, 32, 32)),
+        ("growth", 512, (1, 3, 4), (448, 32, 32)),
+        ("growth", 128, (6, 3, 1), (32, 32, 64)),
+        ("growth", 128, (4, 3), (32, 96)),
+        ("growth", 128, (1,), (128,)),
+        ("thirds", 128, (1, 3, 6), (44, 42, 42)),
+        ("thirds", 128, (4, 3, 6), (42, 44, 42)),
+        ("official128", 256, (1, 3, 4), (128, 128, 128)),
     ],
 )
-def test_presets_share_half_the_channels_among_the_branches(preset, in_channels, depths, widths):
-    found = branch_channels_of_preset(preset, in_channels=in_channels, temporal_depths=depths, growth_rate=32, block=1)
+def test_presets_share_the_channels_among_the_branches(preset, out_channels, depths, widths):
+    found = branch_channels_of_preset(
+        preset, out_channels=out_channels, temporal_depths=depths, growth_rate=32, place="block 1"
+    )
     assert found == widths
 
 
-@pytest.mark.parametrize(("preset", "in_channels"), [("growth", 128), ("thirds", 4)])
-def test_a_width_below_1_names_the_block(preset, in_channels):
+@pytest.mark.parametrize(("preset", "out_channels"), [("growth", 64), ("thirds", 2)])
+def test_a_width_below_1_names_the_place(preset, out_channels):
     with pytest.raises(ValueError, match="the TTL after block 2"):
-        branch_channels_of_preset(preset, in_channels=in_channels, temporal_depths=(1, 3, 6), growth_rate=32, block=2)
+        branch_channels_of_preset(
+            preset, out_channels=out_channels, temporal_depths=(1, 3, 6), growth_rate=32, place="block 2"
+        )
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="'halves' is unknown; choose one of growth, thirds, official128"):
-        branch_channels_of_preset("halves", in_channels=64, temporal_depths=(1, 3), growth_rate=8, block=1)
+        branch_channels_of_preset("halves", out_channels=32, temporal_depths=(1, 3), growth_rate=8, place="block 1")
 
 
 @pytest.mark.parametrize(
@@ -124,4 +134,4 @@ def test_impossible_branches_are_refused(channels, depths, message):
 
 def test_a_ttl_without_depths_is_refused():
     with pytest.raises(ValueError, match="temporal_depths \\(\\)"):
-        branch_channels_of_preset("growth", in_channels=64, temporal_depths=(), growth_rate=8, block=1)
+        branch_channels_of_preset("growth", out_channels=32, temporal_depths=(), growth_rate=8, place="block 1")

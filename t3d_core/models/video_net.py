@@ -1,0 +1,156 @@
+"""A batch of clips becomes logits: what all networks of the family have in common.
+
+clip_BCTHW is a float tensor (batch, 3, frames, height, width), normalised.
+"""
+
+from collections.abc import Sequence
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from t3d_core.models.recompute import RecomputableLayer
+from t3d_core.models.temporal_transition import TemporalTransitionLayer
+from t3d_core.models.transition_forms import TransitionForm
+
+NUM_CHANNELS = 3
+
+
+class VideoNet(nn.Module):
+    """A 3D ConvNet: `features` make maps of a clip, their global average is the feature, a linear layer classifies it.
+
+    Args:
+        features: Maps clips (B, 3, T, H, W) to (B, feature_dim, t, h, w).
+        num_classes: Classes of the linear head; 0 leaves the head out, so that `forward` gives features.
+        feature_dim: Width D of `forward_features`.
+        min_num_frames: Fewest frames of a clip.
+        min_size: Smallest height and width of a clip, in pixels.
+        drop_rate: Dropout before the head, in [0, 1).
+        transition_forms: As for `set_transition_forms`.
+
+    Attributes:
+        feature_dim: As given.
+        min_num_frames: As given.
+        min_size: As given.
+        is_debugging: Whether every clip is searched for values that are not finite; false by default.
+
+    Raises:
+        ValueError: `num_classes` is negative, `drop_rate` is out of range, or forms do not fit the transitions.
+    """
+
+    def __init__(
+        self,
+        features: nn.Module,
+        *,
+        num_classes: int,
+        feature_dim: int,
+        min_num_frames: int,
+        min_size: int,
+        drop_rate: float = 0.0,
+        transition_forms: TransitionForm | Sequence[TransitionForm] | None = None,
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.feature_dim, self.min_num_frames, self.min_size = feature_dim, min_num_frames, min_size
+        self.is_debugging = False
+        self.head_drop = nn.Dropout(_checked_drop_rate(drop_rate))
+        self.classifier: nn.Module = nn.Identity()
+        self.reset_classifier(num_classes)
+        if transition_forms is not None:
+            self.set_transition_forms(transition_forms)
+        self._init_weights()
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the head by a fresh linear layer of `num_classes` outputs, or by none for 0.
+
+        Raises:
+            ValueError: `num_classes` is negative.
+        """
+        if num_classes < 0:
+            raise ValueError(f"num_classes {num_classes} must be 0 (no head) or more")
+        if num_classes == 0:
+            self.classifier = nn.Identity()
+            return
+        reference = next(self.parameters())
+        linear = nn.Linear(self.feature_dim, num_classes, device=reference.device, dtype=reference.dtype)
+        nn.init.zeros_(linear.bias)
+        self.classifier = linear
+
+    def transitions(self) -> list[TemporalTransitionLayer]:
+        """Return the transition layers, from the first to the last."""
+        return [module for module in self.modules() if isinstance(module, TemporalTransitionLayer)]
+
+    def set_transition_forms(self, forms: TransitionForm | Sequence[TransitionForm]) -> None:
+        """Choose how the transitions compute their sum (see `transition_forms`): the same weights, the same result.
+
+        Args:
+            forms: One form for all transitions, or one for each.
+
+        Raises:
+            ValueError: There is not one form for each transition, or a form is unknown.
+        """
+        transitions = self.transitions()
+        forms = (forms,) * len(transitions) if isinstance(forms, str) else tuple(forms)
+        if len(forms) != len(transitions):
+            raise ValueError(
+                f"transition_forms {forms} has {len(forms)} entries, but this net has {len(transitions)} transitions: "
+                "give one entry for each"
+            )
+        for transition, form in zip(transitions, forms, strict=True):
+            if form not in get_args(TransitionForm):
+                raise ValueError(
+                    f"transition_forms {form!r} is unknown; choose one of {', '.join(get_args(TransitionForm))}"
+                )
+            transition.form = form
+
+    def set_recompute(self, is_recomputed: bool) -> None:
+        """Keep the activations of every layer for backward, or compute them once more there."""
+        for module in self.modules():
+            if isinstance(module, RecomputableLayer):
+                module.is_recomputed = is_recomputed
+
+    def forward(self, clip_BCTHW: Tensor) -> Tensor:
+        """Return the logits (B, num_classes) of a batch of clips, or its features (B, D) when there is no head.
+
+        Raises:
+            ValueError: The tensor has not five dimensions or three channels, or fewer frames or pixels than the net
+                needs, or (while debugging) values that are not finite.
+        """
+        return self.classifier(self.head_drop(self.forward_features(clip_BCTHW)))
+
+    def forward_features(self, clip_BCTHW: Tensor) -> Tensor:
+        """Return the features (B, feature_dim); errors are those of `forward`."""
+        self._check_clip(clip_BCTHW)
+        return self._pool_features(self.features(clip_BCTHW))
+
+    def _pool_features(self, maps_BCTHW: Tensor) -> Tensor:
+        return maps_BCTHW.mean(dim=(2, 3, 4))
+
+    def _check_clip(self, clip_BCTHW: Tensor) -> None:
+        shape = tuple(clip_BCTHW.shape)
+        if len(shape) != 5 or shape[1] != NUM_CHANNELS:
+            raise ValueError(f"a clip of shape {shape} must be (batch, {NUM_CHANNELS} channels, frames, H, W)")
+        num_frames, height, width = shape[2:]
+        if num_frames < self.min_num_frames or min(height, width) < self.min_size:
+            raise ValueError(
+                f"a clip of {num_frames} frames of {height} x {width} px is too small: this net needs at least "
+                f"{self.min_num_frames} frames of {self.min_size} x {self.min_size} px"
+            )
+        if self.is_debugging and not torch.isfinite(clip_BCTHW).all():
+            counts = (~torch.isfinite(clip_BCTHW)).flatten(1).sum(dim=1).tolist()
+            raise ValueError(
+                f"a batch of clips holds values that are not finite (NaN or infinite), by clip: {counts} of "
+                f"{clip_BCTHW[0].numel()}: expected normalised pixels"
+            )
+
+    def _init_weights(self) -> None:
+        """He initialisation (paper 4.1, reference [14]); batch norm starts at 1 and 0, as PyTorch does."""
+        for module in self.features.modules():
+            if isinstance(module, nn.Conv3d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+
+def _checked_drop_rate(drop_rate: float) -> float:
+    if not 0 <= drop_rate < 1:
+        raise ValueError(f"drop_rate {drop_rate} must be in [0, 1)")
+    return drop_rate

@@ -1,0 +1,154 @@
+"""Every switch against the plain path: the same results, gradients and running statistics, but for rounding."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from t3d_core.models import T3D, build_model
+from t3d_core.models.execution import Execution, bf16_difference
+from t3d_core.models.folding import fold_batch_norms
+
+SMALL = {
+    "growth_rate": 4,
+    "block_config": (2, 2),
+    "num_init_features": 16,
+    "bn_size": 2,
+    "temporal_depths": ((1, 3, 6),),
+}
+CLIP = (2, 3, 16, 32, 32)
+
+
+def new_net(**arguments):
+    torch.manual_seed(0)
+    return T3D(num_classes=3, **SMALL, **arguments)
+
+
+def one_step(net, execution, *, dtype=torch.float64):
+    """Return the logits, the gradients by name and the buffers after a training pass."""
+    net = copy.deepcopy(net).to(dtype)
+    execution.prepare(net, num_frames=CLIP[2], size=CLIP[3])
+    clip = torch.randn(CLIP, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(2)  # dropout
+    with execution.autocast(clip.device):
+        logits = net.train()(clip)
+    logits.square().sum().backward()
+    return logits.detach(), {n: p.grad for n, p in net.named_parameters()}, dict(net.named_buffers())
+
+
+@pytest.mark.parametrize(
+    "execution",
+    [Execution(), Execution(recompute=True), Execution(channels_last=False, recompute=True), Execution(debug=True)],
+    ids=["channels_last", "channels_last, recompute", "recompute", "debug"],
+)
+@pytest.mark.parametrize("drop_rate", [0.0, 0.5])
+def test_a_switch_changes_neither_results_nor_gradients_nor_statistics(execution, drop_rate):
+    net = new_net(drop_rate=drop_rate)
+    plain = one_step(net, Execution(channels_last=False))
+    torch.testing.assert_close(one_step(net, execution), plain, rtol=1e-9, atol=1e-11)
+
+
+def test_recomputing_does_nothing_where_no_gradient_is_wanted():
+    net = new_net().eval()
+    net.set_recompute(True)
+    with torch.inference_mode():
+        assert net(torch.randn(CLIP)).shape == (2, 3)
+
+
+def test_channels_last_reaches_every_convolution():
+    net = new_net()
+    Execution().prepare(net, num_frames=16, size=32)
+    convs = [module.weight for module in net.modules() if isinstance(module, nn.Conv3d)]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last_3d) for weight in convs)
+
+
+def test_bf16_changes_the_features_by_rounding_alone_and_keeps_the_weights_in_float32():
+    net = new_net()
+    assert 0 < bf16_difference(net, torch.randn(CLIP)) < 0.02
+    logits, gradients, buffers = one_step(net, Execution(precision="bf16"), dtype=torch.float32)
+    plain_logits, plain_gradients, plain_buffers = one_step(net, Execution(), dtype=torch.float32)
+    assert {grad.dtype for grad in gradients.values()} == {torch.float32}
+    torch.testing.assert_close(logits.float(), plain_logits, rtol=0, atol=0.1)
+    torch.testing.assert_close(
+        buffers["features.norm0.running_var"], plain_buffers["features.norm0.running_var"], rtol=0.02, atol=1e-3
+    )
+    name = "classifier.weight"
+    assert torch.cosine_similarity(gradients[name].flatten(), plain_gradients[name].flatten(), dim=0) > 0.99
+
+
+class WrongInBf16(nn.Conv3d):
+    """As a convolution of cuDNN 9.10.2 was."""
+
+    def forward(self, x):
+        return super().forward(x) * (2 if torch.is_autocast_enabled("cpu") else 1)
+
+
+def test_a_kernel_that_is_wrong_in_bf16_is_refused_before_the_run_and_not_in_fp32():
+    net = new_net()
+    net.features.denseblock1.denselayer1.conv2.__class__ = WrongInBf16
+    net.features.denseblock2.denselayer1.conv2.__class__ = WrongInBf16
+    Execution().prepare(net, num_frames=16, size=32)
+    with pytest.raises(ValueError, match=r"bf16 gives other features than fp32 on cpu .*--compute.precision fp32"):
+        Execution(precision="bf16").prepare(net, num_frames=16, size=32)
+
+
+def test_the_bf16_check_leaves_mode_and_statistics_alone():
+    net = new_net().train()
+    before = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    bf16_difference(net, torch.randn(CLIP))
+    assert net.training
+    assert all(torch.equal(buffer, before[name]) for name, buffer in net.named_buffers())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_told_while_debugging_alone(value):
+    net, clip = new_net(), torch.randn(CLIP)
+    clip[1, 0, 3, 4, 5] = value
+    net(clip)
+    Execution(debug=True).prepare(net, num_frames=16, size=32)
+    with pytest.raises(ValueError, match=r"not finite .* by clip: \[0, 1\] of 49152"):
+        net(clip)
+
+
+def test_compile_and_recompute_together_are_refused():
+    with pytest.raises(ValueError, match="compile and recompute cannot be combined"):
+        Execution(compile=True, recompute=True)
+
+
+@pytest.mark.slow
+def test_compiled_kernels_give_the_same():
+    net = new_net()
+    plain = one_step(net, Execution(channels_last=False))
+    found = one_step(net, Execution(compile=True))
+    torch.testing.assert_close(found, plain, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        ("t3d", SMALL),
+        ("t3d", SMALL | {"ttl_preset": "official128"}),
+        ("densenet3d", {name: value for name, value in SMALL.items() if name != "temporal_depths"}),
+        ("resnet3d_18", {"ttl": True, "layers": (1, 1, 1, 1)}),
+        ("resnet3d_50", {"layers": (1, 1, 1, 1)}),
+        ("res3d_18", {}),
+        ("inception3d", {"ttl": True}),
+        ("c3d", {}),
+    ],
+)
+def test_folded_batch_norms_leave_the_results_as_they_are(kind, arguments):
+    torch.manual_seed(0)
+    net = build_model(kind, num_classes=3, **arguments).double()
+    clip = torch.randn(2, 3, 16, 32, 32, dtype=torch.float64)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm3d | nn.BatchNorm1d):
+            for tensor in (module.weight, module.bias, module.running_mean):
+                nn.init.normal_(tensor, std=0.3)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    folded = fold_batch_norms(net.eval())
+    torch.testing.assert_close(folded(clip), net(clip))
+    num_norms = [sum(isinstance(module, nn.BatchNorm3d) for module in each.modules()) for each in (folded, net)]
+    assert num_norms[0] < num_norms[1]
+    if not kind.startswith(("t3d", "densenet3d")) and "ttl" not in arguments:
+        assert num_norms[0] == 0
