@@ -5,10 +5,11 @@ A dotted path into these trees is the command-line option, the MLflow parameter 
 
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from pipelines.model_configs import Fraction, ModelConfig
 from pipelines.recipe import Section
 from t3d_core.training.schedules import ScheduleKind
 from t3d_core.video.cropping import default_short_side
@@ -17,7 +18,6 @@ from t3d_core.video.storage import Encoding
 # pydantic warns of the field `register` because metaclasses have a method of that name; instances have none.
 warnings.filterwarnings("ignore", message='Field name "register"')
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 Color = tuple[float, float, float]
 
 
@@ -254,41 +254,37 @@ class ClipConfig(Section):
         return self.short_side or default_short_side(self.crop_size)
 
 
-class DenseNet3DConfig(Section):
-    """A DenseNet3D of any size (paper Table 1)."""
+class ComputeConfig(Section):
+    """How the network is run; what it computes stays the same, but for rounding."""
 
-    kind: Literal["densenet3d", "densenet3d_121", "densenet3d_169"] = "densenet3d"
-    """densenet3d_121 and _169 have the blocks of Table 1; densenet3d those of 121 unless told."""
-    block_config: tuple[PositiveInt, ...] | None = None
-    """Dense layers a block; none: those of the kind."""
-    growth_rate: PositiveInt = 32
-    """Channels each dense layer adds."""
-    num_init_features: PositiveInt = 64
-    """Channels of the stem."""
-    bn_size: PositiveInt = 4
-    """Width of the 1x1x1 bottleneck in growth rates."""
-    drop_rate: Fraction = 0.0
-    """Dropout after each dense layer; not in the paper."""
-    stem_pool_stride: tuple[PositiveInt, PositiveInt, PositiveInt] = (1, 2, 2)
-    """Time, height, width."""
-
-    def arguments(self) -> dict[str, Any]:
-        """What `build_model` takes beside the kind and the number of classes."""
-        return self.model_dump(exclude={"kind"}, exclude_none=True)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: convolutions and matrix products in bfloat16 (autocast), checked against fp32 before the run."""
+    channels_last: bool = True
+    """Keep a position's channels side by side in memory."""
+    compile: bool = False
+    """torch.compile: minutes at the first start on a machine, then from its cache on disk."""
+    debug: bool = False
+    """Search every clip for values that are not finite."""
 
 
-class T3DConfig(DenseNet3DConfig):
-    """A T3D of any size: a DenseNet3D with temporal transition layers (paper 3.1)."""
+class TrainComputeConfig(ComputeConfig):
+    """How the network is run in training."""
 
-    kind: Literal["t3d", "t3d_121", "t3d_169"] = "t3d"  # type: ignore[assignment]
-    """t3d_121 and _169 have the blocks of Table 1; t3d those of 121 unless told."""
-    ttl_preset: Literal["growth", "thirds", "official128"] = "growth"
-    """Widths of the branches of a temporal transition layer."""
-    temporal_depths: tuple[tuple[PositiveInt, ...], ...] | None = None
-    """Kernel depths after each block; none: those of Table 1, or of the preset."""
+    recompute: bool = False
+    """Keep a layer's input alone for backward and compute the rest once more there: less memory, a slower step."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "TrainComputeConfig":
+        if self.compile and self.recompute:
+            raise ValueError("compile and recompute cannot be combined: choose one")
+        return self
 
 
-ModelConfig = Annotated[T3DConfig | DenseNet3DConfig, Field(discriminator="kind")]
+class EvaluateComputeConfig(ComputeConfig):
+    """How the network is run in testing."""
+
+    fold_batch_norm: bool = True
+    """Fold batch norms into the convolutions before them."""
 
 
 class TeacherConfig(Section):
@@ -379,6 +375,7 @@ class RunConfig(Section):
     clip: ClipConfig = ClipConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig
+    compute: TrainComputeConfig = TrainComputeConfig()
     scaling: ScalingConfig = ScalingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     failure: FailureConfig = FailureConfig()
@@ -435,6 +432,11 @@ class TrainConfig(RunConfig):
     schedule: ScheduleConfig = ScheduleConfig(kind="plateau")
     init_from: str | None = None
     """Weights to start from: a file, a checkpoint or run folder, runs:/... or models:/...; none: from scratch."""
+    inflate_from: str | None = None
+    """ImageNet 2D weights to start from instead, repeated along time: densenet121, densenet169, resnet18, resnet34,
+    resnet50 or googlenet (torchvision's download), or a file with such a state_dict."""
+    replace_head: bool = False
+    """Start with a new head where the classes of `init_from` are others; false: that is an error."""
     register: str | None = None
     """Name under which the trained model is registered in MLflow."""
     alias: str | None = None
@@ -444,6 +446,8 @@ class TrainConfig(RunConfig):
     def _network_is_known(self) -> "TrainConfig":
         if self.init_from is None and (self.model is None or self.clip is None):
             raise ValueError("model and clip can be none only when init_from names weights that describe them")
+        if self.init_from is not None and self.inflate_from is not None:
+            raise ValueError("init_from and inflate_from both name weights to start from: give one of them")
         if self.alias is not None and self.register is None:
             raise ValueError(f"alias {self.alias!r} needs the name of a registered model: add --register NAME")
         return self
@@ -459,6 +463,7 @@ class EvaluateConfig(Section):
     """Folder for metrics.json and scores.parquet; none: STORAGE/evaluate-TIME."""
     batch_size: PositiveInt = 8
     """Clips that a worker scores at once."""
+    compute: EvaluateComputeConfig = EvaluateComputeConfig()
     num_workers: PositiveInt = 1
     """Processes that hold the network."""
     use_gpu: bool = False
@@ -466,3 +471,31 @@ class EvaluateConfig(Section):
     tracking: TrackingConfig = TrackingConfig()
     storage: Path = Path("runs")
     """Folder with training runs, and with the shards that `data.prepare` makes."""
+
+
+class ExportConfig(Section):
+    """Write a trained network to one file that runs without this project, and check it against PyTorch."""
+
+    checkpoint: str | None = None
+    """Weights: a file, a checkpoint or run folder, runs:/... or models:/...; none: the newest run in `storage`."""
+    format: Literal["torch_export", "onnx"] = "torch_export"
+    """torch_export (.pt2, runs where PyTorch is) or onnx (.onnx, needs pip install 't3d[export]'); float32 both."""
+    output: Path | None = None
+    """File to write; none: model.pt2 or model.onnx beside the weights (of runs:/, models:/: in STORAGE/export-TIME)."""
+    video: Path | None = None
+    """Video from whose clips the written file is checked; none: random noise, and the summary says so."""
+    fold_batch_norm: bool = True
+    """Fold batch norms into the convolutions before them; the file is checked against the network without."""
+    tracking: TrackingConfig = TrackingConfig()
+    storage: Path = Path("runs")
+    """Folder with training runs."""
+
+    @model_validator(mode="after")
+    def _output_fits_format(self) -> "ExportConfig":
+        if self.output and self.output.suffix != self.suffix():
+            raise ValueError(f"output {self.output} must end in {self.suffix()}, as format {self.format} does")
+        return self
+
+    def suffix(self) -> str:
+        """How the name of the written file ends."""
+        return {"torch_export": ".pt2", "onnx": ".onnx"}[self.format]

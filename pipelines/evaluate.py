@@ -17,15 +17,17 @@ from tqdm import tqdm
 
 from pipelines import session, tracking
 from pipelines.batches import BatchLoader, NumpyBatch
-from pipelines.configs import EvaluateConfig
+from pipelines.configs import EvaluateComputeConfig, EvaluateConfig
 from pipelines.prepare import prepared_shards
 from pipelines.recipe import flatten, to_yaml
 from pipelines.shard_index import ShardIndex, load_index, num_listed
 from pipelines.shards import describe_shards, write_table
 from pipelines.training_run import new_name
-from pipelines.weights import locate_weights, view_of
+from pipelines.weights import locate_weights, newest_run, view_of
 from t3d_core.evaluation.metrics import num_correct_top_k, top_k_accuracy
 from t3d_core.evaluation.video_scores import VideoScores
+from t3d_core.models.execution import Execution
+from t3d_core.models.folding import fold_batch_norms
 from t3d_core.training.checkpoint import LoadedModel, load_model
 from t3d_core.training.weights_card import WeightsCard, read_card
 from t3d_core.video.transforms import normalize_clip
@@ -65,7 +67,7 @@ def run_evaluate(config: EvaluateConfig) -> str:
     base = session.base_folder()
     storage = base / config.storage
     tracking_uri = tracking.resolve_tracking_uri(config.tracking.uri, base=base)
-    weights = locate_weights(config.checkpoint or str(_newest_run(storage)), tracking_uri=tracking_uri)
+    weights = locate_weights(config.checkpoint or str(newest_run(storage)), tracking_uri=tracking_uri)
     card = read_card(weights)
     if not card.class_names:
         raise ValueError(f"checkpoint {weights} has no classes (a transfer's student): train it first, jobs/train.py")
@@ -86,13 +88,6 @@ def run_evaluate(config: EvaluateConfig) -> str:
     return _summary(evaluation, card, output, run)
 
 
-def _newest_run(storage: Path) -> Path:
-    found = sorted(storage.glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise ValueError(f"checkpoint is missing and {storage} holds no trained run: give --checkpoint, or train first")
-    return found[-1]
-
-
 def _labels_of_model(index: ShardIndex, card: WeightsCard, *, split: str, fold: int) -> np.ndarray:
     """The videos' labels as the network numbers its classes (V,)."""
     if not len(index) or (index.label_N < 0).any():
@@ -111,16 +106,20 @@ def _labels_of_model(index: ShardIndex, card: WeightsCard, *, split: str, fold: 
 class _Scorer:
     """An actor that holds the network and scores clips."""
 
-    def __init__(self, loaded: LoadedModel, *, use_gpu: bool) -> None:
+    def __init__(self, loaded: LoadedModel, *, compute: EvaluateComputeConfig, use_gpu: bool) -> None:
         self._device = torch.device("cuda" if use_gpu else "cpu")
-        self._model, self._card = loaded
-        self._model.to(self._device)
+        net, self._card = loaded
+        self._net = (fold_batch_norms(net) if compute.fold_batch_norm else net).to(self._device)
+        self._execution = Execution(**compute.model_dump(exclude={"fold_batch_norm"}))
+        self._execution.prepare(self._net, num_frames=self._card.num_frames, size=self._card.crop_size)
 
     @torch.inference_mode()
     def __call__(self, batch: NumpyBatch) -> NumpyBatch:
         clip_BTHWC = torch.from_numpy(batch["clip_BTHWC"].copy()).to(self._device)
         clip_BCTHW = normalize_clip(clip_BTHWC, mean=self._card.mean, std=self._card.std)
-        score_BK = self._model(clip_BCTHW).softmax(dim=1).cpu().numpy()
+        with self._execution.autocast(self._device):
+            logits_BK = self._net(clip_BCTHW)
+        score_BK = logits_BK.float().softmax(dim=1).cpu().numpy()
         return {"row_B": batch["row_B"], "num_padded_B": batch["num_padded_B"], "score_BK": score_BK}
 
 
@@ -142,7 +141,7 @@ def score_videos(
     scored = clips.map_batches(
         _Scorer,
         fn_constructor_args=(loaded,),
-        fn_constructor_kwargs={"use_gpu": config.use_gpu},
+        fn_constructor_kwargs={"compute": config.compute, "use_gpu": config.use_gpu},
         batch_size=config.batch_size,
         compute=ray.data.ActorPoolStrategy(size=config.num_workers),
         num_cpus=1,

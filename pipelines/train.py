@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pipelines import session, tracking
 from pipelines.batches import BatchLoader, NumpyBatch, TrainOrder, stream, train_batches
@@ -14,10 +15,11 @@ from pipelines.prepare import prepared_shards
 from pipelines.shard_index import ShardIndex, hold_out, load_index
 from pipelines.training_run import FinishedRun, copy_whole, fit, open_run
 from pipelines.weights import card_of, check_network, clip_config_of, locate_weights, model_config_of, view_of
-from t3d_core.models import build_model
+from t3d_core.models import VideoNet, build_model
 from t3d_core.training.checkpoint import initialize_from, save_weights
 from t3d_core.training.tasks import ClassificationTask, Task
 from t3d_core.training.weights_card import WeightsCard, read_card
+from t3d_core.transfer.inflation import SOURCES, inflate, load_2d_state
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class ClassificationStage:
         card = self.card
         net = build_model(card.model_kind, num_classes=len(card.class_names), **card.model_arguments)
         if self.init_from is not None:
-            initialize_from(net, self.init_from, class_names=card.class_names)
+            initialize_from(net, self.init_from, class_names=card.class_names, replace_head=self.config.replace_head)
         return ClassificationTask(net)
 
     def train_batches(self, *, steps: range, rank: int, world_size: int) -> Iterator[NumpyBatch]:
@@ -74,14 +76,19 @@ def run_train(config: TrainConfig) -> str:
     init_from = _locate_init(config, base=base)
     config = _completed_from_weights(config, init_from)
     check_network(_card_of_run(config, class_names=()))
+    inflated = _inflate(config)
     folders = prepared_shards(config.data, storage=base / config.storage)
     stage = _stage(config, folders, init_from)
     stage.build_task()  # a network or weights that do not fit are told here, not on a worker
     session.connect()
     session.check_workers_fit(config.scaling.num_workers, config.scaling.resources_of_worker())
     with open_run(config, stage="train", shards=folders) as folder:
-        if init_from is not None:  # where every node finds it, also when it came from a tracking server
-            stage = replace(stage, init_from=copy_whole(init_from, folder.path / "initial.safetensors"))
+        initial = folder.path / "initial.safetensors"  # where every node finds it, wherever it came from
+        if inflated is not None:
+            save_weights(inflated, initial, card=_card_of_run(config, class_names=()))
+            stage = replace(stage, init_from=initial)
+        elif init_from is not None:
+            stage = replace(stage, init_from=copy_whole(init_from, initial))
         finished = fit(stage, folder)
         registered = _log_model(config, finished)
     return _summary(config, stage, finished, folders, registered=registered)
@@ -92,6 +99,21 @@ def _locate_init(config: TrainConfig, *, base: Path) -> Path | None:
         return None
     tracking_uri = tracking.resolve_tracking_uri(config.tracking.uri, base=base)
     return locate_weights(config.init_from, tracking_uri=tracking_uri)
+
+
+def _inflate(config: TrainConfig) -> VideoNet | None:
+    """Build the network without a head from 2D weights, and say what they were good for."""
+    if config.inflate_from is None:
+        return None
+    source = config.inflate_from
+    state_2d = load_2d_state(source if source in SOURCES else str(session.input_path(Path(source))))
+    card = _card_of_run(config, class_names=())
+    torch.manual_seed(config.seed)
+    net = build_model(card.model_kind, num_classes=0, **card.model_arguments)
+    report = inflate(net, state_2d)
+    left = f"; as initialised: {', '.join(report.left_at_init)}" if report.left_at_init else ""
+    print(f"inflated {report.num_copied} parameters from {source}{left}", flush=True)
+    return net
 
 
 def _completed_from_weights(config: TrainConfig, init_from: Path | None) -> TrainConfig:

@@ -15,6 +15,7 @@ from torch import nn
 
 from pipelines.batches import NumpyBatch, TrainOrder
 from pipelines.configs import OptimizerConfig, RunConfig, ScheduleConfig
+from t3d_core.models.execution import Execution
 from t3d_core.training.checkpoint import load_training_state, save_training_state
 from t3d_core.training.optimization import Schedule, build_sgd
 from t3d_core.training.tasks import Batch, Task
@@ -102,6 +103,8 @@ class _Training:
         self.num_steps = self.order.num_steps(config.epochs)
         self.task = stage.build_task()
         self.task.to(worker.device)
+        self.execution = Execution(**config.compute.model_dump())
+        self.execution.prepare(self.task.net, num_frames=config.clip.num_frames, size=config.clip.crop_size)
         self.net = worker.wrap(self.task.net)
         self.optimizer = _build_optimizer(self.task.net, config.optimizer)
         self.schedule = _build_schedule(self.optimizer, config.schedule, num_steps=self.num_steps)
@@ -130,7 +133,8 @@ class _Training:
         # Dropout follows from the step and the worker, so that a run that goes on draws what it would have drawn.
         torch.manual_seed((self.config.seed * 1_000_003 + self.step) * 4_099 + self.worker.rank)
         self.task.net.train()
-        output = self.task(self.net, self._to_device(numpy_batch))
+        with self.execution.autocast(self.worker.device):
+            output = self.task(self.net, self._to_device(numpy_batch))
         self.optimizer.zero_grad(set_to_none=True)
         output.loss.backward()
         self.optimizer.step()
@@ -177,7 +181,8 @@ class _Training:
         self.task.net.eval()
         total: dict[str, float] = {}
         for numpy_batch in self.stage.validation_batches(rank=self.worker.rank, world_size=self.worker.world_size):
-            output = self.task(self.task.net, self._to_device(numpy_batch))
+            with self.execution.autocast(self.worker.device):
+                output = self.task(self.task.net, self._to_device(numpy_batch))
             _add(total, {name: float(count) for name, count in output.counts.items()})
             _add(total, _padding(numpy_batch))
         counts = self._summed(total)

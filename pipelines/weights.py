@@ -64,3 +64,15 @@ def locate_weights(where: str, *, tracking_uri: str) -> Path:
     if where.startswith(("runs:/", "models:/")):
         return tracking.fetch_weights(where, tracking_uri=tracking_uri)
     return find_weights(session.input_path(Path(where)))
+
+
+def newest_run(storage: Path) -> Path:
+    """Find the classifier of the training run in `storage` that ended last.
+
+    Raises:
+        ValueError: none has ended there.
+    """
+    found = sorted(storage.glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ValueError(f"checkpoint is missing and {storage} holds no trained run: give --checkpoint, or train first")
+    return found[-1]

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from t3d_core.models import build_model
+from t3d_core.models import VideoNet, build_model
 from t3d_core.training.weights_card import METADATA_KEY, WeightsCard, read_card
 
 WEIGHTS_NAMES = ("model.safetensors", "student.safetensors")
@@ -25,7 +25,7 @@ TRAINING_STATE_NAME = "training_state.pt"
 class LoadedModel(NamedTuple):
     """A network in `eval()` mode and the card it came with."""
 
-    model: nn.Module
+    model: VideoNet
     card: WeightsCard
 
 
@@ -52,28 +52,34 @@ def load_model(path: Path) -> LoadedModel:
     return LoadedModel(model.eval(), card)
 
 
-def initialize_from(model: nn.Module, path: Path, *, class_names: tuple[str, ...]) -> bool:
+def initialize_from(model: nn.Module, path: Path, *, class_names: tuple[str, ...], replace_head: bool = False) -> bool:
     """Copy the weights at `path` into `model`; the head too when its classes are the same.
 
     Args:
         model: the network to be trained.
         path: a weights file; one of a network without a head needs nothing special.
         class_names: the classes that `model` is trained for.
+        replace_head: keep the head of `model` where the weights are for other classes; else that is an error.
 
     Returns:
         Whether the head was copied.
 
     Raises:
-        ValueError: the weights belong to another network.
+        ValueError: the weights belong to another network, or to other classes.
     """
     card, state, wanted = read_card(path), load_file(path), model.state_dict()
     is_head_copied = card.class_names == class_names
     if not is_head_copied:
+        if card.class_names and not replace_head:
+            raise ValueError(
+                f"weights file {path} is for {_describe(card.class_names)}, the data have {_describe(class_names)}: "
+                "give --replace_head true to start with a new head"
+            )
         state, wanted = _without_head(state), _without_head(wanted)
-    if _shapes(state) != _shapes(wanted):
+    if difference := _first_difference(state, wanted):
         raise ValueError(
-            f"weights file {path} holds a {card.model_kind} with {card.model_arguments}, not the network to train: "
-            "give the model section the same kind and arguments, or none to take those of the weights"
+            f"weights file {path} holds a {card.model_kind} with {card.model_arguments}, not the network to train "
+            f"({difference}): give the model section the same kind and arguments, or none to take those of the weights"
         )
     model.load_state_dict(state, strict=False)
     return is_head_copied
@@ -109,5 +115,17 @@ def _without_head(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
 
 
-def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in state.items()}
+def _first_difference(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str | None:
+    """The first tensor that is missing, unknown or of another shape, in words."""
+    for name, tensor in wanted.items():
+        if name not in state:
+            return f"expected {name} {tuple(tensor.shape)}, got none"
+        if state[name].shape != tensor.shape:
+            return f"expected {name} {tuple(tensor.shape)}, got {tuple(state[name].shape)}"
+    unknown = next((name for name in state if name not in wanted), None)
+    return unknown and f"got {unknown} {tuple(state[unknown].shape)}, expected none"
+
+
+def _describe(class_names: tuple[str, ...]) -> str:
+    shown = ", ".join(class_names[:3]) + (", ..." if len(class_names) > 3 else "")
+    return f"{len(class_names)} classes ({shown})"

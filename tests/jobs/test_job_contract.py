@@ -13,7 +13,7 @@ import yaml
 
 from pipelines import session
 from pipelines.benchmark.run import BenchmarkConfig
-from pipelines.configs import EvaluateConfig, PrepareJobConfig, TrainConfig, TransferConfig
+from pipelines.configs import EvaluateConfig, ExportConfig, PrepareJobConfig, TrainConfig, TransferConfig
 from pipelines.recipe import load_config
 from t3d_core.models import build_model
 
@@ -23,6 +23,7 @@ CONFIGS = {
     "transfer": TransferConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
+    "export": ExportConfig,
     "benchmark": BenchmarkConfig,
 }
 RECIPES = sorted((REPO / "jobs" / "recipes").rglob("*.yaml"))
@@ -124,6 +125,13 @@ CONTRACT = {
         "data.split": "val",
         "output": "tested",
     },
+    "export": {
+        "checkpoint": "models:/t3d@champion",
+        "format": "onnx",
+        "output": "exported.onnx",
+        "video": "clip.mp4",
+        "fold_batch_norm": False,
+    },
     "benchmark": {"suite": "model", "output": "rows.json"},
 }
 
@@ -153,6 +161,7 @@ ILL_TYPED = {
     "transfer": ["--epochs", "many", "--optimizer.lr", "-1"],
     "train": ["--epochs", "many", "--data.fold", "0"],
     "evaluate": ["--batch_size", "0", "--data.split", "dev"],
+    "export": ["--format", "tflite", "--fold_batch_norm", "perhaps"],
     "benchmark": ["--repeats", "0", "--num_frames", "few"],
 }
 
@@ -232,7 +241,7 @@ def test_an_output_with_shards_of_other_settings_is_refused_before_ray_starts(jo
 @pytest.mark.parametrize("name", ["transfer", "train"])
 def test_a_network_that_cannot_be_built_is_refused_before_ray_starts(job: Job, name: str) -> None:
     outcome = job(name, "--model.block_config", "1", "1", "1", "1")
-    assert_refused(outcome, "raise num_init_features or block_config, or lower growth_rate")
+    assert_refused(outcome, "widen the net, or lower growth_rate")
 
 
 @pytest.mark.parametrize("name", ["transfer", "train"])
@@ -248,7 +257,11 @@ def test_teacher_weights_that_do_not_exist_are_refused_before_ray_starts(job: Jo
 FROM_WEIGHTS = ["train", "--model", "none", "--clip", "none", "--init_from"]
 
 
-@pytest.mark.parametrize("arguments", [["evaluate", "--checkpoint"], FROM_WEIGHTS], ids=["evaluate", "train"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["evaluate", "--checkpoint"], ["export", "--checkpoint"], FROM_WEIGHTS],
+    ids=["evaluate", "export", "train"],
+)
 @pytest.mark.parametrize(
     ("weights", "reason"),
     [
@@ -270,8 +283,15 @@ def test_an_address_that_the_tracking_store_does_not_know_is_refused(job: Job, a
     assert_refused(job("evaluate", "--checkpoint", address), f"{address} is not in the tracking store")
 
 
-def test_evaluate_without_any_trained_run_asks_for_a_checkpoint(job: Job) -> None:
-    assert_refused(job("evaluate"), "give --checkpoint, or train first")
+@pytest.mark.parametrize("name", ["evaluate", "export"])
+def test_without_any_trained_run_a_checkpoint_is_asked_for(job: Job, name: str) -> None:
+    assert_refused(job(name), "give --checkpoint, or train first")
+
+
+def test_an_exported_file_is_not_named_like_one_of_another_format(job: Job) -> None:
+    outcome = job("export", "--output", "model.onnx", "--format", "torch_export")
+    assert outcome.code == 2
+    assert "output model.onnx must end in .pt2, as format torch_export does" in outcome.err
 
 
 def test_a_job_of_its_own_process_ends_with_the_same_status_and_one_line(tmp_path: Path) -> None:

@@ -8,25 +8,28 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import torchvision
 from safetensors.torch import load_file
 
 from pipelines.configs import (
     CheckpointConfig,
     ClipConfig,
+    EvaluateComputeConfig,
     EvaluateConfig,
     EvaluateDataConfig,
     OptimizerConfig,
     ScalingConfig,
     ScheduleConfig,
-    T3DConfig,
     TeacherConfig,
     TrackingConfig,
+    TrainComputeConfig,
     TrainConfig,
     TrainDataConfig,
     TransferConfig,
     TransferDataConfig,
 )
 from pipelines.evaluate import run_evaluate
+from pipelines.model_configs import T3DConfig
 from pipelines.train import run_train
 from pipelines.transfer import run_transfer
 
@@ -165,6 +168,60 @@ def test_the_losses_of_the_transfer_are_the_golden_ones(settings, synthetic_shar
         GOLDEN.parent.mkdir(exist_ok=True)
         GOLDEN.write_text(json.dumps([round(loss, 6) for loss in losses]) + "\n")
     assert losses == pytest.approx(json.loads(GOLDEN.read_text()), rel=2e-3)
+
+
+def test_a_run_that_recomputes_its_layers_ends_with_the_same_weights(settings, synthetic_shards, tmp_path):
+    for name, compute in {"plain": TrainComputeConfig(), "saving": TrainComputeConfig(recompute=True)}.items():
+        run_train(train_config(settings, synthetic_shards, name=name, compute=compute))
+    plain, saving = (load_file(tmp_path / "runs" / name / "model.safetensors") for name in ("plain", "saving"))
+    for name, tensor in plain.items():
+        torch.testing.assert_close(saving[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_switches_of_testing_change_no_score_but_by_rounding(settings, synthetic_shards, tmp_path):
+    run_train(train_config(settings, synthetic_shards, name="mine", compute=TrainComputeConfig(precision="bf16")))
+    scores = []
+    for compute in (
+        EvaluateComputeConfig(fold_batch_norm=False, channels_last=False),
+        EvaluateComputeConfig(),
+        EvaluateComputeConfig(precision="bf16"),
+    ):
+        output = tmp_path / f"result{len(scores)}"
+        data = EvaluateDataConfig(shards=(synthetic_shards,))
+        run_evaluate(
+            EvaluateConfig(
+                checkpoint=str(tmp_path / "runs" / "mine"),
+                data=data,
+                output=output,
+                compute=compute,
+                tracking=settings["tracking"],
+            )
+        )
+        scores.append(np.stack(pq.read_table(output / "scores.parquet")["scores"].to_pylist()))
+    assert np.abs(scores[1] - scores[0]).max() < 1e-4
+    assert 0 < np.abs(scores[2] - scores[0]).max() < 0.02
+
+
+def test_a_network_starts_from_inflated_2d_weights(settings, synthetic_shards, tmp_path, capsys):
+    torch.manual_seed(0)
+    densenet = torchvision.models.DenseNet(growth_rate=4, block_config=(2, 2, 2, 2), num_init_features=24, bn_size=2)
+    torch.save(densenet.state_dict(), tmp_path / "densenet.pt")
+    run_train(train_config(settings, synthetic_shards, name="mine", inflate_from=str(tmp_path / "densenet.pt")))
+    assert "inflated" in capsys.readouterr().out
+    initial = load_file(tmp_path / "runs" / "mine" / "initial.safetensors")
+    torch.testing.assert_close(initial["features.conv0.weight"].sum(dim=2), densenet.features.conv0.weight)
+    trained = load_file(tmp_path / "runs" / "mine" / "model.safetensors")
+    drift = (trained["features.conv0.weight"] - initial["features.conv0.weight"]).norm()
+    assert 0 < drift < 0.5 * initial["features.conv0.weight"].norm()
+
+
+def test_2d_weights_of_another_network_are_refused_before_the_run(settings, synthetic_shards, tmp_path):
+    torch.save(
+        torchvision.models.DenseNet(growth_rate=6, block_config=(2, 2, 2, 2)).state_dict(), tmp_path / "other.pt"
+    )
+    with pytest.raises(ValueError, match=r"they are those of another network"):
+        run_train(train_config(settings, synthetic_shards, name="mine", inflate_from=str(tmp_path / "other.pt")))
+    assert not (tmp_path / "runs" / "mine").exists()
 
 
 def test_one_and_two_workers_count_the_same_validation_pairs_and_clips(settings, synthetic_shards, tmp_path):

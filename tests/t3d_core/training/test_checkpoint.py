@@ -87,9 +87,33 @@ def test_the_head_is_copied_for_the_very_same_classes_only(class_names, is_copie
     pretrained, path = saved(tmp_path, seed=1)
     model = new_model(class_names, seed=2)
     head = model.classifier.weight.clone()
-    assert initialize_from(model, path, class_names=class_names) is is_copied
+    assert initialize_from(model, path, class_names=class_names, replace_head=True) is is_copied
     assert torch.equal(model.classifier.weight, pretrained.classifier.weight if is_copied else head)
     assert are_equal(model.features.state_dict(), pretrained.features.state_dict())
+
+
+def test_weights_for_other_classes_are_refused_unless_the_head_may_be_replaced(tmp_path):
+    _, path = saved(tmp_path, seed=1)
+    model = new_model(("jump", "run", "sit"), seed=2)
+    with pytest.raises(
+        ValueError, match=r"is for 2 classes \(jump, run\), the data have 3 classes .*--replace_head true"
+    ):
+        initialize_from(model, path, class_names=("jump", "run", "sit"))
+
+
+def test_the_first_tensor_that_differs_is_named_with_both_shapes(tmp_path):
+    _, path = saved(tmp_path, seed=1)
+    with pytest.raises(ValueError, match=r"expected features\.\S+ \([\d, ]+\), got (none|\([\d, ]+\))"):
+        initialize_from(new_model(seed=2, growth_rate=6), path, class_names=CLASSES)
+
+
+def test_weights_of_one_form_of_the_transitions_load_in_every_other(tmp_path):
+    trained, path = saved(tmp_path, seed=1)
+    clip_BCTHW = torch.randn(2, 3, 16, 32, 32)
+    for forms in ("literal", "pooled", "averaged", "space_to_depth"):
+        model = new_model(seed=2, transition_forms=forms)
+        assert initialize_from(model, path, class_names=CLASSES)
+        torch.testing.assert_close(model.eval()(clip_BCTHW), trained.eval()(clip_BCTHW), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("changed", [{"growth_rate": 6}, {"block_config": (1, 1, 2)}])

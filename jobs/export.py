@@ -1,0 +1,10 @@
+"""A trained network becomes one file that runs anywhere: python jobs/export.py --checkpoint WEIGHTS --format onnx."""
+
+from pathlib import Path
+
+from pipelines.configs import ExportConfig
+from pipelines.export import run_export
+from pipelines.recipe import run_job
+
+if __name__ == "__main__":
+    run_job(ExportConfig, run_export, quickstart=Path(__file__).parent / "recipes" / "export" / "quickstart.yaml")
