@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 NameT = TypeVar("NameT")
@@ -46,10 +47,11 @@ class Goal(NamedTuple):
 
 
 class SuiteReport(NamedTuple):
-    """What a suite found: its rows, and the text for people."""
+    """What a suite found: its rows, the text for people, and files by name."""
 
     rows: list[BenchmarkRow]
     text: str
+    files: Mapping[str, bytes] = MappingProxyType({})
 
 
 def alternating_seconds(
@@ -69,9 +71,9 @@ def median_rates(seconds: Mapping[NameT, Sequence[float]], *, amount: float) -> 
     return {name: amount / statistics.median(rounds) for name, rounds in seconds.items()}
 
 
-def times_better(value: float, reference: float, *, unit: str) -> float:
-    """How many times better than the reference a value is: rates should be high, costs low."""
-    return value / reference if unit.endswith("/s") else reference / value
+def median_ratio(reference: Sequence[float], rounds: Sequence[float]) -> float:
+    """How many times faster than the reference: the median over the rounds, in each of which both ran."""
+    return statistics.median(slow / fast for slow, fast in zip(reference, rounds, strict=True))
 
 
 def quotient(value: float | None, reference: float | None) -> float | None:

@@ -6,6 +6,8 @@ something only as the ratio to the baseline of the same run. One module a suite:
 
 import json
 import re
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +31,7 @@ class BenchmarkConfig(Section):
     suite: Literal["model", "decode", "prepare"] = "model"
     """`model`: cost of the networks; `decode`: clips from videos and shards; `prepare`: shards from videos."""
     output: Path | None = None
-    """JSON file for the list of rows; none by default."""
+    """JSON file for the list of rows, with a suite's other files beside it; none: in MLflow alone."""
     repeats: PositiveInt = 5
     """Rounds whose median is reported, after one round of warm-up."""
     model: ModelSuiteConfig = ModelSuiteConfig()
@@ -46,15 +48,25 @@ def run_benchmark(config: BenchmarkConfig) -> str:
     """
     with _start_run(config) as run:
         report = _run_suite(config)
+        files = {"rows.json": _as_json(report.rows).encode(), "table.txt": f"{report.text}\n".encode(), **report.files}
         if config.output is not None:
-            with whole_file(base_folder() / config.output) as partial:
-                partial.write_text(_as_json(report.rows))
+            output = base_folder() / config.output
+            _write({output.name: files["rows.json"], **report.files}, output.parent)
         run.log_metrics({_metric_name(row): row.value for row in report.rows if row.value is not None}, step=0)
         ratios = {f"{_metric_name(row)}/ratio": row.ratio for row in report.rows if row.ratio is not None}
         run.log_metrics(ratios, step=0)
-        run.log_text(report.text + "\n", "table.txt")
-        run.log_text(_as_json(report.rows), "rows.json")
+        with tempfile.TemporaryDirectory() as folder:
+            for path in _write(files, Path(folder)):
+                run.log_artifact(path)
     return f"{report.text}\nmlflow:  {run.describe()}"
+
+
+def _write(files: Mapping[str, bytes], folder: Path) -> list[Path]:
+    """Write each file so that it is complete or absent; give their paths."""
+    for name, content in files.items():
+        with whole_file(folder / name) as partial:
+            partial.write_bytes(content)
+    return [folder / name for name in files]
 
 
 def _run_suite(config: BenchmarkConfig) -> SuiteReport:

@@ -1,0 +1,155 @@
+"""A name and settings become a network that is ready to run: ours under every switch, and torchvision's.
+
+Legend: B clips, T frames, H x W pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import video
+from torchvision.models.video.mvit import PositionalEncoding
+
+from t3d_core.models import VideoNet, build_model
+from t3d_core.models.execution import Execution
+from t3d_core.models.folding import fold_batch_norms
+from t3d_core.models.transition_forms import TransitionForm
+
+NUM_CLASSES = 400
+PEERS = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "swin3d_t")
+
+Forms = TransitionForm | tuple[TransitionForm, ...]
+
+PLAIN_CASE = "plain: literal, eager, fp32"
+PLAN_CASE = "default + plan"
+FOLDED_CASE = "default + plan, folded (testing)"
+RECOMPUTED_CASE = "default + plan + recompute"
+
+DEFAULT = Execution()
+PLAIN = Execution(channels_last=False)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network and how it is run.
+
+    Attributes:
+        name: As tables show it.
+        kind: A kind of `build_model`, or one of `PEERS`.
+        execution: How it runs; peers know channels_last alone.
+        forms: Forms of its transitions; none: the network's default.
+        is_folded: Whether batch norms are folded in the forward pass as in testing.
+        is_trained: Whether training steps are measured.
+    """
+
+    name: str
+    kind: str
+    execution: Execution = DEFAULT
+    forms: Forms | None = None
+    is_folded: bool = False
+    is_trained: bool = True
+
+
+def switch_cases(kind: str, plan: tuple[TransitionForm, ...], *, is_compiled: bool) -> list[Case]:
+    """The plain net, every switch by itself, then what they do together; `plan` is what suits this machine."""
+    cases = [
+        Case(PLAIN_CASE, kind, PLAIN, "literal"),
+        Case("plain + pooled", kind, PLAIN, "pooled"),
+        Case("plain + averaged", kind, PLAIN, "averaged"),
+        Case("plain + space_to_depth", kind, PLAIN, "space_to_depth"),
+        Case("plain + plan", kind, PLAIN, plan),
+        Case("plain + channels_last", kind, DEFAULT, "literal"),
+        Case("plain + recompute", kind, Execution(channels_last=False, recompute=True), "literal"),
+        Case("plain + bf16", kind, Execution(channels_last=False, precision="bf16"), "literal"),
+        Case("plain + folded (testing)", kind, PLAIN, "literal", is_folded=True, is_trained=False),
+        Case("default: pooled, channels_last", kind),
+        Case(PLAN_CASE, kind, forms=plan),
+        Case(FOLDED_CASE, kind, forms=plan, is_folded=True, is_trained=False),
+        Case(RECOMPUTED_CASE, kind, Execution(recompute=True), plan),
+        Case("default + plan + bf16", kind, Execution(precision="bf16"), plan),
+        Case("default + plan + recompute + bf16", kind, Execution(recompute=True, precision="bf16"), plan),
+    ]
+    if is_compiled:
+        cases.append(Case("default + plan + compile", kind, Execution(compile=True), plan))
+    return cases
+
+
+def build(case: Case, clip_shape: Sequence[int]) -> nn.Module:
+    """Build the network of `case` on the CPU, not yet prepared for it.
+
+    Args:
+        case: What to build.
+        clip_shape: Shape (B, 3, T, H, W) of its clips.
+
+    Raises:
+        ValueError: The kind is unknown.
+    """
+    if case.kind in PEERS:
+        return _peer(case.kind, num_frames=clip_shape[2], size=clip_shape[3])
+    net = build_model(case.kind, num_classes=NUM_CLASSES)
+    if case.forms is not None:
+        net.set_transition_forms(case.forms)
+    return net
+
+
+def runs_of(case: Case, net: nn.Module, clip_BCTHW: Tensor) -> dict[str, Callable[[], None]]:
+    """Prepare `net` and give a forward pass as in testing and a training step, each to be called again and again."""
+    _prepare(net, case, clip_BCTHW)
+    tested = _folded(net, case, clip_BCTHW) if case.is_folded else net
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
+    label_B = torch.zeros(len(clip_BCTHW), dtype=torch.long, device=clip_BCTHW.device)
+
+    def forward() -> None:
+        tested.eval()
+        with torch.inference_mode(), case.execution.autocast(clip_BCTHW.device):
+            tested(clip_BCTHW)
+        _wait_for(clip_BCTHW.device)
+
+    def train_step() -> None:
+        net.train()
+        optimizer.zero_grad()
+        with case.execution.autocast(clip_BCTHW.device):
+            loss = nn.functional.cross_entropy(net(clip_BCTHW), label_B)
+        loss.backward()
+        optimizer.step()
+        _wait_for(clip_BCTHW.device)
+
+    return {"forward": forward, "train_step": train_step} if case.is_trained else {"forward": forward}
+
+
+def _prepare(net: nn.Module, case: Case, clip_BCTHW: Tensor) -> None:
+    if isinstance(net, VideoNet):
+        case.execution.prepare(net, num_frames=clip_BCTHW.shape[2], size=clip_BCTHW.shape[3])
+    elif case.execution.channels_last:
+        for module in net.modules():
+            if isinstance(module, nn.Conv3d):
+                module.to(memory_format=torch.channels_last_3d)
+
+
+def _folded(net: nn.Module, case: Case, clip_BCTHW: Tensor) -> nn.Module:
+    assert isinstance(net, VideoNet), "a switch of our nets"
+    folded = fold_batch_norms(net)
+    _prepare(folded, case, clip_BCTHW)
+    return folded
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peer(kind: str, *, num_frames: int, size: int) -> nn.Module:
+    """Build torchvision's network for clips of any size; it knows some for 16 x 224 x 224 only."""
+    net = getattr(video, kind)(weights=None, num_classes=NUM_CLASSES)
+    if kind == "s3d":
+        net.avgpool = nn.AdaptiveAvgPool3d(1)  # its 7 x 7 window refuses crops below 224 px
+    if kind == "mvit_v1_b":
+        stride = net.conv_proj.stride
+        net.pos_encoding = PositionalEncoding(
+            embed_size=net.conv_proj.out_channels,
+            spatial_size=(size // stride[1], size // stride[2]),
+            temporal_size=num_frames // stride[0],
+            rel_pos_embed=False,
+        )
+    return net

@@ -1,0 +1,32 @@
+"""A case becomes the peak resident bytes of a process that trains it for two steps."""
+
+import multiprocessing
+import resource
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+import torch
+
+from pipelines.benchmark.model_cases import Case, build, runs_of
+
+NUM_STEPS = 2
+
+
+def peak_training_bytes(case: Case, clip_shape: Sequence[int]) -> int:
+    """Train in a process of its own; return the most that it had resident, libraries and all.
+
+    Raises:
+        concurrent.futures.BrokenExecutor: The process died, as when memory runs out.
+    """
+    # A server that has the libraries loaded but never ran anything is copied: no import to wait for.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pipelines.benchmark.model_cases"])
+    with ProcessPoolExecutor(1, mp_context=context) as executor:
+        return executor.submit(_train, case, tuple(clip_shape)).result()
+
+
+def _train(case: Case, clip_shape: tuple[int, ...]) -> int:
+    train_step = runs_of(case, build(case, clip_shape), torch.randn(clip_shape))["train_step"]
+    for _ in range(NUM_STEPS):
+        train_step()
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,109 @@
+"""Parts of the model suite: the plan of transitions, the switches, peers of any size, a process's memory, goals."""
+
+import pytest
+import torch
+
+from pipelines.benchmark.model import Measured, Switches, _goals, _table
+from pipelines.benchmark.model_cases import DEFAULT, PEERS, PLAIN_CASE, PLAN_CASE, Case, build, runs_of, switch_cases
+from pipelines.benchmark.model_memory import peak_training_bytes
+from pipelines.benchmark.transition_plan import FORMS, TransitionPlan, measure_plan
+from t3d_core.models import T3D, VideoNet
+from t3d_core.models.execution import Execution
+
+SHAPE = (2, 3, 16, 32, 32)
+PLAN = ("pooled", "averaged", "literal")
+
+
+def small_net():
+    return T3D(
+        num_classes=0, growth_rate=4, block_config=(1, 1, 1), num_init_features=16, temporal_depths=((1, 3),) * 2
+    )
+
+
+def test_the_plan_is_the_fastest_form_of_every_transition_and_a_setting_of_the_job(monkeypatch):
+    """Seconds are made up: the k-th form of transition i takes |k - i| more than the fastest."""
+    monkeypatch.setattr(
+        "pipelines.benchmark.transition_plan.alternating_seconds",
+        lambda runs, *, repeats: {key: [1.0 + abs(FORMS.index(key[1]) - key[0])] * repeats for key in runs},
+    )
+    plan = measure_plan(small_net(), torch.randn(SHAPE), execution=DEFAULT, repeats=3)
+    assert plan.forms == FORMS[:2]
+    assert plan.as_option() == f"--model.transition_forms {FORMS[0]} {FORMS[1]}"
+    assert plan.seconds[1] == {form: 1.0 + abs(index - 1) for index, form in enumerate(FORMS)}
+
+
+def test_every_transition_is_timed_in_every_form_on_its_own_maps():
+    plan = measure_plan(small_net(), torch.randn(SHAPE), execution=Execution(channels_last=False), repeats=1)
+    assert len(plan.seconds) == 2
+    for of_form in plan.seconds:
+        assert set(of_form) == set(FORMS)
+        assert min(of_form.values()) > 0
+
+
+def test_the_switches_cover_every_form_and_every_field_of_the_execution():
+    cases = switch_cases("t3d_121", PLAN, is_compiled=True)
+    assert {case.forms for case in cases} == {None, *FORMS, PLAN}
+    for name, default in vars(DEFAULT).items():
+        if name != "debug":
+            assert {getattr(case.execution, name) for case in cases} > {default}, name
+    assert len({case.name for case in cases}) == len(cases)
+    assert not any(case.execution.compile for case in switch_cases("t3d_121", PLAN, is_compiled=False))
+
+
+def test_a_case_builds_its_net_in_its_forms_and_trains_it():
+    case = Case("x", "t3d_121", Execution(recompute=True), PLAN, is_folded=True)
+    with torch.device("meta"):
+        net = build(case, SHAPE)
+    assert isinstance(net, VideoNet)
+    assert tuple(transition.form for transition in net.transitions()) == PLAN
+
+
+def test_a_training_step_moves_the_weights_and_a_forward_pass_does_not():
+    net = build(Case("x", "r3d_18"), SHAPE)
+    runs = runs_of(Case("x", "r3d_18"), net, torch.randn(SHAPE))
+    weight = net.fc.weight.detach().clone()
+    runs["forward"]()
+    assert torch.equal(net.fc.weight, weight)
+    runs["train_step"]()
+    assert not torch.equal(net.fc.weight, weight)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 16, 64, 64), (1, 3, 32, 112, 112)])
+@pytest.mark.parametrize("kind", PEERS)
+def test_every_peer_takes_clips_of_any_size(kind, shape):
+    with torch.device("meta"):
+        assert build(Case(kind, kind), shape).eval()(torch.empty(shape)).shape == (1, 400)
+
+
+def test_the_peak_of_a_process_holds_the_net_its_gradients_and_what_it_keeps():
+    small, large = (peak_training_bytes(Case("x", "r3d_18"), (2, 3, 16, size, size)) for size in (32, 96))
+    assert 2**28 < small < large < 2**33
+
+
+def measured(name, *, forward=1.0, step=1.0, kept=100):
+    return Measured(
+        Case(name, "t3d_121"), 1, 1e9, 3e9, kept, None, {"forward": [forward] * 3, "train_step": [step] * 3}
+    )
+
+
+def test_goals_come_from_the_rounds_and_are_not_measured_where_a_case_is_missing():
+    goals = _goals([measured("t3d_121", step=1.2), measured("densenet3d_121")], None)
+    by_text = {goal.text: goal for goal in goals}
+    assert by_text["training step: T3D-121 / DenseNet3D-121, both as by default"].figure == pytest.approx(1.2)
+    assert by_text["training step: plain / default + plan"].verdict == "not measured"
+    assert by_text["T3D-121 at 32x224x224, every transition pooled: GMAC"].figure == pytest.approx(71.25, abs=0.005)
+    switches = Switches(
+        "t3d_121", TransitionPlan(PLAN, []), [measured(PLAIN_CASE, step=3.0, kept=200), measured(PLAN_CASE, step=2.0)]
+    )
+    by_text = {goal.text: goal for goal in _goals([], switches)}
+    assert by_text["training step: plain / default + plan"].figure == pytest.approx(1.5)
+    assert by_text["bytes kept for backward: recompute / plain"].verdict == "not measured"
+
+
+def test_the_table_shows_rates_beside_the_ceiling():
+    lines = _table([measured("a"), measured("b", forward=0.5)], {"fp32": 8e9, "bf16": 8e9}, baseline="a", batch_size=2)
+    header, first, second = (line.split() for line in lines.splitlines())
+    assert header[0] == "case"
+    assert "25%" in first  # 2 clips of 1 GMAC in 1 s, of 8 GMAC/s
+    assert "50%" in second
+    assert "2.00" in second
