@@ -184,9 +184,11 @@ def _matmul_ceilings(device: torch.device, *, repeats: int) -> dict[str, float]:
 
 def _measure(cases: Sequence[Case], clip_BCTHW: Tensor, *, repeats: int, with_memory: bool) -> list[Measured]:
     shape = tuple(clip_BCTHW.shape)
+    print(f"timing {len(cases)} cases in {repeats} rounds: {', '.join(case.name for case in cases)}", flush=True)
     nets = {case: build(case, shape).to(clip_BCTHW.device) for case in cases}
     runs = {(case, what): run for case, net in nets.items() for what, run in runs_of(case, net, clip_BCTHW).items()}
     rounds = alternating_seconds(runs, repeats=repeats)
+    print("counting" + (", and training each for one step in a process of its own" if with_memory else ""), flush=True)
     return [
         Measured(
             case,

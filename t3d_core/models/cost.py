@@ -68,17 +68,14 @@ def saved_bytes(model: nn.Module, forward: Callable[[], object]) -> int:
     own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def keep(tensor: Tensor) -> None:
+        """Hold the storage, so that no other gets its address; autograd gets nothing, for backward never runs."""
         storage = tensor.untyped_storage()
         kept[storage._cdata] = storage
-        return tensor
 
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = forward()
-    # The output holds what backward needs: released before, storages would share addresses.
-    total = sum(storage.nbytes() for address, storage in kept.items() if address not in own)
-    del output
-    return total
+    with saved_tensors_hooks(keep, lambda _: None):
+        forward()
+    return sum(storage.nbytes() for address, storage in kept.items() if address not in own)
 
 
 def _on_meta(model: nn.Module) -> nn.Module:
