@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from pipelines.model_configs import Fraction, ModelConfig
+from pipelines.model_configs import Fraction, ModelConfig, TransitionForm
 from pipelines.recipe import Section
 from t3d_core.training.schedules import ScheduleKind
 from t3d_core.video.cropping import default_short_side
@@ -19,6 +19,8 @@ from t3d_core.video.storage import Encoding
 warnings.filterwarnings("ignore", message='Field name "register"')
 
 Color = tuple[float, float, float]
+PositiveColor = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+IMAGENET: tuple[Color, Color] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class SyntheticDatasetConfig(Section):
@@ -238,9 +240,9 @@ class ClipConfig(Section):
     """Pixels of the shorter side before the crop; none: crop_size * 256 / 224, as the paper's 256 to 224."""
     short_video: Literal["loop", "repeat_last"] = "loop"
     """What fills the clip when the video is shorter than its span."""
-    mean: Color = (0.485, 0.456, 0.406)
+    mean: Color = IMAGENET[0]
     """Subtracted from RGB on the 0..1 scale."""
-    std: Color = (0.229, 0.224, 0.225)
+    std: PositiveColor = IMAGENET[1]
     """Divides RGB after that."""
 
     @model_validator(mode="after")
@@ -264,7 +266,7 @@ class ComputeConfig(Section):
     compile: bool = False
     """torch.compile: minutes at the first start on a machine, then from its cache on disk."""
     debug: bool = False
-    """Search every clip for values that are not finite."""
+    """Search clips and features for values that are not finite."""
 
 
 class TrainComputeConfig(ComputeConfig):
@@ -282,6 +284,9 @@ class TrainComputeConfig(ComputeConfig):
 
 class EvaluateComputeConfig(ComputeConfig):
     """How the network is run in testing."""
+
+    transition_forms: TransitionForm | tuple[TransitionForm, ...] | None = None
+    """How transitions compute their sum, for another machine than the weights were trained on; none: as they say."""
 
     fold_batch_norm: bool = True
     """Fold batch norms into the convolutions before them."""
@@ -385,6 +390,10 @@ class RunConfig(Section):
     name: str | None = None
     """Name of the run; the same name again resumes it. None: a new name."""
 
+    def clips_per_worker(self) -> int:
+        """Clips that one worker trains on in a step."""
+        return self.global_batch_size // max(1, self.scaling.num_workers)
+
     @model_validator(mode="after")
     def _batch_can_be_shared(self) -> "RunConfig":
         if self.global_batch_size % max(1, self.scaling.num_workers):
@@ -434,7 +443,8 @@ class TrainConfig(RunConfig):
     """Weights to start from: a file, a checkpoint or run folder, runs:/... or models:/...; none: from scratch."""
     inflate_from: str | None = None
     """ImageNet 2D weights to start from instead, repeated along time: densenet121, densenet169, resnet18, resnet34,
-    resnet50 or googlenet (torchvision's download), or a file with such a state_dict."""
+    resnet50 or googlenet (torchvision's download), or a file with such a state_dict. A file must take clips normalised
+    by ImageNet's mean and std, which torchvision's own file of googlenet does not."""
     replace_head: bool = False
     """Start with a new head where the classes of `init_from` are others; false: that is an error."""
     register: str | None = None
@@ -448,6 +458,13 @@ class TrainConfig(RunConfig):
             raise ValueError("model and clip can be none only when init_from names weights that describe them")
         if self.init_from is not None and self.inflate_from is not None:
             raise ValueError("init_from and inflate_from both name weights to start from: give one of them")
+        if self.replace_head and self.init_from is None:
+            raise ValueError("replace_head needs the weights whose head it replaces: add --init_from WEIGHTS")
+        if self.inflate_from is not None and self.clip is not None and (self.clip.mean, self.clip.std) != IMAGENET:
+            raise ValueError(
+                f"inflate_from takes weights for clips normalised by ImageNet's mean and std {IMAGENET}, given "
+                f"clip.mean {self.clip.mean} and clip.std {self.clip.std}: leave them as they are by default"
+            )
         if self.alias is not None and self.register is None:
             raise ValueError(f"alias {self.alias!r} needs the name of a registered model: add --register NAME")
         return self

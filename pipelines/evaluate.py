@@ -76,10 +76,13 @@ def run_evaluate(config: EvaluateConfig) -> str:
     label_V = _labels_of_model(index, card, split=config.data.split, fold=config.data.fold)
     listed = num_listed(folders, fold=config.data.fold, split=config.data.split)
     output = base / config.output if config.output else storage / new_name("evaluate")
+    loaded = load_model(weights)
+    if config.compute.transition_forms is not None:
+        loaded.model.set_transition_forms(config.compute.transition_forms)
     session.connect()
     session.check_workers_fit(config.num_workers, {"CPU": 1.0} | ({"GPU": 1.0} if config.use_gpu else {}))
     with _start_run(config, tracking_uri, folders, run_name=output.name) as run:
-        scores, clip_counts = score_videos(index, load_model(weights), label_V, config)
+        scores, clip_counts = score_videos(index, loaded, label_V, config)
         evaluation = _evaluate(scores, label_V, clip_counts, listed=listed)
         _write(output, evaluation, index, scores, card)
         run.log_metrics({name: float(value) for name, value in asdict(evaluation).items()}, step=0)
@@ -104,22 +107,37 @@ def _labels_of_model(index: ShardIndex, card: WeightsCard, *, split: str, fold: 
 
 
 class _Scorer:
-    """An actor that holds the network and scores clips."""
+    """An actor that holds the network and scores clips.
+
+    What it refuses comes back as a batch of `refusal_B`: Ray would wrap an exception, and lose one of the constructor.
+    """
 
     def __init__(self, loaded: LoadedModel, *, compute: EvaluateComputeConfig, use_gpu: bool) -> None:
         self._device = torch.device("cuda" if use_gpu else "cpu")
-        net, self._card = loaded
-        self._net = (fold_batch_norms(net) if compute.fold_batch_norm else net).to(self._device)
-        self._execution = Execution(**compute.model_dump(exclude={"fold_batch_norm"}))
-        self._execution.prepare(self._net, num_frames=self._card.num_frames, size=self._card.crop_size)
+        self._card = loaded.card
+        self._execution = Execution(**compute.model_dump(exclude={"fold_batch_norm", "transition_forms"}))
+        self._net = (fold_batch_norms(loaded.model) if compute.fold_batch_norm else loaded.model).to(self._device)
+        self._refusal: str | None = None
+        try:
+            self._execution.prepare(self._net, num_frames=self._card.num_frames, size=self._card.crop_size)
+        except ValueError as error:
+            self._refusal = str(error)
+
+    def __call__(self, batch: NumpyBatch) -> NumpyBatch:
+        if self._refusal is None:
+            try:
+                return self._score(batch)
+            except ValueError as error:
+                self._refusal = str(error)
+        return {"refusal_B": np.array([self._refusal])}
 
     @torch.inference_mode()
-    def __call__(self, batch: NumpyBatch) -> NumpyBatch:
+    def _score(self, batch: NumpyBatch) -> NumpyBatch:
         clip_BTHWC = torch.from_numpy(batch["clip_BTHWC"].copy()).to(self._device)
         clip_BCTHW = normalize_clip(clip_BTHWC, mean=self._card.mean, std=self._card.std)
         with self._execution.autocast(self._device):
             logits_BK = self._net(clip_BCTHW)
-        score_BK = logits_BK.float().softmax(dim=1).cpu().numpy()
+        score_BK = logits_BK.softmax(dim=1).cpu().numpy()
         return {"row_B": batch["row_B"], "num_padded_B": batch["num_padded_B"], "score_BK": score_BK}
 
 
@@ -130,6 +148,9 @@ def score_videos(
 
     Returns:
         The summed scores by row, and the counts `num_clips`, `num_correct`, `num_padded`, `num_frames` over clips.
+
+    Raises:
+        ValueError: a switch of `compute` cannot work here, or clips are not finite while debugging.
     """
     card = loaded.card
     loader = BatchLoader(index, view_of(card))
@@ -151,6 +172,8 @@ def score_videos(
     scores = VideoScores(len(index), len(card.class_names))
     counts = {"num_clips": 0, "num_correct": 0, "num_padded": 0, "num_frames": 0}
     for batch in tqdm(scored.iter_batches(batch_size=None), desc="evaluate", unit="batch"):
+        if "refusal_B" in batch:
+            raise ValueError(str(batch["refusal_B"][0]))
         scores.add(batch["row_B"], batch["score_BK"])
         counts["num_clips"] += len(batch["row_B"])
         counts["num_correct"] += num_correct_top_k(batch["score_BK"], label_V[batch["row_B"]], k=1)

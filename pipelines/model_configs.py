@@ -69,10 +69,10 @@ class _TtlConfig(_NetConfig):
     """Stages, from 1; none: all whose successor halves the frames."""
     temporal_depths: Depths | None = None
     """With `ttl`: kernel depths after each of these stages; none: those of Table 1, or of the preset."""
-    ttl_preset: TtlPreset = "growth"
-    """With `ttl`: widths of the branches."""
+    ttl_preset: TtlPreset | None = None
+    """With `ttl`: widths of the branches; none: growth."""
     pool_time: tuple[bool, ...] | None = None
-    """With `ttl`: whether each layer halves the frames; none: all do."""
+    """With `ttl`: whether each layer halves the frames; none: where the net itself does."""
     transition_forms: TransitionForm | tuple[TransitionForm, ...] = "pooled"
     """With `ttl`: how the layers compute their sum, one for all or one each (`benchmark model`)."""
 
@@ -84,8 +84,8 @@ class ResNet3DConfig(_TtlConfig):
     """Depth of the network."""
     stem: Literal["hara", "strided"] = "hara"
     """Stride of the first convolution along time: 1 (Hara et al.), or 2."""
-    growth_rate: PositiveInt = 16
-    """With `ttl` and preset growth: channels of the branches deeper than one frame."""
+    growth_rate: PositiveInt | None = None
+    """With `ttl` and preset growth: channels of the branches deeper than one frame; none: 16."""
 
 
 class Res3DConfig(_NetConfig):
@@ -102,8 +102,8 @@ class Inception3DConfig(_TtlConfig):
 
     kind: Literal["inception3d"] = "inception3d"
     """The network."""
-    growth_rate: PositiveInt = 32
-    """With `ttl` and preset growth: channels of the branches deeper than one frame."""
+    growth_rate: PositiveInt | None = None
+    """With `ttl` and preset growth: channels of the branches deeper than one frame; none: 32."""
 
 
 class C3DConfig(_NetConfig):

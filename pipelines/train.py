@@ -14,7 +14,15 @@ from pipelines.configs import TrainConfig
 from pipelines.prepare import prepared_shards
 from pipelines.shard_index import ShardIndex, hold_out, load_index
 from pipelines.training_run import FinishedRun, copy_whole, fit, open_run
-from pipelines.weights import card_of, check_network, clip_config_of, locate_weights, model_config_of, view_of
+from pipelines.weights import (
+    card_of,
+    check_network,
+    clip_config_of,
+    differences_of_networks,
+    locate_weights,
+    model_config_of,
+    view_of,
+)
 from t3d_core.models import VideoNet, build_model
 from t3d_core.training.checkpoint import initialize_from, save_weights
 from t3d_core.training.tasks import ClassificationTask, Task
@@ -75,7 +83,10 @@ def run_train(config: TrainConfig) -> str:
     base = session.base_folder()
     init_from = _locate_init(config, base=base)
     config = _completed_from_weights(config, init_from)
-    check_network(_card_of_run(config, class_names=()))
+    card = _card_of_run(config, class_names=())
+    check_network(card, batch_size=config.clips_per_worker())
+    if init_from is not None and (differences := differences_of_networks(read_card(init_from), card)):
+        print(f"init_from / this run: {'; '.join(differences)}", flush=True)
     inflated = _inflate(config)
     folders = prepared_shards(config.data, storage=base / config.storage)
     stage = _stage(config, folders, init_from)

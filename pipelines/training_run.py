@@ -37,7 +37,7 @@ from pipelines.training_loop import Metrics, Stage, Worker, run_training_loop
 _RESUMABLE = (
     *("storage", "name", "scaling", "failure", "tracking", "checkpoint", "log_every_steps"),
     *("data.shards", "data.prepare", "register", "alias"),
-    *("compute.recompute", "compute.compile", "compute.debug"),
+    *("compute.recompute", "compute.compile", "compute.debug", "model.transition_forms"),
 )
 
 

@@ -93,7 +93,7 @@ def run_transfer(config: TransferConfig) -> str:
     """
     config = _with_absolute_weights(config)
     card = card_of(config.model, config.clip, class_names=())
-    check_network(card)
+    check_network(card, batch_size=config.clips_per_worker())
     # Missing weights are told here, not after an hour of preparing.
     build_teacher(config.teacher.kind, weights=config.teacher.weights)
     folders = prepared_shards(config.data, storage=session.base_folder() / config.storage)

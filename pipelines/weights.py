@@ -39,20 +39,40 @@ def clip_config_of(card: WeightsCard) -> ClipConfig:
     return ClipConfig(**{name: getattr(card, name) for name in ClipConfig.model_fields})
 
 
+def differences_of_networks(card: WeightsCard, other: WeightsCard) -> list[str]:
+    """What one network computes otherwise than another, in words: what shapes of weights do not always tell."""
+    mine, others = ({"kind": each.model_kind} | each.model_arguments for each in (card, other))
+    same_result = {"transition_forms", "drop_rate"}
+    names = sorted((mine.keys() | others.keys()) - same_result)
+    return [f"{name} {mine.get(name)} / {others.get(name)}" for name in names if mine.get(name) != others.get(name)]
+
+
 def view_of(card: WeightsCard) -> ClipView:
     """How a network with this card sees a clip."""
     return ClipView(card.num_frames, card.frame_stride, card.crop_size, card.short_side, card.short_video)
 
 
-def check_network(card: WeightsCard) -> None:
-    """Send an empty clip through the network on torch's meta device: shapes alone, before any work.
+def check_network(card: WeightsCard, *, batch_size: int) -> None:
+    """Send empty clips through the network in training, on torch's meta device: shapes alone, before any work.
+
+    Args:
+        card: describes the network and its clips.
+        batch_size: clips a worker; batch norm on maps of one position cannot train on a single one.
 
     Raises:
-        ValueError: the network cannot have these sizes, or the clip is too small for it.
+        ValueError: the network cannot have these sizes, or a clip or the batch is too small for it.
     """
     with torch.device("meta"):
-        net = build_model(card.model_kind, num_classes=0, **card.model_arguments).eval()
-        net.forward_features(torch.empty(1, 3, card.num_frames, card.crop_size, card.crop_size))
+        net = build_model(card.model_kind, num_classes=0, **card.model_arguments)
+        clip_BCTHW = torch.empty(batch_size, 3, card.num_frames, card.crop_size, card.crop_size)
+    net.eval().forward_features(clip_BCTHW)
+    try:
+        net.train().forward_features(clip_BCTHW)
+    except ValueError as error:
+        raise ValueError(
+            f"{card.model_kind} cannot train on {batch_size} clip of {card.num_frames} x {card.crop_size} x "
+            f"{card.crop_size} a worker ({error}): raise global_batch_size or the size of the clip"
+        ) from error
 
 
 def locate_weights(where: str, *, tracking_uri: str) -> Path:

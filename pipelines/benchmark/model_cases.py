@@ -22,8 +22,11 @@ PEERS = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "swin3d_t")
 Forms = TransitionForm | tuple[TransitionForm, ...]
 
 PLAIN_CASE = "plain: literal, eager, fp32"
+CHANNELS_LAST_CASE = "plain + channels_last"
+DEFAULT_CASE = "default: pooled, channels_last"
 PLAN_CASE = "default + plan"
 FOLDED_CASE = "default + plan, folded (testing)"
+DENSENET_CASE = "densenet3d_121, default"
 RECOMPUTED_CASE = "default + plan + recompute"
 
 DEFAULT = Execution()
@@ -52,24 +55,35 @@ class Case:
 
 
 def switch_cases(kind: str, plan: tuple[TransitionForm, ...], *, is_compiled: bool) -> list[Case]:
-    """The plain net, every switch by itself, then what they do together; `plan` is what suits this machine."""
-    cases = [
-        Case(PLAIN_CASE, kind, PLAIN, "literal"),
+    """The plain net, every switch by itself, then what they do together.
+
+    Args:
+        kind: Kind of the net.
+        plan: What suits this machine; empty for a net without transitions.
+        is_compiled: Whether `torch.compile` is a case too.
+    """
+    forms = [
         Case("plain + pooled", kind, PLAIN, "pooled"),
         Case("plain + averaged", kind, PLAIN, "averaged"),
         Case("plain + space_to_depth", kind, PLAIN, "space_to_depth"),
         Case("plain + plan", kind, PLAIN, plan),
-        Case("plain + channels_last", kind, DEFAULT, "literal"),
+    ]
+    cases = [
+        Case(PLAIN_CASE, kind, PLAIN, "literal"),
+        *(forms if plan else []),
+        Case(CHANNELS_LAST_CASE, kind, DEFAULT, "literal"),
         Case("plain + recompute", kind, Execution(channels_last=False, recompute=True), "literal"),
         Case("plain + bf16", kind, Execution(channels_last=False, precision="bf16"), "literal"),
         Case("plain + folded (testing)", kind, PLAIN, "literal", is_folded=True, is_trained=False),
-        Case("default: pooled, channels_last", kind),
+        Case(DEFAULT_CASE, kind),
         Case(PLAN_CASE, kind, forms=plan),
         Case(FOLDED_CASE, kind, forms=plan, is_folded=True, is_trained=False),
         Case(RECOMPUTED_CASE, kind, Execution(recompute=True), plan),
         Case("default + plan + bf16", kind, Execution(precision="bf16"), plan),
         Case("default + plan + recompute + bf16", kind, Execution(recompute=True, precision="bf16"), plan),
     ]
+    if kind == "t3d_121":
+        cases.append(Case(DENSENET_CASE, "densenet3d_121"))  # what it is to be compared with, in the same rounds
     if is_compiled:
         cases.append(Case("default + plan + compile", kind, Execution(compile=True), plan))
     return cases

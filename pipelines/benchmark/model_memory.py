@@ -1,4 +1,4 @@
-"""A case becomes the peak resident bytes of a process that trains it for one step."""
+"""A case becomes the peak bytes of a process that trains it for one step: on the GPU, or resident without one."""
 
 import multiprocessing
 import resource
@@ -11,7 +11,7 @@ from pipelines.benchmark.model_cases import Case, build, runs_of
 
 
 def peak_training_bytes(case: Case, clip_shape: Sequence[int]) -> int:
-    """Train in a process of its own; return the most that it had resident, libraries and all.
+    """Train in a process of its own; return the most that it had: on the CPU resident, libraries and all.
 
     Raises:
         concurrent.futures.BrokenExecutor: The process died, as when memory runs out.
@@ -24,5 +24,8 @@ def peak_training_bytes(case: Case, clip_shape: Sequence[int]) -> int:
 
 
 def _train(case: Case, clip_shape: tuple[int, ...]) -> int:
-    runs_of(case, build(case, clip_shape), torch.randn(clip_shape))["train_step"]()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    runs_of(case, build(case, clip_shape).to(device), torch.randn(clip_shape, device=device))["train_step"]()
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from typing import Any
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -29,14 +31,15 @@ def plot_costs(nets: Mapping[str, nn.Module]) -> bytes:
     Args:
         nets: Networks for clips of any size, by name; they may lie on the meta device.
     """
-    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    figure = Figure(figsize=(12, 7.5), layout="constrained")
     panels = figure.subplots(2, 2, sharex="col", sharey="row")
-    for name, net in nets.items():
+    for index, (name, net) in enumerate(nets.items()):
         by_frames = cost_by_size(net, sizes=[(frames, USUAL_PIXELS) for frames in FRAMES])
         by_pixels = cost_by_size(net, sizes=[(USUAL_FRAMES, pixels) for pixels in PIXELS])
+        line: dict[str, Any] = {"marker": "o", "markersize": 3, "label": name, "color": colormaps["tab20"](index)}
         for row in (0, 1):
-            panels[row, 0].plot(FRAMES, [cost[row] for cost in by_frames], marker="o", markersize=3, label=name)
-            panels[row, 1].plot(PIXELS, [cost[row] for cost in by_pixels], marker="o", markersize=3, label=name)
+            panels[row, 0].plot(FRAMES, [cost[row] for cost in by_frames], **line)
+            panels[row, 1].plot(PIXELS, [cost[row] for cost in by_pixels], **line)
     for panel in panels.flat:
         panel.set_yscale("log")
         panel.grid(visible=True, which="both", alpha=0.3)
@@ -44,7 +47,8 @@ def plot_costs(nets: Mapping[str, nn.Module]) -> bytes:
     panels[1, 0].set_ylabel("GiB a clip kept for backward, fp32")
     panels[1, 0].set_xlabel(f"frames, at {USUAL_PIXELS} pixels")
     panels[1, 1].set_xlabel(f"pixels, at {USUAL_FRAMES} frames")
-    panels[0, 0].legend(fontsize="small")
+    lines, names = panels[0, 0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside right upper")
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     return picture.getvalue()

@@ -31,7 +31,7 @@ class BenchmarkConfig(Section):
     suite: Literal["model", "decode", "prepare"] = "model"
     """`model`: cost of the networks; `decode`: clips from videos and shards; `prepare`: shards from videos."""
     output: Path | None = None
-    """JSON file for the list of rows, with a suite's other files beside it; none: in MLflow alone."""
+    """JSON file for the list of rows, with a suite's other files beside it (NAME.plan.txt); none: in MLflow alone."""
     repeats: PositiveInt = 5
     """Rounds whose median is reported, after one round of warm-up."""
     model: ModelSuiteConfig = ModelSuiteConfig()
@@ -51,7 +51,8 @@ def run_benchmark(config: BenchmarkConfig) -> str:
         files = {"rows.json": _as_json(report.rows).encode(), "table.txt": f"{report.text}\n".encode(), **report.files}
         if config.output is not None:
             output = base_folder() / config.output
-            _write({output.name: files["rows.json"], **report.files}, output.parent)
+            beside = {f"{output.stem}.{name}": content for name, content in report.files.items()}
+            _write({output.name: files["rows.json"]} | beside, output.parent)
         run.log_metrics({_metric_name(row): row.value for row in report.rows if row.value is not None}, step=0)
         ratios = {f"{_metric_name(row)}/ratio": row.ratio for row in report.rows if row.ratio is not None}
         run.log_metrics(ratios, step=0)

@@ -1,19 +1,21 @@
 """A network's transitions, each timed in every form on this machine, become the plan that a recipe carries."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
-from pipelines.benchmark.rows import alternating_seconds
+from pipelines.benchmark.rows import alternating_seconds, median_ratio
 from t3d_core.models import VideoNet
 from t3d_core.models.execution import Execution
 from t3d_core.models.temporal_transition import TemporalTransitionLayer
 from t3d_core.models.transition_forms import TransitionForm
 
 FORMS: tuple[TransitionForm, ...] = get_args(TransitionForm)
+DEFAULT_FORM: TransitionForm = "pooled"
+CLEAR_GAIN = 1.05
 
 
 class TransitionPlan(NamedTuple):
@@ -45,7 +47,15 @@ def measure_plan(net: VideoNet, clip_BCTHW: Tensor, *, execution: Execution, rep
     }
     rounds = alternating_seconds(runs, repeats=repeats)
     seconds = [{form: statistics.median(rounds[index, form]) for form in FORMS} for index in range(len(inputs))]
-    return TransitionPlan(tuple(min(FORMS, key=of_form.__getitem__) for of_form in seconds), seconds)
+    plan = tuple(_fastest({form: rounds[index, form] for form in FORMS}) for index in range(len(inputs)))
+    return TransitionPlan(plan, seconds)
+
+
+def _fastest(rounds: Mapping[TransitionForm, Sequence[float]]) -> TransitionForm:
+    """Keep the default unless another form is clearly faster: noise must not decide what a checkpoint carries."""
+    gains = {form: median_ratio(rounds[DEFAULT_FORM], rounds[form]) for form in FORMS}
+    best = max(FORMS, key=gains.__getitem__)
+    return best if gains[best] > CLEAR_GAIN else DEFAULT_FORM
 
 
 @torch.no_grad()

@@ -68,12 +68,15 @@ def saved_bytes(model: nn.Module, forward: Callable[[], object]) -> int:
     own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}
 
-    def keep(tensor: Tensor) -> None:
+    nothing = torch.empty(0)
+
+    def keep(tensor: Tensor) -> Tensor:
         """Hold the storage, so that no other gets its address; autograd gets nothing, for backward never runs."""
         storage = tensor.untyped_storage()
         kept[storage._cdata] = storage
+        return nothing
 
-    with saved_tensors_hooks(keep, lambda _: None):
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
         forward()
     return sum(storage.nbytes() for address, storage in kept.items() if address not in own)
 

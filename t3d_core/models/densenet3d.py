@@ -11,7 +11,8 @@ on 32 x 224 x 224 clips:
     block 4     16 dense layers                2 x   7 x   7
     head        norm, ReLU, global average pool, linear
 
-Modules carry the names of torchvision's 2D DenseNet, so that 2D weights are found by name.
+Modules carry the names of torchvision's 2D DenseNet, so that 2D weights are found by name, but for transitions: they
+have branches.
 """
 
 from collections import OrderedDict
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from t3d_core.models.recompute import RecomputableLayer
 from t3d_core.models.temporal_transition import TemporalTransitionLayer
 from t3d_core.models.transition_forms import TransitionForm
-from t3d_core.models.video_net import NUM_CHANNELS, VideoNet
+from t3d_core.models.video_net import NUM_CHANNELS, VideoNet, checked_drop_rate
 
 STEM_STRIDE = (2, 2, 2)
 
@@ -78,8 +79,6 @@ class DenseNet3D(VideoNet):
     ) -> None:
         if not block_config or min(block_config) < 1:
             raise ValueError(f"block_config {tuple(block_config)} must hold at least one entry, all of them 1 or more")
-        if not 0 <= drop_rate < 1:
-            raise ValueError(f"drop_rate {drop_rate} must be in [0, 1)")
         pool_time = _one_each(pool_time, num_transitions=len(block_config) - 1)
         features, channels = _stem(num_init_features, stem_pool_stride), num_init_features
         for index, num_layers in enumerate(block_config):
@@ -143,7 +142,7 @@ class DenseLayer(RecomputableLayer):
         self.norm2 = nn.BatchNorm3d(width)
         self.relu2 = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv3d(width, growth_rate, kernel_size=3, padding=1, bias=False)
-        self.drop = nn.Dropout(drop_rate)
+        self.drop = nn.Dropout(checked_drop_rate(drop_rate))
 
     def compute(self, *maps_BCTHW: Tensor) -> Tensor:
         """Maps several (B, any, T, H, W), in_channels in all, to (B, growth_rate, T, H, W)."""

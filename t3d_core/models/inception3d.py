@@ -29,6 +29,7 @@ BN_EPS = 1e-3
 STEM_STRIDE = 2
 # Height and width: the first convolution and four pools.
 MIN_SIZE = STEM_STRIDE * 2**4
+TTL_GROWTH_RATE = 32
 HALVINGS = {1: False, 2: False, 3: True, 4: True}
 POOL_SIZES: dict[int, Axes] = {1: (1, 3, 3), 2: (1, 3, 3), 3: (3, 3, 3), 4: (2, 2, 2)}
 
@@ -74,15 +75,15 @@ class Inception3D(VideoNet):
         num_classes: Classes of the linear head; 0 leaves the head out, so that `forward` gives features.
         drop_rate: Dropout before the head, in [0, 1); I3D has 0.5.
         ttl: Put a temporal transition layer in place of the max pool after each of `ttl_stages`.
-        ttl_stages: Stages that a TTL follows: some of 1, 2, 3, 4, ascending.
+        ttl_stages: Stages that a TTL follows: some of 1, 2, 3, 4, ascending; None: 3 and 4.
         temporal_depths: Kernel depths of each TTL's branches. None: (1, 3, 6) for the first TTL and (1, 3, 4) for the
             others, as in Table 1, but (1, 3, 4) for all with `official128`.
         ttl_preset: How wide the branches of a TTL are, out of as many channels as come in
-            (see `branch_channels_of_preset`).
-        growth_rate: Width of a branch for the preset `growth`.
+            (see `branch_channels_of_preset`). None: `growth`.
+        growth_rate: Width of a branch for the preset `growth`. None: 32.
         pool_time: Whether each TTL halves the frames as well, one entry a TTL. None: after stages 3 and 4, where the
             max pool does; after stages 1 and 2 none may.
-        transition_forms: How each TTL computes its sum, one entry a TTL (see `transition_forms`).
+        transition_forms: How the TTLs compute their sum, one for all or one each; None: `pooled`.
 
     Attributes: those of `VideoNet`.
 
@@ -96,12 +97,12 @@ class Inception3D(VideoNet):
         *,
         drop_rate: float = 0.0,
         ttl: bool = False,
-        ttl_stages: Sequence[int] = (3, 4),
+        ttl_stages: Sequence[int] | None = None,
         temporal_depths: Sequence[Sequence[int]] | None = None,
-        ttl_preset: TtlPreset = "growth",
-        growth_rate: int = 32,
+        ttl_preset: TtlPreset | None = None,
+        growth_rate: int | None = None,
         pool_time: Sequence[bool] | None = None,
-        transition_forms: Sequence[TransitionForm] | None = None,
+        transition_forms: TransitionForm | Sequence[TransitionForm] | None = None,
     ) -> None:
         ttls = place_ttls(
             ttl=ttl,
@@ -111,6 +112,7 @@ class Inception3D(VideoNet):
             ttl_preset=ttl_preset,
             growth_rate=growth_rate,
             pool_time=pool_time,
+            usual_growth_rate=TTL_GROWTH_RATE,
         )
         features, channels = nn.Sequential(), NUM_CHANNELS
         for stage in range(1, 6):

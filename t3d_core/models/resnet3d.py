@@ -35,6 +35,7 @@ STEM_TIME_STRIDES: dict[StemKind, int] = {"hara": 1, "strided": 2}
 POOL_STRIDE = 2
 # Height and width: stem, max pool and three stages.
 MIN_SIZE = 2 * POOL_STRIDE * 2**3
+TTL_GROWTH_RATE = 16
 HALVINGS = {1: True, 2: True, 3: True}
 
 
@@ -54,14 +55,14 @@ class ResNet3D(VideoNet):
         drop_rate: Dropout before the head, in [0, 1).
         ttl: Put a temporal transition layer after each of `ttl_stages`; it halves the maps in place of the next stage,
             whose stride is 1 then.
-        ttl_stages: Stages that a TTL follows: some of 1, 2, 3, ascending.
+        ttl_stages: Stages that a TTL follows: some of 1, 2, 3, ascending; None: all.
         temporal_depths: Kernel depths of each TTL's branches. None: (1, 3, 6) for the first TTL and (1, 3, 4) for the
             others, as in Table 1, but (1, 3, 4) for all with `official128`.
         ttl_preset: How wide the branches of a TTL are, out of as many channels as come in
-            (see `branch_channels_of_preset`).
-        growth_rate: Width of a branch for the preset `growth`.
+            (see `branch_channels_of_preset`). None: `growth`.
+        growth_rate: Width of a branch for the preset `growth`. None: 16.
         pool_time: Whether each TTL halves the frames as well, one entry a TTL; None: all do.
-        transition_forms: How each TTL computes its sum, one entry a TTL (see `transition_forms`).
+        transition_forms: How the TTLs compute their sum, one for all or one each; None: `pooled`.
 
     Attributes: those of `VideoNet`.
 
@@ -79,12 +80,12 @@ class ResNet3D(VideoNet):
         stem: StemKind = "hara",
         drop_rate: float = 0.0,
         ttl: bool = False,
-        ttl_stages: Sequence[int] = (1, 2, 3),
+        ttl_stages: Sequence[int] | None = None,
         temporal_depths: Sequence[Sequence[int]] | None = None,
-        ttl_preset: TtlPreset = "growth",
-        growth_rate: int = 16,
+        ttl_preset: TtlPreset | None = None,
+        growth_rate: int | None = None,
         pool_time: Sequence[bool] | None = None,
-        transition_forms: Sequence[TransitionForm] | None = None,
+        transition_forms: TransitionForm | Sequence[TransitionForm] | None = None,
     ) -> None:
         _check_known("block", block, BLOCKS)
         _check_known("stem", stem, STEM_TIME_STRIDES)
@@ -98,6 +99,7 @@ class ResNet3D(VideoNet):
             ttl_preset=ttl_preset,
             growth_rate=growth_rate,
             pool_time=pool_time,
+            usual_growth_rate=TTL_GROWTH_RATE,
         )
         features, channels = _stem(STEM_TIME_STRIDES[stem]), NUM_INIT_FEATURES
         for stage, (width, num_blocks) in enumerate(zip(STAGE_CHANNELS, layers, strict=True), start=1):

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from t3d_core.models.densenet3d import DenseNet3D
-from t3d_core.models.temporal_transition import TemporalTransitionLayer, TtlPreset, temporal_transition
-
-TABLE_1_DEPTHS = ((1, 3, 6), (1, 3, 4), (1, 3, 4))
-RELEASED_DEPTHS = ((1, 3, 4), (1, 3, 4), (1, 3, 4))
+from t3d_core.models.temporal_transition import (
+    RELEASED_DEPTHS,
+    TABLE_1_DEPTHS,
+    TemporalTransitionLayer,
+    TtlPreset,
+    temporal_transition,
+)
 
 
 class T3D(DenseNet3D):
@@ -77,19 +80,28 @@ def t3d_169(num_classes: int = 400, *, block_config: Sequence[int] = (6, 12, 32,
 
 def t3d_121_depths_1(num_classes: int = 400, **arguments: Any) -> T3D:
     """T3D-121 with the depth 1 alone in every TTL: DenseNet3D-121 under another name, the zero of the comparison."""
-    return T3D(num_classes, **{"temporal_depths": ((1,),) * 3, **arguments})
+    return _control(num_classes, ((1,),) * 3, arguments)
 
 
 def t3d_121_depths_1_3(num_classes: int = 400, **arguments: Any) -> T3D:
     """T3D-121 with the depths 1 and 3 in every TTL: no kernel is deeper than those of the dense layers."""
-    return T3D(num_classes, **{"temporal_depths": ((1, 3),) * 3, **arguments})
+    return _control(num_classes, ((1, 3),) * 3, arguments)
 
 
 def t3d_121_depths_3(num_classes: int = 400, **arguments: Any) -> T3D:
     """T3D-121 with the depth 3 alone in every TTL: one homogeneous 3x3x3 convolution of all C/2 channels."""
-    return T3D(num_classes, **{"temporal_depths": ((3,),) * 3, **arguments})
+    return _control(num_classes, ((3,),) * 3, arguments)
 
 
 def t3d_121_without_6(num_classes: int = 400, **arguments: Any) -> T3D:
     """T3D-121 without the depth-6 branch of its first TTL; the depth-1 branch takes its channels."""
-    return T3D(num_classes, **{"temporal_depths": ((1, 3), *TABLE_1_DEPTHS[1:]), **arguments})
+    return _control(num_classes, ((1, 3), *TABLE_1_DEPTHS[1:]), arguments)
+
+
+def _control(num_classes: int, temporal_depths: Sequence[Sequence[int]], arguments: dict[str, Any]) -> T3D:
+    if "temporal_depths" in arguments or arguments.get("ttl_preset", "growth") != "growth":
+        raise ValueError(
+            f"a control of T3D-121 has temporal_depths {temporal_depths} and ttl_preset growth of its own: leave them "
+            "out, or take kind t3d_121"
+        )
+    return T3D(num_classes, temporal_depths=temporal_depths, **arguments)

@@ -17,11 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from t3d_core.models.recompute import RecomputableLayer
-from t3d_core.models.transition_forms import Axes, TransitionForm, convolve_and_pool
+from t3d_core.models.transition_forms import Axes, TransitionForm, checked_form, convolve_and_pool
 
 TtlPreset = Literal["growth", "thirds", "official128"]
 
 NO_POOL: Axes = (1, 1, 1)
+TABLE_1_DEPTHS = ((1, 3, 6), (1, 3, 4), (1, 3, 4))
+RELEASED_DEPTHS = ((1, 3, 4), (1, 3, 4), (1, 3, 4))
 
 
 class TemporalTransitionLayer(nn.Module):
@@ -42,7 +44,7 @@ class TemporalTransitionLayer(nn.Module):
         form: As given.
 
     Raises:
-        ValueError: The two sequences are empty or differ in length, or an entry of them is below 1.
+        ValueError: The two sequences are empty or differ in length, an entry of them is below 1, or `form` is unknown.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class TemporalTransitionLayer(nn.Module):
         _check_positive("branch_channels", branch_channels)
         _check_positive("temporal_depths", temporal_depths)
         self.out_channels = sum(branch_channels)
-        self.form: TransitionForm = form
+        self.form: TransitionForm = checked_form(form)
         pool = (2 if pool_time else 1, 2, 2)
         self.branches = nn.ModuleList(
             TemporalBranch(in_channels, channels, temporal_depth=depth, pool=NO_POOL if mix_branches else pool)

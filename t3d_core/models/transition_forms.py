@@ -15,7 +15,7 @@ Legend: B clips, C and O channels, T frames, H x W pixels.
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -25,6 +25,17 @@ from torch.nn import functional
 TransitionForm = Literal["literal", "pooled", "averaged", "space_to_depth"]
 
 Axes = tuple[int, int, int]
+
+
+def checked_form(form: TransitionForm) -> TransitionForm:
+    """Return `form`.
+
+    Raises:
+        ValueError: It is unknown.
+    """
+    if form not in get_args(TransitionForm):
+        raise ValueError(f"transition form {form!r} is unknown; choose one of {', '.join(get_args(TransitionForm))}")
+    return form
 
 
 class _Window(NamedTuple):

@@ -7,9 +7,13 @@ place of what the net itself does after that stage.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from t3d_core.models.temporal_transition import TemporalTransitionLayer, TtlPreset, temporal_transition
-
-FIRST_DEPTHS, OTHER_DEPTHS = (1, 3, 6), (1, 3, 4)
+from t3d_core.models.temporal_transition import (
+    RELEASED_DEPTHS,
+    TABLE_1_DEPTHS,
+    TemporalTransitionLayer,
+    TtlPreset,
+    temporal_transition,
+)
 
 
 @dataclass(frozen=True)
@@ -61,32 +65,44 @@ def place_ttls(
     *,
     ttl: bool,
     halvings: Mapping[int, bool],
-    ttl_stages: Sequence[int],
+    ttl_stages: Sequence[int] | None,
     temporal_depths: Sequence[Sequence[int]] | None,
-    ttl_preset: TtlPreset,
-    growth_rate: int,
+    ttl_preset: TtlPreset | None,
+    growth_rate: int | None,
     pool_time: Sequence[bool] | None,
+    usual_growth_rate: int,
 ) -> TtlPlacement:
     """Check the TTL options of a net.
 
     Args:
         ttl: Whether the net has TTLs at all.
         halvings: Stages that a TTL may follow, with whether the net itself halves the frames there.
-        ttl_stages: Stages that a TTL follows, ascending.
+        ttl_stages: Stages that a TTL follows, ascending. None: all after which the net halves the frames.
         temporal_depths: Kernel depths, one entry a TTL. None is the preset's own: (1, 3, 6) for the first TTL and
             (1, 3, 4) for the others, as in Table 1, but (1, 3, 4) for all with `official128`.
-        ttl_preset: How wide the branches are (see `branch_channels_of_preset`).
-        growth_rate: Width of a branch for the preset `growth`.
+        ttl_preset: How wide the branches are (see `branch_channels_of_preset`). None: `growth`.
+        growth_rate: Width of a branch for the preset `growth`. None: `usual_growth_rate`.
         pool_time: Whether each TTL halves the frames, one entry a TTL. None: where the net itself does.
+
+        usual_growth_rate: That of the net.
 
     Raises:
         ValueError: `ttl_stages` are none, unknown or not ascending; another option has not one entry a TTL, asks to
             halve frames where the net keeps them, or is given without `ttl`.
     """
     if not ttl:
-        _check_not_given(temporal_depths=temporal_depths, pool_time=pool_time)
-        return TtlPlacement(halvings, (), (), (), ttl_preset, growth_rate)
-    stages = tuple(ttl_stages)
+        _check_not_given(
+            ttl_stages=ttl_stages,
+            temporal_depths=temporal_depths,
+            ttl_preset=ttl_preset,
+            growth_rate=growth_rate,
+            pool_time=pool_time,
+        )
+        return TtlPlacement(halvings, (), (), (), "growth", usual_growth_rate)
+    ttl_preset, growth_rate = ttl_preset or "growth", growth_rate or usual_growth_rate
+    stages = (
+        tuple(stage for stage, is_halved in halvings.items() if is_halved) if ttl_stages is None else tuple(ttl_stages)
+    )
     if not stages or not set(stages) <= set(halvings) or list(stages) != sorted(set(stages)):
         raise ValueError(f"ttl_stages {stages} must be some of {tuple(halvings)}, ascending, each at most once")
     if temporal_depths is None:
@@ -105,8 +121,8 @@ def place_ttls(
 
 
 def _depths_of_preset(preset: TtlPreset, *, num_ttls: int) -> tuple[tuple[int, ...], ...]:
-    first = OTHER_DEPTHS if preset == "official128" else FIRST_DEPTHS
-    return (first,) + (OTHER_DEPTHS,) * (num_ttls - 1)
+    depths = RELEASED_DEPTHS if preset == "official128" else TABLE_1_DEPTHS
+    return (depths[0],) + (depths[1],) * (num_ttls - 1)
 
 
 def _check_not_given(**options: object) -> None:

@@ -4,14 +4,14 @@ clip_BCTHW is a float tensor (batch, 3, frames, height, width), normalised.
 """
 
 from collections.abc import Sequence
-from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
+from t3d_core.models.precision import at_least_float32, full_precision
 from t3d_core.models.recompute import RecomputableLayer
 from t3d_core.models.temporal_transition import TemporalTransitionLayer
-from t3d_core.models.transition_forms import TransitionForm
+from t3d_core.models.transition_forms import TransitionForm, checked_form
 
 NUM_CHANNELS = 3
 
@@ -32,7 +32,7 @@ class VideoNet(nn.Module):
         feature_dim: As given.
         min_num_frames: As given.
         min_size: As given.
-        is_debugging: Whether every clip is searched for values that are not finite; false by default.
+        is_debugging: Whether clips and features are searched for values that are not finite; false by default.
 
     Raises:
         ValueError: `num_classes` is negative, `drop_rate` is out of range, or forms do not fit the transitions.
@@ -53,7 +53,7 @@ class VideoNet(nn.Module):
         self.features = features
         self.feature_dim, self.min_num_frames, self.min_size = feature_dim, min_num_frames, min_size
         self.is_debugging = False
-        self.head_drop = nn.Dropout(_checked_drop_rate(drop_rate))
+        self.head_drop = nn.Dropout(checked_drop_rate(drop_rate))
         self.classifier: nn.Module = nn.Identity()
         self.reset_classifier(num_classes)
         if transition_forms is not None:
@@ -97,11 +97,7 @@ class VideoNet(nn.Module):
                 "give one entry for each"
             )
         for transition, form in zip(transitions, forms, strict=True):
-            if form not in get_args(TransitionForm):
-                raise ValueError(
-                    f"transition_forms {form!r} is unknown; choose one of {', '.join(get_args(TransitionForm))}"
-                )
-            transition.form = form
+            transition.form = checked_form(form)
 
     def set_recompute(self, is_recomputed: bool) -> None:
         """Keep the activations of every layer for backward, or compute them once more there."""
@@ -116,12 +112,22 @@ class VideoNet(nn.Module):
             ValueError: The tensor has not five dimensions or three channels, or fewer frames or pixels than the net
                 needs, or (while debugging) values that are not finite.
         """
-        return self.classifier(self.head_drop(self.forward_features(clip_BCTHW)))
+        feature_BD = self.forward_features(clip_BCTHW)
+        with full_precision(feature_BD):
+            return self.classifier(self.head_drop(feature_BD))
 
     def forward_features(self, clip_BCTHW: Tensor) -> Tensor:
-        """Return the features (B, feature_dim); errors are those of `forward`."""
+        """Return the features (B, feature_dim); errors are those of `forward`.
+
+        Average and head run in float32 also where convolutions run in bfloat16, whose 8 bits would make ties of scores.
+        """
         self._check_clip(clip_BCTHW)
-        return self._pool_features(self.features(clip_BCTHW))
+        maps_BCTHW = self.features(clip_BCTHW)
+        with full_precision(maps_BCTHW):
+            feature_BD = self._pool_features(at_least_float32(maps_BCTHW))
+        if self.is_debugging:
+            _check_finite(feature_BD, "features")
+        return feature_BD
 
     def _pool_features(self, maps_BCTHW: Tensor) -> Tensor:
         return maps_BCTHW.mean(dim=(2, 3, 4))
@@ -136,12 +142,8 @@ class VideoNet(nn.Module):
                 f"a clip of {num_frames} frames of {height} x {width} px is too small: this net needs at least "
                 f"{self.min_num_frames} frames of {self.min_size} x {self.min_size} px"
             )
-        if self.is_debugging and not torch.isfinite(clip_BCTHW).all():
-            counts = (~torch.isfinite(clip_BCTHW)).flatten(1).sum(dim=1).tolist()
-            raise ValueError(
-                f"a batch of clips holds values that are not finite (NaN or infinite), by clip: {counts} of "
-                f"{clip_BCTHW[0].numel()}: expected normalised pixels"
-            )
+        if self.is_debugging:
+            _check_finite(clip_BCTHW, "clips")
 
     def _init_weights(self) -> None:
         """He initialisation (paper 4.1, reference [14]); batch norm starts at 1 and 0, as PyTorch does."""
@@ -150,7 +152,21 @@ class VideoNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
-def _checked_drop_rate(drop_rate: float) -> float:
+def _check_finite(values: Tensor, what: str) -> None:
+    if not torch.isfinite(values).all():
+        counts = (~torch.isfinite(values)).flatten(1).sum(dim=1).tolist()
+        raise ValueError(
+            f"the {what} of a batch hold values that are not finite (NaN or infinite): {counts} of "
+            f"{values[0].numel()} each; expected finite ones"
+        )
+
+
+def checked_drop_rate(drop_rate: float) -> float:
+    """Return `drop_rate`.
+
+    Raises:
+        ValueError: It is not in [0, 1).
+    """
     if not 0 <= drop_rate < 1:
         raise ValueError(f"drop_rate {drop_rate} must be in [0, 1)")
     return drop_rate

@@ -44,11 +44,16 @@ def load_model(path: Path) -> LoadedModel:
     """Build the network that the weights file at `path` describes, with its weights, in `eval()` mode.
 
     Raises:
-        ValueError: as `read_card`.
+        ValueError: as `read_card`; or the tensors are not those of the network that the card describes.
     """
-    card = read_card(path)
-    model = build_model(card.model_kind, num_classes=len(card.class_names), **card.model_arguments)
-    model.load_state_dict(load_file(path))
+    card, state = read_card(path), load_file(path)
+    try:
+        model = build_model(card.model_kind, num_classes=len(card.class_names), **card.model_arguments)
+    except TypeError as error:  # an argument of another version
+        raise ValueError(f"weights file {path} describes a {card.model_kind} that cannot be built: {error}") from error
+    if difference := _first_difference(state, model.state_dict()):
+        raise ValueError(f"weights file {path} does not hold the {card.model_kind} that it describes: {difference}")
+    model.load_state_dict(state)
     return LoadedModel(model.eval(), card)
 
 

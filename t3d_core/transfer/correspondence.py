@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from t3d_core.models.precision import full_precision
 from t3d_core.transfer.pairing import NO_PARTNER
 
 
@@ -53,7 +54,11 @@ class CorrespondenceNet(nn.Module):
             teacher_BD: the teacher's feature of each clip's frames.
             partner_B: from `negative_partners`.
         """
-        student_BD = self.projection(self.student.forward_features(clip_BCTHW))  # type: ignore[operator]
+        student_BD = self.student.forward_features(clip_BCTHW)  # type: ignore[operator]
+        with full_precision(student_BD):
+            return self._judge(self.projection(student_BD), teacher_BD, partner_B)
+
+    def _judge(self, student_BD: Tensor, teacher_BD: Tensor, partner_B: Tensor) -> PairLogits:
         has_partner_B = partner_B != NO_PARTNER
         positive = torch.cat([student_BD, teacher_BD], dim=1)
         negative = torch.cat([student_BD[has_partner_B], teacher_BD[partner_B[has_partner_B]]], dim=1)

@@ -65,7 +65,8 @@ def load_2d_state(source: str) -> dict[str, Tensor]:
         ValueError: It is neither a name nor a file, cannot be downloaded or cannot be read.
     """
     if source in SOURCES:
-        state = downloaded_state(source, cure="name a file in place of the model")
+        cure = "take another network" if source == "googlenet" else "name that file in place of the model"
+        state = downloaded_state(source, cure=cure)
         return _with_folded_normalisation(state) if source == "googlenet" else state
     if not Path(source).exists():
         raise ValueError(f"2D weights {source!r} are neither a file nor one of {', '.join(SOURCES)}")

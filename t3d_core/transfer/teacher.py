@@ -10,6 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from t3d_core.models.precision import full_precision
 from t3d_core.transfer.imagenet_weights import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -55,6 +56,10 @@ class FrozenTeacher(nn.Module):
     @torch.no_grad()
     def forward(self, frames_BTHWC: Tensor) -> Tensor:
         """Give the mean feature of each clip's frames (B, D) from uint8 RGB frames."""
+        with full_precision(frames_BTHWC):  # its features are the same whatever the student runs in
+            return self._mean_features(frames_BTHWC)
+
+    def _mean_features(self, frames_BTHWC: Tensor) -> Tensor:
         batch, num_frames = frames_BTHWC.shape[:2]
         images_NHWC = (frames_BTHWC.flatten(0, 1).float() / 255 - self.mean_C) / self.std_C
         feature_ND = self.backbone(images_NHWC.permute(0, 3, 1, 2))

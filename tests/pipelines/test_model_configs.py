@@ -44,6 +44,15 @@ def test_temporal_transition_layers_are_settings_of_other_families(kind):
     assert transition.branches[0].pool == (1, 2, 2)
 
 
+@pytest.mark.parametrize(
+    "option", [{"ttl_stages": (1,)}, {"ttl_preset": "thirds"}, {"growth_rate": 8}, {"pool_time": (False,)}]
+)
+@pytest.mark.parametrize("kind", ["resnet3d_18", "inception3d"])
+def test_options_of_temporal_transition_layers_are_refused_without_them(kind, option):
+    with pytest.raises(ValueError, match=r"is given, but this net has no TTL: set ttl to true"):
+        build_model(kind, num_classes=3, **section_of(kind, **option).arguments())
+
+
 def test_a_plan_names_one_form_for_all_transitions_or_one_for_each():
     for forms in ("averaged", ("pooled", "averaged", "literal")):
         with torch.device("meta"):

@@ -29,9 +29,14 @@ from pipelines.configs import (
     TransferDataConfig,
 )
 from pipelines.evaluate import run_evaluate
-from pipelines.model_configs import T3DConfig
+from pipelines.model_configs import C3DConfig, T3DConfig
 from pipelines.train import run_train
 from pipelines.transfer import run_transfer
+from t3d_core.models import VideoNet, build_model
+from t3d_core.models.recompute import RecomputableLayer
+from t3d_core.training.checkpoint import save_weights
+from t3d_core.training.weights_card import read_card
+from t3d_core.transfer.teacher import build_teacher
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "transfer_quickstart_losses.json"
 MODEL = T3DConfig(growth_rate=4, block_config=(2, 2, 2, 2), num_init_features=24, bn_size=2)
@@ -170,6 +175,51 @@ def test_the_losses_of_the_transfer_are_the_golden_ones(settings, synthetic_shar
     assert losses == pytest.approx(json.loads(GOLDEN.read_text()), rel=2e-3)
 
 
+class Seen:
+    """What every training step and every validation found of the network's switches."""
+
+    def __init__(self, monkeypatch):
+        self.found = set()
+        forward_features = VideoNet.forward_features
+
+        def spy(net, clip_BCTHW):
+            layers = [module for module in net.modules() if isinstance(module, RecomputableLayer)]
+            conv = next(module for module in net.modules() if isinstance(module, torch.nn.Conv3d))
+            self.found.add(
+                (
+                    net.training,
+                    layers[-1].is_recomputed,
+                    conv.weight.is_contiguous(memory_format=torch.channels_last_3d),
+                    net.is_debugging,
+                    torch.is_autocast_enabled("cpu"),
+                )
+            )
+            return forward_features(net, clip_BCTHW)
+
+        monkeypatch.setattr(VideoNet, "forward_features", spy)
+
+
+@pytest.mark.parametrize("stage", ["train", "transfer"])
+def test_the_switches_of_a_run_reach_its_network(stage, settings, synthetic_shards, monkeypatch):
+    seen = Seen(monkeypatch)
+    run, config = {"train": (run_train, train_config), "transfer": (run_transfer, transfer_config)}[stage]
+    compute = TrainComputeConfig(precision="bf16", recompute=True, debug=True)
+    run(config(settings, synthetic_shards, name="mine", epochs=1, compute=compute))
+    assert {(True, True, True, True, True), (False, True, True, True, True)} <= seen.found
+    seen.found.clear()
+    run(config(settings, synthetic_shards, name="other", epochs=1, compute=TrainComputeConfig(channels_last=False)))
+    assert {(True, False, False, False, False), (False, False, False, False, False)} <= seen.found
+    assert not any(recomputed or last for _, recomputed, last, *_ in seen.found)
+
+
+def test_a_teacher_gives_full_features_whatever_the_student_runs_in():
+    teacher = build_teacher("efficientnet_lite0")
+    frames_BTHWC = torch.randint(0, 256, (1, 2, 64, 64, 3), dtype=torch.uint8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = teacher(frames_BTHWC)
+    assert torch.equal(found, teacher(frames_BTHWC))
+
+
 def test_a_run_that_recomputes_its_layers_ends_with_the_same_weights(settings, synthetic_shards, tmp_path):
     for name, compute in {"plain": TrainComputeConfig(), "saving": TrainComputeConfig(recompute=True)}.items():
         run_train(train_config(settings, synthetic_shards, name=name, compute=compute))
@@ -200,6 +250,58 @@ def test_switches_of_testing_change_no_score_but_by_rounding(settings, synthetic
         scores.append(np.stack(pq.read_table(output / "scores.parquet")["scores"].to_pylist()))
     assert np.abs(scores[1] - scores[0]).max() < 1e-4
     assert 0 < np.abs(scores[2] - scores[0]).max() < 0.02
+
+
+def test_what_testing_refuses_is_one_clear_error(settings, synthetic_shards, tmp_path):
+    run_train(train_config(settings, synthetic_shards, name="mine"))
+    weights = load_file(tmp_path / "runs" / "mine" / "model.safetensors")
+    card = read_card(tmp_path / "runs" / "mine" / "model.safetensors")
+    weights["features.conv0.weight"][:] = float("nan")
+    net = build_model(card.model_kind, num_classes=len(card.class_names), **card.model_arguments)
+    net.load_state_dict(weights)
+    save_weights(net, tmp_path / "broken.safetensors", card=card)
+    config = EvaluateConfig(
+        checkpoint=str(tmp_path / "broken.safetensors"),
+        data=EvaluateDataConfig(shards=(synthetic_shards,)),
+        output=tmp_path / "result",
+        tracking=settings["tracking"],
+        compute=EvaluateComputeConfig(debug=True),
+    )
+    with pytest.raises(ValueError, match=r"the features of a batch hold values that are not finite") as error:
+        run_evaluate(config)
+    assert type(error.value) is ValueError
+    bf16 = config.model_copy(update={"compute": EvaluateComputeConfig(precision="bf16")})
+    with pytest.raises(ValueError, match=r"bf16 gives other features than fp32") as error:
+        run_evaluate(bf16)
+    assert type(error.value) is ValueError
+    forms = config.model_copy(update={"compute": EvaluateComputeConfig(transition_forms=("pooled",))})
+    with pytest.raises(ValueError, match=r"1 entries, but this net has 3 transitions"):
+        run_evaluate(forms)
+
+
+def test_settings_of_weights_that_cannot_work_together_are_refused(settings, synthetic_shards):
+    with pytest.raises(ValueError, match="replace_head needs the weights"):
+        train_config(settings, synthetic_shards, replace_head=True)
+    with pytest.raises(ValueError, match="give one of them"):
+        train_config(settings, synthetic_shards, init_from="runs/a", inflate_from="densenet121")
+    clip = ClipConfig(num_frames=16, crop_size=32, mean=(0.5, 0.5, 0.5))
+    with pytest.raises(ValueError, match="ImageNet's mean and std"):
+        train_config(settings, synthetic_shards, inflate_from="densenet121", clip=clip)
+
+
+def test_a_batch_on_which_a_network_cannot_train_is_refused_before_the_run(settings, synthetic_shards, tmp_path):
+    config = train_config(settings, synthetic_shards, name="mine", model=C3DConfig(), global_batch_size=1)
+    with pytest.raises(ValueError, match=r"c3d cannot train on 1 clip of 16 x 32 x 32 a worker"):
+        run_train(config)
+    assert not (tmp_path / "runs" / "mine").exists()
+
+
+def test_weights_of_a_net_that_computes_something_else_are_told(settings, synthetic_shards, tmp_path, capsys):
+    run_train(train_config(settings, synthetic_shards, name="mine"))
+    model = MODEL.model_copy(update={"pool_time": (True, True, False)})
+    weights = str(tmp_path / "runs" / "mine")
+    run_train(train_config(settings, synthetic_shards, name="other", model=model, init_from=weights))
+    assert "init_from / this run: pool_time None / (True, True, False)" in capsys.readouterr().out
 
 
 def test_a_network_starts_from_inflated_2d_weights(settings, synthetic_shards, tmp_path, capsys):

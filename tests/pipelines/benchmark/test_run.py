@@ -110,7 +110,7 @@ def test_mlflow_keeps_the_rows_the_settings_and_the_table(rows, tracking_uri):
 
 
 def test_the_picture_of_costs_lies_beside_the_rows(rows, output):
-    with Image.open(output.parent / "cost_by_size.png") as picture:
+    with Image.open(output.parent / "rows.cost_by_size.png") as picture:
         assert picture.width > 1000
         assert len(picture.convert("RGB").getcolors(maxcolors=2**24)) > 10  # lines of several colours
 
@@ -151,6 +151,15 @@ def test_runs_take_turns_and_the_warm_up_does_not_count():
 def test_a_goal_ends_with_its_verdict(goal, verdict):
     assert goal.verdict == verdict
     assert format_goals([goal]).endswith(verdict)
+
+
+def test_a_batch_too_small_for_a_net_is_refused_before_anything_is_timed(tmp_path):
+    config = BenchmarkConfig(
+        model={"models": ("c3d",), "switches_of": None, "num_frames": 16, "crop_size": 32, "batch_size": 1},
+        tracking={"uri": f"sqlite:///{tmp_path}/mlflow.db"},
+    )
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        run_benchmark(config)
 
 
 def test_a_clip_too_small_for_a_net_is_refused_with_the_minimum(tmp_path):

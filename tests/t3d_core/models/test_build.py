@@ -44,6 +44,31 @@ def test_every_kind_builds_its_net(kind):
     assert count_parameters(meta_net(kind)) == PARAMETERS[kind]
 
 
+SMALLEST = {
+    **dict.fromkeys(get_args(ModelKind), (16, 32)),
+    "res3d_18": (8, 16),
+    "inception3d": (8, 32),
+}
+
+
+@pytest.mark.parametrize("kind", get_args(ModelKind))
+def test_every_kind_has_its_smallest_clip(kind):
+    assert (meta_net(kind).min_num_frames, meta_net(kind).min_size) == SMALLEST[kind]
+
+
+def test_the_strided_stem_needs_twice_the_frames():
+    with torch.device("meta"):
+        net = build_model("resnet3d_18", num_classes=3, stem="strided")
+    assert (net.min_num_frames, net.min_size) == (32, 32)
+
+
+@pytest.mark.parametrize("arguments", [{"temporal_depths": ((1, 6),) * 3}, {"ttl_preset": "official128"}])
+@pytest.mark.parametrize("kind", CONTROLS[1:])
+def test_a_control_keeps_its_depths_and_widths(kind, arguments):
+    with pytest.raises(ValueError, match="a control of T3D-121 has temporal_depths"):
+        build_model(kind, num_classes=3, **arguments)
+
+
 @pytest.mark.parametrize("kind", [kind for kind in get_args(ModelKind) if kind.startswith(("t3d", "densenet3d"))])
 def test_every_dense_kind_takes_the_arguments_of_a_small_net(kind):
     with torch.device("meta"):

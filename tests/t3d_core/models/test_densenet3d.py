@@ -138,7 +138,13 @@ def test_reset_classifier_keeps_the_precision_of_the_net():
 
 @pytest.mark.parametrize(
     ("arguments", "num_frames", "size"),
-    [({}, 16, 32), ({"block_config": (2, 2)}, 4, 8), ({"stem_pool_stride": (2, 2, 2)}, 32, 32)],
+    [
+        ({}, 16, 32),
+        ({"stem_pool_stride": (1, 2, 4)}, 16, 64),
+        ({"pool_time": (True, False, False)}, 4, 32),
+        ({"block_config": (2, 2)}, 4, 8),
+        ({"stem_pool_stride": (2, 2, 2)}, 32, 32),
+    ],
 )
 def test_the_smallest_clip_follows_from_stem_and_blocks_and_passes(arguments, num_frames, size):
     net = DenseNet3D(num_classes=3, **{**SMALL, **arguments})

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from t3d_core.models import T3D, build_model
-from t3d_core.models.execution import Execution, bf16_difference
+from t3d_core.models.execution import MAX_BF16_DIFFERENCE, Execution, bf16_difference
 from t3d_core.models.folding import fold_batch_norms
 
 SMALL = {
@@ -93,6 +93,41 @@ def test_a_kernel_that_is_wrong_in_bf16_is_refused_before_the_run_and_not_in_fp3
         Execution(precision="bf16").prepare(net, num_frames=16, size=32)
 
 
+class ZeroInBf16(nn.Conv3d):
+    """A kernel that writes nothing."""
+
+    def forward(self, x):
+        return super().forward(x) * (0 if torch.is_autocast_enabled("cpu") else 1)
+
+
+def test_a_single_wrong_convolution_in_the_last_layer_is_enough():
+    torch.manual_seed(0)
+    net = build_model("t3d_121", num_classes=0)
+    assert bf16_difference(net, torch.randn(1, 3, 16, 64, 64)) < MAX_BF16_DIFFERENCE / 2
+    net.features.denseblock4.denselayer16.conv2.__class__ = ZeroInBf16
+    assert bf16_difference(net, torch.randn(1, 3, 16, 64, 64)) > MAX_BF16_DIFFERENCE
+
+
+def test_scores_and_features_are_float32_where_convolutions_run_in_bf16():
+    net = new_net()
+    with Execution(precision="bf16").autocast(torch.device("cpu")):
+        assert net(torch.randn(CLIP)).dtype == torch.float32
+        assert net.forward_features(torch.randn(CLIP)).dtype == torch.float32
+        assert net.features(torch.randn(CLIP)).dtype == torch.bfloat16
+
+
+@pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
+def test_autocast_is_that_of_the_device():
+    assert Execution(precision="bf16").autocast(torch.device("cuda")).device == "cuda"
+
+
+def test_compile_makes_kernels_of_the_features_in_forward_features_too():
+    net = new_net()
+    assert net.features._compiled_call_impl is None
+    Execution(compile=True).prepare(net, num_frames=16, size=32)
+    assert net.features._compiled_call_impl is not None
+
+
 def test_the_bf16_check_leaves_mode_and_statistics_alone():
     net = new_net().train()
     before = {name: buffer.clone() for name, buffer in net.named_buffers()}
@@ -107,13 +142,21 @@ def test_values_that_are_not_finite_are_told_while_debugging_alone(value):
     clip[1, 0, 3, 4, 5] = value
     net(clip)
     Execution(debug=True).prepare(net, num_frames=16, size=32)
-    with pytest.raises(ValueError, match=r"not finite .* by clip: \[0, 1\] of 49152"):
+    with pytest.raises(ValueError, match=r"the clips of a batch .* not finite .* \[0, 1\] of 49152"):
         net(clip)
 
 
 def test_compile_and_recompute_together_are_refused():
     with pytest.raises(ValueError, match="compile and recompute cannot be combined"):
         Execution(compile=True, recompute=True)
+
+
+def test_features_that_are_not_finite_are_told_while_debugging():
+    net = new_net()
+    Execution(debug=True).prepare(net, num_frames=16, size=32)
+    nn.init.constant_(net.features.denseblock2.denselayer1.conv2.weight, float("inf"))
+    with pytest.raises(ValueError, match=r"the features of a batch .* not finite"):
+        net(torch.randn(CLIP))
 
 
 @pytest.mark.slow

@@ -1,9 +1,11 @@
 """T3D: exact parameter counts of every preset, small nets, errors."""
 
+from typing import get_args
+
 import pytest
 import torch
 
-from t3d_core.models import T3D, count_parameters, t3d_121, t3d_169
+from t3d_core.models import T3D, TransitionForm, count_parameters, t3d_121, t3d_169
 
 SMALL = {"growth_rate": 4, "block_config": (2, 2, 2, 2), "num_init_features": 16, "bn_size": 2}
 PRESETS = ("growth", "thirds", "official128")
@@ -106,3 +108,18 @@ def test_weights_survive_a_round_trip_through_the_state_dict():
     source(clip)  # moves the batch-norm statistics
     target.load_state_dict(source.state_dict())
     assert torch.equal(source.eval()(clip), target.eval()(clip))
+
+
+def test_t3d_121_is_the_same_in_every_form_forward_and_backward():
+    torch.manual_seed(0)
+    net = t3d_121(num_classes=5).double()
+    clip = torch.randn(2, 3, 16, 64, 64, dtype=torch.float64)
+    found = {}
+    for form in get_args(TransitionForm):
+        net.set_transition_forms(form)
+        net.zero_grad()
+        logits = net.train()(clip)
+        logits.square().sum().backward()
+        found[form] = logits.detach(), [parameter.grad.clone() for parameter in net.parameters()]
+    for form in ("pooled", "averaged", "space_to_depth"):
+        torch.testing.assert_close(found[form], found["literal"], rtol=1e-7, atol=1e-7)

@@ -132,6 +132,11 @@ def test_impossible_branches_are_refused(channels, depths, message):
         TemporalTransitionLayer(4, branch_channels=channels, temporal_depths=depths)
 
 
+def test_an_unknown_form_is_refused_where_the_layer_is_built():
+    with pytest.raises(ValueError, match="transition form 'fast' is unknown"):
+        TemporalTransitionLayer(4, branch_channels=(2,), temporal_depths=(1,), form="fast")
+
+
 def test_a_ttl_without_depths_is_refused():
     with pytest.raises(ValueError, match="temporal_depths \\(\\)"):
         branch_channels_of_preset("growth", out_channels=32, temporal_depths=(), growth_rate=8, place="block 1")

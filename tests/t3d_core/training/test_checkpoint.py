@@ -126,6 +126,22 @@ def test_weights_of_another_network_are_refused_and_nothing_is_copied(changed, t
     assert are_equal(model.state_dict(), before)
 
 
+def test_weights_that_are_not_those_of_their_card_are_refused_with_the_first_tensor(tmp_path):
+    model = new_model(("jump", "run", "sit"))
+    save_weights(model, tmp_path / "model.safetensors", card=CARD)
+    with pytest.raises(
+        ValueError, match=r"does not hold the t3d .* expected classifier\.weight \(2, \d+\), got \(3, \d+\)"
+    ):
+        load_model(tmp_path / "model.safetensors")
+
+
+def test_a_card_with_an_argument_of_another_version_is_refused(tmp_path):
+    card = replace(CARD, model_arguments=CARD.model_arguments | {"num_heads": 8})
+    save_weights(new_model(), tmp_path / "model.safetensors", card=card)
+    with pytest.raises(ValueError, match=r"describes a t3d that cannot be built: .*num_heads"):
+        load_model(tmp_path / "model.safetensors")
+
+
 def test_a_damaged_file_is_refused(tmp_path):
     _, path = saved(tmp_path)
     path.write_bytes(path.read_bytes()[:-100])
