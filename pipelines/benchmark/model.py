@@ -97,7 +97,7 @@ def _on_meta(case: Case, shape: Sequence[int]) -> nn.Module:
 def _matmul_ceilings(device: torch.device, *, repeats: int) -> dict[str, float]:
     """Return the multiply-adds a second of a product of large matrices, by precision.
 
-    Of two ways the faster: `torch.mm`, and as much as a 1x1x1 convolution, for the two may come from different libraries
+    Of two ways the faster: `torch.mm`, and as much as a 1x1x1 convolution, for the two may come from other libraries
     (on a CPU from MKL and oneDNN).
     """
     runs: dict[tuple[str, str], Callable[[], Tensor]] = {}
