@@ -109,7 +109,7 @@ def _labels_of_model(index: ShardIndex, card: WeightsCard, *, split: str, fold: 
 class _Scorer:
     """An actor that holds the network and scores clips.
 
-    What it refuses comes back as a batch of `refusal_B`: Ray would wrap an exception, and lose one of the constructor.
+    What it refuses comes back in `refusal_B`: Ray would wrap an exception, and lose one of the constructor.
     """
 
     def __init__(self, loaded: LoadedModel, *, compute: EvaluateComputeConfig, use_gpu: bool) -> None:
@@ -124,21 +124,27 @@ class _Scorer:
             self._refusal = str(error)
 
     def __call__(self, batch: NumpyBatch) -> NumpyBatch:
+        num_clips, num_classes = len(batch["row_B"]), len(self._card.class_names)
+        score_BK = np.full((num_clips, num_classes), np.nan, np.float32)
         if self._refusal is None:
             try:
-                return self._score(batch)
+                score_BK = self._score(batch)
             except ValueError as error:
                 self._refusal = str(error)
-        return {"refusal_B": np.array([self._refusal])}
+        return {
+            "row_B": batch["row_B"],
+            "num_padded_B": batch["num_padded_B"],
+            "score_BK": score_BK,
+            "refusal_B": np.array([self._refusal or ""] * num_clips),
+        }
 
     @torch.inference_mode()
-    def _score(self, batch: NumpyBatch) -> NumpyBatch:
+    def _score(self, batch: NumpyBatch) -> np.ndarray:
         clip_BTHWC = torch.from_numpy(batch["clip_BTHWC"].copy()).to(self._device)
         clip_BCTHW = normalize_clip(clip_BTHWC, mean=self._card.mean, std=self._card.std)
         with self._execution.autocast(self._device):
             logits_BK = self._net(clip_BCTHW)
-        score_BK = logits_BK.softmax(dim=1).cpu().numpy()
-        return {"row_B": batch["row_B"], "num_padded_B": batch["num_padded_B"], "score_BK": score_BK}
+        return logits_BK.softmax(dim=1).cpu().numpy()
 
 
 def score_videos(
@@ -172,8 +178,8 @@ def score_videos(
     scores = VideoScores(len(index), len(card.class_names))
     counts = {"num_clips": 0, "num_correct": 0, "num_padded": 0, "num_frames": 0}
     for batch in tqdm(scored.iter_batches(batch_size=None), desc="evaluate", unit="batch"):
-        if "refusal_B" in batch:
-            raise ValueError(str(batch["refusal_B"][0]))
+        if refusals := [refusal for refusal in batch["refusal_B"] if refusal]:
+            raise ValueError(str(refusals[0]))
         scores.add(batch["row_B"], batch["score_BK"])
         counts["num_clips"] += len(batch["row_B"])
         counts["num_correct"] += num_correct_top_k(batch["score_BK"], label_V[batch["row_B"]], k=1)

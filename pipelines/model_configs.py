@@ -43,8 +43,9 @@ class DenseNet3DConfig(_NetConfig):
     """Time, height, width."""
     pool_time: tuple[bool, ...] | None = None
     """Whether each transition halves the frames; none: all do (paper Table 1)."""
-    transition_forms: TransitionForm | tuple[TransitionForm, ...] = "pooled"
-    """How transitions compute their sum, one for all or one each: the same result, other speed (`benchmark model`)."""
+    transition_forms: TransitionForm | tuple[TransitionForm, ...] | None = None
+    """How transitions compute their sum, one for all or one each; none: pooled, then averaged. The result is the same,
+    the speed another (`benchmark.py model`)."""
 
 
 class T3DConfig(DenseNet3DConfig):
@@ -73,8 +74,8 @@ class _TtlConfig(_NetConfig):
     """With `ttl`: widths of the branches; none: growth."""
     pool_time: tuple[bool, ...] | None = None
     """With `ttl`: whether each layer halves the frames; none: where the net itself does."""
-    transition_forms: TransitionForm | tuple[TransitionForm, ...] = "pooled"
-    """With `ttl`: how the layers compute their sum, one for all or one each (`benchmark model`)."""
+    transition_forms: TransitionForm | tuple[TransitionForm, ...] | None = None
+    """With `ttl`: how the layers compute their sum, one for all or one each; none: pooled, then averaged."""
 
 
 class ResNet3DConfig(_TtlConfig):

@@ -14,7 +14,7 @@ from torchvision.models.video.mvit import PositionalEncoding
 from t3d_core.models import VideoNet, build_model
 from t3d_core.models.execution import Execution
 from t3d_core.models.folding import fold_batch_norms
-from t3d_core.models.transition_forms import TransitionForm
+from t3d_core.models.transition_forms import TransitionForm, default_forms
 
 NUM_CLASSES = 400
 PEERS = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "swin3d_t")
@@ -23,11 +23,10 @@ Forms = TransitionForm | tuple[TransitionForm, ...]
 
 PLAIN_CASE = "plain: literal, eager, fp32"
 CHANNELS_LAST_CASE = "plain + channels_last"
-DEFAULT_CASE = "default: pooled, channels_last"
-PLAN_CASE = "default + plan"
-FOLDED_CASE = "default + plan, folded (testing)"
+DEFAULT_CASE = "default"
+FOLDED_CASE = "default + folded (testing)"
+RECOMPUTED_CASE = "default + recompute"
 DENSENET_CASE = "densenet3d_121, default"
-RECOMPUTED_CASE = "default + plan + recompute"
 
 DEFAULT = Execution()
 PLAIN = Execution(channels_last=False)
@@ -62,30 +61,32 @@ def switch_cases(kind: str, plan: tuple[TransitionForm, ...], *, is_compiled: bo
         plan: What suits this machine; empty for a net without transitions.
         is_compiled: Whether `torch.compile` is a case too.
     """
+    literal: Forms | None = "literal" if plan else None
     forms = [
         Case("plain + pooled", kind, PLAIN, "pooled"),
         Case("plain + averaged", kind, PLAIN, "averaged"),
         Case("plain + space_to_depth", kind, PLAIN, "space_to_depth"),
-        Case("plain + plan", kind, PLAIN, plan),
+        Case("plain + default forms", kind, PLAIN),
     ]
     cases = [
-        Case(PLAIN_CASE, kind, PLAIN, "literal"),
+        Case(PLAIN_CASE, kind, PLAIN, literal),
         *(forms if plan else []),
-        Case(CHANNELS_LAST_CASE, kind, DEFAULT, "literal"),
-        Case("plain + recompute", kind, Execution(channels_last=False, recompute=True), "literal"),
-        Case("plain + bf16", kind, Execution(channels_last=False, precision="bf16"), "literal"),
-        Case("plain + folded (testing)", kind, PLAIN, "literal", is_folded=True, is_trained=False),
+        Case(CHANNELS_LAST_CASE, kind, DEFAULT, literal),
+        Case("plain + recompute", kind, Execution(channels_last=False, recompute=True), literal),
+        Case("plain + bf16", kind, Execution(channels_last=False, precision="bf16"), literal),
+        Case("plain + folded (testing)", kind, PLAIN, literal, is_folded=True, is_trained=False),
         Case(DEFAULT_CASE, kind),
-        Case(PLAN_CASE, kind, forms=plan),
-        Case(FOLDED_CASE, kind, forms=plan, is_folded=True, is_trained=False),
-        Case(RECOMPUTED_CASE, kind, Execution(recompute=True), plan),
-        Case("default + plan + bf16", kind, Execution(precision="bf16"), plan),
-        Case("default + plan + recompute + bf16", kind, Execution(recompute=True, precision="bf16"), plan),
+        Case(FOLDED_CASE, kind, is_folded=True, is_trained=False),
+        Case(RECOMPUTED_CASE, kind, Execution(recompute=True)),
+        Case("default + bf16", kind, Execution(precision="bf16")),
+        Case("default + recompute + bf16", kind, Execution(recompute=True, precision="bf16")),
     ]
+    if plan != default_forms(len(plan)):
+        cases.append(Case("default + plan", kind, forms=plan))
     if kind == "t3d_121":
         cases.append(Case(DENSENET_CASE, "densenet3d_121"))  # what it is to be compared with, in the same rounds
     if is_compiled:
-        cases.append(Case("default + plan + compile", kind, Execution(compile=True), plan))
+        cases.append(Case("default + compile", kind, Execution(compile=True)))
     return cases
 
 

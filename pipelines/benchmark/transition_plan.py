@@ -11,15 +11,14 @@ from pipelines.benchmark.rows import alternating_seconds, median_ratio
 from t3d_core.models import VideoNet
 from t3d_core.models.execution import Execution
 from t3d_core.models.temporal_transition import TemporalTransitionLayer
-from t3d_core.models.transition_forms import TransitionForm
+from t3d_core.models.transition_forms import TransitionForm, default_forms
 
 FORMS: tuple[TransitionForm, ...] = get_args(TransitionForm)
-DEFAULT_FORM: TransitionForm = "pooled"
 CLEAR_GAIN = 1.05
 
 
 class TransitionPlan(NamedTuple):
-    """The fastest form of each transition, and the median seconds of a forward and backward pass in each form."""
+    """A form for each transition, and the median seconds of a forward and backward pass in each form."""
 
     forms: tuple[TransitionForm, ...]
     seconds: list[dict[TransitionForm, float]]
@@ -47,15 +46,18 @@ def measure_plan(net: VideoNet, clip_BCTHW: Tensor, *, execution: Execution, rep
     }
     rounds = alternating_seconds(runs, repeats=repeats)
     seconds = [{form: statistics.median(rounds[index, form]) for form in FORMS} for index in range(len(inputs))]
-    plan = tuple(_fastest({form: rounds[index, form] for form in FORMS}) for index in range(len(inputs)))
+    plan = tuple(
+        _fastest({form: rounds[index, form] for form in FORMS}, default=default)
+        for index, default in enumerate(default_forms(len(inputs)))
+    )
     return TransitionPlan(plan, seconds)
 
 
-def _fastest(rounds: Mapping[TransitionForm, Sequence[float]]) -> TransitionForm:
+def _fastest(rounds: Mapping[TransitionForm, Sequence[float]], *, default: TransitionForm) -> TransitionForm:
     """Keep the default unless another form is clearly faster: noise must not decide what a checkpoint carries."""
-    gains = {form: median_ratio(rounds[DEFAULT_FORM], rounds[form]) for form in FORMS}
+    gains = {form: median_ratio(rounds[default], rounds[form]) for form in FORMS}
     best = max(FORMS, key=gains.__getitem__)
-    return best if gains[best] > CLEAR_GAIN else DEFAULT_FORM
+    return best if gains[best] > CLEAR_GAIN else default
 
 
 @torch.no_grad()

@@ -52,7 +52,7 @@ class DenseNet3D(VideoNet):
         drop_rate: Dropout of each dense layer's new channels, in [0, 1); the paper has none.
         stem_pool_stride: Stride of the stem's max pool along time, height, width.
         pool_time: Whether each transition halves the frames, one entry a transition; None: all do, as in Table 1.
-        transition_forms: How the transitions compute their sum, one for all or one each; None: `pooled`.
+        transition_forms: How the transitions compute their sum, one for all or one each; None: `default_forms`.
         make_transition: Builds what stands between two blocks; T3D passes its temporal transition layers here.
 
     Attributes: those of `VideoNet`.

@@ -3,6 +3,7 @@
 Legend: B clips, C = 3 channels, T frames, H x W pixels, D feature width.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,9 +14,9 @@ from t3d_core.models.video_net import VideoNet
 
 Precision = Literal["fp32", "bf16"]
 
-# Sound kernels: 0.3 to 1 % for all networks of the family on CPU. One convolution that gives zeros: 23 % in the first
-# blocks of T3D-121, 5.5 % in its last layer.
-MAX_BF16_DIFFERENCE = 0.02
+# Sound kernels on CPU: 0.3 to 1 % for all untrained networks of the family, 3.2 % for an Inception3D with moved
+# statistics. One convolution of T3D-121 that gives zeros: 23 % in blocks 1 and 2, 10 % in the third, 6 % in the last.
+MAX_BF16_DIFFERENCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Execution:
     """How a network is run.
 
     Attributes:
-        precision: `bf16` runs convolutions and matrix products in bfloat16 by autocast; weights stay float32.
+        precision: `bf16` runs convolutions in bfloat16 by autocast; weights and what follows `features` stay float32.
         channels_last: Whether a position's channels lie side by side in memory.
         recompute: Whether layers keep their input alone for backward and compute the rest once more there.
         compile: Whether `torch.compile` makes kernels for the network: minutes at the first start on a machine, then
@@ -83,11 +84,13 @@ def check_bf16(net: VideoNet, *, num_frames: int, size: int) -> None:
     """
     device = next(net.parameters()).device
     difference = bf16_difference(net, torch.randn(1, 3, num_frames, size, size, device=device))
+    if math.isnan(difference):
+        raise ValueError("the network gives features that are not finite for a random clip: its weights are of no use")
     if not difference <= MAX_BF16_DIFFERENCE:
         raise ValueError(
             f"compute.precision bf16 gives other features than fp32 on {device} ({difference:.1%} apart, expected at "
             f"most {MAX_BF16_DIFFERENCE:.0%}; torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}): "
-            "a kernel is wrong there. Use --compute.precision fp32, or another version of PyTorch or cuDNN"
+            "a kernel is wrong there. Use --compute.precision fp32 (under another --name), or another PyTorch or cuDNN"
         )
 
 

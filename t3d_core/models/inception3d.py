@@ -83,7 +83,7 @@ class Inception3D(VideoNet):
         growth_rate: Width of a branch for the preset `growth`. None: 32.
         pool_time: Whether each TTL halves the frames as well, one entry a TTL. None: after stages 3 and 4, where the
             max pool does; after stages 1 and 2 none may.
-        transition_forms: How the TTLs compute their sum, one for all or one each; None: `pooled`.
+        transition_forms: How the TTLs compute their sum, one for all or one each; None: `default_forms`.
 
     Attributes: those of `VideoNet`.
 
@@ -112,6 +112,7 @@ class Inception3D(VideoNet):
             ttl_preset=ttl_preset,
             growth_rate=growth_rate,
             pool_time=pool_time,
+            transition_forms=transition_forms,
             usual_growth_rate=TTL_GROWTH_RATE,
         )
         features, channels = nn.Sequential(), NUM_CHANNELS

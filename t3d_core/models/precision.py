@@ -12,8 +12,3 @@ def full_precision(tensor: Tensor) -> contextlib.AbstractContextManager:
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return contextlib.nullcontext()
-
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """Return a bfloat16 or float16 tensor as float32, any other as it is."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -62,7 +62,7 @@ class ResNet3D(VideoNet):
             (see `branch_channels_of_preset`). None: `growth`.
         growth_rate: Width of a branch for the preset `growth`. None: 16.
         pool_time: Whether each TTL halves the frames as well, one entry a TTL; None: all do.
-        transition_forms: How the TTLs compute their sum, one for all or one each; None: `pooled`.
+        transition_forms: How the TTLs compute their sum, one for all or one each; None: `default_forms`.
 
     Attributes: those of `VideoNet`.
 
@@ -99,6 +99,7 @@ class ResNet3D(VideoNet):
             ttl_preset=ttl_preset,
             growth_rate=growth_rate,
             pool_time=pool_time,
+            transition_forms=transition_forms,
             usual_growth_rate=TTL_GROWTH_RATE,
         )
         features, channels = _stem(STEM_TIME_STRIDES[stem]), NUM_INIT_FEATURES

@@ -27,6 +27,14 @@ TransitionForm = Literal["literal", "pooled", "averaged", "space_to_depth"]
 Axes = tuple[int, int, int]
 
 
+def default_forms(num_transitions: int) -> tuple[TransitionForm, ...]:
+    """Return the forms of a net's transitions where none are asked for: `pooled` first, then `averaged`.
+
+    On a CPU they were the fastest for T3D-121, and they have fewer multiply-adds than `pooled` alone.
+    """
+    return tuple("averaged" if index else "pooled" for index in range(num_transitions))
+
+
 def checked_form(form: TransitionForm) -> TransitionForm:
     """Return `form`.
 

@@ -70,6 +70,7 @@ def place_ttls(
     ttl_preset: TtlPreset | None,
     growth_rate: int | None,
     pool_time: Sequence[bool] | None,
+    transition_forms: object | None,
     usual_growth_rate: int,
 ) -> TtlPlacement:
     """Check the TTL options of a net.
@@ -83,7 +84,7 @@ def place_ttls(
         ttl_preset: How wide the branches are (see `branch_channels_of_preset`). None: `growth`.
         growth_rate: Width of a branch for the preset `growth`. None: `usual_growth_rate`.
         pool_time: Whether each TTL halves the frames, one entry a TTL. None: where the net itself does.
-
+        transition_forms: Of the TTLs; only whether it is given matters here.
         usual_growth_rate: That of the net.
 
     Raises:
@@ -97,9 +98,15 @@ def place_ttls(
             ttl_preset=ttl_preset,
             growth_rate=growth_rate,
             pool_time=pool_time,
+            transition_forms=transition_forms,
         )
         return TtlPlacement(halvings, (), (), (), "growth", usual_growth_rate)
-    ttl_preset, growth_rate = ttl_preset or "growth", growth_rate or usual_growth_rate
+    ttl_preset = ttl_preset or "growth"
+    if growth_rate is not None and ttl_preset != "growth":
+        raise ValueError(
+            f"growth_rate {growth_rate} is given, but ttl_preset {ttl_preset} has widths of its own: drop it"
+        )
+    growth_rate = usual_growth_rate if growth_rate is None else growth_rate
     stages = (
         tuple(stage for stage, is_halved in halvings.items() if is_halved) if ttl_stages is None else tuple(ttl_stages)
     )

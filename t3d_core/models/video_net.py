@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from t3d_core.models.precision import at_least_float32, full_precision
+from t3d_core.models.precision import full_precision
 from t3d_core.models.recompute import RecomputableLayer
 from t3d_core.models.temporal_transition import TemporalTransitionLayer
-from t3d_core.models.transition_forms import TransitionForm, checked_form
+from t3d_core.models.transition_forms import TransitionForm, checked_form, default_forms
 
 NUM_CHANNELS = 3
 
@@ -26,7 +26,7 @@ class VideoNet(nn.Module):
         min_num_frames: Fewest frames of a clip.
         min_size: Smallest height and width of a clip, in pixels.
         drop_rate: Dropout before the head, in [0, 1).
-        transition_forms: As for `set_transition_forms`.
+        transition_forms: As for `set_transition_forms`; None: `default_forms`.
 
     Attributes:
         feature_dim: As given.
@@ -56,8 +56,9 @@ class VideoNet(nn.Module):
         self.head_drop = nn.Dropout(checked_drop_rate(drop_rate))
         self.classifier: nn.Module = nn.Identity()
         self.reset_classifier(num_classes)
-        if transition_forms is not None:
-            self.set_transition_forms(transition_forms)
+        if transition_forms is None:
+            transition_forms = default_forms(len(self.transitions()))
+        self.set_transition_forms(transition_forms)
         self._init_weights()
 
     def reset_classifier(self, num_classes: int) -> None:
@@ -87,9 +88,11 @@ class VideoNet(nn.Module):
             forms: One form for all transitions, or one for each.
 
         Raises:
-            ValueError: There is not one form for each transition, or a form is unknown.
+            ValueError: There is not one form for each transition, there are no transitions, or a form is unknown.
         """
         transitions = self.transitions()
+        if forms and not transitions:
+            raise ValueError(f"transition_forms {forms} is given, but this net has no transitions: leave it out")
         forms = (forms,) * len(transitions) if isinstance(forms, str) else tuple(forms)
         if len(forms) != len(transitions):
             raise ValueError(
@@ -119,12 +122,13 @@ class VideoNet(nn.Module):
     def forward_features(self, clip_BCTHW: Tensor) -> Tensor:
         """Return the features (B, feature_dim); errors are those of `forward`.
 
-        Average and head run in float32 also where convolutions run in bfloat16, whose 8 bits would make ties of scores.
+        What follows `features` runs in the type of the weights also where convolutions run in bfloat16, whose 8 bits
+        would make ties of scores.
         """
         self._check_clip(clip_BCTHW)
         maps_BCTHW = self.features(clip_BCTHW)
         with full_precision(maps_BCTHW):
-            feature_BD = self._pool_features(at_least_float32(maps_BCTHW))
+            feature_BD = self._pool_features(maps_BCTHW.to(next(self.parameters()).dtype))
         if self.is_debugging:
             _check_finite(feature_BD, "features")
         return feature_BD

@@ -49,7 +49,7 @@ def load_model(path: Path) -> LoadedModel:
     card, state = read_card(path), load_file(path)
     try:
         model = build_model(card.model_kind, num_classes=len(card.class_names), **card.model_arguments)
-    except TypeError as error:  # an argument of another version
+    except (TypeError, ValueError) as error:  # an argument or a kind of another version
         raise ValueError(f"weights file {path} describes a {card.model_kind} that cannot be built: {error}") from error
     if difference := _first_difference(state, model.state_dict()):
         raise ValueError(f"weights file {path} does not hold the {card.model_kind} that it describes: {difference}")

@@ -13,6 +13,7 @@ from pipelines.configs import ComputeConfig, TrainComputeConfig
 from pipelines.model_configs import ModelConfig
 from t3d_core.models import ModelKind, TransitionForm, TtlPreset, build_model, count_parameters
 from t3d_core.models.execution import Execution
+from t3d_core.models.transition_forms import default_forms
 
 
 def section_of(kind, **arguments):
@@ -29,7 +30,7 @@ def test_the_section_of_every_kind_builds_the_net_of_that_kind(kind):
     with torch.device("meta"):
         found = build_model(kind, num_classes=400, **section_of(kind).arguments())
         assert count_parameters(found) == count_parameters(build_model(kind, num_classes=400))
-    assert [transition.form for transition in found.transitions()] == ["pooled"] * len(found.transitions())
+    assert tuple(transition.form for transition in found.transitions()) == default_forms(len(found.transitions()))
 
 
 @pytest.mark.parametrize("kind", ["resnet3d_18", "inception3d"])
@@ -45,12 +46,30 @@ def test_temporal_transition_layers_are_settings_of_other_families(kind):
 
 
 @pytest.mark.parametrize(
-    "option", [{"ttl_stages": (1,)}, {"ttl_preset": "thirds"}, {"growth_rate": 8}, {"pool_time": (False,)}]
+    "option",
+    [
+        {"ttl_stages": (1,)},
+        {"ttl_preset": "thirds"},
+        {"growth_rate": 8},
+        {"pool_time": (False,)},
+        {"transition_forms": "averaged"},
+    ],
 )
 @pytest.mark.parametrize("kind", ["resnet3d_18", "inception3d"])
 def test_options_of_temporal_transition_layers_are_refused_without_them(kind, option):
     with pytest.raises(ValueError, match=r"is given, but this net has no TTL: set ttl to true"):
         build_model(kind, num_classes=3, **section_of(kind, **option).arguments())
+
+
+@pytest.mark.parametrize("kind", ["resnet3d_18", "inception3d"])
+def test_a_growth_rate_is_refused_for_widths_that_do_not_have_one(kind):
+    with pytest.raises(ValueError, match="growth_rate 8 is given, but ttl_preset thirds"):
+        build_model(kind, num_classes=3, **section_of(kind, ttl=True, ttl_preset="thirds", growth_rate=8).arguments())
+
+
+def test_forms_of_transitions_that_a_net_has_not_are_refused():
+    with pytest.raises(ValueError, match="this net has no transitions"):
+        build_model("c3d", num_classes=3).set_transition_forms("pooled")
 
 
 def test_a_plan_names_one_form_for_all_transitions_or_one_for_each():

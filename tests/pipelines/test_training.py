@@ -28,7 +28,7 @@ from pipelines.configs import (
     TransferConfig,
     TransferDataConfig,
 )
-from pipelines.evaluate import run_evaluate
+from pipelines.evaluate import _Scorer, run_evaluate
 from pipelines.model_configs import C3DConfig, T3DConfig
 from pipelines.train import run_train
 from pipelines.transfer import run_transfer
@@ -271,12 +271,38 @@ def test_what_testing_refuses_is_one_clear_error(settings, synthetic_shards, tmp
         run_evaluate(config)
     assert type(error.value) is ValueError
     bf16 = config.model_copy(update={"compute": EvaluateComputeConfig(precision="bf16")})
-    with pytest.raises(ValueError, match=r"bf16 gives other features than fp32") as error:
+    with pytest.raises(ValueError, match=r"not finite for a random clip") as error:
         run_evaluate(bf16)
     assert type(error.value) is ValueError
     forms = config.model_copy(update={"compute": EvaluateComputeConfig(transition_forms=("pooled",))})
     with pytest.raises(ValueError, match=r"1 entries, but this net has 3 transitions"):
         run_evaluate(forms)
+
+
+def test_a_refusal_at_a_later_batch_of_a_video_keeps_its_words(settings, synthetic_shards, tmp_path, monkeypatch):
+    """Ray joins the batches of a video into one block: 40 frames are two clips here, a batch each."""
+    short = CLIP.model_copy(update={"frame_stride": 1})
+    run_train(train_config(settings, synthetic_shards, name="mine", clip=short))
+    monkeypatch.setattr("pipelines.evaluate._Scorer", RefusesTheSecond)
+    config = EvaluateConfig(
+        checkpoint=str(tmp_path / "runs" / "mine"),
+        data=EvaluateDataConfig(shards=(synthetic_shards,)),
+        output=tmp_path / "result",
+        tracking=settings["tracking"],
+        batch_size=1,
+    )
+    with pytest.raises(ValueError, match=r"^the second batch is refused$"):
+        run_evaluate(config)
+
+
+class RefusesTheSecond(_Scorer):
+    """Scores one batch, then finds fault with the next."""
+
+    def _score(self, batch):
+        if hasattr(self, "has_scored"):
+            raise ValueError("the second batch is refused")
+        self.has_scored = True
+        return super()._score(batch)
 
 
 def test_settings_of_weights_that_cannot_work_together_are_refused(settings, synthetic_shards):

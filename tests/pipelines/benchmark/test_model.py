@@ -5,10 +5,10 @@ import torch
 
 from pipelines.benchmark.model_cases import (
     DEFAULT,
+    DEFAULT_CASE,
     DENSENET_CASE,
     PEERS,
     PLAIN_CASE,
-    PLAN_CASE,
     Case,
     build,
     runs_of,
@@ -16,9 +16,10 @@ from pipelines.benchmark.model_cases import (
 )
 from pipelines.benchmark.model_memory import peak_training_bytes
 from pipelines.benchmark.model_report import Measured, Switches, _goals, _table, report_models
-from pipelines.benchmark.transition_plan import DEFAULT_FORM, FORMS, TransitionPlan, measure_plan
+from pipelines.benchmark.transition_plan import FORMS, TransitionPlan, measure_plan
 from t3d_core.models import T3D, VideoNet
 from t3d_core.models.execution import Execution
+from t3d_core.models.transition_forms import default_forms
 
 SHAPE = (2, 3, 16, 32, 32)
 PLAN = ("pooled", "averaged", "literal")
@@ -39,16 +40,16 @@ def test_the_plan_is_the_fastest_form_of_every_transition_and_a_setting_of_the_j
     plan = measure_plan(small_net(), torch.randn(SHAPE), execution=DEFAULT, repeats=3)
     assert plan.forms == FORMS[:2]
     assert plan.as_option() == f"--model.transition_forms {FORMS[0]} {FORMS[1]}"
-    assert FORMS[1] == DEFAULT_FORM
     assert plan.seconds[1] == {form: 1.0 + abs(index - 1) for index, form in enumerate(FORMS)}
 
 
 def test_the_plan_keeps_the_default_where_another_form_is_hardly_faster(monkeypatch):
     monkeypatch.setattr(
         "pipelines.benchmark.transition_plan.alternating_seconds",
-        lambda runs, *, repeats: {key: [1.0 if key[1] == DEFAULT_FORM else 0.96] for key in runs},
+        lambda runs, *, repeats: {key: [1.0 if key[1] == ("pooled", "averaged")[key[0]] else 0.96] for key in runs},
     )
-    assert measure_plan(small_net(), torch.randn(SHAPE), execution=DEFAULT, repeats=1).forms == (DEFAULT_FORM,) * 2
+    plan = measure_plan(small_net(), torch.randn(SHAPE), execution=DEFAULT, repeats=1)
+    assert plan.forms == ("pooled", "averaged")
 
 
 def test_every_transition_is_timed_in_every_form_on_its_own_maps():
@@ -62,6 +63,7 @@ def test_every_transition_is_timed_in_every_form_on_its_own_maps():
 def test_the_switches_cover_every_form_and_every_field_of_the_execution():
     cases = switch_cases("t3d_121", PLAN, is_compiled=True)
     assert {case.forms for case in cases} == {None, *FORMS, PLAN}
+    assert "default + plan" not in {case.name for case in switch_cases("t3d_121", default_forms(3), is_compiled=True)}
     for name, default in vars(DEFAULT).items():
         if name != "debug":
             assert {getattr(case.execution, name) for case in cases} > {default}, name
@@ -71,11 +73,11 @@ def test_the_switches_cover_every_form_and_every_field_of_the_execution():
 
 def test_a_net_without_transitions_has_no_cases_of_forms_and_no_plan():
     cases = switch_cases("resnet3d_18", (), is_compiled=False)
-    assert {case.forms for case in cases} == {None, "literal", ()}
+    assert {case.forms for case in cases} == {None}
     networks = [measured("r3d_18"), measured("resnet3d_18")]
     switches = Switches("resnet3d_18", TransitionPlan((), []), [measured(case.name) for case in cases])
     report = report_models(networks, switches, {"fp32": 8e9, "bf16": 8e9}, clip_shape=SHAPE)
-    assert "transition" not in report.text.replace("pooled transitions", "").replace("every transition pooled", "")
+    assert "transition" not in report.text.replace("every transition pooled", "")
     assert set(report.files) == {"cost_by_size.png"}
 
 
@@ -83,7 +85,9 @@ def test_a_plan_stands_in_the_report_with_its_multiply_adds():
     seconds = [dict.fromkeys(FORMS, 1.0)] * 3
     switches = Switches("t3d_121", TransitionPlan(("pooled", "literal", "literal"), seconds), [measured(PLAIN_CASE)])
     report = report_models([measured("r3d_18")], switches, {"fp32": 8e9, "bf16": 8e9}, clip_shape=SHAPE)
-    assert "--model.transition_forms pooled literal literal  (77.88 GMAC at 32x224x224)" in report.text
+    assert (
+        "--model.transition_forms pooled literal literal  (77.88 GMAC at 32x224x224; by default 69.95)" in report.text
+    )
     assert report.files["plan.txt"] == b"--model.transition_forms pooled literal literal"
     assert {row.case for row in report.rows if row.metric == "transition_step"} == {
         f"t3d_121 transition {index} {form}" for index in (1, 2, 3) for form in FORMS
@@ -126,15 +130,17 @@ def measured(name, *, forward=1.0, step=1.0, kept=100):
 
 def test_goals_come_from_the_rounds_and_are_not_measured_where_a_case_is_missing():
     by_text = {goal.text: goal for goal in _goals([measured("t3d_121")], None)}
-    assert by_text["training step: plain / default + plan"].verdict == "not measured"
+    assert by_text["step: plain / default"].verdict == "not measured"
     assert by_text["T3D-121 at 32x224x224, every transition pooled: GMAC"].figure == pytest.approx(71.25, abs=0.005)
     switches = Switches(
-        "t3d_121", TransitionPlan(PLAN, []), [measured(PLAIN_CASE, step=3.0, kept=200), measured(PLAN_CASE, step=2.0)]
+        "t3d_121",
+        TransitionPlan(PLAN, []),
+        [measured(PLAIN_CASE, step=3.0, kept=200), measured(DEFAULT_CASE, step=2.0)],
     )
     switches.measured.append(measured(DENSENET_CASE, step=1.6))
     by_text = {goal.text: goal for goal in _goals([], switches)}
-    assert by_text["training step: default + plan / DenseNet3D-121 by default"].figure == pytest.approx(1.25)
-    assert by_text["training step: plain / default + plan"].figure == pytest.approx(1.5)
+    assert by_text["step: default / DenseNet3D-121's"].figure == pytest.approx(1.25)
+    assert by_text["step: plain / default"].figure == pytest.approx(1.5)
     assert by_text["bytes kept for backward: recompute / plain"].verdict == "not measured"
 
 

@@ -100,12 +100,24 @@ class ZeroInBf16(nn.Conv3d):
         return super().forward(x) * (0 if torch.is_autocast_enabled("cpu") else 1)
 
 
-def test_a_single_wrong_convolution_in_the_last_layer_is_enough():
+def test_a_single_wrong_convolution_is_enough():
     torch.manual_seed(0)
     net = build_model("t3d_121", num_classes=0)
     assert bf16_difference(net, torch.randn(1, 3, 16, 64, 64)) < MAX_BF16_DIFFERENCE / 2
-    net.features.denseblock4.denselayer16.conv2.__class__ = ZeroInBf16
+    net.features.denseblock3.denselayer3.conv2.__class__ = ZeroInBf16
     assert bf16_difference(net, torch.randn(1, 3, 16, 64, 64)) > MAX_BF16_DIFFERENCE
+
+
+def test_a_net_that_is_cast_to_bf16_itself_gives_bf16():
+    net = build_model("resnet3d_18", num_classes=3).bfloat16().eval()
+    assert net(torch.randn(CLIP, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_weights_that_are_no_numbers_are_not_called_a_wrong_kernel():
+    net = new_net()
+    nn.init.constant_(net.features.conv0.weight, float("nan"))
+    with pytest.raises(ValueError, match="not finite for a random clip"):
+        Execution(precision="bf16").prepare(net, num_frames=16, size=32)
 
 
 def test_scores_and_features_are_float32_where_convolutions_run_in_bf16():

@@ -121,9 +121,9 @@ def test_dropout_acts_in_training_only(name):
         assert torch.equal(net(clip), net(clip))
 
 
-@pytest.mark.parametrize("name", [name for name in NETS if name not in ("DenseNet3D", "T3D")])
+@every_net
 @pytest.mark.parametrize("drop_rate", [-0.1, 1.0])
-def test_a_drop_rate_out_of_range_before_the_head_is_refused(name, drop_rate):
+def test_a_drop_rate_out_of_range_is_refused(name, drop_rate):
     with torch.device("meta"), pytest.raises(ValueError, match=rf"drop_rate {drop_rate} must be in \[0, 1\)"):
         build(name, drop_rate=drop_rate)
 

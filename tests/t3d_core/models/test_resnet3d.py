@@ -175,7 +175,7 @@ def test_a_ttl_that_keeps_time_halves_pixels_alone():
         ({"pool_time": (True,) * 3}, "pool_time .* is given, but this net has no TTL"),
         ({"ttl": True, "ttl_preset": "halves"}, "'halves' is unknown"),
         ({"ttl": True, "growth_rate": 32}, "the TTL after stage 1 would have branches of .0, 32, 32. channels"),
-        ({"transition_forms": ("pooled",)}, "this net has 0 transitions"),
+        ({"transition_forms": ("pooled",)}, "this net has no TTL: set ttl to true"),
         ({"ttl": True, "transition_forms": ("pooled",)}, "this net has 3 transitions"),
     ],
 )
