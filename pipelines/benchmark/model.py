@@ -1,6 +1,7 @@
 """The networks beside torchvision's, and one of them under every switch: counted exactly, then timed in one run.
 
-Paper 3.1, Table 4. Times are medians of rounds in which all cases take turns; ratios are medians over the rounds.
+Paper 3.1, Table 4. Times are medians of rounds in which all cases take turns, each called once
+untimed before it is timed; ratios are medians over the rounds.
 """
 
 import statistics
@@ -128,7 +129,7 @@ def _measure(cases: Sequence[Case], clip_BCTHW: Tensor, *, repeats: int, with_me
     print(f"timing {len(cases)} cases in {repeats} rounds: {', '.join(case.name for case in cases)}", flush=True)
     nets = {case: build(case, shape).to(clip_BCTHW.device) for case in cases}
     runs = {(case, what): run for case, net in nets.items() for what, run in runs_of(case, net, clip_BCTHW).items()}
-    rounds = alternating_seconds(runs, repeats=repeats)
+    rounds = alternating_seconds(runs, repeats=repeats, is_warmed=True)
     print("counting" + (", and training each for one step in a process of its own" if with_memory else ""), flush=True)
     return [
         Measured(

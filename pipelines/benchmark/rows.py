@@ -55,14 +55,25 @@ class SuiteReport(NamedTuple):
 
 
 def alternating_seconds(
-    runs: Mapping[NameT, Callable[[], object]], *, repeats: int, clock: Callable[[], float] = time.perf_counter
+    runs: Mapping[NameT, Callable[[], object]],
+    *,
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+    is_warmed: bool = False,
 ) -> dict[NameT, list[float]]:
     """Seconds of every run in `repeats` rounds, all taking turns, after one round of warm-up that is not counted.
 
     A busy moment of the machine strikes all of them alike. `clock` may be `time.process_time`: the processor time of
-    all threads, which other processes do not change.
+    all threads, which other processes do not change. With `is_warmed` every run is made once more just before, untimed:
+    what came before it (its memory, its caches) then leaves no trace, as where one thing runs again and again.
     """
-    rounds = [{name: _seconds(run, clock) for name, run in runs.items()} for _ in range(1 + repeats)]
+
+    def seconds(run: Callable[[], object]) -> float:
+        if is_warmed:
+            run()
+        return _seconds(run, clock)
+
+    rounds = [{name: seconds(run) for name, run in runs.items()} for _ in range(1 + repeats)]
     return {name: [each[name] for each in rounds[1:]] for name in runs}
 
 

@@ -44,7 +44,7 @@ def measure_plan(net: VideoNet, clip_BCTHW: Tensor, *, execution: Execution, rep
         for index, (transition, maps_BCTHW) in enumerate(zip(net.transitions(), inputs, strict=True))
         for form in FORMS
     }
-    rounds = alternating_seconds(runs, repeats=repeats)
+    rounds = alternating_seconds(runs, repeats=repeats, is_warmed=True)
     seconds = [{form: statistics.median(rounds[index, form]) for form in FORMS} for index in range(len(inputs))]
     plan = tuple(
         _fastest({form: rounds[index, form] for form in FORMS}, default=default)

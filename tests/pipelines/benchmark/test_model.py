@@ -35,7 +35,7 @@ def test_the_plan_is_the_fastest_form_of_every_transition_and_a_setting_of_the_j
     """Seconds are made up: the k-th form of transition i takes |k - i| more than the fastest."""
     monkeypatch.setattr(
         "pipelines.benchmark.transition_plan.alternating_seconds",
-        lambda runs, *, repeats: {key: [1.0 + abs(FORMS.index(key[1]) - key[0])] * repeats for key in runs},
+        lambda runs, *, repeats, is_warmed: {key: [1.0 + abs(FORMS.index(key[1]) - key[0])] * repeats for key in runs},
     )
     plan = measure_plan(small_net(), torch.randn(SHAPE), execution=DEFAULT, repeats=3)
     assert plan.forms == FORMS[:2]
@@ -46,7 +46,9 @@ def test_the_plan_is_the_fastest_form_of_every_transition_and_a_setting_of_the_j
 def test_the_plan_keeps_the_default_where_another_form_is_hardly_faster(monkeypatch):
     monkeypatch.setattr(
         "pipelines.benchmark.transition_plan.alternating_seconds",
-        lambda runs, *, repeats: {key: [1.0 if key[1] == ("pooled", "averaged")[key[0]] else 0.96] for key in runs},
+        lambda runs, *, repeats, is_warmed: {
+            key: [1.0 if key[1] == ("pooled", "averaged")[key[0]] else 0.96] for key in runs
+        },
     )
     plan = measure_plan(small_net(), torch.randn(SHAPE), execution=DEFAULT, repeats=1)
     assert plan.forms == ("pooled", "averaged")

@@ -138,6 +138,18 @@ def test_runs_take_turns_and_the_warm_up_does_not_count():
     assert seconds == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
 
 
+def test_a_warmed_run_is_made_once_untimed_before_it_is_timed():
+    order = []
+    seconds = alternating_seconds(
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b")},
+        repeats=2,
+        clock=lambda: float(len(order)),
+        is_warmed=True,
+    )
+    assert order == ["a", "a", "b", "b"] * 3
+    assert seconds == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
+
+
 @pytest.mark.parametrize(
     ("goal", "verdict"),
     [
