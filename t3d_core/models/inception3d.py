@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from t3d_core.models.recompute import RecomputableLayer
-from t3d_core.models.temporal_transition import TtlPreset
 from t3d_core.models.transition_forms import Axes, TransitionForm
 from t3d_core.models.ttl_placement import place_ttls
 from t3d_core.models.video_net import NUM_CHANNELS, VideoNet
@@ -74,16 +73,10 @@ class Inception3D(VideoNet):
     Args:
         num_classes: Classes of the linear head; 0 leaves the head out, so that `forward` gives features.
         drop_rate: Dropout before the head, in [0, 1); I3D has 0.5.
-        ttl: Put a temporal transition layer in place of the max pool after each of `ttl_stages`.
-        ttl_stages: Stages that a TTL follows: some of 1, 2, 3, 4, ascending; None: 3 and 4.
-        temporal_depths: Kernel depths of each TTL's branches. None: (1, 3, 6) for the first TTL and (1, 3, 4) for the
-            others, as in Table 1, but (1, 3, 4) for all with `official128`.
-        ttl_preset: How wide the branches of a TTL are, out of as many channels as come in
-            (see `branch_channels_of_preset`). None: `growth`.
-        growth_rate: Width of a branch for the preset `growth`. None: 32.
-        pool_time: Whether each TTL halves the frames as well, one entry a TTL. None: after stages 3 and 4, where the
-            max pool does; after stages 1 and 2 none may.
+        ttl: Put a temporal transition layer in place of the max pool after each of some stages.
         transition_forms: How the TTLs compute their sum, one for all or one each; None: `default_forms`.
+        ttl_options: Those of `place_ttls`: `ttl_stages` (some of 1 to 4; None: 3 and 4, where the max pool halves the
+            frames), `temporal_depths`, `ttl_preset`, `growth_rate` (None: 32) and `pool_time`.
 
     Attributes: those of `VideoNet`.
 
@@ -97,23 +90,15 @@ class Inception3D(VideoNet):
         *,
         drop_rate: float = 0.0,
         ttl: bool = False,
-        ttl_stages: Sequence[int] | None = None,
-        temporal_depths: Sequence[Sequence[int]] | None = None,
-        ttl_preset: TtlPreset | None = None,
-        growth_rate: int | None = None,
-        pool_time: Sequence[bool] | None = None,
         transition_forms: TransitionForm | Sequence[TransitionForm] | None = None,
+        **ttl_options: Any,
     ) -> None:
         ttls = place_ttls(
             ttl=ttl,
             halvings=HALVINGS,
-            ttl_stages=ttl_stages,
-            temporal_depths=temporal_depths,
-            ttl_preset=ttl_preset,
-            growth_rate=growth_rate,
-            pool_time=pool_time,
-            transition_forms=transition_forms,
             usual_growth_rate=TTL_GROWTH_RATE,
+            transition_forms=transition_forms,
+            **ttl_options,
         )
         features, channels = nn.Sequential(), NUM_CHANNELS
         for stage in range(1, 6):

@@ -21,7 +21,6 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from t3d_core.models.recompute import RecomputableLayer
-from t3d_core.models.temporal_transition import TtlPreset
 from t3d_core.models.transition_forms import TransitionForm
 from t3d_core.models.ttl_placement import place_ttls
 from t3d_core.models.video_net import NUM_CHANNELS, VideoNet
@@ -53,16 +52,11 @@ class ResNet3D(VideoNet):
         layers: Blocks of each of the four stages.
         stem: Whether the first convolution keeps the frames (`hara`) or halves them (`strided`).
         drop_rate: Dropout before the head, in [0, 1).
-        ttl: Put a temporal transition layer after each of `ttl_stages`; it halves the maps in place of the next stage,
+        ttl: Put a temporal transition layer after each of some stages; it halves the maps in place of the next stage,
             whose stride is 1 then.
-        ttl_stages: Stages that a TTL follows: some of 1, 2, 3, ascending; None: all.
-        temporal_depths: Kernel depths of each TTL's branches. None: (1, 3, 6) for the first TTL and (1, 3, 4) for the
-            others, as in Table 1, but (1, 3, 4) for all with `official128`.
-        ttl_preset: How wide the branches of a TTL are, out of as many channels as come in
-            (see `branch_channels_of_preset`). None: `growth`.
-        growth_rate: Width of a branch for the preset `growth`. None: 16.
-        pool_time: Whether each TTL halves the frames as well, one entry a TTL; None: all do.
         transition_forms: How the TTLs compute their sum, one for all or one each; None: `default_forms`.
+        ttl_options: Those of `place_ttls`: `ttl_stages` (some of 1, 2, 3; None: all), `temporal_depths`, `ttl_preset`,
+            `growth_rate` (None: 16) and `pool_time`.
 
     Attributes: those of `VideoNet`.
 
@@ -80,12 +74,8 @@ class ResNet3D(VideoNet):
         stem: StemKind = "hara",
         drop_rate: float = 0.0,
         ttl: bool = False,
-        ttl_stages: Sequence[int] | None = None,
-        temporal_depths: Sequence[Sequence[int]] | None = None,
-        ttl_preset: TtlPreset | None = None,
-        growth_rate: int | None = None,
-        pool_time: Sequence[bool] | None = None,
         transition_forms: TransitionForm | Sequence[TransitionForm] | None = None,
+        **ttl_options: Any,
     ) -> None:
         _check_known("block", block, BLOCKS)
         _check_known("stem", stem, STEM_TIME_STRIDES)
@@ -94,13 +84,9 @@ class ResNet3D(VideoNet):
         ttls = place_ttls(
             ttl=ttl,
             halvings=HALVINGS,
-            ttl_stages=ttl_stages,
-            temporal_depths=temporal_depths,
-            ttl_preset=ttl_preset,
-            growth_rate=growth_rate,
-            pool_time=pool_time,
-            transition_forms=transition_forms,
             usual_growth_rate=TTL_GROWTH_RATE,
+            transition_forms=transition_forms,
+            **ttl_options,
         )
         features, channels = _stem(STEM_TIME_STRIDES[stem]), NUM_INIT_FEATURES
         for stage, (width, num_blocks) in enumerate(zip(STAGE_CHANNELS, layers, strict=True), start=1):

@@ -65,13 +65,13 @@ def place_ttls(
     *,
     ttl: bool,
     halvings: Mapping[int, bool],
-    ttl_stages: Sequence[int] | None,
-    temporal_depths: Sequence[Sequence[int]] | None,
-    ttl_preset: TtlPreset | None,
-    growth_rate: int | None,
-    pool_time: Sequence[bool] | None,
-    transition_forms: object | None,
     usual_growth_rate: int,
+    transition_forms: object | None,
+    ttl_stages: Sequence[int] | None = None,
+    temporal_depths: Sequence[Sequence[int]] | None = None,
+    ttl_preset: TtlPreset | None = None,
+    growth_rate: int | None = None,
+    pool_time: Sequence[bool] | None = None,
 ) -> TtlPlacement:
     """Check the TTL options of a net.
 
@@ -107,11 +107,7 @@ def place_ttls(
             f"growth_rate {growth_rate} is given, but ttl_preset {ttl_preset} has widths of its own: drop it"
         )
     growth_rate = usual_growth_rate if growth_rate is None else growth_rate
-    stages = (
-        tuple(stage for stage, is_halved in halvings.items() if is_halved) if ttl_stages is None else tuple(ttl_stages)
-    )
-    if not stages or not set(stages) <= set(halvings) or list(stages) != sorted(set(stages)):
-        raise ValueError(f"ttl_stages {stages} must be some of {tuple(halvings)}, ascending, each at most once")
+    stages = _checked_stages(ttl_stages, halvings)
     if temporal_depths is None:
         temporal_depths = _depths_of_preset(ttl_preset, num_ttls=len(stages))
     if pool_time is None:
@@ -125,6 +121,15 @@ def place_ttls(
             )
     depths = tuple(tuple(entry) for entry in temporal_depths)
     return TtlPlacement(halvings, stages, depths, tuple(pool_time), ttl_preset, growth_rate)
+
+
+def _checked_stages(ttl_stages: Sequence[int] | None, halvings: Mapping[int, bool]) -> tuple[int, ...]:
+    if ttl_stages is None:
+        return tuple(stage for stage, is_halved in halvings.items() if is_halved)
+    stages = tuple(ttl_stages)
+    if not stages or not set(stages) <= set(halvings) or list(stages) != sorted(set(stages)):
+        raise ValueError(f"ttl_stages {stages} must be some of {tuple(halvings)}, ascending, each at most once")
+    return stages
 
 
 def _depths_of_preset(preset: TtlPreset, *, num_ttls: int) -> tuple[tuple[int, ...], ...]:

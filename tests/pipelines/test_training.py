@@ -36,7 +36,6 @@ from t3d_core.models import VideoNet, build_model
 from t3d_core.models.recompute import RecomputableLayer
 from t3d_core.training.checkpoint import save_weights
 from t3d_core.training.weights_card import read_card
-from t3d_core.transfer.teacher import build_teacher
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "transfer_quickstart_losses.json"
 MODEL = T3DConfig(growth_rate=4, block_config=(2, 2, 2, 2), num_init_features=24, bn_size=2)
@@ -210,14 +209,6 @@ def test_the_switches_of_a_run_reach_its_network(stage, settings, synthetic_shar
     run(config(settings, synthetic_shards, name="other", epochs=1, compute=TrainComputeConfig(channels_last=False)))
     assert {(True, False, False, False, False), (False, False, False, False, False)} <= seen.found
     assert not any(recomputed or last for _, recomputed, last, *_ in seen.found)
-
-
-def test_a_teacher_gives_full_features_whatever_the_student_runs_in():
-    teacher = build_teacher("efficientnet_lite0")
-    frames_BTHWC = torch.randint(0, 256, (1, 2, 64, 64, 3), dtype=torch.uint8)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = teacher(frames_BTHWC)
-    assert torch.equal(found, teacher(frames_BTHWC))
 
 
 def test_a_run_that_recomputes_its_layers_ends_with_the_same_weights(settings, synthetic_shards, tmp_path):

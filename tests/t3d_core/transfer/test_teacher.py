@@ -183,3 +183,11 @@ def test_a_weights_file_that_is_missing_or_damaged_is_named(content, tmp_path):
         path.write_bytes(content)
     with pytest.raises(ValueError, match=r"weights\.pth cannot be read"):
         build_teacher("resnet18", weights=path)
+
+
+def test_a_teacher_gives_full_features_whatever_the_student_runs_in():
+    teacher = build_teacher("efficientnet_lite0")
+    frames_BTHWC = torch.randint(0, 256, (1, 2, 64, 64, 3), dtype=torch.uint8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = teacher(frames_BTHWC)
+    assert torch.equal(found, teacher(frames_BTHWC))
