@@ -262,7 +262,7 @@ class ComputeConfig(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: convolutions and matrix products in bfloat16 (autocast), checked against fp32 before the run."""
     channels_last: bool = True
-    """Keep a position's channels side by side in memory."""
+    """Keep a position's channels side by side in memory; not in bf16 on a CPU, whose kernels are wrong then."""
     compile: bool = False
     """torch.compile: minutes at the first start on a machine, then from its cache on disk."""
     debug: bool = False

@@ -25,7 +25,7 @@ class Execution:
 
     Attributes:
         precision: `bf16` runs convolutions in bfloat16 by autocast; weights and what follows `features` stay float32.
-        channels_last: Whether a position's channels lie side by side in memory.
+        channels_last: Whether channels lie side by side in memory; never in bf16 on a CPU: it is wrong there.
         recompute: Whether layers keep their input alone for backward and compute the rest once more there.
         compile: Whether `torch.compile` makes kernels for the network: minutes at the first start on a machine, then
             they come from PyTorch's cache on disk (TORCHINDUCTOR_CACHE_DIR). Not with `recompute`, which PyTorch cannot
@@ -55,7 +55,10 @@ class Execution:
             ValueError: bf16 gives other features than float32 there.
         """
         for video_net in [module for module in net.modules() if isinstance(module, VideoNet)]:
-            if self.channels_last:
+            # On a CPU oneDNN's bf16 backward gives other weight gradients at every call, up to NaN, where maps are tiny
+            # and their channels lie last; contiguous ones are right.
+            is_cpu_bf16 = self.precision == "bf16" and next(video_net.parameters()).device.type == "cpu"
+            if self.channels_last and not is_cpu_bf16:
                 video_net.to(memory_format=torch.channels_last_3d)
             video_net.set_recompute(self.recompute)
             video_net.is_debugging = self.debug

@@ -41,16 +41,16 @@ def _contexts(layer: nn.Module) -> tuple[contextlib.AbstractContextManager, cont
 
 @contextlib.contextmanager
 def _untracked_statistics(layer: nn.Module) -> Iterator[None]:
-    """Let batch norms see the batch without moving their running statistics, which moved already.
+    """Let batch norms move copies of their running statistics: the statistics themselves moved already.
 
-    They still get these, as in the first computation: autograd keeps the same tensors in both.
+    Without any, autograd would keep fewer tensors than in the first computation, and refuse.
     """
     norms = [module for module in layer.modules() if isinstance(module, _BatchNorm)]
-    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    before = [dict(norm._buffers) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        norm._buffers.update({name: kept if kept is None else kept.clone() for name, kept in norm._buffers.items()})
     try:
         yield
     finally:
-        for norm, momentum, num_batches_tracked in before:
-            norm.momentum, norm.num_batches_tracked = momentum, num_batches_tracked
+        for norm, buffers in zip(norms, before, strict=True):
+            norm._buffers.update(buffers)
