@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import session
-from pipelines.configs import (
+from pipelines.dataset_configs import (
     DatasetConfig,
     FolderDatasetConfig,
     HMDB51DatasetConfig,

@@ -20,9 +20,10 @@ import ray
 from tqdm import tqdm
 
 from pipelines import session, tracking
-from pipelines.configs import DataConfig, PrepareConfig, PrepareJobConfig
+from pipelines.configs import DataConfig, PrepareJobConfig
 from pipelines.contact_sheet import write_contact_sheet
 from pipelines.coverage import Coverage, count_coverage, format_coverage, metrics, write_coverage_csv
+from pipelines.dataset_configs import PrepareConfig
 from pipelines.late_shards import (
     add_late_shards,
     count_shards,

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pipelines.batches import NumpyBatch, TrainOrder
-from pipelines.configs import OptimizerConfig, RunConfig, ScheduleConfig
+from pipelines.run_configs import OptimizerConfig, RunConfig, ScheduleConfig
 from t3d_core.models.execution import Execution
 from t3d_core.training.checkpoint import load_training_state, save_training_state
 from t3d_core.training.optimization import Schedule, build_sgd

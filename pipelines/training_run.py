@@ -27,8 +27,8 @@ from ray.util.queue import Queue
 from tqdm import tqdm
 
 from pipelines import tracking
-from pipelines.configs import RunConfig
 from pipelines.recipe import config_fingerprint, flatten, to_yaml
+from pipelines.run_configs import RunConfig
 from pipelines.session import base_folder, quiet
 from pipelines.shards import describe_shards
 from pipelines.training_loop import Metrics, Stage, Worker, run_training_loop

@@ -7,7 +7,8 @@ from pydantic import TypeAdapter
 
 from pipelines import session, tracking
 from pipelines.batches import ClipView
-from pipelines.configs import ClipConfig, ModelConfig
+from pipelines.model_configs import ModelConfig
+from pipelines.run_configs import ClipConfig
 from t3d_core.models import build_model
 from t3d_core.training.checkpoint import find_weights
 from t3d_core.training.weights_card import WeightsCard

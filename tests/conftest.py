@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.configs import FolderDatasetConfig, PrepareConfig, SyntheticDatasetConfig
+from pipelines.dataset_configs import FolderDatasetConfig, PrepareConfig, SyntheticDatasetConfig
 from pipelines.prepare import prepare
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"

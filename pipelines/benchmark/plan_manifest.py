@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from pipelines.benchmark.prepare_memory import Planning, peak_bytes
-from pipelines.configs import PrepareConfig, YouTube8MDatasetConfig
+from pipelines.dataset_configs import PrepareConfig, YouTube8MDatasetConfig
 from pipelines.listing import list_videos
 from pipelines.shards import ShardFolder, write_table
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import ray
 
 from pipelines.benchmark.rows import alternating_seconds, median_rates
-from pipelines.configs import FolderDatasetConfig, PrepareConfig
+from pipelines.dataset_configs import FolderDatasetConfig, PrepareConfig
 from pipelines.listing import Listing, list_videos
 from pipelines.prepare import prepare
 from pipelines.session import quiet

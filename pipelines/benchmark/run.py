@@ -18,8 +18,8 @@ from pipelines.benchmark.decode import DecodeSuiteConfig, run_decode_suite
 from pipelines.benchmark.model import ModelSuiteConfig, run_model_suite
 from pipelines.benchmark.prepare import PrepareSuiteConfig, run_prepare_suite
 from pipelines.benchmark.rows import BenchmarkRow, SuiteReport
-from pipelines.configs import TrackingConfig
 from pipelines.recipe import Section, flatten, to_yaml
+from pipelines.run_configs import TrackingConfig
 from pipelines.session import base_folder
 from pipelines.shards import whole_file
 from pipelines.training_run import new_name

@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from pipelines import export, exported_model
-from pipelines.configs import ExportConfig, TrackingConfig
+from pipelines.configs import ExportConfig
 from pipelines.exported_model import FORMATS
+from pipelines.run_configs import TrackingConfig
 from pipelines.tracking import start_run
 from t3d_core.models import build_model
 from t3d_core.models.transition_forms import TransitionForm

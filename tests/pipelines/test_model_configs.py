@@ -9,8 +9,8 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from pipelines import model_configs
-from pipelines.configs import ComputeConfig, TrainComputeConfig
 from pipelines.model_configs import ModelConfig
+from pipelines.run_configs import ComputeConfig, TrainComputeConfig
 from t3d_core.models import ModelKind, TransitionForm, TtlPreset, build_model, count_parameters
 from t3d_core.models.execution import Execution
 from t3d_core.models.transition_forms import default_forms

@@ -15,20 +15,20 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from pipelines.configs import (
+from pipelines.configs import PrepareJobConfig
+from pipelines.dataset_configs import (
     FolderDatasetConfig,
     GuardConfig,
     HMDB51DatasetConfig,
     KineticsDatasetConfig,
     PrepareConfig,
-    PrepareJobConfig,
-    TrackingConfig,
     UCF101DatasetConfig,
 )
 from pipelines.listing import list_videos
 from pipelines.prepare import _task, prepare, run_prepare
 from pipelines.prepare_plan import format_plan, plan_prepare
 from pipelines.recipe import JobError
+from pipelines.run_configs import TrackingConfig
 from pipelines.shard_index import load_index
 from pipelines.shard_task import ShardCounts, prepare_video
 from pipelines.shards import REPORT_SCHEMA, ShardFolder, describe_shards, whole_file

@@ -12,17 +12,10 @@ import torchvision
 from safetensors.torch import load_file
 
 from pipelines.configs import (
-    CheckpointConfig,
-    ClipConfig,
     EvaluateComputeConfig,
     EvaluateConfig,
     EvaluateDataConfig,
-    OptimizerConfig,
-    ScalingConfig,
-    ScheduleConfig,
     TeacherConfig,
-    TrackingConfig,
-    TrainComputeConfig,
     TrainConfig,
     TrainDataConfig,
     TransferConfig,
@@ -30,6 +23,15 @@ from pipelines.configs import (
 )
 from pipelines.evaluate import _Scorer, run_evaluate
 from pipelines.model_configs import C3DConfig, T3DConfig
+from pipelines.run_configs import (
+    CheckpointConfig,
+    ClipConfig,
+    OptimizerConfig,
+    ScalingConfig,
+    ScheduleConfig,
+    TrackingConfig,
+    TrainComputeConfig,
+)
 from pipelines.train import run_train
 from pipelines.transfer import run_transfer
 from t3d_core.models import VideoNet, build_model
