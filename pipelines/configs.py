@@ -10,9 +10,17 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from pipelines.dataset_configs import PrepareConfig
-from pipelines.model_configs import ModelConfig, TransitionForm
+from pipelines.model_configs import Fraction, ModelConfig, TransitionForm
 from pipelines.recipe import Section
-from pipelines.run_configs import IMAGENET, ClipConfig, ComputeConfig, RunConfig, ScheduleConfig, TrackingConfig
+from pipelines.run_configs import (
+    IMAGENET,
+    AugmentationConfig,
+    ClipConfig,
+    ComputeConfig,
+    RunConfig,
+    ScheduleConfig,
+    TrackingConfig,
+)
 
 # pydantic warns of the field `register` because metaclasses have a method of that name; instances have none.
 warnings.filterwarnings("ignore", message='Field name "register"')
@@ -37,6 +45,8 @@ class DataConfig(Section):
     """Folders that jobs/prepare.py wrote: one or several."""
     prepare: PrepareConfig | None = None
     """Prepared first when `shards` names none."""
+    fingerprint: str | None = None
+    """Refuse shards whose settings fingerprint (jobs/prepare.py prints it) begins otherwise; none: take any."""
     fold: PositiveInt = 1
     """Official split list, 1-based."""
 
@@ -103,12 +113,25 @@ class TransferConfig(RunConfig):
 
     @model_validator(mode="after")
     def _worker_sees_pairs(self) -> "TransferConfig":
-        if self.global_batch_size < 2 * max(1, self.scaling.num_workers):
+        if self.smallest_batch() < 2:
             raise ValueError(
-                f"global_batch_size {self.global_batch_size} gives a worker fewer than 2 clips, and so no negative "
-                f"pair: at least {2 * max(1, self.scaling.num_workers)}"
+                f"global_batch_size {self.global_batch_size} with micro_batch_size {self.micro_batch_size} and "
+                f"scaling.num_workers {self.scaling.num_workers} gives a worker fewer than 2 clips at once, and so no "
+                "negative pair"
             )
+        if self.clip.num_segments > 1:
+            raise ValueError(f"clip.num_segments {self.clip.num_segments} is for classifiers: the transfer takes 1")
         return self
+
+
+class TrainAugmentationConfig(AugmentationConfig):
+    """What is changed at random in the clips, and in their labels."""
+
+    mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
+    """Two clips are laid over each other, with a weight from Beta(x, x), labels too; 0: off. With cutmix_alpha, too,
+    each step takes one of the two."""
+    cutmix_alpha: Annotated[float, Field(ge=0)] = 0.0
+    """A rectangle of one clip is put into another, its area from Beta(x, x), labels by area; 0: off."""
 
 
 class TrainConfig(RunConfig):
@@ -124,6 +147,14 @@ class TrainConfig(RunConfig):
     epochs: PositiveInt = 200
     """Passes over the training rows (paper 4.4)."""
     schedule: ScheduleConfig = ScheduleConfig(kind="plateau")
+    augmentation: TrainAugmentationConfig = TrainAugmentationConfig()
+    label_smoothing: Fraction = 0.0
+    """Share of the label that is spread over all classes, in training."""
+    folds: tuple[PositiveInt, ...] = ()
+    """Train one network for each of these folds, one after another, as NAME-fold1, ...; `{fold}` in init_from and
+    register is the fold's number. None: for data.fold alone."""
+    freeze_backbone: bool = False
+    """Train the linear classifier alone; the rest keeps the weights and statistics of init_from (TSN, paper 4.4)."""
     init_from: str | None = None
     """Weights to start from: a file, a checkpoint or run folder, runs:/... or models:/...; none: from scratch."""
     inflate_from: str | None = None
@@ -143,6 +174,10 @@ class TrainConfig(RunConfig):
             raise ValueError("model and clip can be none only when init_from names weights that describe them")
         if self.init_from is not None and self.inflate_from is not None:
             raise ValueError("init_from and inflate_from both name weights to start from: give one of them")
+        if self.freeze_backbone and self.init_from is None:
+            raise ValueError("freeze_backbone keeps the weights of another run: add --init_from WEIGHTS")
+        if self.folds and self.name is None:
+            raise ValueError("folds makes one run a fold, named after this one: add --name NAME")
         if self.replace_head and self.init_from is None:
             raise ValueError("replace_head needs the weights whose head it replaces: add --init_from WEIGHTS")
         if self.inflate_from is not None and self.clip is not None and (self.clip.mean, self.clip.std) != IMAGENET:
@@ -165,6 +200,14 @@ class EvaluateConfig(Section):
     """Folder for metrics.json and scores.parquet; none: STORAGE/evaluate-TIME."""
     batch_size: PositiveInt = 8
     """Clips that a worker scores at once."""
+    folds: tuple[PositiveInt, ...] = ()
+    """Test one network for each of these folds and give the mean (paper Table 10); `{fold}` in checkpoint is the
+    fold's number. None: data.fold alone."""
+    num_crops: Literal[1, 3, 10] = 1
+    """Squares of every clip that are scored: 1: the centre (paper 4.4); 3: along the longer side; 10: four corners and
+    the centre, each also mirrored."""
+    num_clips: PositiveInt | None = None
+    """Clips of every video, at even distances; none: all that do not overlap (paper 4.4)."""
     compute: EvaluateComputeConfig = EvaluateComputeConfig()
     num_workers: PositiveInt = 1
     """Processes that hold the network."""

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from pipelines import session, tracking
-from pipelines.batches import BatchLoader, NumpyBatch
+from pipelines.clip_loader import BatchLoader, NumpyBatch
 from pipelines.configs import EvaluateComputeConfig, EvaluateConfig
 from pipelines.prepare import prepared_shards
 from pipelines.recipe import flatten, to_yaml

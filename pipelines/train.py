@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from pipelines import session, tracking
-from pipelines.batches import BatchLoader, NumpyBatch, TrainOrder, stream, train_batches
+from pipelines.batches import TrainOrder, stream, train_batches
+from pipelines.clip_loader import BatchLoader, NumpyBatch
 from pipelines.configs import TrainConfig
 from pipelines.prepare import prepared_shards
 from pipelines.shard_index import ShardIndex, hold_out, load_index
@@ -84,7 +85,7 @@ def run_train(config: TrainConfig) -> str:
     init_from = _locate_init(config, base=base)
     config = _completed_from_weights(config, init_from)
     card = _card_of_run(config, class_names=())
-    check_network(card, batch_size=config.clips_per_worker())
+    check_network(card, batch_size=config.smallest_batch())
     if init_from is not None and (differences := differences_of_networks(read_card(init_from), card)):
         print(f"init_from / this run: {'; '.join(differences)}", flush=True)
     inflated = _inflate(config)
@@ -92,7 +93,7 @@ def run_train(config: TrainConfig) -> str:
     stage = _stage(config, folders, init_from)
     stage.build_task()  # a network or weights that do not fit are told here, not on a worker
     session.connect()
-    session.check_workers_fit(config.scaling.num_workers, config.scaling.resources_of_worker())
+    session.check_workers_fit(config.scaling.fewest_workers(), config.scaling.resources_of_worker())
     with open_run(config, stage="train", shards=folders) as folder:
         initial = folder.path / "initial.safetensors"  # where every node finds it, wherever it came from
         if inflated is not None:

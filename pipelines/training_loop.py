@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from pipelines.batches import NumpyBatch, TrainOrder
+from pipelines.batches import TrainOrder
+from pipelines.clip_loader import NumpyBatch
 from pipelines.run_configs import OptimizerConfig, RunConfig, ScheduleConfig
 from t3d_core.models.execution import Execution
 from t3d_core.training.checkpoint import load_training_state, save_training_state

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from pipelines import session
-from pipelines.batches import BatchLoader, NumpyBatch, TeacherView, TrainOrder, stream, train_batches
+from pipelines.batches import TrainOrder, stream, train_batches
+from pipelines.clip_loader import BatchLoader, NumpyBatch, TeacherView
 from pipelines.configs import TransferConfig
 from pipelines.prepare import prepared_shards
 from pipelines.shard_index import ShardIndex, hold_out, load_index
@@ -93,7 +94,7 @@ def run_transfer(config: TransferConfig) -> str:
     """
     config = _with_absolute_weights(config)
     card = card_of(config.model, config.clip, class_names=())
-    check_network(card, batch_size=config.clips_per_worker())
+    check_network(card, batch_size=config.smallest_batch())
     # Missing weights are told here, not after an hour of preparing.
     build_teacher(config.teacher.kind, weights=config.teacher.weights)
     folders = prepared_shards(config.data, storage=session.base_folder() / config.storage)
@@ -102,7 +103,7 @@ def run_transfer(config: TransferConfig) -> str:
     train_index, held_index = hold_out(index, fraction=config.data.holdout_fraction, seed=config.seed, at_least=2)
     stage = CorrespondenceStage(config, card, train_index, held_index)
     session.connect()
-    session.check_workers_fit(config.scaling.num_workers, config.scaling.resources_of_worker())
+    session.check_workers_fit(config.scaling.fewest_workers(), config.scaling.resources_of_worker())
     with open_run(config, stage="transfer", shards=folders) as folder:
         finished = fit(stage, folder)
     return _summary(stage, finished, folders)

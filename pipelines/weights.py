@@ -6,7 +6,7 @@ import torch
 from pydantic import TypeAdapter
 
 from pipelines import session, tracking
-from pipelines.batches import ClipView
+from pipelines.clip_loader import ClipView
 from pipelines.model_configs import ModelConfig
 from pipelines.run_configs import ClipConfig
 from t3d_core.models import build_model
@@ -27,6 +27,7 @@ def card_of(model: ModelConfig, clip: ClipConfig, *, class_names: tuple[str, ...
         short_video=clip.short_video,
         mean=clip.mean,
         std=clip.std,
+        num_segments=clip.num_segments,
     )
 
 

@@ -32,6 +32,7 @@ class VideoNet(nn.Module):
         feature_dim: As given.
         min_num_frames: As given.
         min_size: As given.
+        num_segments: Clips of one video that make one example in `forward`; 1 by default.
         is_debugging: Whether clips and features are searched for values that are not finite; false by default.
 
     Raises:
@@ -52,6 +53,7 @@ class VideoNet(nn.Module):
         super().__init__()
         self.features = features
         self.feature_dim, self.min_num_frames, self.min_size = feature_dim, min_num_frames, min_size
+        self.num_segments = 1
         self.is_debugging = False
         self.head_drop = nn.Dropout(checked_drop_rate(drop_rate))
         self.classifier: nn.Module = nn.Identity()
@@ -111,11 +113,14 @@ class VideoNet(nn.Module):
     def forward(self, clip_BCTHW: Tensor) -> Tensor:
         """Return the logits (B, num_classes) of a batch of clips, or its features (B, D) when there is no head.
 
+        With `num_segments` S above 1 the batch holds S clips of each of B videos, one video after the other, and the
+        mean of their features stands for the video (segment consensus: TSN, paper 4.4).
+
         Raises:
             ValueError: The tensor has not five dimensions or three channels, or fewer frames or pixels than the net
-                needs, or (while debugging) values that are not finite.
+                needs, or clips that do not make whole videos, or (while debugging) values that are not finite.
         """
-        feature_BD = self.forward_features(clip_BCTHW)
+        feature_BD = self._consensus(self.forward_features(clip_BCTHW))
         with full_precision(feature_BD):
             return self.classifier(self.head_drop(feature_BD))
 
@@ -132,6 +137,11 @@ class VideoNet(nn.Module):
         if self.is_debugging:
             _check_finite(feature_BD, "features")
         return feature_BD
+
+    def _consensus(self, feature_ND: Tensor) -> Tensor:
+        if len(feature_ND) % self.num_segments:
+            raise ValueError(f"{len(feature_ND)} clips do not make whole videos of num_segments {self.num_segments}")
+        return feature_ND.unflatten(0, (-1, self.num_segments)).mean(dim=1) if self.num_segments > 1 else feature_ND
 
     def _pool_features(self, maps_BCTHW: Tensor) -> Tensor:
         return maps_BCTHW.mean(dim=(2, 3, 4))

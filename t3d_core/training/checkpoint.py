@@ -54,6 +54,7 @@ def load_model(path: Path) -> LoadedModel:
     if difference := _first_difference(state, model.state_dict()):
         raise ValueError(f"weights file {path} does not hold the {card.model_kind} that it describes: {difference}")
     model.load_state_dict(state)
+    model.num_segments = card.num_segments
     return LoadedModel(model.eval(), card)
 
 

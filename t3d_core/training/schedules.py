@@ -2,4 +2,4 @@
 
 from typing import Literal
 
-ScheduleKind = Literal["constant", "step", "plateau", "one_cycle"]
+ScheduleKind = Literal["constant", "step", "plateau", "cosine", "one_cycle"]

@@ -25,6 +25,7 @@ class WeightsCard:
         short_video: what fills a clip when the video is shorter: `loop` or `repeat_last`.
         mean: of each RGB channel, on the 0..1 scale.
         std: of each RGB channel, on the 0..1 scale.
+        num_segments: clips of a video that make one example (`VideoNet.num_segments`).
     """
 
     model_kind: str
@@ -37,6 +38,7 @@ class WeightsCard:
     short_video: Literal["loop", "repeat_last"]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    num_segments: int = 1
 
 
 def read_card(path: Path) -> WeightsCard:

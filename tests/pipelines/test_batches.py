@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.batches import BatchLoader, ClipView, TeacherView, TrainOrder, stream, train_batches
+from pipelines.batches import TrainOrder, stream, train_batches
+from pipelines.clip_loader import BatchLoader, ClipView, TeacherView
 from pipelines.shard_index import load_index
 from t3d_core.video.clip_sampling import clip_span
 from t3d_core.video.decoding import decode_frames
