@@ -7,20 +7,29 @@ The order of a run is one endless sequence of rows, epoch after epoch, each epoc
     4 1 0 3 2 5 6    | 0 6 3 5 1 2 4    | ...
     [step 0][step 1] [step 2] ...             nothing dropped between epochs, for any number of workers
 
-So a run can go on at any step, with any number of workers, and sees the clips it would have seen. (Batch statistics and
-negative pairs are made within a worker's part.) Only what does not fill the last step of the last epoch is left out.
+So a run can go on at any step, with any number of workers, and sees the clips it would have seen. Only what does not
+fill the last step of the last epoch is left out. A worker's part goes through its network in micro-batches (batch
+statistics and negative pairs are made within one):
+
+    micro_batch_size 2, 1 worker      [..][..][..]           2 workers   [..][..] | [..]
+    micro_batch_size none             [......]                           [...]    | [...]
 
 Legend: B clips of a batch, T frames, H x W pixels, C channels; N rows of the index.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import ray
 
 from pipelines.clip_loader import BatchLoader, NumpyBatch
 
+ItemT = TypeVar("ItemT")
+
+# Clips that one task decodes: seconds of work, and a block of some tens of megabytes.
+_CLIPS_A_TASK = 8
 # Steps that one Ray Data execution covers: the driver's list of tasks stays short, and its start-up is spread out.
 _STEPS_PER_EXECUTION = 1000
 
@@ -51,24 +60,62 @@ class TrainOrder:
         return np.array([orders[int(e)][p] for e, p in zip(epoch, place, strict=True)], np.int64), epoch
 
 
-def train_batches(
-    loader: BatchLoader, order: TrainOrder, *, steps: range, rank: int, world_size: int
-) -> Iterator[NumpyBatch]:
-    """Yield this worker's part of every step, decoded ahead by Ray Data on whatever CPUs are free."""
-    assert order.global_batch_size % world_size == 0, "checked by the config"
-    part = order.global_batch_size // world_size
-    mine = slice(rank * part, (rank + 1) * part)
+def micro_batches(global_batch_size: int, *, size: int | None, rank: int, world_size: int) -> list[range]:
+    """Give the places in the global batch that each micro-batch of this worker takes.
 
-    def load(step: int) -> NumpyBatch:
+    Args:
+        global_batch_size: clips a step over all workers.
+        size: clips of a micro-batch, of which whole ones make the global batch; none: a worker's part is one.
+        rank: 0-based number of this worker.
+        world_size: number of workers, at most that of micro-batches (without a size: of clips).
+    """
+    num_parts = global_batch_size // size if size else global_batch_size
+    first, last = (rank * num_parts // world_size, (rank + 1) * num_parts // world_size)
+    assert first < last, "checked by the config"
+    if size is None:
+        return [range(first, last)]
+    return [range(number * size, (number + 1) * size) for number in range(first, last)]
+
+
+def train_batches(
+    loader: BatchLoader, order: TrainOrder, *, steps: range, places: Sequence[range]
+) -> Iterator[NumpyBatch]:
+    """Yield the micro-batches of every step that this worker has, decoded ahead by Ray Data on whatever CPUs are free.
+
+    Args:
+        loader: decodes the clips.
+        order: which rows each step sees.
+        steps: the steps.
+        places: of this worker's micro-batches, as `micro_batches` gives them.
+    """
+
+    def load(piece: tuple[int, range]) -> NumpyBatch:
+        step, part = piece
         rows, epochs = order.rows(step)
+        mine = slice(part.start, part.stop)
         seeds = [[order.seed, int(epoch), int(row)] for row, epoch in zip(rows[mine], epochs[mine], strict=True)]
         return loader.random_batch(rows[mine], seeds)
 
     for first in range(steps.start, steps.stop, _STEPS_PER_EXECUTION):
-        yield from stream(load, range(first, min(first + _STEPS_PER_EXECUTION, steps.stop)))
+        some = range(first, min(first + _STEPS_PER_EXECUTION, steps.stop))
+        loaded = stream(load, [(step, part) for step in some for place in places for part in _pieces(place)])
+        for _ in some:
+            for place in places:
+                yield _joined([next(loaded) for _ in _pieces(place)])
 
 
-def stream(load: Callable[[int], NumpyBatch], items: range) -> Iterator[NumpyBatch]:
+def _pieces(place: range) -> list[range]:
+    """Cut the places of a micro-batch into what one task decodes."""
+    return [place[first : first + _CLIPS_A_TASK] for first in range(0, len(place), _CLIPS_A_TASK)]
+
+
+def _joined(pieces: Sequence[NumpyBatch]) -> NumpyBatch:
+    if len(pieces) == 1:
+        return pieces[0]
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def stream(load: Callable[[ItemT], NumpyBatch], items: Sequence[ItemT]) -> Iterator[NumpyBatch]:
     """Run `load` on every item as a Ray Data task and yield the results in the order of the items."""
     if len(items) == 0:
         return

@@ -3,21 +3,18 @@
 Legend: B clips of a batch, T frames, H x W pixels, C channels; N rows of the index.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from pipelines.shard_index import ShardIndex
-from t3d_core.video.clip_sampling import ClipIndices, ShortVideo, non_overlapping_clips, random_clip, uniform_clips
-from t3d_core.video.cropping import Crop, center_crop, random_five_crop, resized_size
+from t3d_core.video.clip_sampling import ClipIndices, ShortVideo, random_segments, uniform_clips
+from t3d_core.video.cropping import Crop, center_crop, random_five_crop, random_resized_crop, resized_size
 from t3d_core.video.decoding import decode_frames
 
 NumpyBatch = dict[str, np.ndarray]
-
-# Clips of a long video that are decoded at once.
-_TEST_CLIPS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -29,6 +26,16 @@ class ClipView:
     crop_size: int
     short_side: int
     short_video: ShortVideo
+    num_segments: int = 1
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """How the network's clips are cut and mirrored in training (paper 4.4); a teacher's always are by the defaults."""
+
+    crop: Literal["five_crop", "random_resized"] = "five_crop"
+    min_area: float = 0.25
+    flip: bool = True
 
 
 @dataclass(frozen=True)
@@ -47,47 +54,58 @@ class BatchLoader:
     index: ShardIndex
     clip: ClipView
     teacher: TeacherView | None = None
+    random_crop: RandomCrop = RandomCrop()
 
     def random_batch(self, rows: np.ndarray, seeds: list[list[int]]) -> NumpyBatch:
         """Load one random clip of each row: its place, crop and flip follow from the row's seed alone.
 
         Returns:
-            `clip_BTHWC` uint8, `label_B`, `source_B`, `num_padded_B`, and `teacher_frames_BTHWC` uint8 for a teacher;
-            the two crops and flips are independent, the frames are of the same time.
+            `clip_BTHWC` uint8, `label_B`, `source_B`, `num_padded_B`, `reason_B`, and `teacher_frames_BTHWC` uint8 for
+            a teacher; the two crops and flips are independent, the frames are of the same time. A row that cannot be
+            read or decoded gives zeros and the reason; `reason_B` is "" where all is well.
         """
-        return self._stack(
-            [self._random_clip(int(row), np.random.default_rng(s)) for row, s in zip(rows, seeds, strict=True)], rows
-        )
+        blank = self._blank(has_teacher=self.teacher is not None)
+        draws = [(int(row), np.random.default_rng(seed)) for row, seed in zip(rows, seeds, strict=True)]
+        return self._stack([_load_or_tell(self._random_clip, *draw, blank=blank) for draw in draws], rows)
 
     def center_batch(self, rows: np.ndarray) -> NumpyBatch:
-        """Load the middle clip of each row with the centre crop."""
-        clips = [self._clips(int(row), self._uniform(int(row)))[0] for row in rows]
-        return self._stack(clips, rows)
+        """Load the middle clip of each row, or `num_segments` at even distances, with the centre crop.
 
-    def test_clips(self, row: int) -> Iterator[NumpyBatch]:
-        """Load all non-overlapping clips of a row with the centre crop, a few at once (paper 4.4, Testing)."""
-        clips = non_overlapping_clips(
-            int(self.index.num_frames_N[row]),
-            num_frames=self.clip.num_frames,
-            frame_stride=self.clip.frame_stride,
-            short_video=self.clip.short_video,
-        )
-        for first in range(0, len(clips), _TEST_CLIPS_AT_ONCE):
-            loaded = self._clips(row, clips[first : first + _TEST_CLIPS_AT_ONCE])
-            yield self._stack(loaded, np.full(len(loaded), row))
+        What cannot be read or decoded is told as in `random_batch`.
+        """
+        blank = self._blank(has_teacher=False)
+        return self._stack([_load_or_tell(self._center_clip, int(row), blank=blank) for row in rows], rows)
+
+    def test_size(self, row: int) -> tuple[int, int]:
+        """(height, width) in pixels of a row's frames before they are cut."""
+        return self._scaled_size(row, self.clip.short_side)
+
+    def test_frames(self, row: int, frame_indices: np.ndarray, *, crop: Crop | None) -> np.ndarray:
+        """Decode frames of a row at its `test_size`: `frames_THWC`, of the crop alone or, for none, whole."""
+        return self._decode(row, frame_indices, size=self.test_size(row), crop=crop)
+
+    def _center_clip(self, row: int) -> dict[str, Any]:
+        clips = self._clips(row, self._uniform(row))
+        if len(clips) == 1:
+            return clips[0]
+        return {
+            "clip_BTHWC": np.stack([clip["clip_BTHWC"] for clip in clips]),
+            "num_padded_B": sum(clip["num_padded_B"] for clip in clips),
+        }
 
     def _uniform(self, row: int) -> list[ClipIndices]:
         return uniform_clips(
             int(self.index.num_frames_N[row]),
-            num_clips=1,
+            num_clips=self.clip.num_segments,
             num_frames=self.clip.num_frames,
             frame_stride=self.clip.frame_stride,
             short_video=self.clip.short_video,
         )
 
     def _random_clip(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
-        clip = random_clip(
+        clips = random_segments(
             int(self.index.num_frames_N[row]),
+            num_segments=self.clip.num_segments,
             num_frames=self.clip.num_frames,
             frame_stride=self.clip.frame_stride,
             short_video=self.clip.short_video,
@@ -95,22 +113,40 @@ class BatchLoader:
             # Odd stored frames are non-reference frames: at even strides, even starts decode half as much.
             start_multiple=1 + (self.clip.frame_stride % 2 == 0),
         )
+        indices = np.concatenate([clip.frame_indices for clip in clips])
+        frames_THWC = self._random_view(row, indices, self.clip, self.random_crop, rng)
         loaded = {
-            "clip_BTHWC": self._random_view(row, clip.frame_indices, self.clip, rng),
-            "num_padded_B": clip.num_padded,
+            "clip_BTHWC": self._in_segments(frames_THWC),
+            "num_padded_B": sum(clip.num_padded for clip in clips),
         }
         if self.teacher is not None:
             chosen = np.linspace(0, self.clip.num_frames - 1, self.teacher.num_frames).round().astype(np.int64)
-            loaded["teacher_frames_BTHWC"] = self._random_view(row, clip.frame_indices[chosen], self.teacher, rng)
+            loaded["teacher_frames_BTHWC"] = self._random_view(row, indices[chosen], self.teacher, RandomCrop(), rng)
         return loaded
 
     def _random_view(
-        self, row: int, frame_indices: np.ndarray, view: ClipView | TeacherView, rng: np.random.Generator
+        self,
+        row: int,
+        frame_indices: np.ndarray,
+        view: ClipView | TeacherView,
+        random_crop: RandomCrop,
+        rng: np.random.Generator,
     ) -> np.ndarray:
         size = self._scaled_size(row, view.short_side)
-        crop, is_flipped = random_five_crop(*size, crop_size=view.crop_size, rng=rng)
+        if random_crop.crop == "random_resized":
+            size, crop = random_resized_crop(*size, crop_size=view.crop_size, min_area=random_crop.min_area, rng=rng)
+            is_flipped = bool(rng.integers(2))
+        else:
+            crop, is_flipped = random_five_crop(*size, crop_size=view.crop_size, rng=rng)
         frames_THWC = self._decode(row, frame_indices, size=size, crop=crop)
-        return frames_THWC[:, :, ::-1].copy() if is_flipped else frames_THWC
+        return frames_THWC[:, :, ::-1].copy() if is_flipped and random_crop.flip else frames_THWC
+
+    def _in_segments(self, frames_THWC: np.ndarray) -> np.ndarray:
+        """Part the frames of S clips, (S * T, H, W, C), to (S, T, H, W, C); those of a single one stay as they are."""
+        num_segments = self.clip.num_segments
+        if num_segments == 1:
+            return frames_THWC
+        return frames_THWC.reshape(num_segments, self.clip.num_frames, *frames_THWC.shape[1:])
 
     def _clips(self, row: int, clips: list[ClipIndices]) -> list[dict[str, Any]]:
         size = self._scaled_size(row, self.clip.short_side)
@@ -120,7 +156,7 @@ class BatchLoader:
         cropped = frames_THWC.reshape(len(clips), self.clip.num_frames, crop.size, crop.size, 3)
         return [{"clip_BTHWC": c, "num_padded_B": clip.num_padded} for c, clip in zip(cropped, clips, strict=True)]
 
-    def _decode(self, row: int, frame_indices: np.ndarray, *, size: tuple[int, int], crop: Crop) -> np.ndarray:
+    def _decode(self, row: int, frame_indices: np.ndarray, *, size: tuple[int, int], crop: Crop | None) -> np.ndarray:
         return decode_frames(
             self.index.frames(row),
             frame_indices + self.index.frame_offset_N[row],
@@ -132,6 +168,24 @@ class BatchLoader:
     def _scaled_size(self, row: int, short_side: int) -> tuple[int, int]:
         return resized_size(int(self.index.height_N[row]), int(self.index.width_N[row]), short_side=short_side)
 
+    def _blank(self, *, has_teacher: bool) -> dict[str, Any]:
+        """What stands in the place of a clip that cannot be read."""
+        view, teacher = self.clip, self.teacher
+        shape = (view.num_segments * view.num_frames, view.crop_size, view.crop_size, 3)
+        blank = {"clip_BTHWC": self._in_segments(np.zeros(shape, np.uint8)), "num_padded_B": 0}
+        if has_teacher and teacher is not None:
+            shape = (teacher.num_frames, teacher.crop_size, teacher.crop_size, 3)
+            blank["teacher_frames_BTHWC"] = np.zeros(shape, np.uint8)
+        return blank
+
     def _stack(self, clips: list[dict[str, Any]], rows: np.ndarray) -> NumpyBatch:
         stacked = {name: np.stack([clip[name] for clip in clips]) for name in clips[0]}
         return stacked | {"label_B": self.index.label_N[rows], "source_B": self.index.source_N[rows], "row_B": rows}
+
+
+def _load_or_tell(load: Callable[..., dict[str, Any]], *arguments: Any, blank: dict[str, Any]) -> dict[str, Any]:
+    """Load a clip, or give `blank` and the reason: one damaged row must not end a run of days."""
+    try:
+        return load(*arguments) | {"reason_B": ""}
+    except (ValueError, OSError) as error:  # damaged frames; a damaged or lost file (`shard_reading`)
+        return blank | {"reason_B": str(error) or type(error).__name__}

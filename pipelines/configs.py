@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.dataset_configs import PrepareConfig
 from pipelines.model_configs import Fraction, ModelConfig, TransitionForm
@@ -176,6 +176,10 @@ class TrainConfig(RunConfig):
             raise ValueError("init_from and inflate_from both name weights to start from: give one of them")
         if self.freeze_backbone and self.init_from is None:
             raise ValueError("freeze_backbone keeps the weights of another run: add --init_from WEIGHTS")
+        if self.freeze_backbone and self.precise_bn_steps:
+            raise ValueError(
+                "precise_bn_steps measures the statistics that freeze_backbone keeps: leave one of them out"
+            )
         if self.folds and self.name is None:
             raise ValueError("folds makes one run a fold, named after this one: add --name NAME")
         if self.replace_head and self.init_from is None:
@@ -197,9 +201,9 @@ class EvaluateConfig(Section):
     checkpoint: str | None = None
     """Weights: a file, a checkpoint or run folder, runs:/... or models:/...; none: the newest run in `storage`."""
     output: Path | None = None
-    """Folder for metrics.json and scores.parquet; none: STORAGE/evaluate-TIME."""
+    """Folder for metrics.json, scores and reports; none: STORAGE/evaluate-TIME."""
     batch_size: PositiveInt = 8
-    """Clips that a worker scores at once."""
+    """Clips that a worker scores at once; with segments, as many whole videos as they make."""
     folds: tuple[PositiveInt, ...] = ()
     """Test one network for each of these folds and give the mean (paper Table 10); `{fold}` in checkpoint is the
     fold's number. None: data.fold alone."""
@@ -211,11 +215,27 @@ class EvaluateConfig(Section):
     compute: EvaluateComputeConfig = EvaluateComputeConfig()
     num_workers: PositiveInt = 1
     """Processes that hold the network."""
+    cpus_per_worker: PositiveFloat = 1.0
+    """CPUs that each reserves, and threads of its network; at least one CPU must be left for decoding."""
     use_gpu: bool = False
     """One GPU a worker."""
     tracking: TrackingConfig = TrackingConfig()
     storage: Path = Path("runs")
     """Folder with training runs, and with the shards that `data.prepare` makes."""
+
+    @model_validator(mode="after")
+    def _folds_name_their_weights(self) -> "EvaluateConfig":
+        has_place = self.checkpoint is not None and "{fold}" in self.checkpoint
+        if self.folds and not has_place:
+            raise ValueError(
+                f"folds {list(self.folds)} tests one network a fold, checkpoint {self.checkpoint} is the same for all: "
+                "write {fold} where the number stands, as --checkpoint 'runs/mine-fold{fold}'"
+            )
+        if has_place and not self.folds:
+            raise ValueError(f"checkpoint {self.checkpoint} is one for each fold: say which, as --folds 1 2 3")
+        if len(set(self.folds)) < len(self.folds):
+            raise ValueError(f"folds {list(self.folds)} names one twice: give each once")
+        return self
 
 
 class ExportConfig(Section):

@@ -37,8 +37,10 @@ from pipelines.listing import Listing, list_videos
 from pipelines.prepare_plan import format_plan, plan_prepare
 from pipelines.recipe import JobError, flatten, to_yaml
 from pipelines.shard_task import ShardCounts, ShardTask, make_shard_or_tell
-from pipelines.shards import ShardFolder, whole_file, write_table
+from pipelines.shards import ShardFolder, describe_shards, whole_file, write_table
 from t3d_core.video.guard import GuardLimits
+
+_SHOWN_DIGITS = 12  # of a fingerprint
 
 
 def run_prepare(config: PrepareJobConfig) -> str:
@@ -76,6 +78,7 @@ def run_prepare(config: PrepareJobConfig) -> str:
             f"shards:   {output / 'shards'}",
             f"look:     {folder.contact_sheet_file}",
             f"mlflow:   {run.describe()}",
+            f"settings: {listing.description['fingerprint'][:_SHOWN_DIGITS]}, for --data.fingerprint",
             f"next:     python jobs/{job}.py --data.shards {shlex.quote(str(output))}",
             f"{coverage.total.prepared} of {coverage.total.listed} videos prepared, {coverage.num_segments} rows; "
             f"reasons of the others in {folder.failures_file}",
@@ -86,27 +89,40 @@ def run_prepare(config: PrepareJobConfig) -> str:
 def prepared_shards(data: DataConfig, *, storage: Path) -> list[Path]:
     """Give the absolute folders that `data` names; or prepare those that it describes under `storage`.
 
+    Named folders come first, as where the command line gives other shards than the recipe prepares; `data.prepare`
+    beside them is not looked at. (What it would make cannot be told without listing its videos.)
+
     Raises:
-        ValueError: neither is given, or as `prepare`.
+        ValueError: neither is given, shards are not of `data.fingerprint`, or as `prepare`.
     """
     if data.shards:
-        return [session.input_path(path) for path in data.shards]
+        folders = [session.input_path(path) for path in data.shards]
+        for folder in folders:
+            _check_expected(describe_shards(folder)["fingerprint"], data.fingerprint, where=folder)
+        return folders
     if data.prepare is None:
         raise ValueError("data.shards is missing: give --data.shards FOLDER, one that jobs/prepare.py wrote")
     output = storage / (data.prepare.output or Path("data") / data.prepare.dataset.kind)
-    prepare(data.prepare, output)
+    prepare(data.prepare, output, expected=data.fingerprint)
     return [output]
 
 
-def prepare(config: PrepareConfig, output: Path) -> Coverage:
+def prepare(config: PrepareConfig, output: Path, *, expected: str | None = None) -> Coverage:
     """Make the shards of `config` that are missing in `output`, after any other process that is making them.
 
+    Args:
+        config: which videos, and how.
+        output: the folder.
+        expected: how the fingerprint of the settings and videos must begin.
+
     Raises:
-        ValueError: unreadable annotations, a source video on both sides of a split, shards made with other settings.
+        ValueError: unreadable annotations, a source video on both sides of a split, shards made with other settings,
+            settings or videos other than `expected`.
         JobError: more videos failed than `max_failed_fraction` allows; everything was written.
     """
     folder = ShardFolder(output)
     listing = list_videos(config, output=output)
+    _check_expected(listing.description["fingerprint"], expected, where=output)
     _check_fingerprint(folder, listing.description)
     if not _is_up_to_date(folder, listing):
         with folder.locked(is_patient=True):
@@ -156,16 +172,24 @@ def _free_bytes(output: Path) -> int:
     return shutil.disk_usage(next(path for path in (output, *output.absolute().parents) if path.exists())).free
 
 
+def _check_expected(fingerprint: str, expected: str | None, *, where: Path) -> None:
+    if expected is not None and not fingerprint.startswith(expected):
+        raise ValueError(
+            f"data.fingerprint {expected} is expected, but the settings and videos of {where} have "
+            f"{fingerprint[:_SHOWN_DIGITS]}: give shards that were prepared as expected, or another --data.fingerprint"
+        )
+
+
 def _check_fingerprint(folder: ShardFolder, description: dict[str, Any]) -> None:
     if not folder.dataset_file.is_file():
         return
     there = folder.describe()
     if there["fingerprint"] != description["fingerprint"]:
+        then, now = (known["fingerprint"][:_SHOWN_DIGITS] for known in (there, description))
         changed = [name for name in description if there.get(name) != description[name] and name != "fingerprint"]
         raise ValueError(
-            f"{folder.root} holds shards with fingerprint {there['fingerprint'][:12]}, but these settings and "
-            f"videos have {description['fingerprint'][:12]} (changed: {', '.join(changed)}): give another output "
-            "folder, or delete this one"
+            f"{folder.root} holds shards with fingerprint {then}, but these settings and videos have {now} (changed: "
+            f"{', '.join(changed)}): give another output folder, or delete this one"
         )
 
 

@@ -237,6 +237,10 @@ class RunConfig(Section):
                 f"global_batch_size {self.global_batch_size} in parts of {self.micro_batch_size or 1} gives too few "
                 f"parts for scaling.num_workers {self.scaling.num_workers}: raise it, or lower the number of workers"
             )
+        if self.schedule.kind == "cosine" and self.schedule.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"schedule.warmup_epochs {self.schedule.warmup_epochs:g} must be less than epochs {self.epochs}"
+            )
         if self.compute.sync_batch_norm and not self.scaling.use_gpu:
             raise ValueError("compute.sync_batch_norm works on GPUs only: add --scaling.use_gpu true, or leave it off")
         return self

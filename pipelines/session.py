@@ -61,6 +61,8 @@ def connect() -> None:
     if "RAY_ADDRESS" in os.environ:
         ray.init(logging_level=logging.WARNING)
         return
+    # Nobody announces that this machine will be taken away; Ray's watcher of that would print an error of its own.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     ray.init(address="local", logging_level=logging.WARNING)
     if ray.cluster_resources()["CPU"] < 2:
         ray.shutdown()

@@ -1,31 +1,28 @@
 """Prepared folders become one index: all about the rows of their shards but the frames, which are read by row."""
 
-import functools
+import logging
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pipelines.shards import FRAMES_COLUMN, describe_shards, open_shard_folder
+from pipelines.shard_reading import (
+    SkippedShard,
+    UnreadableShardError,
+    count_rows,
+    describe_skipped,
+    read_frames,
+    read_index,
+    read_videos,
+)
+from pipelines.shards import ShardFolder, describe_shards, open_shard_folder
 
-_INDEX_COLUMNS = [
-    *("video_id", "dataset", "source", "label", "splits"),
-    *("frame_offset", "num_frames", "height", "width", "key_distance"),
-]
-
-
-@functools.lru_cache(maxsize=32)
-def _open_parquet(path: str) -> pq.ParquetFile:
-    return pq.ParquetFile(path)
-
-
-def read_frames(path: str, row: int) -> bytes:
-    """Read the encoded frames of one row of a shard: no other row is touched."""
-    return _open_parquet(path).read_row_group(row, columns=[FRAMES_COLUMN]).column(0)[0].as_py()
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,7 @@ class ShardIndex:
         width_N: pixels, as stored.
         key_distance_N: frames from key frame to key frame, 0 where unknown (see `decoding.decode_frames`).
         video_id_N: id of the video the row was cut from.
+        skipped: shards that are missing or damaged, with how many rows of the wanted splits.
     """
 
     shard_paths: tuple[str, ...]
@@ -59,6 +57,7 @@ class ShardIndex:
     width_N: np.ndarray
     key_distance_N: np.ndarray
     video_id_N: np.ndarray
+    skipped: tuple[SkippedShard, ...] = ()
 
     def __len__(self) -> int:
         return len(self.row_N)
@@ -66,18 +65,29 @@ class ShardIndex:
     def select(self, rows: np.ndarray) -> "ShardIndex":
         """The index of just `rows` (positions or a mask)."""
         per_row = {name: getattr(self, name)[rows] for name in self.__dataclass_fields__ if name.endswith("_N")}
-        return ShardIndex(self.shard_paths, self.class_names, **per_row)
+        return replace(self, **per_row)
 
     def frames(self, position: int) -> bytes:
         """The encoded frames of row `position`."""
         return read_frames(self.shard_paths[self.shard_N[position]], int(self.row_N[position]))
 
 
-def load_index(folders: Sequence[Path], *, fold: int, splits: Sequence[str]) -> ShardIndex:
+def load_index(folders: Sequence[Path], *, fold: int, splits: Sequence[str], may_be_empty: bool = False) -> ShardIndex:
     """Read the index of all rows that stand in one of `splits` of official fold `fold` (1-based).
 
+    A shard that is missing or damaged is left out, with a warning, and stands in `skipped`: prepare came to its end in
+    these folders, so that what is not there was lost since, and `num_listed` still counts it.
+
+    Args:
+        folders: what jobs/prepare.py wrote.
+        fold: official split list.
+        splits: train, val, test.
+        may_be_empty: give an index without rows where no video is listed in these splits.
+
     Raises:
-        ValueError: a folder is missing or unfinished, the folders have different classes, or the fold does not exist.
+        ValueError: a folder is missing or unfinished, or none of its shards can be read; a shard is of other settings
+            or has labels that are no class; the folders have different classes; the fold does not exist, or nothing
+            is in these splits.
     """
     if not folders:
         raise ValueError("data.shards names no folder: give one that jobs/prepare.py wrote")
@@ -86,18 +96,84 @@ def load_index(folders: Sequence[Path], *, fold: int, splits: Sequence[str]) -> 
     class_names = _common_class_names(folders, described)
     tables: list[pa.Table] = []
     paths: list[str] = []
+    skipped: list[SkippedShard] = []
     for folder, description in zip(opened, described, strict=True):
         if not 1 <= fold <= description["num_folds"]:
             raise ValueError(
                 f"data.fold {fold} does not exist in {folder.root}: it has folds 1..{description['num_folds']}"
             )
-        for shard in range(description["num_shards"]):
-            tables.append(_read_index_table(folder.shard_file(shard), shard=len(paths)))
-            paths.append(str(folder.shard_file(shard).absolute()))
-    table = pa.concat_tables(tables)
-    split_N = pc.list_element(table.column("splits"), fold - 1)
-    table = table.filter(pc.is_in(split_N, pa.array(list(splits))))
-    return _index_of(table, paths=tuple(paths), class_names=class_names)
+        readable, reasons = _read_shards(folder, description, first_shard=len(paths))
+        skipped += _skipped(folder, reasons, first_shard=len(paths), fold=fold, splits=splits)
+        paths += [str(folder.shard_file(shard).absolute()) for shard in range(description["num_shards"])]
+        tables += readable
+    whole = pa.concat_tables(tables)
+    table = whole.filter(pc.is_in(pc.list_element(whole.column("splits"), fold - 1), pa.array(list(splits))))
+    for line in describe_skipped(skipped):
+        _LOG.warning("Split %s of fold %d: %s", "/".join(splits), fold, line)
+    if not len(table) and (skipped or not may_be_empty):
+        raise ValueError(_describe_empty(whole, folders, fold=fold, splits=splits, skipped=skipped))
+    return _index_of(table, paths=tuple(paths), class_names=class_names, skipped=tuple(skipped))
+
+
+def _read_shards(
+    folder: ShardFolder, description: dict[str, Any], *, first_shard: int
+) -> tuple[list[pa.Table], dict[int, str]]:
+    """The rows of all shards of a folder that can be read, and why the others cannot."""
+    tables, reasons = [], dict[int, str]()
+    for shard in range(description["num_shards"]):
+        try:
+            table = read_index(folder.shard_file(shard), fingerprint=description["fingerprint"])
+        except UnreadableShardError as error:
+            reasons[shard] = str(error)
+            continue
+        _check_labels(table.column("label"), folder, class_names=description["class_names"])
+        table = table.append_column("shard", pa.array(np.full(len(table), first_shard + shard, np.int32)))
+        tables.append(table.append_column("row", pa.array(np.arange(len(table), dtype=np.int32))))
+    if not tables:
+        raise ValueError(
+            f"none of the {len(reasons)} shards of {folder.root} can be read: {folder.shard_file(0)} {reasons[0]}: run "
+            "jobs/prepare.py again with the same settings, after deleting the damaged ones"
+        )
+    return tables, reasons
+
+
+def _check_labels(labels: pa.ChunkedArray, folder: ShardFolder, *, class_names: Sequence[str]) -> None:
+    is_known = pc.or_(pc.is_null(labels), pc.is_in(labels, pa.array(class_names, pa.string())))
+    if unknown := Counter(labels.filter(pc.invert(is_known)).to_pylist()):
+        named = ", ".join(f"{label!r} ({count} rows)" for label, count in unknown.most_common(5))
+        raise ValueError(
+            f"{folder.root} holds labels that are not among the {len(class_names)} classes of its "
+            f"{folder.dataset_file.name}: {named}: prepare it anew into another folder"
+        )
+
+
+def _skipped(
+    folder: ShardFolder, reasons: dict[int, str], *, first_shard: int, fold: int, splits: Sequence[str]
+) -> list[SkippedShard]:
+    """The shards that cannot be read and hold rows of these splits."""
+    if not reasons:
+        return []
+    num_rows = count_rows(folder, fold=fold, splits=splits)
+    files = {shard: folder.shard_file(shard).absolute() for shard in reasons}
+    lost = [
+        SkippedShard(first_shard + shard, str(files[shard]), reason, num_rows.get(files[shard].name, 0))
+        for shard, reason in reasons.items()
+    ]
+    return [shard for shard in lost if shard.num_rows]
+
+
+def _describe_empty(
+    table: pa.Table, folders: Sequence[Path], *, fold: int, splits: Sequence[str], skipped: Sequence[SkippedShard]
+) -> str:
+    there = Counter(
+        (number, split) for splits in table.column("splits").to_pylist() for number, split in enumerate(splits, start=1)
+    )
+    counts = ", ".join(f"fold {number} {split}: {count:,}" for (number, split), count in sorted(there.items()))
+    lost = "".join(f"; {line}" for line in describe_skipped(skipped))
+    return (
+        f"no row of split {' or '.join(splits)} in fold {fold} can be read from {', '.join(map(str, folders))}; rows "
+        f"that are there: {counts or 'none'}{lost}: choose another split or fold, or prepare more videos"
+    )
 
 
 def _common_class_names(folders: Sequence[Path], described: Sequence[dict]) -> tuple[str, ...]:
@@ -109,17 +185,9 @@ def _common_class_names(folders: Sequence[Path], described: Sequence[dict]) -> t
     return names.pop()
 
 
-def _read_index_table(path: Path, *, shard: int) -> pa.Table:
-    if not path.is_file():
-        raise ValueError(
-            f"shard {path} is missing: run jobs/prepare.py again with the same settings, it makes the rest"
-        )
-    table = pq.read_table(path, columns=_INDEX_COLUMNS)
-    table = table.append_column("shard", pa.array(np.full(len(table), shard, np.int32)))
-    return table.append_column("row", pa.array(np.arange(len(table), dtype=np.int32)))
-
-
-def _index_of(table: pa.Table, *, paths: tuple[str, ...], class_names: tuple[str, ...]) -> ShardIndex:
+def _index_of(
+    table: pa.Table, *, paths: tuple[str, ...], class_names: tuple[str, ...], skipped: tuple[SkippedShard, ...]
+) -> ShardIndex:
     source = pc.binary_join_element_wise(table.column("dataset"), table.column("source"), "/")
     label = pc.index_in(table.column("label"), pa.array(class_names, pa.string()))
     return ShardIndex(
@@ -135,6 +203,7 @@ def _index_of(table: pa.Table, *, paths: tuple[str, ...], class_names: tuple[str
         width_N=table.column("width").to_numpy(),
         key_distance_N=table.column("key_distance").fill_null(0).to_numpy(),
         video_id_N=table.column("video_id").to_numpy(zero_copy_only=False),
+        skipped=skipped,
     )
 
 
@@ -142,7 +211,7 @@ def num_listed(folders: Sequence[Path], *, fold: int, split: str) -> int:
     """Count the videos that the annotations list for a split, prepared or not: the base of coverage."""
     total = 0
     for path in folders:
-        splits = pq.read_table(open_shard_folder(path).videos_file, columns=["splits"]).column("splits")
+        splits = read_videos(open_shard_folder(path), ["splits"]).column("splits")
         total += pc.sum(pc.equal(pc.list_element(splits, fold - 1), split)).as_py() or 0
     return total
 

@@ -3,7 +3,8 @@
 OUTPUT/dataset.json      settings, fingerprint, class names; once prepared also the number of shards and what is in them
 OUTPUT/records.parquet   every listed video, in shard order: one row group a shard
 OUTPUT/late/*.parquet    which records a late shard holds: videos that failed at first (`late_shards`)
-OUTPUT/shards/*.parquet  one row a segment, one row a row group: a reader touches just the rows it wants
+OUTPUT/shards/*.parquet  one row a segment, one row a row group: a reader touches just the rows it wants; every page has
+                         a checksum (`shard_reading`)
 OUTPUT/reports/*.parquet one row a listed video of that shard: prepared, or failed with a reason
 OUTPUT/videos.parquet    the last report of every video, once prepared;  OUTPUT/failures.parquet  the failed ones
 OUTPUT/contact_sheet.png some segments, to look at
@@ -211,13 +212,18 @@ class ShardFolder:
         """Read `dataset.json`.
 
         Raises:
-            ValueError: nothing was prepared here.
+            ValueError: nothing was prepared here, or the file is damaged.
         """
         if not self.dataset_file.is_file():
             raise ValueError(
                 f"{self.root} holds no prepared shards ({self.dataset_file.name} is missing): run jobs/prepare.py first"
             )
-        return json.loads(self.dataset_file.read_text())
+        try:
+            return json.loads(self.dataset_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{self.dataset_file} cannot be read ({error}): run jobs/prepare.py again after deleting it"
+            ) from error
 
 
 def open_shard_folder(path: Path) -> ShardFolder:
@@ -242,13 +248,16 @@ def describe_shards(path: Path) -> dict:
 def write_table(table: pa.Table, path: Path, *, row_group_size: int | None = None) -> None:
     """Write a Parquet file that is complete or absent."""
     with whole_file(path) as partial:
-        pq.write_table(table, partial, row_group_size=row_group_size, compression="zstd")
+        pq.write_table(table, partial, row_group_size=row_group_size, compression="zstd", write_page_checksum=True)
 
 
 @contextmanager
 def open_table(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
     """Give a function that appends rows to a Parquet file, which is complete or absent; few rows are in memory."""
-    with whole_file(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+    with (
+        whole_file(path) as partial,
+        pq.ParquetWriter(partial, schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
         waiting: list[pa.Table] = []
 
         def append(table: pa.Table) -> None:
@@ -268,7 +277,10 @@ def open_table(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], N
 @contextmanager
 def open_shard(path: Path) -> Iterator[Callable[[dict], None]]:
     """Give a function that appends one segment (a dict of `SHARD_SCHEMA`) to the shard, as a row group of its own."""
-    with whole_file(path) as partial, pq.ParquetWriter(partial, SHARD_SCHEMA, compression="zstd") as writer:
+    with (
+        whole_file(path) as partial,
+        pq.ParquetWriter(partial, SHARD_SCHEMA, compression="zstd", write_page_checksum=True) as writer,
+    ):
         yield lambda row: writer.write_table(pa.Table.from_pylist([row], schema=SHARD_SCHEMA))
 
 

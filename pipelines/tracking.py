@@ -2,22 +2,27 @@
 
 This module alone imports mlflow. It works through `MlflowClient` with the store's address in hand, never through
 MLflow's global state: driver, workers and several runs of one process cannot get into each other's way.
+
+A store that is away: a server must answer within seconds when a process first turns to it; after that its calls are
+tried again for minutes, and so are those to a sqlite file that another process has locked.
 """
 
 import fcntl
+import functools
 import json
 import logging
+import math
 import os
 import shlex
 import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple, ParamSpec, TypeVar
 
 import mlflow.artifacts
 import mlflow.pyfunc
@@ -26,6 +31,10 @@ from mlflow import MlflowClient, MlflowException
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request, verify_rest_response
+from sqlalchemy.exc import SQLAlchemyError
+from urllib3.exceptions import HTTPError
 
 import t3d_core
 from t3d_core.training.weights_card import WeightsCard, read_card
@@ -35,7 +44,31 @@ MODEL_NAME = "model"
 MODEL_REQUIREMENTS = ("torch>=2.14", "torchvision>=0.29", "numpy>=2.4", "safetensors>=0.8", "mlflow>=3.17")
 _LOG = logging.getLogger(__name__)
 _SQLITE = "sqlite:///"
-_MAX_PARAM_LENGTH, _MAX_DIGEST_LENGTH = 6000, 36  # limits of MLflow's stores
+_SERVER = ("http://", "https://")
+_MAX_PARAM_LENGTH, _MAX_DIGEST_LENGTH, MAX_POINTS = 6000, 36, 1000  # limits of MLflow's stores
+_SECONDS_TO_ANSWER = 10.0  # for a server that a process turns to for the first time
+_SECONDS_OF_PATIENCE = 120.0  # with a locked sqlite file; with a server MLflow has 240
+_SECONDS_BETWEEN_TRIES = 1.0
+_CONNECT_AND_READ_SECONDS = (4.0, 60.0)  # of one try
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+class StoreAwayError(ValueError):
+    """The store cannot be reached or does not answer now; it may take the same later."""
+
+
+class PointsRefusedError(ValueError):
+    """The store does not take one of these points, now or later."""
+
+
+class Point(NamedTuple):
+    """One value of one curve, with the time that it is of."""
+
+    name: str
+    value: float
+    time_ms: int
+    step: int
 
 
 def resolve_tracking_uri(uri: str | None, *, base: Path) -> str:
@@ -56,6 +89,34 @@ def resolve_tracking_uri(uri: str | None, *, base: Path) -> str:
     return (base.absolute() / uri.removeprefix("file:")).as_uri()
 
 
+def _patient(call: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Let a call that meets a locked sqlite file try again; MLflow itself tries a server's again, for four minutes."""
+
+    @functools.wraps(call)
+    def tried(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        deadline = time.monotonic() + _SECONDS_OF_PATIENCE
+        while True:
+            try:
+                return call(*args, **kwargs)
+            except (MlflowException, SQLAlchemyError) as error:
+                is_locked = "database is locked" in str(error)
+                if not is_locked and not any(isinstance(cause, HTTPError) for cause in _causes(error)):
+                    raise
+                if not is_locked or time.monotonic() > deadline:
+                    raise StoreAwayError(
+                        f"the tracking store cannot be reached ({error}): start the job again once it can"
+                    ) from error
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+
+    return tried
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 @dataclass(frozen=True)
 class Run:
     """One MLflow run: small enough to send to workers, opened where it is used.
@@ -68,11 +129,31 @@ class Run:
     tracking_uri: str
     run_id: str
 
+    @_patient
     def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
         """Write all `metrics` of one step in one call."""
         now_ms = int(time.time() * 1000)
         points = [Metric(name, float(value), now_ms, step) for name, value in metrics.items()]
         _client(self.tracking_uri).log_batch(self.run_id, metrics=points)
+
+    def log_points(self, points: Sequence[Point]) -> None:
+        """Write up to MAX_POINTS points in one try; points that the run has already stay single.
+
+        NaN stays NaN, an infinite value becomes the largest float: so MLflow keeps them.
+
+        Raises:
+            StoreAwayError: try again later.
+            PointsRefusedError: not all of them can be taken, and none is.
+        """
+        try:
+            if self.tracking_uri.startswith(_SERVER):
+                _post_points(self, points)
+            else:
+                metrics = [Metric(point.name, point.value, point.time_ms, point.step) for point in points]
+                _client(self.tracking_uri).log_batch(self.run_id, metrics=metrics)
+        except (MlflowException, SQLAlchemyError) as error:
+            is_refused = getattr(error, "error_code", None) in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+            raise (PointsRefusedError if is_refused else StoreAwayError)(_reason(error)) from error
 
     def log_params(self, flat: Mapping[str, object]) -> None:
         """Write parameters by dotted name; a long value is cut at the store's 6000 characters.
@@ -82,22 +163,26 @@ class Run:
         """
         params = [Param(name, str(value)[:_MAX_PARAM_LENGTH]) for name, value in flat.items()]
         try:
-            _client(self.tracking_uri).log_batch(self.run_id, params=params)
+            _patient(_client(self.tracking_uri).log_batch)(self.run_id, params=params)
         except MlflowException as error:
             raise ValueError(f"run {self.run_id} does not take these parameters: {error}") from error
 
+    @_patient
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Write or overwrite tags."""
         _client(self.tracking_uri).log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
+    @_patient
     def log_text(self, text: str, artifact_file: str) -> None:
         """Write `text` as the run's file `artifact_file`."""
         _client(self.tracking_uri).log_text(self.run_id, text, artifact_file)
 
+    @_patient
     def log_artifact(self, path: Path, artifact_path: str | None = None) -> None:
         """Copy the file or folder at `path` to the run, into its folder `artifact_path`."""
         _client(self.tracking_uri).log_artifact(self.run_id, str(path), artifact_path)
 
+    @_patient
     def log_dataset(self, name: str, fingerprint: str, source: str, *, context: str = "train") -> None:
         """Say which data went in.
 
@@ -114,6 +199,7 @@ class Run:
         used_as = InputTag("mlflow.data.context", context)
         _client(self.tracking_uri).log_inputs(self.run_id, [DatasetInput(dataset, [used_as])])
 
+    @_patient
     def log_model(self, weights_path: Path) -> str:
         """Store the weights file as a model that MLflow can load and serve, belonging to this run.
 
@@ -143,15 +229,20 @@ class Run:
         client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=0)])
         return logged.model_uri
 
+    @_patient
     def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
         """Close the run; `start_run` with its id opens it again."""
         _client(self.tracking_uri).set_terminated(self.run_id, status)
 
     def close_as_killed(self) -> None:
         """Close a run whose process is gone; a store that has been moved away is no reason to stop."""
+        self._close_if_possible("KILLED")
+
+    def _close_if_possible(self, status: Literal["FAILED", "KILLED"]) -> None:
         try:
-            self.finish("KILLED")
-        except MlflowException as error:
+            _check_answers(self.tracking_uri)
+            self.finish(status)
+        except (MlflowException, SQLAlchemyError, ValueError, OSError) as error:
             _LOG.warning("The interrupted run %s in %s cannot be closed: %s", self.run_id, self.tracking_uri, error)
 
     def __enter__(self) -> "Run":
@@ -162,11 +253,11 @@ class Run:
         if kind is None:
             self.finish()
         else:
-            self.finish("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
+            self._close_if_possible("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
 
     def describe(self) -> str:
         """Say in one line how a person gets to see this run."""
-        if self.tracking_uri.startswith(("http://", "https://")):
+        if self.tracking_uri.startswith(_SERVER):
             experiment_id = _client(self.tracking_uri).get_run(self.run_id).info.experiment_id
             return f"{self.tracking_uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{self.run_id}"
         return f"mlflow ui --backend-store-uri {shlex.quote(self.tracking_uri)}  # run {self.run_id}"
@@ -185,16 +276,19 @@ def start_run(*, tracking_uri: str, experiment: str, run_name: str, run_id: str 
     Raises:
         ValueError: the store cannot be opened, or the run or the experiment is gone from it.
     """
+    _check_answers(tracking_uri)
     if run_id is not None:
         return _continue_run(Run(tracking_uri, run_id), tags=tags)
     try:
         client = _client(tracking_uri)
-        experiment_id = _experiment_id(client, experiment)
-        return Run(tracking_uri, client.create_run(experiment_id, tags=dict(tags), run_name=run_name).info.run_id)
-    except MlflowException as error:
+        experiment_id = _patient(_experiment_id)(client, experiment)
+        created = _patient(client.create_run)(experiment_id, tags=dict(tags), run_name=run_name)
+        return Run(tracking_uri, created.info.run_id)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         raise ValueError(f"no run can be started in the tracking store {tracking_uri}: {error}") from error
 
 
+@_patient
 def register_model(run: Run, model_uri: str, *, name: str, alias: str | None) -> str:
     """Make the run's model the newest version of the registered model `name`.
 
@@ -237,8 +331,9 @@ def fetch_weights(uri: str, *, tracking_uri: str) -> Path:
     Raises:
         ValueError: the store has nothing by this address, or not one weights file.
     """
+    _check_answers(tracking_uri)
     try:
-        artifact_uri = _artifact_uri(_client(tracking_uri), uri)
+        artifact_uri = _patient(_artifact_uri)(_client(tracking_uri), uri)
         found = Path(mlflow.artifacts.download_artifacts(artifact_uri, tracking_uri=tracking_uri))
     except (MlflowException, OSError) as error:
         raise ValueError(
@@ -272,14 +367,73 @@ def commit_tag() -> dict[str, str]:
     return {} if commit is None else {"mlflow.source.git.commit": commit}
 
 
+@functools.cache  # a server that has answered once is waited for when it is away later
+def _check_answers(tracking_uri: str) -> None:
+    """Refuse a wrong address within seconds, where MLflow's own tries would take four minutes.
+
+    Raises:
+        ValueError: no server answers there.
+    """
+    deadline = time.monotonic() + _SECONDS_TO_ANSWER
+    while tracking_uri.startswith(_SERVER):
+        try:
+            http_request(
+                get_default_host_creds(tracking_uri),
+                "/health",
+                "GET",
+                max_retries=0,
+                timeout=_CONNECT_AND_READ_SECONDS[0],
+            )
+            return
+        except MlflowException as error:
+            if time.monotonic() > deadline:
+                raise ValueError(
+                    f"no MLflow server answers at {tracking_uri} ({_reason(error)}): start it, or name another store "
+                    "with MLFLOW_TRACKING_URI or --tracking.uri"
+                ) from error
+        time.sleep(_SECONDS_BETWEEN_TRIES)
+
+
+def _reason(error: Exception) -> str:
+    """What lies at the bottom of an error of the network; the text of others."""
+    *_, first = _causes(error)
+    return str(first if isinstance(first, OSError) else error)
+
+
+def _post_points(run: Run, points: Sequence[Point]) -> None:
+    """Say once and at once what `MlflowClient.log_batch` would try for minutes with growing pauses."""
+    metrics = [
+        # JSON's numbers have no NaN: MLflow takes the words that `dumps` writes, as strings.
+        {"key": name, "value": value if math.isfinite(value) else json.dumps(value), "timestamp": time_ms, "step": step}
+        for name, value, time_ms, step in points
+    ]
+    response = http_request(
+        get_default_host_creds(run.tracking_uri),
+        "/api/2.0/mlflow/runs/log-batch",
+        "POST",
+        json={"run_id": run.run_id, "metrics": metrics},
+        max_retries=0,
+        timeout=_CONNECT_AND_READ_SECONDS,
+        raise_on_status=False,
+    )
+    verify_rest_response(response, "/api/2.0/mlflow/runs/log-batch")
+
+
+@_patient
 def _client(tracking_uri: str) -> MlflowClient:
     """Open the store and its model registry, silently; MLflow itself keeps the connections between calls."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").addFilter(_has_no_traceback)
     with _alone_in(tracking_uri) if tracking_uri.startswith(_SQLITE) else nullcontext():
         return MlflowClient(tracking_uri, registry_uri=tracking_uri)
+
+
+def _has_no_traceback(record: logging.LogRecord) -> bool:
+    """MLflow prints the traceback of what it raises as well."""
+    return record.exc_info is None
 
 
 @contextmanager
@@ -295,7 +449,7 @@ def _alone_in(sqlite_uri: str) -> Iterator[None]:
 def _continue_run(run: Run, *, tags: Mapping[str, str]) -> Run:
     client = _client(run.tracking_uri)
     try:
-        client.update_run(run.run_id, status="RUNNING")
+        _patient(client.update_run)(run.run_id, status="RUNNING")
     except MlflowException as error:
         raise ValueError(
             f"run {run.run_id} cannot go on in the tracking store {run.tracking_uri} ({error}): restore it there, "

@@ -1,12 +1,13 @@
 """Labelled shards, and weights to start from or none, become a video classifier (paper 4.4)."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from pipelines import session, tracking
 from pipelines.batches import TrainOrder, stream, train_batches
@@ -14,6 +15,7 @@ from pipelines.clip_loader import BatchLoader, NumpyBatch
 from pipelines.configs import TrainConfig
 from pipelines.prepare import prepared_shards
 from pipelines.shard_index import ShardIndex, hold_out, load_index
+from pipelines.stage import random_crop_of
 from pipelines.training_run import FinishedRun, copy_whole, fit, open_run
 from pipelines.weights import (
     card_of,
@@ -26,9 +28,13 @@ from pipelines.weights import (
 )
 from t3d_core.models import VideoNet, build_model
 from t3d_core.training.checkpoint import initialize_from, save_weights
+from t3d_core.training.mixing import Mixing
 from t3d_core.training.tasks import ClassificationTask, Task
 from t3d_core.training.weights_card import WeightsCard, read_card
 from t3d_core.transfer.inflation import SOURCES, inflate, load_2d_state
+
+# Clips of one validation batch at most, which one task decodes.
+_VALIDATION_CLIPS = 16
 
 
 @dataclass(frozen=True)
@@ -53,16 +59,23 @@ class ClassificationStage:
         net = build_model(card.model_kind, num_classes=len(card.class_names), **card.model_arguments)
         if self.init_from is not None:
             initialize_from(net, self.init_from, class_names=card.class_names, replace_head=self.config.replace_head)
-        return ClassificationTask(net)
+        net.num_segments = card.num_segments
+        if self.config.freeze_backbone:
+            net.freeze_features()
+        alphas = self.config.augmentation.model_dump(include={"mixup_alpha", "cutmix_alpha"})
+        mixing = Mixing(**alphas, num_classes=len(card.class_names)) if any(alphas.values()) else None
+        return ClassificationTask(net, label_smoothing=self.config.label_smoothing, mixing=mixing)
 
-    def train_batches(self, *, steps: range, rank: int, world_size: int) -> Iterator[NumpyBatch]:
-        """This worker's batches of `steps`."""
-        loader = BatchLoader(self.train_index, view_of(self.card))
-        return train_batches(loader, self.order, steps=steps, rank=rank, world_size=world_size)
+    def train_batches(self, *, steps: range, places: Sequence[range]) -> Iterator[NumpyBatch]:
+        """This worker's micro-batches of `steps`."""
+        random_crop = random_crop_of(self.config.augmentation)
+        loader = BatchLoader(self.train_index, view_of(self.card), random_crop=random_crop)
+        return train_batches(loader, self.order, steps=steps, places=places)
 
     def validation_batches(self, *, rank: int, world_size: int) -> Iterator[NumpyBatch]:
         """Every world_size-th batch of validation rows, from `rank` on."""
-        loader, size = BatchLoader(self.val_index, view_of(self.card)), self.config.global_batch_size
+        loader = BatchLoader(self.val_index, view_of(self.card))
+        size = min(self.config.micro_batch_size or _VALIDATION_CLIPS, _VALIDATION_CLIPS)
         rows = np.arange(len(self.val_index))
         num_batches = -(-len(rows) // size)
         return stream(
@@ -70,17 +83,53 @@ class ClassificationStage:
             range(rank, num_batches, world_size),
         )
 
-    def save_weights(self, task: Task, path: Path) -> None:
+    def save_weights(self, net: nn.Module, path: Path) -> None:
         """Write the classifier."""
-        save_weights(task.net, path, card=self.card)
+        save_weights(net, path, card=self.card)
 
 
 def run_train(config: TrainConfig) -> str:
-    """Train a classifier as `config` says; give the closing summary.
+    """Train a classifier, or one for each fold, as `config` says; give the closing summary.
 
     Raises:
         ValueError: settings, shards or weights that cannot work, before any work.
     """
+    if not config.folds:
+        return _train_one(config)
+    of_folds = {fold: _of_fold(config, fold) for fold in config.folds}
+    base = session.base_folder()
+    folders = prepared_shards(config.data, storage=base / config.storage)
+    for fold, of_fold in of_folds.items():  # before the hours that the first one takes
+        load_index(folders, fold=fold, splits=["train"])
+        _locate_init(of_fold, base=base)
+    for fold, of_fold in of_folds.items():
+        print(f"fold {fold}", flush=True)
+        print(_train_one(of_fold), flush=True)
+    shards = shlex.join(str(path) for path in config.data.shards)
+    pattern = config.storage / f"{config.name}-fold{{fold}}"
+    return (
+        f"next:    python jobs/evaluate.py --folds {' '.join(map(str, config.folds))} --checkpoint "
+        f"{shlex.quote(str(pattern))}{f' --data.shards {shards}' if shards else ''}"
+    )
+
+
+def _of_fold(config: TrainConfig, fold: int) -> TrainConfig:
+    """The run of one fold, with its own name."""
+
+    def named(text: str | None) -> str | None:
+        return text and text.replace("{fold}", str(fold))
+
+    described = {
+        "folds": (),
+        "name": f"{config.name}-fold{fold}",
+        "data": config.data.model_copy(update={"fold": fold}),
+        "init_from": named(config.init_from),
+        "register": named(config.register),
+    }
+    return config.model_copy(update=described)
+
+
+def _train_one(config: TrainConfig) -> str:
     base = session.base_folder()
     init_from = _locate_init(config, base=base)
     config = _completed_from_weights(config, init_from)
@@ -95,6 +144,8 @@ def run_train(config: TrainConfig) -> str:
     session.connect()
     session.check_workers_fit(config.scaling.fewest_workers(), config.scaling.resources_of_worker())
     with open_run(config, stage="train", shards=folders) as folder:
+        if folder.summary is not None:
+            return folder.summary
         initial = folder.path / "initial.safetensors"  # where every node finds it, wherever it came from
         if inflated is not None:
             save_weights(inflated, initial, card=_card_of_run(config, class_names=()))
@@ -103,7 +154,7 @@ def run_train(config: TrainConfig) -> str:
             stage = replace(stage, init_from=copy_whole(init_from, initial))
         finished = fit(stage, folder)
         registered = _log_model(config, finished)
-    return _summary(config, stage, finished, folders, registered=registered)
+        return folder.close(_summary(config, stage, finished, folders, registered=registered))
 
 
 def _locate_init(config: TrainConfig, *, base: Path) -> Path | None:
@@ -174,6 +225,7 @@ def _summary(
             f"validation, middle clip of {num_val} videos: clip_top1 {before['clip_top1']:.3f} before, "
             f"{after['clip_top1']:.3f} after; loss {before['loss']:.3f} -> {after['loss']:.3f}; "
             f"padded frames {after['padded_share']:.1%}",
+            *finished.describe_losses(),
             f"weights: {finished.weights}",
             f"model:   {registered}",
             f"mlflow:  {finished.run.describe()}",

@@ -1,52 +1,68 @@
 """A stage becomes a named, resumable run on Ray Train: its folder, its MLflow run, its checkpoints.
 
 STORAGE/NAME/run.json              what the run is: stage, settings, MLflow run
-STORAGE/NAME/checkpoint_STEP/      weights and training state; the newest few
-STORAGE/NAME/{model,student}.safetensors   the result
+STORAGE/NAME/checkpoint_STEP/      weights and training state; the newest few (`checkpoints`)
+STORAGE/NAME/metrics.jsonl         its curves, also before MLflow has them
+STORAGE/NAME/unreadable.jsonl      clips that could not be read, if any
+STORAGE/NAME/{model,student}.safetensors, summary.txt   the result
 """
 
 import contextlib
 import datetime
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-import threading
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import ray
-import ray.train
-import ray.train.torch
-import torch
-from ray.train import Checkpoint, ScalingConfig
-from ray.train.torch import TorchTrainer
-from ray.util.queue import Queue
-from tqdm import tqdm
+from typing import Any, NamedTuple
 
 from pipelines import tracking
+from pipelines.checkpoints import CheckpointFolder
+from pipelines.metric_log import drain
+from pipelines.progress import Progress
 from pipelines.recipe import config_fingerprint, flatten, to_yaml
 from pipelines.run_configs import RunConfig
-from pipelines.session import base_folder, quiet
-from pipelines.shards import describe_shards
-from pipelines.training_loop import Metrics, Stage, Worker, run_training_loop
+from pipelines.session import base_folder
+from pipelines.shards import describe_shards, whole_file
+from pipelines.stage import Stage
+from pipelines.train_workers import metrics_file, train_here, train_on_workers, unreadable_file
+from pipelines.worker import Metrics
 
+# How long the end of a run waits for an MLflow server that does not answer.
+_MLFLOW_PATIENCE_SECONDS = 600.0
 # What may change when a run goes on: where it lies and what it runs on, not what it computes.
 _RESUMABLE = (
     *("storage", "name", "scaling", "failure", "tracking", "checkpoint", "log_every_steps"),
-    *("data.shards", "data.prepare", "register", "alias"),
+    *("data.shards", "data.prepare", "data.fingerprint", "register", "alias", "folds"),
     *("compute.recompute", "compute.compile", "compute.debug", "model.transition_forms"),
 )
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's own folder, and the MLflow run that records it."""
+    """One run's own folder, the MLflow run that records it, and what it ended with when it has ended before."""
 
     path: Path
     run: tracking.Run
+    summary: str | None
+
+    def close(self, summary: str) -> str:
+        """Keep the closing summary: started again, the run has nothing left to do but to say it."""
+        with whole_file(_summary_file(self.path)) as partial:
+            partial.write_text(summary)
+        return summary
+
+
+class Unreadable(NamedTuple):
+    """Clips that could not be read while training and validating: how often, of how many videos, and the list."""
+
+    num_clips: int
+    num_videos: int
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -56,7 +72,15 @@ class FinishedRun:
     initial: Metrics
     final: Metrics
     weights: Path
+    unreadable: Unreadable | None
     run: tracking.Run
+
+    def describe_losses(self) -> list[str]:
+        """What was not read, where something was: a line for the summary."""
+        if self.unreadable is None:
+            return []
+        num_clips, num_videos, path = self.unreadable
+        return [f"not read: {num_clips} clips of {num_videos} videos, see {path}; the steps went on without them"]
 
 
 def new_name(stage: str) -> str:
@@ -71,7 +95,7 @@ def open_run(config: RunConfig, *, stage: str, shards: Sequence[Path]) -> Iterat
     The MLflow run ends as FINISHED, or as FAILED or KILLED when an exception leaves the block.
 
     Raises:
-        ValueError: the name belongs to a run with other settings or shards, or that keeps its checkpoints otherwise.
+        ValueError: the name belongs to a run with other settings or shards, or to one that another job is at work on.
     """
     base = base_folder()
     path = base / config.storage / (config.name or new_name(stage))
@@ -84,24 +108,48 @@ def open_run(config: RunConfig, *, stage: str, shards: Sequence[Path]) -> Iterat
             f"run {path.name!r} in {path.parent} was made with other settings or shards (fingerprint "
             f"{known['fingerprint'][:12]}, now {fingerprint[:12]}; see {path / 'recipe.yaml'}): give another --name"
         )
-    if known is not None and known["is_local"] != (config.scaling.num_workers == 0):
-        raise ValueError(
-            f"run {path.name!r} was started with scaling.num_workers {'0' if known['is_local'] else 'above 0'}, which "
-            "keeps its checkpoints otherwise: go on in the same way, or give another --name"
+    with _alone_in(path):
+        run = tracking.start_run(
+            tracking_uri=tracking_uri,
+            experiment=config.tracking.experiment,
+            run_name=path.name,
+            run_id=known["mlflow_run_id"] if known else None,
+            tags={"stage": stage, "recipe_fingerprint": fingerprint} | tracking.commit_tag(),
         )
-    run = tracking.start_run(
-        tracking_uri=tracking_uri,
-        experiment=config.tracking.experiment,
-        run_name=path.name,
-        run_id=known["mlflow_run_id"] if known else None,
-        tags={"stage": stage, "recipe_fingerprint": fingerprint} | tracking.commit_tag(),
-    )
-    with run:
-        if known is None:
-            _write_run_files(path, config, stage=stage, fingerprint=fingerprint, run=run)
-        for shard_folder, description in descriptions.items():
-            run.log_dataset(shard_folder.name, description["fingerprint"], str(shard_folder))
-        yield RunFolder(path, run)
+        with run:
+            if known is None:
+                _write_run_files(path, config, stage=stage, fingerprint=fingerprint, run=run)
+            for shard_folder, description in descriptions.items():
+                run.log_dataset(shard_folder.name, description["fingerprint"], str(shard_folder))
+            yield RunFolder(path, run, _read_summary(path))
+
+
+def _summary_file(path: Path) -> Path:
+    return path / "summary.txt"
+
+
+def _read_summary(path: Path) -> str | None:
+    file = _summary_file(path)
+    return file.read_text() if file.is_file() and list(path.glob("*.safetensors")) else None
+
+
+@contextlib.contextmanager
+def _alone_in(path: Path) -> Iterator[None]:
+    """Hold a run's folder for the only job that trains there; the lock ends with the process, however it ends."""
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"run {path.name!r} in {path.parent} is being trained by {file.read()}: wait for it, or give another "
+                "--name"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 def _fingerprint(config: RunConfig, descriptions: Sequence[dict[str, Any]]) -> str:
@@ -121,27 +169,41 @@ def _write_run_files(path: Path, config: RunConfig, *, stage: str, fingerprint: 
     path.mkdir(parents=True, exist_ok=True)
     (path / "recipe.yaml").write_text(to_yaml(config))
     partial = path / "run.json.partial"
-    known = {"stage": stage, "fingerprint": fingerprint, "mlflow_run_id": run.run_id}
-    partial.write_text(json.dumps(known | {"is_local": config.scaling.num_workers == 0}, indent=1))
+    partial.write_text(json.dumps({"stage": stage, "fingerprint": fingerprint, "mlflow_run_id": run.run_id}, indent=1))
     os.replace(partial, path / "run.json")
     run.log_params(flatten(config))
     run.log_text(to_yaml(config), "recipe.yaml")
 
 
 def fit(stage: Stage, folder: RunFolder) -> FinishedRun:
-    """Train `stage` to its end on Ray Train, going on from the newest checkpoint in `folder`.
+    """Train `stage` to its end, going on from the newest checkpoint in `folder`.
 
     Raises:
+        ValueError: the run cannot go on (a loss that is not finite, a full disk), or MLflow does not take its curves.
         Exception: what failed a worker, when that happened more often than `failure.max_failures` allows.
     """
-    fit_stage = _fit_on_workers if stage.config.scaling.num_workers else _fit_here
-    with _Progress(stage) as progress:
-        validations, checkpoint = fit_stage(stage, folder, progress.queue)
-    weights = folder.path / stage.weights_name
-    with checkpoint.as_directory() as last:
-        copy_whole(Path(last) / stage.weights_name, weights)
+    config = stage.config
+    train = train_on_workers if config.scaling.most_workers() else train_here
+    with Progress(stage.order, epochs=config.epochs) as progress:
+        outcome = train(stage, folder.path, folder.run, progress.queue)
+    drain(folder.run, metrics_file(folder.path), timeout_seconds=_MLFLOW_PATIENCE_SECONDS)
+    if outcome.refusal is not None:
+        raise ValueError(outcome.refusal)
+    newest = CheckpointFolder(folder.path, config.checkpoint.num_to_keep).newest()
+    assert newest is not None, "the loop ends with a checkpoint"
+    weights = copy_whole(newest / stage.weights_name, folder.path / stage.weights_name)
     folder.run.log_artifact(weights, artifact_path="weights")
-    return FinishedRun(validations["initial"], validations["final"], weights, folder.run)
+    unreadable = _log_unreadable(folder)
+    return FinishedRun(outcome.validations["initial"], outcome.validations["final"], weights, unreadable, folder.run)
+
+
+def _log_unreadable(folder: RunFolder) -> Unreadable | None:
+    path = unreadable_file(folder.path)
+    if not path.is_file():
+        return None
+    folder.run.log_artifact(path)
+    videos = [json.loads(line)["video_id"] for line in path.read_text().splitlines()]
+    return Unreadable(len(videos), len(set(videos)), path)
 
 
 def copy_whole(source: Path, target: Path) -> Path:
@@ -154,137 +216,3 @@ def copy_whole(source: Path, target: Path) -> Path:
         shutil.copyfile(source, partial)
     os.replace(partial, target)
     return target
-
-
-def _fit_on_workers(stage: Stage, folder: RunFolder, queue: Queue) -> tuple[dict[str, Metrics], Checkpoint]:
-    config = stage.config
-    trainer = TorchTrainer(
-        _train_on_worker,
-        train_loop_config={"stage": ray.put(stage), "run": folder.run, "queue": queue},
-        scaling_config=ScalingConfig(
-            num_workers=config.scaling.num_workers,
-            use_gpu=config.scaling.use_gpu,
-            resources_per_worker=dict(config.scaling.resources_per_worker),
-        ),
-        run_config=ray.train.RunConfig(
-            name=folder.path.name,
-            storage_path=str(folder.path.parent),
-            failure_config=ray.train.FailureConfig(max_failures=config.failure.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.checkpoint.num_to_keep),
-            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
-        ),
-    )
-    try:
-        result = trainer.fit()
-    except ray.train.WorkerGroupError as error:
-        # Its own text is the tracebacks of all workers; what the first of them met says more in one line.
-        for failure in error.worker_failures.values():
-            raise getattr(failure, "_base_exc", failure) from error
-        raise
-    assert result.checkpoint is not None, "the loop ends with a checkpoint"
-    return result.return_value, result.checkpoint
-
-
-def _train_on_worker(arguments: dict[str, Any]) -> dict[str, Metrics]:
-    """Run the loop with the surroundings that Ray Train gives a worker."""
-    quiet()
-    stage: Stage = ray.get(arguments["stage"])
-    context, latest = ray.train.get_context(), ray.train.get_checkpoint()
-    world_size = context.get_world_size()
-    with _as_folder(latest) as checkpoint:
-        worker = Worker(
-            rank=context.get_world_rank(),
-            world_size=world_size,
-            device=ray.train.torch.get_device(),
-            wrap=ray.train.torch.prepare_model,
-            sum_over_workers=_all_reduce if world_size > 1 else _keep,
-            share_buffers=_broadcast_buffers if world_size > 1 else _keep,
-            report=_report_to_ray,
-            log=lambda metrics, step: arguments["run"].log_metrics(metrics, step=step),
-            show=lambda line, step: arguments["queue"].put((line, step)),
-            checkpoint=checkpoint,
-        )
-        return run_training_loop(stage, worker)
-
-
-@contextlib.contextmanager
-def _as_folder(checkpoint: Checkpoint | None) -> Iterator[Path | None]:
-    if checkpoint is None:
-        yield None
-        return
-    with checkpoint.as_directory() as folder:
-        yield Path(folder)
-
-
-def _all_reduce(values: torch.Tensor) -> None:
-    torch.distributed.all_reduce(values)
-
-
-def _broadcast_buffers(net: torch.nn.Module) -> None:
-    for buffer in net.buffers():
-        torch.distributed.broadcast(buffer, src=0)
-
-
-def _keep(_: object) -> None:
-    """One worker has nobody to add to or to share with."""
-
-
-def _report_to_ray(metrics: Metrics, folder: Path | None, step: int) -> None:
-    checkpoint = Checkpoint.from_directory(folder) if folder else None
-    ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=_checkpoint_name(step))
-
-
-def _checkpoint_name(step: int) -> str:
-    return f"checkpoint_{step:08d}"
-
-
-def _fit_here(stage: Stage, folder: RunFolder, queue: Queue) -> tuple[dict[str, Metrics], Checkpoint]:
-    """Run the loop in this process: no worker to start, the same folders and the same resume."""
-
-    def kept() -> list[Path]:
-        return sorted(folder.path.glob("checkpoint_????????"))
-
-    def report(metrics: Metrics, checkpoint: Path | None, step: int) -> None:
-        assert checkpoint is not None, "a single worker writes"
-        target = folder.path / _checkpoint_name(step)
-        shutil.rmtree(target, ignore_errors=True)
-        copy_whole(checkpoint, target)
-        for old in kept()[: -stage.config.checkpoint.num_to_keep]:
-            shutil.rmtree(old)
-
-    worker = Worker(
-        rank=0,
-        world_size=1,
-        device=torch.device("cuda" if stage.config.scaling.use_gpu else "cpu"),
-        wrap=lambda net: net,
-        sum_over_workers=_keep,
-        share_buffers=_keep,
-        report=report,
-        log=lambda metrics, step: folder.run.log_metrics(metrics, step=step),
-        show=lambda line, step: queue.put((line, step)),
-        checkpoint=kept()[-1] if kept() else None,
-    )
-    validations = run_training_loop(stage, worker)
-    return validations, Checkpoint.from_directory(kept()[-1])
-
-
-class _Progress(contextlib.AbstractContextManager):
-    """A progress bar on the driver's terminal, told of steps by the first worker, wherever it runs."""
-
-    def __init__(self, stage: Stage) -> None:
-        self._bar = tqdm(total=stage.order.num_steps(stage.config.epochs), unit="step", desc="training")
-        self.queue = Queue(actor_options={"num_cpus": 0})
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        while (told := self.queue.get()) is not None:
-            line, step = told
-            self._bar.set_postfix_str(line, refresh=False)
-            self._bar.update(step - self._bar.n)
-
-    def __exit__(self, *_: object) -> None:
-        self.queue.put(None)
-        self._reader.join()
-        self._bar.close()
-        self.queue.shutdown()

@@ -1,11 +1,12 @@
 """Unlabelled shards and a frozen ImageNet 2D network become the initial weights of a 3D network (paper 3.2, 4.5)."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from pipelines import session
 from pipelines.batches import TrainOrder, stream, train_batches
@@ -13,6 +14,7 @@ from pipelines.clip_loader import BatchLoader, NumpyBatch, TeacherView
 from pipelines.configs import TransferConfig
 from pipelines.prepare import prepared_shards
 from pipelines.shard_index import ShardIndex, hold_out, load_index
+from pipelines.stage import random_crop_of
 from pipelines.training_run import FinishedRun, fit, open_run
 from pipelines.weights import card_of, check_network, view_of
 from t3d_core.models import build_model
@@ -34,7 +36,7 @@ class CorrespondenceStage:
     config: TransferConfig
     card: WeightsCard
     train_index: ShardIndex
-    held_index: ShardIndex
+    val_index: ShardIndex
     weights_name: str = "student.safetensors"
 
     @property
@@ -49,21 +51,21 @@ class CorrespondenceStage:
         net = CorrespondenceNet(student, student_dim=student.feature_dim, teacher_dim=teacher.feature_dim)
         return CorrespondenceTask(net, teacher)
 
-    def train_batches(self, *, steps: range, rank: int, world_size: int) -> Iterator[NumpyBatch]:
-        """This worker's batches of `steps`."""
-        loader = self._loader(self.train_index)
-        return train_batches(loader, self.order, steps=steps, rank=rank, world_size=world_size)
+    def train_batches(self, *, steps: range, places: Sequence[range]) -> Iterator[NumpyBatch]:
+        """This worker's micro-batches of `steps`."""
+        return train_batches(self._loader(self.train_index), self.order, steps=steps, places=places)
 
     def validation_batches(self, *, rank: int, world_size: int) -> Iterator[NumpyBatch]:
         """Every world_size-th batch of held-out clips, from `rank` on; always the same clips in the same batches."""
-        loader, config = self._loader(self.held_index), self.config
-        order = TrainOrder(len(self.held_index), config.global_batch_size, config.seed)
-        num_clips = len(self.held_index) * config.data.holdout_clips_per_row
-        num_batches = -(-num_clips // config.global_batch_size)
+        loader, config = self._loader(self.val_index), self.config
+        size = config.micro_batch_size or config.global_batch_size
+        order = TrainOrder(len(self.val_index), size, config.seed)
+        num_clips = len(self.val_index) * config.data.holdout_clips_per_row
+        num_batches = -(-num_clips // size)
 
         def load(batch: int) -> NumpyBatch:
             rows, draws = order.rows(batch)
-            kept = slice(0, num_clips - batch * config.global_batch_size)
+            kept = slice(0, num_clips - batch * size)
             seeds = [
                 [config.seed, _HOLDOUT_EPOCH + int(d), int(r)] for r, d in zip(rows[kept], draws[kept], strict=True)
             ]
@@ -71,10 +73,10 @@ class CorrespondenceStage:
 
         return stream(load, range(rank, num_batches, world_size))
 
-    def save_weights(self, task: Task, path: Path) -> None:
+    def save_weights(self, net: nn.Module, path: Path) -> None:
         """Write the student; the pair head and the projection have served."""
-        assert isinstance(task.net, CorrespondenceNet)
-        save_weights(task.net.student, path, card=self.card)
+        assert isinstance(net, CorrespondenceNet)
+        save_weights(net.student, path, card=self.card)
 
     def _loader(self, index: ShardIndex) -> BatchLoader:
         teacher = self.config.teacher
@@ -83,7 +85,7 @@ class CorrespondenceStage:
             crop_size=teacher.crop_size,
             short_side=default_short_side(teacher.crop_size),
         )
-        return BatchLoader(index, view_of(self.card), view)
+        return BatchLoader(index, view_of(self.card), view, random_crop_of(self.config.augmentation))
 
 
 def run_transfer(config: TransferConfig) -> str:
@@ -100,13 +102,14 @@ def run_transfer(config: TransferConfig) -> str:
     folders = prepared_shards(config.data, storage=session.base_folder() / config.storage)
     index = load_index(folders, fold=config.data.fold, splits=["train"])
     # A single source held out would have no negative pair.
-    train_index, held_index = hold_out(index, fraction=config.data.holdout_fraction, seed=config.seed, at_least=2)
-    stage = CorrespondenceStage(config, card, train_index, held_index)
+    train_index, val_index = hold_out(index, fraction=config.data.holdout_fraction, seed=config.seed, at_least=2)
+    stage = CorrespondenceStage(config, card, train_index, val_index)
     session.connect()
     session.check_workers_fit(config.scaling.fewest_workers(), config.scaling.resources_of_worker())
     with open_run(config, stage="transfer", shards=folders) as folder:
-        finished = fit(stage, folder)
-    return _summary(stage, finished, folders)
+        if folder.summary is not None:
+            return folder.summary
+        return folder.close(_summary(stage, fit(stage, folder), folders))
 
 
 def _with_absolute_weights(config: TransferConfig) -> TransferConfig:
@@ -118,7 +121,7 @@ def _with_absolute_weights(config: TransferConfig) -> TransferConfig:
 
 
 def _summary(stage: CorrespondenceStage, finished: FinishedRun, folders: list[Path]) -> str:
-    num_sources = len(np.unique(stage.held_index.source_N))
+    num_sources = len(np.unique(stage.val_index.source_N))
     before, after = finished.initial, finished.final
     return "\n".join(
         [
@@ -126,6 +129,7 @@ def _summary(stage: CorrespondenceStage, finished: FinishedRun, folders: list[Pa
             f"{before['pair_accuracy']:.3f} before, {after['pair_accuracy']:.3f} after",
             f"loss {before['loss']:.3f} -> {after['loss']:.3f}; padded frames {after['padded_share']:.1%}; "
             f"clips without a negative pair {after['share_without_partner']:.1%}",
+            *finished.describe_losses(),
             f"weights: {finished.weights}",
             f"mlflow:  {finished.run.describe()}",
             f"next:    {_next_command(stage, finished, folders)}",

@@ -51,7 +51,14 @@ def differences_of_networks(card: WeightsCard, other: WeightsCard) -> list[str]:
 
 def view_of(card: WeightsCard) -> ClipView:
     """How a network with this card sees a clip."""
-    return ClipView(card.num_frames, card.frame_stride, card.crop_size, card.short_side, card.short_video)
+    return ClipView(
+        num_frames=card.num_frames,
+        frame_stride=card.frame_stride,
+        crop_size=card.crop_size,
+        short_side=card.short_side,
+        short_video=card.short_video,
+        num_segments=card.num_segments,
+    )
 
 
 def check_network(card: WeightsCard, *, batch_size: int) -> None:

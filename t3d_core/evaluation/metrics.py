@@ -3,19 +3,56 @@
 Legend: N examples, K classes.
 """
 
+from typing import NamedTuple
+
 import numpy as np
+from scipy.stats import binomtest
 
 
-def num_correct_top_k(score_NK: np.ndarray, label_N: np.ndarray, *, k: int) -> int:
-    """Count the examples whose label is among the k highest scores.
+def is_correct_top_k(score_NK: np.ndarray, label_N: np.ndarray, *, k: int) -> np.ndarray:
+    """Say of each example whether its label is among the k highest scores (N,).
 
     A tie counts against the label, so that constant scores earn nothing (unless k is K), and so does a NaN.
     """
     own_N1 = np.take_along_axis(score_NK, label_N[:, None], axis=1)
     num_below_N = (score_NK < own_N1).sum(axis=1)
-    return int((num_below_N >= score_NK.shape[1] - k).sum())
+    return num_below_N >= score_NK.shape[1] - k
 
 
-def top_k_accuracy(score_NK: np.ndarray, label_N: np.ndarray, *, k: int) -> float:
-    """Give the share of examples whose label is among the k highest scores; N must be at least 1."""
-    return num_correct_top_k(score_NK, label_N, k=k) / len(label_N)
+def num_correct_top_k(score_NK: np.ndarray, label_N: np.ndarray, *, k: int) -> int:
+    """Count the examples whose label is among the k highest scores, as `is_correct_top_k` says."""
+    return int(is_correct_top_k(score_NK, label_N, k=k).sum())
+
+
+def predicted_classes(score_NK: np.ndarray, label_N: np.ndarray) -> np.ndarray:
+    """Give the class of the highest score of each example (N,).
+
+    Where the label is one of several highest it is another of them, so that a prediction equals its label just where
+    `is_correct_top_k` says so for k = 1.
+    """
+    if score_NK.shape[1] == 1:
+        return np.zeros(len(label_N), np.int64)
+    others_NK = score_NK.copy()
+    np.put_along_axis(others_NK, label_N[:, None], -np.inf, axis=1)
+    return np.where(is_correct_top_k(score_NK, label_N, k=1), label_N, others_NK.argmax(axis=1))
+
+
+class Interval(NamedTuple):
+    """A confidence interval, both ends in [0, 1]."""
+
+    low: float
+    high: float
+
+
+def accuracy_interval(num_correct: int, num_examples: int, *, confidence: float = 0.95) -> Interval:
+    """Give Wilson's interval of an accuracy: how far chance alone may have moved it, with so few examples.
+
+    Examples are taken for independent, which videos of one source are not: it is rather too narrow than too wide.
+
+    Args:
+        num_correct: of `num_examples`.
+        num_examples: at least 1.
+        confidence: in (0, 1).
+    """
+    interval = binomtest(num_correct, num_examples).proportion_ci(confidence, method="wilson")
+    return Interval(float(interval.low), float(interval.high))

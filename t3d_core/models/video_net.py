@@ -33,6 +33,7 @@ class VideoNet(nn.Module):
         min_num_frames: As given.
         min_size: As given.
         num_segments: Clips of one video that make one example in `forward`; 1 by default.
+        is_frozen: Whether the head alone is trained; false by default.
         is_debugging: Whether clips and features are searched for values that are not finite; false by default.
 
     Raises:
@@ -54,6 +55,7 @@ class VideoNet(nn.Module):
         self.features = features
         self.feature_dim, self.min_num_frames, self.min_size = feature_dim, min_num_frames, min_size
         self.num_segments = 1
+        self.is_frozen = False
         self.is_debugging = False
         self.head_drop = nn.Dropout(checked_drop_rate(drop_rate))
         self.classifier: nn.Module = nn.Identity()
@@ -109,6 +111,19 @@ class VideoNet(nn.Module):
         for module in self.modules():
             if isinstance(module, RecomputableLayer):
                 module.is_recomputed = is_recomputed
+
+    def freeze_features(self) -> None:
+        """Train the head alone from now on: the weights before it get no gradients and their statistics stand still."""
+        self.features.requires_grad_(False)
+        self.is_frozen = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "VideoNet":
+        """Switch between training and evaluation; frozen features stay in evaluation."""
+        super().train(mode)
+        if self.is_frozen:
+            self.features.eval()
+        return self
 
     def forward(self, clip_BCTHW: Tensor) -> Tensor:
         """Return the logits (B, num_classes) of a batch of clips, or its features (B, D) when there is no head.

@@ -4,6 +4,7 @@ A weights file is a safetensors file whose metadata carries a `WeightsCard`: whi
 A checkpoint folder holds one weights file and `training_state.pt`, what a run needs to go on (optimiser, position).
 """
 
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from t3d_core.models import VideoNet, build_model
@@ -30,11 +31,16 @@ class LoadedModel(NamedTuple):
 
 
 def save_weights(model: nn.Module, path: Path, *, card: WeightsCard) -> None:
-    """Write `model`'s state and `card` to `path`: complete or not at all."""
+    """Write `model`'s state and `card` to `path`: complete or not at all.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     partial = path.with_name(path.name + ".partial")
     try:
-        save_file(state, partial, metadata={METADATA_KEY: json.dumps(asdict(card))})
+        # In memory first: what fails at the file is then an OSError, which safetensors would wrap.
+        partial.write_bytes(save(state, metadata={METADATA_KEY: json.dumps(asdict(card))}))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -108,8 +114,14 @@ def find_weights(path: Path) -> Path:
 
 
 def save_training_state(state: Mapping[str, Any], folder: Path) -> None:
-    """Write what a run needs to go on, beside its weights, into `folder`."""
-    torch.save(dict(state), folder / TRAINING_STATE_NAME)
+    """Write what a run needs to go on, beside its weights, into `folder`.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk.
+    """
+    content = io.BytesIO()  # in memory first: PyTorch would turn what fails at the file into a RuntimeError
+    torch.save(dict(state), content)
+    (folder / TRAINING_STATE_NAME).write_bytes(content.getbuffer())
 
 
 def load_training_state(folder: Path) -> dict[str, Any]:

@@ -5,9 +5,23 @@ from typing import Any, get_args
 
 from torch import nn
 from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+    StepLR,
+)
 
 from t3d_core.training.schedules import ScheduleKind
+
+_WARMUP_START = 0.01
+_BY_STEP = (CosineAnnealingLR, SequentialLR, OneCycleLR)
+# 0.7 * 0.1 is a little less than 0.07: rates that rounding alone puts below the smallest one are not below it.
+_ROUNDING = 1 - 1e-9
 
 
 def build_sgd(
@@ -17,12 +31,24 @@ def build_sgd(
     return SGD(parameters, lr=lr, momentum=momentum, nesterov=is_nesterov, weight_decay=weight_decay)
 
 
+def linearly_scaled(lr: float, *, global_batch_size: int, base_batch_size: int | None) -> float:
+    """The learning rate for steps of `global_batch_size` clips, where `lr` is meant for `base_batch_size`.
+
+    Without a base it is `lr` as it stands, whatever the batch.
+    """
+    return lr if base_batch_size is None else lr * global_batch_size / base_batch_size
+
+
 class Schedule:
     """The learning rate over a run; told of every step and epoch, it acts on what its kind goes by.
 
     Kinds: `constant`; `step`, times `factor` every `every_epochs` epochs (paper: transfer); `plateau`, times `factor`
-    when the validation loss has not fallen in more than `patience` validations (paper: training); `one_cycle`, up and
-    down once over all steps.
+    when the validation loss has not fallen in more than `patience` validations (paper: training); `cosine`, up in a
+    line from a hundredth over `warmup_steps`, then down along half a cosine, to nearly 0 at the last step; `one_cycle`,
+    up and down once over all steps.
+
+    Attributes:
+        has_ended: whether a plateau came to where the rate would have fallen below `min_lr`, and so was left.
     """
 
     def __init__(
@@ -34,15 +60,27 @@ class Schedule:
         every_epochs: int = 30,
         factor: float = 0.1,
         patience: int = 10,
+        min_lr: float = 0.0,
+        warmup_steps: int = 0,
     ) -> None:
-        """Attach to `optimizer`, whose learning rate is the start (`one_cycle`: the peak)."""
+        """Attach to `optimizer`, whose learning rate is the start (`cosine`, `one_cycle`: the peak).
+
+        Raises:
+            ValueError: the kind is unknown, or the warm-up or the smallest rate leaves nothing to go down to.
+        """
+        self.has_ended = False
+        self._optimizer, self._min_lr = optimizer, min_lr
         self._scheduler: LRScheduler
         if kind == "constant":
             self._scheduler = ConstantLR(optimizer, factor=1.0)
         elif kind == "step":
             self._scheduler = StepLR(optimizer, step_size=every_epochs, gamma=factor)
         elif kind == "plateau":
+            if min_lr > min(self._rates()):
+                raise ValueError(f"schedule.min_lr {min_lr} must be at most the optimizer's lr {min(self._rates())}")
             self._scheduler = ReduceLROnPlateau(optimizer, factor=factor, patience=patience)
+        elif kind == "cosine":
+            self._scheduler = _cosine(optimizer, num_steps=num_steps, warmup_steps=warmup_steps)
         elif kind == "one_cycle":
             peak = optimizer.param_groups[0]["lr"]
             self._scheduler = OneCycleLR(optimizer, max_lr=peak, total_steps=num_steps, cycle_momentum=False)
@@ -50,8 +88,8 @@ class Schedule:
             raise ValueError(f"schedule.kind {kind!r} is unknown: choose one of {', '.join(get_args(ScheduleKind))}")
 
     def after_step(self) -> None:
-        """Tell that one optimiser step was made."""
-        if isinstance(self._scheduler, OneCycleLR):
+        """Tell that one optimiser step was made, and that another will be."""
+        if isinstance(self._scheduler, _BY_STEP):
             self._scheduler.step()
 
     def after_epoch(self) -> None:
@@ -61,13 +99,38 @@ class Schedule:
 
     def after_validation(self, loss: float) -> None:
         """Tell the validation loss."""
-        if isinstance(self._scheduler, ReduceLROnPlateau):
-            self._scheduler.step(loss)
+        if not isinstance(self._scheduler, ReduceLROnPlateau):
+            return
+        before = self._rates()
+        self._scheduler.step(loss)
+        after = self._rates()
+        if after != before and min(after) < self._min_lr * _ROUNDING:
+            self.has_ended = True
+            for group, rate in zip(self._optimizer.param_groups, before, strict=True):
+                group["lr"] = rate
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, beside the optimiser's own state."""
-        return self._scheduler.state_dict()
+        return {"has_ended": self.has_ended, "scheduler": self._scheduler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict()`; load the optimiser's state too, which holds the learning rate."""
-        self._scheduler.load_state_dict(state)
+        self.has_ended = state["has_ended"]
+        self._scheduler.load_state_dict(state["scheduler"])
+
+    def _rates(self) -> list[float]:
+        return [group["lr"] for group in self._optimizer.param_groups]
+
+
+def _cosine(optimizer: Optimizer, *, num_steps: int, warmup_steps: int) -> LRScheduler:
+    """Half a cosine over the steps that a warm-up leaves; its 0 would come one step after the last."""
+    if not 0 <= warmup_steps < num_steps:
+        raise ValueError(
+            f"the warm-up of {warmup_steps} steps must be shorter than the run of {num_steps} steps: lower "
+            "schedule.warmup_epochs"
+        )
+    if warmup_steps == 0:
+        return CosineAnnealingLR(optimizer, T_max=num_steps)
+    rise = LinearLR(optimizer, start_factor=_WARMUP_START, total_iters=warmup_steps)
+    fall = CosineAnnealingLR(optimizer, T_max=num_steps - warmup_steps)
+    return SequentialLR(optimizer, [rise, fall], milestones=[warmup_steps])

@@ -1,7 +1,8 @@
 """A batch becomes a loss and counts: classification, and image-video correspondence.
 
 Counts are sums, never means: adding those of all batches and workers gives the same metric for any number of workers.
-Legend: B clips, C channels, T frames, H x W pixels, P pairs.
+Legend: B examples, C channels, T frames, H x W pixels, K classes, P pairs. An example is a clip, or the S clips of a
+video that are classified together (`num_segments`): then `clip_BCTHW` holds B * S, one video after the other.
 """
 
 import math
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from t3d_core.training.mixing import Mixing
 from t3d_core.transfer.correspondence import CorrespondenceNet
 from t3d_core.transfer.pairing import negative_partners
 from t3d_core.transfer.teacher import FrozenTeacher
@@ -19,7 +21,7 @@ Batch = dict[str, Tensor]
 
 
 class TaskOutput(NamedTuple):
-    """The loss to go down, and the counts it is reported by (scalars, float64)."""
+    """The loss to go down, a mean over the batch's examples, and the counts it is reported by (scalars, float64)."""
 
     loss: Tensor
     counts: dict[str, Tensor]
@@ -42,38 +44,57 @@ class Task(Protocol):
 
 
 class ClassificationTask:
-    """Cross entropy of a video classifier on `clip_BCTHW` and `label_B`."""
+    """Cross entropy of a video classifier on `clip_BCTHW` and `label_B`.
 
-    count_names: tuple[str, ...] = ("loss_sum", "num_correct", "num_examples")
+    Label smoothing and mixing are for training, when the network that is run is in training mode; `loss_sum` is of what
+    is optimised then, and plain cross entropy in validation. Of mixed clips the class with the larger share counts as
+    right (of equal shares the first class).
+    """
 
-    def __init__(self, net: nn.Module) -> None:
-        """Train `net`, which gives logits."""
+    count_names: tuple[str, ...] = ("loss_sum", "num_correct", "num_correct_top5", "num_examples")
+
+    def __init__(self, net: nn.Module, *, label_smoothing: float = 0.0, mixing: Mixing | None = None) -> None:
+        """Train `net`, which gives logits.
+
+        Args:
+            net: takes `clip_BCTHW` and gives `logits_BK`.
+            label_smoothing: share of the label that is spread over all classes, in [0, 1].
+            mixing: mixes the clips and labels of a batch; none: they stay as they are.
+        """
         self.net = net
+        self.label_smoothing = label_smoothing
+        self.mixing = mixing
 
     def to(self, device: torch.device) -> None:
         """Move the network."""
         self.net.to(device)
 
     def __call__(self, net: nn.Module, batch: Batch) -> TaskOutput:
-        """Classify every clip."""
-        logits = net(batch["clip_BCTHW"])
-        label_B = batch["label_B"]
-        losses_B = functional.cross_entropy(logits, label_B, reduction="none")
-        is_correct_B = logits.argmax(dim=1) == label_B
+        """Classify every example."""
+        clip_BCTHW, target, label_smoothing = batch["clip_BCTHW"], batch["label_B"], 0.0
+        if net.training:
+            label_smoothing = self.label_smoothing
+            if self.mixing is not None:
+                clip_BCTHW, target = self.mixing(clip_BCTHW, target)
+        logits_BK = net(clip_BCTHW)
+        losses_B = functional.cross_entropy(logits_BK, target, reduction="none", label_smoothing=label_smoothing)
+        label_B = target if target.ndim == 1 else target.argmax(dim=1)
         return TaskOutput(
             losses_B.mean(),
             {
                 "loss_sum": losses_B.detach().double().sum(),
-                "num_correct": is_correct_B.sum().double(),
+                "num_correct": _num_correct_top(logits_BK, label_B, k=1),
+                "num_correct_top5": _num_correct_top(logits_BK, label_B, k=5),
                 "num_examples": torch.ones_like(losses_B, dtype=torch.float64).sum(),
             },
         )
 
     def metrics(self, counts: dict[str, float]) -> dict[str, float]:
-        """`loss` and `clip_top1`."""
+        """`loss`, `clip_top1` and `clip_top5`, which is 1 where there are no more than 5 classes."""
         return {
             "loss": counts["loss_sum"] / counts["num_examples"],
             "clip_top1": counts["num_correct"] / counts["num_examples"],
+            "clip_top5": counts["num_correct_top5"] / counts["num_examples"],
         }
 
 
@@ -129,3 +150,10 @@ class CorrespondenceTask:
             "pair_accuracy": (of_positives + of_negatives) / 2,
             "share_without_partner": 1 - num_negatives / num_positives,
         }
+
+
+def _num_correct_top(logits_BK: Tensor, label_B: Tensor, *, k: int) -> Tensor:
+    """Count the labels among the k highest logits; a tie counts against the label, as in `evaluation.metrics`."""
+    own_B1 = logits_BK.gather(1, label_B[:, None])
+    num_below_B = (logits_BK < own_B1).sum(dim=1)
+    return (num_below_B >= logits_BK.shape[1] - k).sum().double()

@@ -56,10 +56,47 @@ def random_clip(
         start_multiple: starts are multiples of it. 2 fits our shards, where every odd frame is a B-frame that no
             other frame needs: at stride 2 it is then never decoded.
     """
+    [clip] = random_segments(
+        video_num_frames,
+        num_segments=1,
+        num_frames=num_frames,
+        frame_stride=frame_stride,
+        short_video=short_video,
+        rng=rng,
+        start_multiple=start_multiple,
+    )
+    return clip
+
+
+def random_segments(
+    video_num_frames: int,
+    *,
+    num_segments: int,
+    num_frames: int,
+    frame_stride: int,
+    short_video: ShortVideo,
+    rng: np.random.Generator,
+    start_multiple: int = 1,
+) -> list[ClipIndices]:
+    """A training clip from each of `num_segments` equal parts of the video (segment consensus: TSN, paper 4.4).
+
+        3 segments      ..[---].|[---]...|.[---]..      clips overlap only where a part is shorter than the span
+
+    Arguments are those of `random_clip`, which is the clip of one part.
+    """
     _check_video(video_num_frames)
-    room = max(video_num_frames - clip_span(num_frames, frame_stride), 0)
-    start = int(rng.integers(room // start_multiple + 1)) * start_multiple
-    return _clip_at(start, video_num_frames, num_frames, frame_stride, short_video)
+    span = clip_span(num_frames, frame_stride)
+    clips = []
+    for segment in range(num_segments):
+        first = video_num_frames * segment // num_segments
+        last = video_num_frames * (segment + 1) // num_segments - span
+        if last < first:  # the part is too short: its clip lies around it, as far as the video reaches
+            last = max(video_num_frames - span, 0)
+            first = last = min(first, last)
+        first, last = -(-first // start_multiple), max(last // start_multiple, 0)
+        start = int(rng.integers(min(first, last), last + 1)) * start_multiple
+        clips.append(_clip_at(start, video_num_frames, num_frames, frame_stride, short_video))
+    return clips
 
 
 def uniform_clips(

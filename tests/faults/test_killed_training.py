@@ -1,77 +1,109 @@
-"""A training run is killed for real and goes on: `pytest -m faults`."""
+"""A training job is killed, and ends with the weights of one that nobody touched: `pytest -m faults`.
 
-import json
+All of it is bit for bit: every step once, with the very same loss (so the same clips), and equal weights.
+"""
+
 import os
+import random
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
-import mlflow
 import pytest
 
-REPO = Path(__file__).parents[2]
+from pipelines.checkpoints import find_damage
+from tests.faults.random_kills import Killer
+from tests.faults.training_faults import Job, assert_ended_as, below, wait_for
+
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+NUM_STEPS, EVERY = 290, 20
 
 
-def command(shards, tmp_path):
-    model = '{"kind": "t3d", "growth_rate": 4, "block_config": [2,2,2,2], "num_init_features": 24, "bn_size": 2}'
-    return [
-        sys.executable, str(REPO / "jobs" / "train.py"), "--data.shards", str(shards), "--name", "killed",
-        "--storage", str(tmp_path / "runs"), "--tracking.uri", f"sqlite:///{tmp_path}/mlflow.db", "--model", model,
-        "--clip.crop_size", "32", "--epochs", "40", "--global_batch_size", "8", "--checkpoint.every_steps", "10",
-        "--log_every_steps", "1", "--validate_every_epochs", "100",
-    ]  # fmt: skip
+@pytest.fixture
+def job(tiny_shards, tmp_path):
+    with Job(tmp_path, tiny_shards, "--epochs", "80", "--checkpoint.every_steps", str(EVERY)) as job:
+        yield job
 
 
-def wait_for(condition, *, seconds):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.2)
+def wait_for_random_moment(job, rng):
+    """Until some steps more are done, and somewhere within the next one."""
+    job.wait_for_step(job.step() + rng.randint(1, 80))
+    time.sleep(rng.uniform(0, 0.1))
 
 
-def train_worker_of(driver_pid):
-    """The process id of the Ray Train worker below the driver's own Ray, from /proc."""
-    session = {driver_pid}
-    workers = []
-    for entry in sorted(int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()):
-        try:
-            stat = Path(f"/proc/{entry}/stat").read_text()
-            title = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
-        except OSError:
-            continue
-        parent = int(stat.rsplit(")", 1)[1].split()[1])
-        if parent in session:
-            session.add(entry)
-            if "RayTrainWorker" in title:
-                workers.append(entry)
-    return workers
-
-
-@pytest.mark.parametrize("victim", ["worker", "driver"])
-def test_a_killed_run_goes_on_from_its_checkpoint_as_the_same_run(victim, synthetic_shards, tmp_path):
-    run_folder = tmp_path / "runs" / "killed"
-    start = command(synthetic_shards, tmp_path)
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    driver = subprocess.Popen(start, cwd=tmp_path, env=environment, start_new_session=True)
-    wait_for(lambda: list(run_folder.glob("checkpoint_*/training_state.pt")), seconds=180)
-    if victim == "worker":
-        (worker,) = train_worker_of(driver.pid)
+def test_a_train_worker_killed_at_random_moments_changes_nothing(job, untouched):
+    rng = random.Random(0)
+    job.start()
+    killed = []
+    for _ in range(2):
+        wait_for_random_moment(job, rng)
+        (worker,) = job.workers()
+        killed.append(job.step())
         os.kill(worker, signal.SIGKILL)
-        assert driver.wait(timeout=400) == 0
-    else:
-        os.killpg(driver.pid, signal.SIGKILL)
-        driver.wait()
-        assert not (run_folder / "model.safetensors").exists()
-        assert subprocess.run(start, cwd=tmp_path, env=environment, timeout=400).returncode == 0
-    assert (run_folder / "model.safetensors").exists()
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    (run,) = client.search_runs([client.get_experiment_by_name("t3d").experiment_id])
-    assert run.info.run_id == json.loads((run_folder / "run.json").read_text())["mlflow_run_id"]
-    assert run.info.status == "FINISHED"
-    steps = [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")]
-    last = max(steps)
-    assert sorted(set(steps)) == list(range(1, last + 1)), "no step is left out"
-    assert len(steps) < 2 * last, "it went on from a checkpoint, not from the start"
+        wait_for(lambda worker=worker: job.workers() and worker not in job.workers(), seconds=120)
+    assert job.driver.wait(timeout=300) == 0, job.last_line()
+    print(f"train worker killed after steps {killed} of {NUM_STEPS}")
+    assert_ended_as(job, untouched)
+
+
+def test_a_driver_killed_at_random_moments_and_started_again_changes_nothing(job, untouched):
+    rng = random.Random(1)
+    killed = []
+    for seconds in (rng.uniform(1, 15), None, None):  # once while it is still starting
+        job.start()
+        if seconds is not None:
+            time.sleep(seconds)
+        else:
+            wait_for_random_moment(job, rng)
+        workers = job.workers()
+        killed.append(job.step())
+        job.kill_driver()  # and at once again
+    assert job.run() == 0, job.last_line()
+    print(f"driver killed after steps {killed} of {NUM_STEPS}")
+    assert not below(workers), "no worker outlived its driver"
+    assert_ended_as(job, untouched)
+
+
+def test_random_kills_of_all_kinds_change_nothing(job, untouched, tmp_path):
+    kills = Killer(job, tmp_path / "kills.jsonl", seed=0).run(num_kills=3, num_steps=NUM_STEPS)
+    print("killed:", ", ".join(f"{kill['victim']} after step {kill['step']}" for kill in kills))
+    assert len(kills) == 3
+    assert_ended_as(job, untouched)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_and_leftovers_are_swept(job, untouched):
+    job.start()
+    job.wait_for_step(3 * EVERY + 5)
+    job.kill_driver()
+    assert len(job.checkpoints()) == 2
+    newest, before = sorted(job.folder.glob("checkpoint_????????"), reverse=True)
+    with (newest / "training_state.pt").open("r+b") as file:
+        file.seek(1000)
+        flipped = bytes(255 - byte for byte in file.read(64))
+        file.seek(1000)
+        file.write(flipped)
+    orphan = job.folder / "checkpoint_00009999.partial"
+    orphan.mkdir()
+    (orphan / "training_state.pt").write_bytes(b"half")
+    assert find_damage(newest) == "training_state.pt not as written"
+    last_step = job.step()
+    job.start()
+    (warning,) = wait_for(lambda: [line for line in job.lines() if "is damaged" in line], seconds=120)
+    print(warning)
+    assert f"{newest} is damaged (training_state.pt not as written): going on from the one before" in warning
+    job.wait_for_step(last_step + 1)
+    assert not orphan.exists()
+    assert job.driver.wait(timeout=300) == 0, job.last_line()
+    print(f"went on from {before.name} instead of {newest.name}; last step before: {last_step}")
+    assert_ended_as(job, untouched)
+
+
+def test_a_second_job_of_the_same_name_is_refused_and_the_first_goes_on(job, untouched):
+    first = job.start()
+    job.wait_for_step(1)
+    assert job.run() == 1
+    print(job.last_line())
+    assert f"is being trained by process {first.pid} on " in job.last_line()
+    assert job.last_line().startswith("error: run 'trial'")
+    assert first.poll() is None, "the first one was still at work"
+    assert first.wait(timeout=300) == 0
+    assert_ended_as(job, untouched)

@@ -1,10 +1,16 @@
 import json
+import math
 import multiprocessing
 import os
 import pickle
 import shutil
+import socket
+import sqlite3
 import subprocess
+import threading
+import time
 import tomllib
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import mlflow
@@ -13,8 +19,13 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from pipelines import tracking
 from pipelines.tracking import (
     MODEL_REQUIREMENTS,
+    Point,
+    PointsRefusedError,
+    Run,
+    StoreAwayError,
     fetch_weights,
     git_commit,
     register_model,
@@ -152,6 +163,141 @@ def test_a_continued_run_refuses_another_value_of_a_parameter(run):
     run.log_params({"optimizer.lr": 0.1})
     with pytest.raises(ValueError, match=r"optimizer\.lr"):
         run.log_params({"optimizer.lr": 0.2})
+
+
+def test_points_sent_twice_are_single_in_the_store_whatever_their_value(run):
+    values = [0.1 + 0.2, math.nan, math.inf, -math.inf, 5e-324, 1.0]
+    points = [Point("loss", value, 1_700_000_000_000 + step, step) for step, value in enumerate(values)]
+    run.log_points(points[:4])
+    run.log_points(points)
+    run.log_points(points)
+    stored = MlflowClient(run.tracking_uri).get_metric_history(run.run_id, "loss")
+    assert [(point.step, point.timestamp) for point in stored] == [(point.step, point.time_ms) for point in points]
+    assert math.isnan(stored[1].value)
+    largest = np.finfo(np.float64).max
+    assert [point.value for point in stored if point.step != 1] == [0.1 + 0.2, largest, -largest, 5e-324, 1.0]
+
+
+def test_points_with_one_that_cannot_be_stored_are_refused_whole(run):
+    with pytest.raises(PointsRefusedError, match="top1/who"):
+        run.log_points([Point("loss", 1.0, 1, 1), Point("top1/who?", 1.0, 1, 1)])
+    assert not read_run(run).data.metrics
+
+
+class FakeServer(HTTPServer):
+    """Answers each POST with the next of `answers`: a status and a body; keeps what it was sent."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), FakeServerHandler)
+        self.answers, self.received = [], []
+        self.uri = f"http://127.0.0.1:{self.server_port}"
+
+
+class FakeServerHandler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.server.received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self._answer(*self.server.answers.pop(0))
+
+    def do_GET(self):
+        self._answer(200, {})
+
+    def _answer(self, status, body):
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with FakeServer() as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def test_points_go_to_a_server_in_one_try_with_its_words_for_nan_and_infinity(server):
+    server.answers = [(200, {})]
+    values = [math.nan, math.inf, -math.inf, 0.5]
+    Run(server.uri, "a" * 32).log_points([Point("loss", value, 7, 3) for value in values])
+    (body,) = server.received
+    assert body["run_id"] == "a" * 32
+    assert [metric["value"] for metric in body["metrics"]] == ["NaN", "Infinity", "-Infinity", 0.5]
+    assert body["metrics"][0] == {"key": "loss", "value": "NaN", "timestamp": 7, "step": 3}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        (400, {"error_code": "INVALID_PARAMETER_VALUE", "message": "bad name"}, PointsRefusedError),
+        (404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such run"}, StoreAwayError),
+        (403, {}, StoreAwayError),
+        (500, {"error_code": "INTERNAL_ERROR", "message": "oh"}, StoreAwayError),
+        (503, {}, StoreAwayError),
+    ],
+)
+def test_a_server_refuses_points_or_may_take_them_later(status, body, error, server):
+    server.answers = [(status, body)]
+    with pytest.raises(error):
+        Run(server.uri, "a" * 32).log_points([Point("loss", 1.0, 7, 3)])
+    assert len(server.received) == 1
+
+
+@pytest.fixture
+def nowhere(monkeypatch):
+    """An address at which nothing listens."""
+    monkeypatch.setattr(tracking, "_SECONDS_TO_ANSWER", 0.1)
+    monkeypatch.setattr(tracking, "_SECONDS_BETWEEN_TRIES", 0.1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("run_id", [None, "a" * 32])
+def test_a_wrong_address_is_a_clear_error_at_once_and_not_after_minutes(run_id, nowhere):
+    with pytest.raises(ValueError, match=rf"no MLflow server answers at {nowhere} .*refused.*MLFLOW_TRACKING_URI"):
+        open_run(nowhere, run_id=run_id)
+    with pytest.raises(ValueError, match=f"no MLflow server answers at {nowhere}"):
+        fetch_weights("models:/t3d@champion", tracking_uri=nowhere)
+
+
+def test_a_store_that_cannot_be_made_is_a_clear_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="no run can be started"):
+        open_run(f"sqlite:///{tmp_path}/file/mlflow.db")
+
+
+def test_what_failed_in_a_run_is_not_hidden_by_a_server_that_is_away(nowhere, caplog):
+    with pytest.raises(RuntimeError, match="the loss is NaN"), Run(nowhere, "a" * 32):
+        raise RuntimeError("the loss is NaN")
+    assert "cannot be closed" in caplog.text
+
+
+def test_a_call_waits_for_a_locked_sqlite_store(run, monkeypatch):
+    """MLflow waits 20 s by itself; here it is made to give up at once."""
+    busy = sqlite3.connect(run.tracking_uri.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
+    monkeypatch.setattr(tracking, "_SECONDS_BETWEEN_TRIES", 0.1)
+    tries = []
+    log_batch = MlflowClient.log_batch
+
+    def impatient_log_batch(client, *arguments, **settings):
+        tries.append(time.monotonic())
+        if busy.in_transaction:
+            raise mlflow.MlflowException("(sqlite3.OperationalError) database is locked")
+        log_batch(client, *arguments, **settings)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", impatient_log_batch)
+    busy.execute("BEGIN EXCLUSIVE")
+    threading.Timer(0.5, busy.execute, args=("COMMIT",)).start()
+    run.log_params({"optimizer.lr": 0.1})
+    assert len(tries) > 1
+    assert read_run(run).data.params == {"optimizer.lr": "0.1"}
+    monkeypatch.setattr(tracking, "_SECONDS_OF_PATIENCE", 0.0)
+    busy.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StoreAwayError, match=r"database is locked.*start the job again"):
+        run.set_tags({"a": "b"})
 
 
 def test_many_and_long_parameters_all_arrive(run):

@@ -12,7 +12,6 @@ import torchvision
 from safetensors.torch import load_file
 
 from pipelines.configs import (
-    EvaluateComputeConfig,
     EvaluateConfig,
     EvaluateDataConfig,
     TeacherConfig,
@@ -21,7 +20,7 @@ from pipelines.configs import (
     TransferConfig,
     TransferDataConfig,
 )
-from pipelines.evaluate import _Scorer, run_evaluate
+from pipelines.evaluate import run_evaluate
 from pipelines.model_configs import C3DConfig, T3DConfig
 from pipelines.run_configs import (
     CheckpointConfig,
@@ -34,10 +33,8 @@ from pipelines.run_configs import (
 )
 from pipelines.train import run_train
 from pipelines.transfer import run_transfer
-from t3d_core.models import VideoNet, build_model
+from t3d_core.models import VideoNet
 from t3d_core.models.recompute import RecomputableLayer
-from t3d_core.training.checkpoint import save_weights
-from t3d_core.training.weights_card import read_card
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "transfer_quickstart_losses.json"
 MODEL = T3DConfig(growth_rate=4, block_config=(2, 2, 2, 2), num_init_features=24, bn_size=2)
@@ -223,83 +220,6 @@ def test_a_run_that_recomputes_its_layers_ends_with_the_same_weights(settings, s
         torch.testing.assert_close(saving[name], tensor, rtol=1e-3, atol=1e-5)
 
 
-def test_switches_of_testing_change_no_score_but_by_rounding(settings, synthetic_shards, tmp_path):
-    run_train(train_config(settings, synthetic_shards, name="mine", compute=TrainComputeConfig(precision="bf16")))
-    scores = []
-    for compute in (
-        EvaluateComputeConfig(fold_batch_norm=False, channels_last=False),
-        EvaluateComputeConfig(),
-        EvaluateComputeConfig(precision="bf16"),
-    ):
-        output = tmp_path / f"result{len(scores)}"
-        data = EvaluateDataConfig(shards=(synthetic_shards,))
-        run_evaluate(
-            EvaluateConfig(
-                checkpoint=str(tmp_path / "runs" / "mine"),
-                data=data,
-                output=output,
-                compute=compute,
-                tracking=settings["tracking"],
-            )
-        )
-        scores.append(np.stack(pq.read_table(output / "scores.parquet")["scores"].to_pylist()))
-    assert np.abs(scores[1] - scores[0]).max() < 1e-4
-    assert 0 < np.abs(scores[2] - scores[0]).max() < 0.02
-
-
-def test_what_testing_refuses_is_one_clear_error(settings, synthetic_shards, tmp_path):
-    run_train(train_config(settings, synthetic_shards, name="mine"))
-    weights = load_file(tmp_path / "runs" / "mine" / "model.safetensors")
-    card = read_card(tmp_path / "runs" / "mine" / "model.safetensors")
-    weights["features.conv0.weight"][:] = float("nan")
-    net = build_model(card.model_kind, num_classes=len(card.class_names), **card.model_arguments)
-    net.load_state_dict(weights)
-    save_weights(net, tmp_path / "broken.safetensors", card=card)
-    config = EvaluateConfig(
-        checkpoint=str(tmp_path / "broken.safetensors"),
-        data=EvaluateDataConfig(shards=(synthetic_shards,)),
-        output=tmp_path / "result",
-        tracking=settings["tracking"],
-        compute=EvaluateComputeConfig(debug=True),
-    )
-    with pytest.raises(ValueError, match=r"the features of a batch hold values that are not finite") as error:
-        run_evaluate(config)
-    assert type(error.value) is ValueError
-    bf16 = config.model_copy(update={"compute": EvaluateComputeConfig(precision="bf16")})
-    with pytest.raises(ValueError, match=r"not finite for a random clip") as error:
-        run_evaluate(bf16)
-    assert type(error.value) is ValueError
-    forms = config.model_copy(update={"compute": EvaluateComputeConfig(transition_forms=("pooled",))})
-    with pytest.raises(ValueError, match=r"1 entries, but this net has 3 transitions"):
-        run_evaluate(forms)
-
-
-def test_a_refusal_at_a_later_batch_of_a_video_keeps_its_words(settings, synthetic_shards, tmp_path, monkeypatch):
-    """Ray joins the batches of a video into one block: 40 frames are two clips here, a batch each."""
-    short = CLIP.model_copy(update={"frame_stride": 1})
-    run_train(train_config(settings, synthetic_shards, name="mine", clip=short))
-    monkeypatch.setattr("pipelines.evaluate._Scorer", RefusesTheSecond)
-    config = EvaluateConfig(
-        checkpoint=str(tmp_path / "runs" / "mine"),
-        data=EvaluateDataConfig(shards=(synthetic_shards,)),
-        output=tmp_path / "result",
-        tracking=settings["tracking"],
-        batch_size=1,
-    )
-    with pytest.raises(ValueError, match=r"^the second batch is refused$"):
-        run_evaluate(config)
-
-
-class RefusesTheSecond(_Scorer):
-    """Scores one batch, then finds fault with the next."""
-
-    def _score(self, batch):
-        if hasattr(self, "has_scored"):
-            raise ValueError("the second batch is refused")
-        self.has_scored = True
-        return super()._score(batch)
-
-
 def test_settings_of_weights_that_cannot_work_together_are_refused(settings, synthetic_shards):
     with pytest.raises(ValueError, match="replace_head needs the weights"):
         train_config(settings, synthetic_shards, replace_head=True)
@@ -368,21 +288,17 @@ def test_workers_that_leave_no_cpu_for_decoding_are_refused(settings, synthetic_
 
 
 def test_a_batch_that_workers_cannot_share_is_refused_with_the_settings(settings, synthetic_shards):
-    with pytest.raises(ValueError, match=r"global_batch_size 8 cannot be shared by scaling.num_workers 3"):
-        train_config(settings, synthetic_shards, scaling=ScalingConfig(num_workers=3))
-    with pytest.raises(ValueError, match=r"global_batch_size 8 gives a worker fewer than 2 clips"):
+    with pytest.raises(ValueError, match=r"global_batch_size 8 in parts of 4 gives too few parts"):
+        train_config(settings, synthetic_shards, micro_batch_size=4, scaling=ScalingConfig(num_workers=3))
+    with pytest.raises(ValueError, match=r"global_batch_size 8 is no multiple of micro_batch_size 3"):
+        train_config(settings, synthetic_shards, micro_batch_size=3)
+    with pytest.raises(ValueError, match=r"gives a worker fewer than 2 clips at once"):
         transfer_config(settings, synthetic_shards, scaling=ScalingConfig(num_workers=8))
-
-
-def test_a_run_does_not_go_on_where_its_checkpoints_are_kept_otherwise(settings, synthetic_shards):
-    run_train(train_config(settings, synthetic_shards, name="mine"))
-    with pytest.raises(ValueError, match=r"started with scaling.num_workers 0, which keeps its checkpoints otherwise"):
-        run_train(train_config(settings, synthetic_shards, name="mine", scaling=ScalingConfig(num_workers=1)))
 
 
 def test_a_failed_run_is_failed_in_mlflow(settings, synthetic_shards, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "pipelines.training_run.run_training_loop", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
+        "pipelines.train_workers.run_training_loop", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
     )
     with pytest.raises(OSError, match="disk full"):
         run_train(train_config(settings, synthetic_shards, name="mine"))

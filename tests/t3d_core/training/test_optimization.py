@@ -1,10 +1,15 @@
+import io
 from math import cos, pi
+from typing import get_args
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
-from t3d_core.training.optimization import Schedule, build_sgd
+from t3d_core.training.optimization import Schedule, build_sgd, linearly_scaled
+from t3d_core.training.schedules import ScheduleKind
 
 NUM_STEPS = 8
 # A validation loss that falls, then stands still: with patience 1 the second bad validation acts.
@@ -17,8 +22,9 @@ def new_optimizer():
     return build_sgd([parameter], lr=0.8, momentum=0.9, is_nesterov=True, weight_decay=1e-4)
 
 
-def new_schedule(optimizer, kind):
-    return Schedule(optimizer, kind, num_steps=NUM_STEPS, every_epochs=2, factor=0.5, patience=1)
+def new_schedule(optimizer, kind, **settings):
+    settings = {"num_steps": NUM_STEPS, "every_epochs": 2, "factor": 0.5, "patience": 1} | settings
+    return Schedule(optimizer, kind, **settings)
 
 
 def run(optimizer, schedule, steps):
@@ -27,7 +33,8 @@ def run(optimizer, schedule, steps):
     for step in steps:
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
-        schedule.after_step()
+        if step < NUM_STEPS - 1:
+            schedule.after_step()
         if step % 2:
             schedule.after_epoch()
         schedule.after_validation(LOSSES[step])
@@ -52,6 +59,7 @@ EXPECTED = {
     "constant": [0.8] * NUM_STEPS,
     "step": [0.8, 0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.4],
     "plateau": [0.8, 0.8, 0.8, 0.8, 0.4, 0.4, 0.2, 0.2],
+    "cosine": [0.4 * (1 + cos(pi * step / NUM_STEPS)) for step in range(NUM_STEPS)],
     "one_cycle": one_cycle_rates(),
 }
 
@@ -62,18 +70,89 @@ def test_the_learning_rates_of_a_schedule_are_those_computed_by_hand(kind):
     assert run(optimizer, new_schedule(optimizer, kind), range(NUM_STEPS)) == pytest.approx(EXPECTED[kind])
 
 
-@pytest.mark.parametrize("kind", EXPECTED)
-@pytest.mark.parametrize("num_before", [3, 4])
-def test_a_resumed_schedule_goes_on_with_the_same_learning_rates(kind, num_before):
+def test_every_kind_of_schedule_is_tried():
+    assert set(EXPECTED) == set(get_args(ScheduleKind))
+
+
+def test_a_warm_up_rises_in_a_line_from_a_hundredth_and_the_cosine_has_the_steps_that_are_left():
     optimizer = new_optimizer()
-    schedule = new_schedule(optimizer, kind)
-    before = run(optimizer, schedule, range(num_before))
+    rates = run(optimizer, new_schedule(optimizer, "cosine", warmup_steps=3), range(NUM_STEPS))
+    rise = [0.8 * (0.01 + 0.99 * step / 3) for step in range(3)]
+    assert rates == pytest.approx(rise + [0.4 * (1 + cos(pi * step / 5)) for step in range(5)])
+
+
+@pytest.mark.parametrize("warmup_steps", [-1, NUM_STEPS])
+def test_a_warm_up_as_long_as_the_run_is_refused(warmup_steps):
+    with pytest.raises(ValueError, match=rf"warm-up of {warmup_steps} steps must be shorter than the run of 8 steps"):
+        new_schedule(new_optimizer(), "cosine", warmup_steps=warmup_steps)
+
+
+def test_a_plateau_ends_where_the_rate_would_fall_below_the_smallest_and_leaves_it():
+    optimizer = new_optimizer()
+    schedule = new_schedule(optimizer, "plateau", patience=0, min_lr=0.2)
+    rates, has_ended = [], []
+    for loss in (1.0, 1.0, 0.5, 0.5, 0.5, 0.5):
+        schedule.after_validation(loss)
+        rates.append(optimizer.param_groups[0]["lr"])
+        has_ended.append(schedule.has_ended)
+    assert rates == pytest.approx([0.8, 0.4, 0.4, 0.2, 0.2, 0.2])
+    assert has_ended == [False, False, False, False, True, True]
+
+
+def test_rounding_does_not_end_a_plateau_one_change_early():
+    optimizer = build_sgd([nn.Parameter(torch.zeros(1))], lr=0.7, momentum=0.0, is_nesterov=False, weight_decay=0.0)
+    schedule = new_schedule(optimizer, "plateau", factor=0.1, patience=0, min_lr=0.07)
+    for _ in range(2):
+        schedule.after_validation(1.0)
+    assert optimizer.param_groups[0]["lr"] < 0.07
+    assert not schedule.has_ended
+
+
+def test_without_a_smallest_rate_a_plateau_never_ends():
+    optimizer = new_optimizer()
+    schedule = new_schedule(optimizer, "plateau", factor=0.1, patience=0)
+    for _ in range(40):
+        schedule.after_validation(1.0)
+    assert optimizer.param_groups[0]["lr"] < 1e-7
+    assert not schedule.has_ended
+
+
+def test_a_smallest_rate_above_the_first_is_refused():
+    with pytest.raises(ValueError, match=r"schedule\.min_lr 0\.9 must be at most the optimizer's lr 0\.8"):
+        new_schedule(new_optimizer(), "plateau", min_lr=0.9)
+
+
+@given(
+    kind=st.sampled_from(get_args(ScheduleKind)),
+    cut=st.integers(0, NUM_STEPS),
+    warmup_steps=st.integers(0, NUM_STEPS - 1),
+    min_lr=st.sampled_from([0.0, 0.3]),
+    patience=st.integers(0, 2),
+)
+def test_a_schedule_cut_anywhere_goes_on_with_the_same_learning_rates(kind, cut, warmup_steps, min_lr, patience):
+    settings = {"warmup_steps": warmup_steps, "min_lr": min_lr, "patience": patience}
+    whole_optimizer = new_optimizer()
+    whole = new_schedule(whole_optimizer, kind, **settings)
+    expected = run(whole_optimizer, whole, range(NUM_STEPS))
+
+    optimizer = new_optimizer()
+    schedule = new_schedule(optimizer, kind, **settings)
+    before = run(optimizer, schedule, range(cut))
+    file = io.BytesIO()
+    torch.save([optimizer.state_dict(), schedule.state_dict()], file)
+    file.seek(0)
+    of_optimizer, of_schedule = torch.load(file, weights_only=True)
     resumed_optimizer = new_optimizer()
-    resumed = new_schedule(resumed_optimizer, kind)
-    resumed_optimizer.load_state_dict(optimizer.state_dict())
-    resumed.load_state_dict(schedule.state_dict())
-    after = run(resumed_optimizer, resumed, range(num_before, NUM_STEPS))
-    assert before + after == pytest.approx(EXPECTED[kind])
+    resumed = new_schedule(resumed_optimizer, kind, **settings)
+    resumed_optimizer.load_state_dict(of_optimizer)
+    resumed.load_state_dict(of_schedule)
+    assert before + run(resumed_optimizer, resumed, range(cut, NUM_STEPS)) == expected
+    assert resumed.has_ended == whole.has_ended
+
+
+@pytest.mark.parametrize(("base_batch_size", "expected"), [(None, 0.1), (64, 0.1), (32, 0.2), (256, 0.025)])
+def test_the_learning_rate_is_scaled_only_where_a_base_is_given(base_batch_size, expected):
+    assert linearly_scaled(0.1, global_batch_size=64, base_batch_size=base_batch_size) == pytest.approx(expected)
 
 
 def test_the_optimiser_moves_as_sgd_with_nesterov_momentum_and_weight_decay():
@@ -86,5 +165,5 @@ def test_the_optimiser_moves_as_sgd_with_nesterov_momentum_and_weight_decay():
 
 
 def test_an_unknown_schedule_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"'cosine' is unknown.*constant, step, plateau, one_cycle"):
-        Schedule(new_optimizer(), "cosine", num_steps=1)
+    with pytest.raises(ValueError, match=r"'linear' is unknown.*constant, step, plateau, cosine, one_cycle"):
+        Schedule(new_optimizer(), "linear", num_steps=1)

@@ -1,9 +1,17 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t3d_core.video.clip_sampling import clip_span, non_overlapping_clips, random_clip, uniform_clips
+from t3d_core.video.clip_sampling import (
+    clip_span,
+    non_overlapping_clips,
+    random_clip,
+    random_segments,
+    uniform_clips,
+)
 
 CLIP_SHAPES = {
     "num_frames": st.integers(1, 40),
@@ -111,3 +119,48 @@ def test_impossible_arguments_are_named():
         uniform_clips(9, num_clips=0, short_video="loop", **shape)
     with pytest.raises(ValueError, match="frame_stride must be >= 1"):
         clip_span(4, 0)
+
+
+@given(
+    video_num_frames=st.integers(1, 400),
+    num_segments=st.integers(1, 6),
+    num_frames=st.integers(1, 8),
+    frame_stride=st.integers(1, 5),
+    start_multiple=st.integers(1, 2),
+    seed=st.integers(0, 9),
+)
+def test_each_part_of_a_video_gives_a_clip_and_none_overlap_where_there_is_room(
+    video_num_frames, num_segments, num_frames, frame_stride, start_multiple, seed
+):
+    clips = random_segments(
+        video_num_frames,
+        num_segments=num_segments,
+        num_frames=num_frames,
+        frame_stride=frame_stride,
+        short_video="loop",
+        rng=np.random.default_rng(seed),
+        start_multiple=start_multiple,
+    )
+    span = clip_span(num_frames, frame_stride)
+    starts = [int(clip.frame_indices[0]) for clip in clips]
+    assert len(clips) == num_segments
+    assert all(start % start_multiple == 0 for start in starts)
+    assert starts == sorted(starts)
+    if video_num_frames >= span:
+        assert all(clip.num_padded == 0 for clip in clips)
+    if video_num_frames // num_segments >= span + start_multiple - 1:
+        assert all(later - earlier >= span for earlier, later in itertools.pairwise(starts))
+
+
+def test_clips_of_a_part_start_anywhere_in_it():
+    rng = np.random.default_rng(0)
+    drawn = [
+        [
+            int(clip.frame_indices[0])
+            for clip in random_segments(
+                30, num_segments=3, num_frames=4, frame_stride=2, short_video="loop", rng=rng, start_multiple=2
+            )
+        ]
+        for _ in range(300)
+    ]
+    assert [sorted(set(starts)) for starts in zip(*drawn, strict=True)] == [[0, 2], [10, 12], [20, 22]]

@@ -1,0 +1,157 @@
+"""What a person does with jobs/train.py beyond one plain run: folds, segments, frozen weights, the same name again."""
+
+import fcntl
+import json
+
+import mlflow
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipelines.configs import TrainAugmentationConfig, TrainConfig, TrainDataConfig
+from pipelines.model_configs import T3DConfig
+from pipelines.run_configs import (
+    CheckpointConfig,
+    ClipConfig,
+    OptimizerConfig,
+    ScalingConfig,
+    ScheduleConfig,
+    TrackingConfig,
+)
+from pipelines.train import run_train
+from pipelines.train_workers import num_workers_that_leave_a_cpu
+from t3d_core.training.weights_card import read_card
+
+MODEL = T3DConfig(growth_rate=4, block_config=(2, 2, 2, 2), num_init_features=24, bn_size=2)
+CLIP = ClipConfig(num_frames=16, frame_stride=1, crop_size=32)
+
+
+@pytest.fixture
+def config_of(synthetic_shards, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def make(**changes):
+        return TrainConfig(
+            **{
+                "data": TrainDataConfig(shards=(synthetic_shards,)),
+                "model": MODEL,
+                "clip": CLIP,
+                "epochs": 1,
+                "global_batch_size": 8,
+                "scaling": ScalingConfig(num_workers=0),
+                "schedule": ScheduleConfig(kind="constant"),
+                "optimizer": OptimizerConfig(lr=0.05),
+                "storage": tmp_path / "runs",
+                "tracking": TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db"),
+                "log_every_steps": 1,
+            }
+            | changes
+        )
+
+    return make
+
+
+def runs_of(tmp_path):
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    return client.search_runs([client.get_experiment_by_name("t3d").experiment_id])
+
+
+def test_a_run_that_has_ended_says_its_summary_again_and_does_nothing(config_of, tmp_path, monkeypatch):
+    first = run_train(config_of(name="mine", register="motions"))
+    monkeypatch.setattr("pipelines.training_run.train_here", lambda *_: pytest.fail("it trains again"))
+    assert run_train(config_of(name="mine", register="motions")) == first
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    assert len(client.search_model_versions("name='motions'")) == 1
+
+
+def test_a_run_at_work_is_refused_to_a_second_job(config_of, tmp_path):
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    with (tmp_path / "runs" / "mine" / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.write("process 1 on elsewhere")
+        held.flush()
+        with pytest.raises(ValueError, match=r"run 'mine' .* is being trained by process 1 on elsewhere"):
+            run_train(config_of(name="mine"))
+
+
+def test_a_run_goes_on_in_this_process_or_on_workers(config_of, tmp_path):
+    every = CheckpointConfig(every_steps=1, num_to_keep=9)
+    config = config_of(name="mine", checkpoint=every)
+    run_train(config)
+    folder = tmp_path / "runs" / "mine"
+    weights = load_file(folder / "model.safetensors")
+    (folder / "summary.txt").unlink()
+    newest = sorted(folder.glob("checkpoint_*"))[-1]
+    (newest / "training_state.pt").write_bytes(b"damaged")
+    run_train(config.model_copy(update={"scaling": ScalingConfig(num_workers=1)}))
+    assert load_file(folder / "model.safetensors").keys() == weights.keys()
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def test_segments_of_a_video_are_one_example_and_the_card_says_so(config_of, tmp_path):
+    run_train(config_of(name="whole"))
+    clip = CLIP.model_copy(update={"num_segments": 2})
+    weights = str(tmp_path / "runs" / "whole")
+    augmentation = TrainAugmentationConfig(mixup_alpha=0.4, cutmix_alpha=1.0, brightness=0.2, crop="random_resized")
+    config = config_of(
+        name="tsn", clip=clip, init_from=weights, freeze_backbone=True, augmentation=augmentation, label_smoothing=0.1
+    )
+    run_train(config)
+    assert read_card(tmp_path / "runs" / "tsn" / "model.safetensors").num_segments == 2
+    before, after = (load_file(tmp_path / "runs" / name / "model.safetensors") for name in ("whole", "tsn"))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"classifier.weight", "classifier.bias"}
+
+
+def test_each_fold_is_a_run_of_its_own_from_the_weights_of_that_fold(config_of, tmp_path, monkeypatch, capsys):
+    """The synthetic data set has one fold; the third one is only looked for."""
+    run_train(config_of(name="base-fold1"))
+    weights = str(tmp_path / "runs" / "base-fold{fold}")
+    config = config_of(name="all", folds=(1,), init_from=weights, register="motions-{fold}")
+    summary = run_train(config)
+    assert "fold 1" in capsys.readouterr().out
+    assert f"--folds 1 --checkpoint '{tmp_path}/runs/all-fold{{fold}}'" in summary
+    assert (tmp_path / "runs" / "all-fold1" / "model.safetensors").is_file()
+    assert "base-fold1" in (tmp_path / "runs" / "all-fold1" / "recipe.yaml").read_text()
+    with pytest.raises(ValueError, match=r"data.fold 3 does not exist"):
+        run_train(config_of(name="other", folds=(1, 3)))
+    with pytest.raises(ValueError, match=r"gone-fold1 does not exist"):
+        run_train(config_of(name="other", folds=(1,), init_from=str(tmp_path / "gone-fold{fold}")))
+    assert not (tmp_path / "runs" / "other-fold1").exists()
+
+
+def test_curves_of_a_run_are_in_its_folder_and_in_mlflow(config_of, tmp_path):
+    run_train(config_of(name="mine", epochs=2))
+    lines = [json.loads(line) for line in (tmp_path / "runs" / "mine" / "metrics.jsonl").read_text().splitlines()]
+    (run,) = runs_of(tmp_path)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    for name in ("train/loss", "val/clip_top1", "lr", "train/gradient_norm"):
+        in_file = {(line["step"], line["metrics"][name]) for line in lines if name in line["metrics"]}
+        assert {(p.step, p.value) for p in client.get_metric_history(run.info.run_id, name)} == in_file
+        assert in_file
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"freeze_backbone": True}, "freeze_backbone keeps the weights of another run"),
+        ({"folds": (1, 2)}, "folds makes one run a fold, named after this one"),
+        ({"schedule": ScheduleConfig(kind="cosine", warmup_epochs=1)}, "warmup_epochs 1 must be less than epochs 1"),
+    ],
+)
+def test_settings_that_cannot_work_together_are_refused(changes, message, config_of):
+    with pytest.raises(ValueError, match=message):
+        config_of(**changes)
+
+
+def test_an_elastic_run_leaves_a_cpu_for_decoding(config_of):
+    half = {"CPU": 0.5}
+    assert num_workers_that_leave_a_cpu(ScalingConfig(num_workers=(1, 8), resources_per_worker=half)) == (1, 2)
+    assert num_workers_that_leave_a_cpu(ScalingConfig(num_workers=(1, 8))) == (1, 1)
+    assert num_workers_that_leave_a_cpu(ScalingConfig(num_workers=2)) == 2
+
+
+def test_the_least_number_of_workers_is_not_above_the_most():
+    with pytest.raises(ValueError, match=r"num_workers \[3, 2\] must be \[least, most\]"):
+        ScalingConfig(num_workers=(3, 2))
