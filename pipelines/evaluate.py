@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipelines import session, tracking
 from pipelines.clip_loader import BatchLoader
@@ -27,6 +26,7 @@ from pipelines.prepare import prepared_shards
 from pipelines.recipe import flatten, to_yaml
 from pipelines.scoring import score_videos
 from pipelines.shard_index import ShardIndex, load_index, num_listed
+from pipelines.shard_reading import describe_skipped, read_videos
 from pipelines.shards import describe_shards, open_shard_folder
 from pipelines.training_run import new_name
 from pipelines.view_plan import ViewPlan
@@ -108,9 +108,9 @@ def _load(config: EvaluateConfig, *, tracking_uri: str, storage: Path) -> Loaded
 
 def _labels_of_model(index: ShardIndex, card: WeightsCard, *, split: str, fold: int) -> np.ndarray:
     """The videos' labels as the network numbers its classes (V,)."""
-    if not len(index) or (index.label_N < 0).any():
+    if (index.label_N < 0).any():
         raise ValueError(
-            f"the shards give no labelled rows of split {split} in fold {fold}: choose another --data.split"
+            f"rows of split {split} in fold {fold} have no label: choose another --data.split, or other --data.shards"
         )
     unknown = sorted(set(index.class_names) - set(card.class_names))
     if unknown:
@@ -134,6 +134,7 @@ def _run(test: _Test, *, run_name: str, tags: Mapping[str, str]) -> tuple[Evalua
             scores,
             num_listed=num_listed(test.folders, fold=config.data.fold, split=config.data.split),
             num_failed=len(failures),
+            num_lost=sum(shard.num_rows for shard in index.skipped),
             num_crops=config.num_crops,
             num_segments=card.num_segments,
             num_frames=card.num_frames,
@@ -145,7 +146,7 @@ def _run(test: _Test, *, run_name: str, tags: Mapping[str, str]) -> tuple[Evalua
         for path in [*written, *filter(None, [failures_file])]:
             run.log_artifact(path)
     tested, found = describe_evaluation(evaluation, card)
-    lines = [tested]
+    lines = [tested, *describe_skipped(index.skipped)]
     if failures:
         lines.append(f"failed:  {describe_failures(failures, index)}; all in {failures_file}")
     lines.append(f"weakest: {describe_classes(report, card.class_names)}")
@@ -158,7 +159,7 @@ def _listed(test: _Test) -> Counter[str]:
     listed: Counter[str] = Counter()
     data = test.config.data
     for path in test.folders:
-        videos = pq.read_table(open_shard_folder(path).videos_file, columns=["label", "splits"])
+        videos = read_videos(open_shard_folder(path), ["label", "splits"])
         is_tested = pc.equal(pc.list_element(videos.column("splits"), data.fold - 1), data.split)
         listed.update(videos.filter(is_tested).column("label").drop_null().to_pylist())
     return listed
@@ -171,7 +172,8 @@ def _run_folds(config: EvaluateConfig, tests: Sequence[_Test], output: Path) -> 
         evaluations = {}
         for test in tests:
             fold = test.config.data.fold
-            evaluations[fold], _ = _run(test, run_name=f"{output.name}-fold{fold}", tags=tags)
+            evaluations[fold], summary = _run(test, run_name=f"{output.name}-fold{fold}", tags=tags)
+            print(f"fold {fold}: {summary}", flush=True)  # the next may take hours
         averaged = average_folds(evaluations)
         metrics_file = write_metrics(dataclasses.asdict(averaged), output / "metrics.json")
         run.log_metrics(averaged.mean | {f"{name}_std": std for name, std in averaged.std.items()}, step=0)

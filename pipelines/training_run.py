@@ -186,9 +186,11 @@ def fit(stage: Stage, folder: RunFolder) -> FinishedRun:
     train = train_on_workers if config.scaling.most_workers() else train_here
     with Progress(stage.order, epochs=config.epochs) as progress:
         outcome = train(stage, folder.path, folder.run, progress.queue)
-    drain(folder.run, metrics_file(folder.path), timeout_seconds=_MLFLOW_PATIENCE_SECONDS)
     if outcome.refusal is not None:
+        with contextlib.suppress(ValueError):  # a server that is away must not hide why the run stopped
+            drain(folder.run, metrics_file(folder.path), timeout_seconds=0.0)
         raise ValueError(outcome.refusal)
+    drain(folder.run, metrics_file(folder.path), timeout_seconds=_MLFLOW_PATIENCE_SECONDS)
     newest = CheckpointFolder(folder.path, config.checkpoint.num_to_keep).newest()
     assert newest is not None, "the loop ends with a checkpoint"
     weights = copy_whole(newest / stage.weights_name, folder.path / stage.weights_name)

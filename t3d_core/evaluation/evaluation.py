@@ -32,6 +32,7 @@ class Evaluation:
         num_videos: scored videos.
         num_listed: listed videos.
         num_failed: prepared videos that could not be read or decoded; none of their views counts.
+        num_lost: prepared videos whose shards are missing or damaged as a whole.
         num_clips: scored clips, each once, in however many crops.
         num_views: scored views.
         padded_share: frames made up because a video is shorter than a clip's span / all frames.
@@ -50,6 +51,7 @@ class Evaluation:
     num_videos: int
     num_listed: int
     num_failed: int
+    num_lost: int
     num_clips: int
     num_views: int
     padded_share: float
@@ -71,7 +73,14 @@ class FoldsEvaluation:
 
 
 def evaluate_scores(
-    scores: VideoScores, *, num_listed: int, num_failed: int, num_crops: int, num_segments: int, num_frames: int
+    scores: VideoScores,
+    *,
+    num_listed: int,
+    num_failed: int,
+    num_lost: int,
+    num_crops: int,
+    num_segments: int,
+    num_frames: int,
 ) -> Evaluation:
     """Count what scores are worth.
 
@@ -79,6 +88,7 @@ def evaluate_scores(
         scores: of at least one video.
         num_listed: videos that the annotations list.
         num_failed: videos that could not be scored.
+        num_lost: videos that were prepared once and are not there.
         num_crops: views of each clip.
         num_segments: clips of a view.
         num_frames: frames of a clip.
@@ -102,6 +112,7 @@ def evaluate_scores(
         num_videos=num_videos,
         num_listed=num_listed,
         num_failed=num_failed,
+        num_lost=num_lost,
         num_clips=counts.num_views * num_segments // num_crops,
         num_views=counts.num_views,
         padded_share=counts.num_padded_frames / (counts.num_views * num_segments * num_frames),

@@ -154,9 +154,13 @@ class VideoNet(nn.Module):
         return feature_BD
 
     def _consensus(self, feature_ND: Tensor) -> Tensor:
-        if len(feature_ND) % self.num_segments:
-            raise ValueError(f"{len(feature_ND)} clips do not make whole videos of num_segments {self.num_segments}")
-        return feature_ND.unflatten(0, (-1, self.num_segments)).mean(dim=1) if self.num_segments > 1 else feature_ND
+        if self.num_segments == 1:
+            return feature_ND
+        if feature_ND.shape[0] % self.num_segments:
+            raise ValueError(
+                f"{feature_ND.shape[0]} clips do not make whole videos of num_segments {self.num_segments}"
+            )
+        return feature_ND.unflatten(0, (-1, self.num_segments)).mean(dim=1)
 
     def _pool_features(self, maps_BCTHW: Tensor) -> Tensor:
         return maps_BCTHW.mean(dim=(2, 3, 4))

@@ -100,10 +100,13 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_leftovers_are_swept(job,
 def test_a_second_job_of_the_same_name_is_refused_and_the_first_goes_on(job, untouched):
     first = job.start()
     job.wait_for_step(1)
+    (worker,) = job.workers()
+    os.kill(worker, signal.SIGSTOP)  # it is at work for as long as the second one takes to start
     assert job.run() == 1
-    print(job.last_line())
-    assert f"is being trained by process {first.pid} on " in job.last_line()
-    assert job.last_line().startswith("error: run 'trial'")
-    assert first.poll() is None, "the first one was still at work"
-    assert first.wait(timeout=300) == 0
+    os.kill(worker, signal.SIGCONT)
+    (refusal,) = [line for line in job.lines() if line.startswith("error: ")]
+    print(refusal)
+    assert refusal.startswith("error: run 'trial' in ")
+    assert f" is being trained by process {first.pid} on " in refusal
+    assert first.wait(timeout=300) == 0, job.last_line()
     assert_ended_as(job, untouched)

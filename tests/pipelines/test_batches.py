@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.batches import TrainOrder, stream, train_batches
+from pipelines.batches import TrainOrder, micro_batches, stream, train_batches
 from pipelines.clip_loader import BatchLoader, ClipView, TeacherView
 from pipelines.shard_index import load_index
 from t3d_core.video.clip_sampling import clip_span
@@ -39,20 +39,27 @@ def test_a_step_that_straddles_two_epochs_names_the_epoch_of_each_row():
     assert [order.epoch(step) for step in range(4)] == [0, 0, 1, 2]
 
 
-def test_two_workers_see_together_what_one_sees(index):
-    order, loader = TrainOrder(len(index), 6, seed=3), BatchLoader(index, VIEW)
-    whole = list(train_batches(loader, order, steps=range(2), rank=0, world_size=1))
-    parts = [list(train_batches(loader, order, steps=range(2), rank=rank, world_size=2)) for rank in (0, 1)]
-    for step in range(2):
-        for name in ("clip_BTHWC", "row_B", "label_B"):
-            joined = np.concatenate([parts[rank][step][name] for rank in (0, 1)])
-            assert np.array_equal(whole[step][name], joined)
+@pytest.mark.parametrize("size", [None, 10])
+def test_two_workers_see_together_what_one_sees(size, index):
+    """20 clips a step: a worker's part is decoded in several pieces."""
+    order, loader = TrainOrder(len(index), 20, seed=3), BatchLoader(index, VIEW)
+    seen = {}
+    for world_size in (1, 2):
+        for rank in range(world_size):
+            places = micro_batches(20, size=size, rank=rank, world_size=world_size)
+            batches = list(train_batches(loader, order, steps=range(1, 2), places=places))
+            assert [len(batch["row_B"]) for batch in batches] == [len(place) for place in places]
+            seen.setdefault(world_size, []).extend(batches)
+    for name in ("clip_BTHWC", "row_B", "label_B"):
+        whole, parts = (np.concatenate([batch[name] for batch in seen[world_size]]) for world_size in (1, 2))
+        assert np.array_equal(whole, parts)
+    assert np.array_equal(np.concatenate([batch["row_B"] for batch in seen[1]]), order.rows(1)[0])
 
 
 def test_a_run_that_goes_on_sees_what_it_would_have_seen(index):
-    order, loader = TrainOrder(len(index), 4, seed=3), BatchLoader(index, VIEW)
-    whole = list(train_batches(loader, order, steps=range(4), rank=0, world_size=1))
-    rest = list(train_batches(loader, order, steps=range(2, 4), rank=0, world_size=1))
+    order, loader, places = TrainOrder(len(index), 4, seed=3), BatchLoader(index, VIEW), [range(4)]
+    whole = list(train_batches(loader, order, steps=range(4), places=places))
+    rest = list(train_batches(loader, order, steps=range(2, 4), places=places))
     assert all(np.array_equal(a["clip_BTHWC"], b["clip_BTHWC"]) for a, b in zip(whole[2:], rest, strict=True))
 
 
@@ -90,15 +97,6 @@ def test_the_clip_is_an_even_window_and_the_teacher_sees_its_frames_with_another
     for clip_views, teacher_views in zip(of_clip, of_teacher, strict=True):
         assert {start for start, *_ in clip_views} & {start for start, *_ in teacher_views} & set(range(0, 40, 2))
     assert sum(not (a & b) for a, b in zip(of_clip, of_teacher, strict=True)) >= 3
-
-
-def test_test_clips_tile_the_video_with_the_frames_of_the_source(index):
-    view = ClipView(num_frames=8, frame_stride=2, crop_size=48, short_side=48, short_video="loop")
-    (clips,) = BatchLoader(index, view).test_clips(0)
-    video_THWC = decode_frames(index.frames(0), range(40))[:, :, 8:56]
-    assert clips["clip_BTHWC"].shape[0] == 2
-    assert np.array_equal(clips["clip_BTHWC"][1], video_THWC[16:31:2])
-    assert clips["num_padded_B"].tolist() == [0, 0]
 
 
 def test_padded_frames_are_counted(index):

@@ -75,6 +75,19 @@ def evaluate_config(shards, tmp_path, checkpoint, **changes):
     return EvaluateConfig(**settings | changes)
 
 
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory):
+    """MLflow takes seconds to make the tables of a new store."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(autouse=True)
+def store(empty_store, tmp_path):
+    shutil.copy(empty_store, tmp_path)
+
+
 @pytest.fixture
 def without_ray(monkeypatch):
     """Batches are loaded and scored in this process: no worker to start."""
@@ -262,9 +275,10 @@ def rewrite(path, *, frames=(), splits=None):
 
 
 @pytest.fixture(scope="module")
-def tested(damaged, weights, tmp_path_factory):
+def tested(damaged, weights, empty_store, tmp_path_factory):
     """(folder, summary) of a test by one worker."""
     tmp_path = tmp_path_factory.mktemp("tested")
+    shutil.copy(empty_store, tmp_path)
     return tmp_path, run_evaluate(evaluate_config(damaged.shards, tmp_path, weights))
 
 
@@ -366,6 +380,20 @@ def test_views_of_segments_in_several_crops_are_tested(synthetic_shards, segment
     assert not (tmp_path / "result" / "failures.parquet").exists()
 
 
+def test_a_lost_shard_lowers_the_coverage_and_is_told(synthetic_shards, weights, tmp_path, without_ray):
+    shards = tmp_path / "shards"
+    shutil.copytree(synthetic_shards, shards)
+    index = load_index([shards], fold=1, splits=["test"])
+    lost = index.shard_N[0]
+    Path(index.shard_paths[lost]).unlink()
+    num_lost = int((index.shard_N == lost).sum())
+    summary = run_evaluate(evaluate_config(shards, tmp_path, weights))
+    metrics, _ = read_results(tmp_path / "result")
+    assert (metrics["num_lost"], metrics["num_videos"]) == (num_lost, NUM_TEST_VIDEOS - num_lost)
+    assert metrics["coverage"] == 1 - num_lost / NUM_TEST_VIDEOS
+    assert f"LEFT OUT: {num_lost} rows of 1 shards" in summary
+
+
 # ---- folds
 
 
@@ -395,7 +423,7 @@ def fold_weights(two_folds, tmp_path_factory):
     return root / "mine-fold{fold}"
 
 
-def test_each_fold_is_tested_with_its_network_on_its_videos(two_folds, fold_weights, tmp_path, without_ray):
+def test_each_fold_is_tested_with_its_network_on_its_videos(two_folds, fold_weights, tmp_path, without_ray, capsys):
     summary = run_evaluate(evaluate_config(two_folds, tmp_path, fold_weights, folds=(1, 2)))
     found = {fold: read_results(tmp_path / "result" / f"fold{fold}") for fold in (1, 2)}
     for fold, (metrics, table) in found.items():
@@ -409,6 +437,7 @@ def test_each_fold_is_tested_with_its_network_on_its_videos(two_folds, fold_weig
     assert averaged["mean"]["video_top1"] == pytest.approx(np.mean(top1))
     assert averaged["std"]["video_top1"] == pytest.approx(np.std(top1, ddof=1))
     assert f"mean of 2 folds: video_top1 {np.mean(top1):.3f} +- {np.std(top1, ddof=1):.3f}" in summary
+    assert f"fold 2: t3d, 16 frames of 32 px at stride 1: {2 * len(found[2][1])} views" in capsys.readouterr().out
     _, (parent, *children) = runs_of(tmp_path)
     assert parent.data.metrics["video_top1"] == pytest.approx(np.mean(top1))
     assert [run.data.tags["mlflow.parentRunId"] for run in children] == [parent.info.run_id] * 2
@@ -432,7 +461,7 @@ def test_a_fold_without_weights_is_refused_before_any_is_tested(two_folds, fold_
     with pytest.raises(ValueError, match=r"mine-fold3 does not exist"):
         run_evaluate(evaluate_config(two_folds, tmp_path, fold_weights, folds=(1, 3)))
     assert not (tmp_path / "result").exists()
-    assert not (tmp_path / "mlflow.db").exists()
+    assert mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_experiment_by_name("t3d") is None
 
 
 def test_an_interrupted_fold_is_killed_in_mlflow_and_so_is_the_whole(two_folds, fold_weights, tmp_path, monkeypatch):

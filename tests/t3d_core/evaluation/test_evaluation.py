@@ -20,7 +20,13 @@ def evaluation_of(seed, *, num_videos=40, num_listed=50, num_crops=3, num_segmen
     scores = VideoScores(label_V, NUM_CLASSES)
     scores.add(video_N, score_NK, np.full(len(video_N), 8))
     evaluation = evaluate_scores(
-        scores, num_listed=num_listed, num_failed=2, num_crops=num_crops, num_segments=num_segments, num_frames=16
+        scores,
+        num_listed=num_listed,
+        num_failed=2,
+        num_lost=3,
+        num_crops=num_crops,
+        num_segments=num_segments,
+        num_frames=16,
     )
     return evaluation, label_V, video_N, score_NK
 
@@ -41,7 +47,8 @@ def test_accuracies_are_those_of_scikit_learn():
 
 def test_counts_say_what_was_scored():
     evaluation, *_ = evaluation_of(0)
-    assert (evaluation.num_videos, evaluation.num_listed, evaluation.num_failed) == (40, 50, 2)
+    assert (evaluation.num_videos, evaluation.num_listed) == (40, 50)
+    assert (evaluation.num_failed, evaluation.num_lost) == (2, 3)
     assert evaluation.coverage == 0.8
     assert (evaluation.num_views, evaluation.num_clips) == (120, 80)  # 3 views show 1 x 2 clips
     assert evaluation.padded_share == 8 / (2 * 16)

@@ -1,0 +1,57 @@
+"""A train worker that hangs is ended and started again, and that changes nothing: `pytest -m faults`."""
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.training_faults import Job, assert_ended_as, title_of, wait_for
+
+HANG_SECONDS = 20
+_PTRACE_ATTACH, _WAIT_FOR_THREADS = 16, 0x40000000
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+
+
+@pytest.mark.parametrize("what", ["process", "thread", "decoder"])
+def test_a_worker_that_hangs_is_started_again_and_changes_nothing(what, tiny_shards, untouched, tmp_path):
+    arguments = ("--epochs", "80", "--checkpoint.every_steps", "20", "--failure.hang_seconds", str(HANG_SECONDS))
+    with Job(tmp_path, tiny_shards, *arguments) as job:
+        job.start()
+        job.wait_for_step(50)
+        (worker,) = job.workers()
+        if what == "process":
+            os.kill(worker, signal.SIGSTOP)
+        elif what == "thread":
+            thread = training_thread(worker)
+            stop_thread(thread)
+        else:  # the worker waits for clips that do not come
+            os.kill(wait_for(lambda: job.processes("ray::MapBatches"), seconds=60)[0], signal.SIGSTOP)
+        step, began = job.step(), time.monotonic()
+        wait_for(lambda: not title_of(worker), seconds=6 * HANG_SECONDS)
+        ended = time.monotonic() - began
+        if what == "thread":
+            os.waitpid(thread, _WAIT_FOR_THREADS)  # whoever stopped a thread has to take note of its end
+        assert job.driver.wait(timeout=300) == 0, job.last_line()
+        took = time.monotonic() - began
+        print(f"{what} hung after step {step}: the worker was ended {ended:.0f} s later, the run {took:.0f} s later")
+        assert ended > 0.9 * HANG_SECONDS
+        assert any("no batch was finished in 20 s" in line for line in job.lines()) == (what != "process")
+        assert_ended_as(job, untouched)
+
+
+def training_thread(worker):
+    """The thread of a process that has used the processor most."""
+
+    def ticks(task):
+        return int((task / "stat").read_text().rsplit(")", 1)[1].split()[11])
+
+    return int(max(Path(f"/proc/{worker}/task").iterdir(), key=ticks).name)
+
+
+def stop_thread(thread):
+    """Stop one thread, as if it hung in native code; those beside it go on."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.ptrace(_PTRACE_ATTACH, thread, 0, 0) == 0, os.strerror(ctypes.get_errno())

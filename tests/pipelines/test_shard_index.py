@@ -1,0 +1,155 @@
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.shard_index import hold_out, load_index, num_listed
+from pipelines.shard_reading import describe_skipped
+from tests.pipelines.damage import damage_index, damage_row, flip
+
+
+@pytest.fixture
+def shards(synthetic_shards, tmp_path):
+    """A copy, to be damaged: 5 shards of up to 10 rows."""
+    return shutil.copytree(synthetic_shards, tmp_path / "copy", ignore=shutil.ignore_patterns("videos"))
+
+
+def shard_file(folder, shard):
+    return folder / "shards" / f"{shard:06d}.parquet"
+
+
+def edit(folder, **changes):
+    """Write a part of `dataset.json` anew."""
+    file = folder / "dataset.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def keep_in_split(folder, split, shards_kept):
+    """Leave the rows of `split` in some shards alone: in all others they become rows of `train`, reports too."""
+    for path in [*sorted((folder / "shards").iterdir()), folder / "videos.parquet"]:
+        table = pq.read_table(path)
+        names = table.column("shard").to_pylist() if path.name == "videos.parquet" else [path.name] * len(table)
+        splits = [
+            ["train"] if s == [split] and int(name[:6]) not in shards_kept else s
+            for s, name in zip(table.column("splits").to_pylist(), names, strict=True)
+        ]
+        place = table.schema.get_field_index("splits")
+        pq.write_table(table.set_column(place, table.schema.field(place), [splits]), path, row_group_size=1)
+
+
+def test_a_missing_and_a_damaged_shard_are_left_out_and_recorded_with_their_rows(shards, caplog):
+    whole, listed = load_index([shards], fold=1, splits=["train"]), num_listed([shards], fold=1, split="train")
+    shard_file(shards, 1).unlink()
+    damage_index(shard_file(shards, 3))
+    index = load_index([shards], fold=1, splits=["train"])
+    assert sorted(set(whole.video_id_N[~np.isin(whole.shard_N, [1, 3])])) == sorted(index.video_id_N)
+    assert index.shard_paths == whole.shard_paths, "a shard keeps its number"
+    assert [index.frames(row) for row in range(len(index))] == [
+        whole.frames(row) for row in np.flatnonzero(~np.isin(whole.shard_N, [1, 3]))
+    ]
+    assert [(s.shard, s.path) for s in index.skipped] == [(n, str(shard_file(shards, n))) for n in (1, 3)]
+    assert [s.num_rows for s in index.skipped] == [(whole.shard_N == shard).sum() for shard in (1, 3)]
+    assert index.skipped[0].reason == "is missing"
+    assert index.skipped[1].reason.startswith("cannot be read (")
+    assert num_listed([shards], fold=1, split="train") == listed == len(whole)
+    [line] = describe_skipped(index.skipped)
+    assert line.startswith(
+        f"LEFT OUT: {len(whole) - len(index)} rows of 2 shards: {shard_file(shards, 1)} is missing; "
+    )
+    assert f"Split train of fold 1: {line}" in caplog.text
+    assert all(part.skipped == index.skipped for part in hold_out(index, fraction=0.2, seed=0))
+
+
+def test_a_damaged_shard_without_rows_of_the_split_is_not_missed(shards, caplog):
+    keep_in_split(shards, "val", {0})
+    damage_index(shard_file(shards, 3))
+    index = load_index([shards], fold=1, splits=["val"])
+    assert len(index) > 0
+    assert (index.skipped, describe_skipped(index.skipped), caplog.text) == ((), [], "")
+
+
+def test_shards_of_a_second_folder_are_numbered_after_those_of_the_first(shards, synthetic_shards):
+    damage_index(shard_file(shards, 2))
+    index = load_index([synthetic_shards, shards], fold=1, splits=["train"])
+    assert [index.shard_paths[skipped.shard] for skipped in index.skipped] == [str(shard_file(shards, 2))]
+    assert index.skipped[0].shard == 7
+
+
+def test_a_folder_none_of_whose_shards_can_be_read_is_refused(shards, synthetic_shards):
+    for shard in range(5):
+        damage_index(shard_file(shards, shard))
+    with pytest.raises(
+        ValueError, match=r"none of the 5 shards of .*copy can be read: .*000000.parquet cannot be read"
+    ):
+        load_index([synthetic_shards, shards], fold=1, splits=["train"])
+
+
+def test_a_shard_put_there_from_another_data_set_is_refused(shards):
+    edit(shards, fingerprint="other")
+    with pytest.raises(ValueError, match=r"000000.parquet was made with other settings .* than its folder \(other\)"):
+        load_index([shards], fold=1, splits=["train"])
+
+
+def test_labels_that_are_no_class_are_refused_with_their_number(shards):
+    names = json.loads((shards / "dataset.json").read_text())["class_names"]
+    edit(shards, class_names=names[1:])
+    num_rows = pq.read_table(shard_file(shards, 0)).column("label").to_pylist().count(names[0])
+    with pytest.raises(
+        ValueError, match=rf"copy holds labels that are not among the 7 classes .*'{names[0]}' \(\d rows"
+    ):
+        load_index([shards], fold=1, splits=["train"])
+    assert num_rows
+
+
+def test_labels_beside_unlabelled_shards_are_known_though_not_used(shards, synthetic_shards):
+    """Labelled and unlabelled folders together serve the transfer."""
+    edit(shards, class_names=[])
+    for path in (shards / "shards").iterdir():
+        table = pq.read_table(path)
+        place = table.schema.get_field_index("label")
+        unlabelled = table.set_column(place, table.schema.field(place), [[None] * len(table)])
+        pq.write_table(unlabelled, path, row_group_size=1)
+    index = load_index([synthetic_shards, shards], fold=1, splits=["train"])
+    assert index.class_names == ()
+    assert set(index.label_N) == {-1}
+
+
+def test_an_empty_split_is_refused_with_what_is_there_instead(shards):
+    keep_in_split(shards, "val", set())
+    counts = r"fold 1 test: 8, fold 1 train: 40: choose another split or fold"
+    with pytest.raises(ValueError, match=rf"no row of split val in fold 1 can be read from .*copy; rows .*: {counts}"):
+        load_index([shards], fold=1, splits=["val"])
+    assert len(load_index([shards], fold=1, splits=["val"], may_be_empty=True)) == 0
+
+
+def test_a_split_that_was_lost_is_not_an_empty_one(shards):
+    keep_in_split(shards, "val", {3})
+    shard_file(shards, 3).unlink()
+    with pytest.raises(
+        ValueError, match=r"no row of split val .* LEFT OUT: \d rows of 1 shards: .*3.parquet is missing"
+    ):
+        load_index([shards], fold=1, splits=["val"], may_be_empty=True)
+
+
+def test_a_damaged_row_costs_no_other(shards):
+    damage_row(shard_file(shards, 0), 4)
+    index = load_index([shards], fold=1, splits=["train", "val", "test"])
+    assert (len(index), index.skipped) == (48, ())
+    [row] = np.flatnonzero((index.shard_N == 0) & (index.row_N == 4))
+    with pytest.raises(ValueError, match="row 4 cannot be read"):
+        index.frames(row)
+    assert all(index.frames(other) for other in range(48) if other != row)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "videos.parquet"])
+def test_damaged_tables_are_told_with_the_cure(shards, name):
+    if name == "dataset.json":
+        flip(shards / name, 0)
+    else:
+        damage_index(shards / name)
+    with pytest.raises(ValueError, match=rf"{name} cannot be read \(.*\): run jobs/prepare.py again after deleting it"):
+        num_listed([shards], fold=1, split="val") if name.startswith("videos") else load_index(
+            [shards], fold=1, splits=["train"]
+        )
