@@ -9,15 +9,22 @@ from pipelines.shards import FRAMES_COLUMN, SHARD_SCHEMA
 
 def damage_row(shard: Path, row: int) -> None:
     """Flip a bit in the frames of one row; the index stays readable."""
-    with pq.ParquetFile(shard) as file:
-        column = file.metadata.row_group(row).column(file.schema_arrow.get_field_index(FRAMES_COLUMN))
-    first = column.dictionary_page_offset or column.data_page_offset
-    flip(shard, first + column.total_compressed_size // 2)
+    first, num_bytes = _place_of(shard, row, FRAMES_COLUMN)
+    flip(shard, first + num_bytes // 4)
 
 
-def damage_index(shard: Path) -> None:
-    """Flip a bit in the list of the row groups, near the end of the file."""
-    flip(shard, shard.stat().st_size - 100)
+def damage_index(table: Path) -> None:
+    """Flip a bit in the splits of the first row: of a shard, or of a table of videos."""
+    first, num_bytes = _place_of(table, 0, "splits.list.element")
+    flip(table, first + num_bytes - 1)
+
+
+def _place_of(path: Path, row_group: int, column: str) -> tuple[int, int]:
+    """Where the pages of a column lie, and how long they are."""
+    with pq.ParquetFile(path) as file:
+        group = file.metadata.row_group(row_group)
+    [found] = [c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column]
+    return found.dictionary_page_offset or found.data_page_offset, found.total_compressed_size
 
 
 def flip(path: Path, place: int, mask: int = 1) -> None:

@@ -5,7 +5,7 @@ import pytest
 from pipelines import shard_reading
 from pipelines.shard_reading import INDEX_COLUMNS, UnreadableShardError, read_frames, read_index
 from pipelines.shards import FRAMES_COLUMN, SHARD_SCHEMA, open_shard
-from tests.pipelines.damage import damage_index, damage_row, without_checksums
+from tests.pipelines.damage import damage_index, without_checksums
 
 NUM_ROWS, FINGERPRINT = 3, "0123456789ab" * 5
 
@@ -74,16 +74,6 @@ def test_damage_anywhere_gives_an_error_that_names_the_shard_or_the_very_bytes(s
             else:
                 assert now == frames[row]
     assert min(outcomes.values()) > 50, outcomes
-
-
-def test_a_damaged_row_is_told_with_the_cure_and_the_others_are_read(shard):
-    _, frames = read_all(shard)
-    damage_row(shard, 1)
-    shard_reading._open_parquet.cache_clear()
-    _, frames_now = read_all(shard)
-    assert [frames_now[0], frames_now[2]] == [frames[0], frames[2]]
-    with pytest.raises(ValueError, match=r"row 1 cannot be read: .*CRC.*; run jobs/prepare.py again after deleting it"):
-        read_frames(str(shard), 1)
 
 
 def test_a_shard_from_before_there_were_checksums_is_read(shard):
