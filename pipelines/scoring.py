@@ -107,6 +107,8 @@ def _scored_batches(plan: ViewPlan, loaded: LoadedModel, config: EvaluateConfig)
         compute=ray.data.ActorPoolStrategy(size=config.num_workers),
         num_cpus=config.cpus_per_worker,
         num_gpus=1 if config.use_gpu else 0,
+        # Any node, as for `load`, but said: steps that say the same are made one by Ray, and the actors would decode.
+        label_selector={},
     )
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False  # ours counts views

@@ -153,7 +153,8 @@ def _metric_log(folder: Path, run: tracking.Run) -> Iterator[Callable[[Metrics, 
     try:
         yield lambda metrics, step: log.log(metrics, step=step)
     finally:
-        log.close(timeout_seconds=_LAST_METRICS_SECONDS)
+        with contextlib.suppress(OSError):  # on a full disk closing fails as logging did, whose error says more
+            log.close(timeout_seconds=_LAST_METRICS_SECONDS)
 
 
 def _unreadable_writer(folder: Path) -> Callable[[str, str], None]:

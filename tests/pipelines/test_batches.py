@@ -1,3 +1,8 @@
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +13,7 @@ from pipelines.clip_loader import BatchLoader, ClipView, TeacherView
 from pipelines.shard_index import load_index
 from t3d_core.video.clip_sampling import clip_span
 from t3d_core.video.decoding import decode_frames
+from tests.pipelines.damage import damage_row
 
 VIEW = ClipView(num_frames=8, frame_stride=2, crop_size=32, short_side=37, short_video="loop")
 
@@ -103,3 +109,45 @@ def test_padded_frames_are_counted(index):
     view = ClipView(num_frames=32, frame_stride=2, crop_size=32, short_side=37, short_video="repeat_last")
     batch = BatchLoader(index, view).center_batch(np.arange(3))
     assert batch["num_padded_B"].tolist() == [12, 12, 12]  # frames 40, 42, ... 62 do not exist
+
+
+@pytest.fixture
+def damaged_index(synthetic_shards, tmp_path):
+    """Of the first three rows the second is damaged."""
+    shards = shutil.copytree(synthetic_shards, tmp_path / "copy", ignore=shutil.ignore_patterns("videos"))
+    index = load_index([shards], fold=1, splits=["train"])
+    damage_row(Path(index.shard_paths[index.shard_N[1]]), int(index.row_N[1]))
+    return index
+
+
+def test_a_damaged_row_comes_through_ray_as_an_empty_clip_with_its_reason(damaged_index, index):
+    order, teacher = TrainOrder(3, 3, seed=0), TeacherView(num_frames=2, crop_size=24, short_side=30)
+    [batch], [good] = (
+        list(train_batches(BatchLoader(i, VIEW, teacher), order, steps=range(1), places=[range(3)]))
+        for i in (damaged_index, index)
+    )
+    is_damaged_B = batch["row_B"] == 1
+    [reason] = batch["reason_B"][is_damaged_B]
+    assert re.search(r"shard .*copy/shards/\d+.parquet row \d+ cannot be read: .*CRC", reason)
+    assert (batch["reason_B"][~is_damaged_B] == "").all()
+    assert (good["reason_B"] == "").all()
+    for name in ("clip_BTHWC", "teacher_frames_BTHWC"):
+        assert (batch[name].shape, batch[name].dtype) == (good[name].shape, good[name].dtype)
+        assert not batch[name][is_damaged_B].any()
+        assert np.array_equal(batch[name][~is_damaged_B], good[name][~is_damaged_B])
+
+
+def test_a_damaged_row_among_the_middle_clips_is_told_too(damaged_index):
+    for num_segments, shape in ((1, (3, 8, 32, 32, 3)), (2, (3, 2, 8, 32, 32, 3))):
+        view = replace(VIEW, num_segments=num_segments)
+        batch = BatchLoader(damaged_index, view).center_batch(np.arange(3))
+        assert batch["clip_BTHWC"].shape == shape
+        assert [bool(reason) for reason in batch["reason_B"]] == [False, True, False]
+
+
+def test_frames_that_cannot_be_decoded_are_told_as_frames_that_cannot_be_read(index, monkeypatch):
+    """Shards from before there were checksums give whatever bytes are there."""
+    monkeypatch.setattr("pipelines.shard_index.read_frames", lambda path, row: b"no video")
+    batch = BatchLoader(index, VIEW).random_batch(np.arange(2), [[0], [1]])
+    assert ["not a video" in reason for reason in batch["reason_B"]] == [True, True]
+    assert not batch["clip_BTHWC"].any()

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from ray.data._internal.logical.optimizers import get_execution_plan
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
@@ -20,7 +21,7 @@ from pipelines.configs import EvaluateComputeConfig, EvaluateConfig, EvaluateDat
 from pipelines.evaluate import run_evaluate
 from pipelines.model_configs import T3DConfig
 from pipelines.run_configs import ClipConfig, TrackingConfig
-from pipelines.scoring import Scored, Scorer, _refuse
+from pipelines.scoring import Scored, Scorer, _refuse, _scored_batches
 from pipelines.shard_index import load_index
 from pipelines.view_plan import ViewPlan
 from pipelines.weights import card_of, view_of
@@ -151,7 +152,7 @@ def test_every_view_of_every_video_is_loaded_once_with_the_pixels_of_the_source(
             for crop, is_mirrored in crops:
                 cut = frames_THWC[first : first + 16]
                 if num_crops > 1:
-                    cut = cut[:, crop.top : crop.top + 32, crop.left : crop.left + 32, ::1]
+                    cut = cut[:, crop.top : crop.top + 32, crop.left : crop.left + 32]
                 expected.append(cut[:, :, ::-1] if is_mirrored else cut)
         assert np.array_equal(views["clip_BSTHWC"][views["row_B"] == row][:, 0], np.stack(expected))
 
@@ -279,7 +280,7 @@ def tested(damaged, weights, empty_store, tmp_path_factory):
     """(folder, summary) of a test by one worker."""
     tmp_path = tmp_path_factory.mktemp("tested")
     shutil.copy(empty_store, tmp_path)
-    return tmp_path, run_evaluate(evaluate_config(damaged.shards, tmp_path, weights))
+    return tmp_path, run_evaluate(evaluate_config(damaged.shards, tmp_path, weights, cpus_per_worker=1.0))
 
 
 @pytest.mark.parametrize("num_workers", [2, 3])
@@ -289,6 +290,15 @@ def test_any_number_of_workers_gives_the_same_numbers_to_the_last_bit(tested, da
     assert (result / "metrics.json").read_bytes() == (expected / "metrics.json").read_bytes()
     assert pq.read_table(result / "scores.parquet").equals(pq.read_table(expected / "scores.parquet"))
     assert (result / "classes.csv").read_bytes() == (expected / "classes.csv").read_bytes()
+
+
+def test_actors_score_and_do_not_decode(synthetic_shards, weights, tmp_path):
+    """Else each network would wait for its own decoding, and free CPUs would do nothing."""
+    plan = plan_of(synthetic_shards, weights)
+    config = evaluate_config(synthetic_shards, tmp_path, weights, cpus_per_worker=1.0)
+    physical = get_execution_plan(_scored_batches(plan, load_model(weights), config)._logical_plan)[0]
+    assert physical.dag.name == "MapBatches(Scorer)"
+    assert physical.dag.input_dependencies[0].name == "ReadRange->MapBatches(load)"
 
 
 def test_the_score_of_a_video_is_the_mean_over_its_clips_and_each_video_is_there_once(tested, damaged, weights):

@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from pipelines.configs import PrepareJobConfig
+from pipelines.configs import DataConfig, PrepareJobConfig
 from pipelines.dataset_configs import (
     FolderDatasetConfig,
     GuardConfig,
@@ -25,7 +25,7 @@ from pipelines.dataset_configs import (
     UCF101DatasetConfig,
 )
 from pipelines.listing import list_videos
-from pipelines.prepare import _task, prepare, run_prepare
+from pipelines.prepare import _task, prepare, prepared_shards, run_prepare
 from pipelines.prepare_plan import format_plan, plan_prepare
 from pipelines.recipe import JobError
 from pipelines.run_configs import TrackingConfig
@@ -36,6 +36,7 @@ from t3d_core.datasets.folder import read_folder
 from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.guard import DecoderKilledError, GuardedDecoder
 from t3d_core.video.storage import encode_segments, encode_video
+from tests.pipelines.damage import damage_index
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -383,8 +384,10 @@ def test_the_summary_names_the_job_that_can_use_the_shards(local_ray, tmp_path, 
     dataset = FolderDatasetConfig(root=str(tmp_path / "videos"), is_labelled=is_labelled)
     output = tmp_path / "my shards"
     settings = job_config(tmp_path, dataset=dataset, output=output)
-    [line] = [s for s in run_prepare(settings).splitlines() if "next:" in s]
+    lines = run_prepare(settings).splitlines()
+    [line] = [s for s in lines if "next:" in s]
     assert shlex.split(line) == ["next:", "python", f"jobs/{job}.py", "--data.shards", str(output)]
+    assert f"settings: {describe_shards(output)['fingerprint'][:12]}, for --data.fingerprint" in lines
 
 
 def test_a_shard_has_a_row_group_a_row_so_that_readers_touch_only_theirs(synthetic_shards):
@@ -406,11 +409,34 @@ def test_a_missing_folder_is_refused_before_any_work(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_shard_is_told_with_the_cure(local_ray, synthetic_shards, tmp_path):
+def test_shards_of_another_fingerprint_than_expected_are_refused(synthetic_shards, tmp_path):
+    there = describe_shards(synthetic_shards)["fingerprint"]
+    expected = {"shards": (synthetic_shards,), "fingerprint": there[:12]}
+    assert prepared_shards(DataConfig(**expected), storage=tmp_path) == [synthetic_shards]
+    other = DataConfig(**expected | {"fingerprint": "0123456789ab"})
+    with pytest.raises(
+        ValueError, match=rf"data.fingerprint 0123456789ab is expected, .*{synthetic_shards}.*{there[:12]}:"
+    ):
+        prepared_shards(other, storage=tmp_path)
+
+
+def test_videos_of_another_fingerprint_than_expected_are_refused_before_any_is_prepared(tmp_path):
+    write_videos(tmp_path / "videos")
+    data = DataConfig(prepare=config(tmp_path / "videos"), fingerprint="0123456789ab")
+    with pytest.raises(ValueError, match=r"data.fingerprint 0123456789ab is expected"):
+        prepared_shards(data, storage=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_damaged_shard_is_made_anew_once_it_is_deleted(local_ray, synthetic_config, synthetic_shards, tmp_path):
+    before = rows_of(load_index([synthetic_shards], fold=1, splits=["train"]))
     shutil.copytree(synthetic_shards, tmp_path / "copy")
-    (tmp_path / "copy" / "shards" / "000002.parquet").unlink()
-    with pytest.raises(ValueError, match=r"000002.parquet is missing: run jobs/prepare.py again"):
-        load_index([tmp_path / "copy"], fold=1, splits=["train"])
+    shard = tmp_path / "copy" / "shards" / "000002.parquet"
+    damage_index(shard)
+    assert len(load_index([tmp_path / "copy"], fold=1, splits=["train"])) < len(before)
+    shard.unlink()
+    prepare(synthetic_config, tmp_path / "copy")
+    assert rows_of(load_index([tmp_path / "copy"], fold=1, splits=["train"])) == before
 
 
 def test_a_fold_that_does_not_exist_is_refused(synthetic_shards):
