@@ -154,7 +154,7 @@ class TrainConfig(RunConfig):
     """Train one network for each of these folds, one after another, as NAME-fold1, ...; `{fold}` in init_from and
     register is the fold's number. None: for data.fold alone."""
     freeze_backbone: bool = False
-    """Train the linear classifier alone; the rest keeps the weights and statistics of init_from (TSN, paper 4.4)."""
+    """Train the linear classifier alone; the rest keeps the weights and statistics of init_from (TSN, paper 4.6)."""
     init_from: str | None = None
     """Weights to start from: a file, a checkpoint or run folder, runs:/... or models:/...; none: from scratch."""
     inflate_from: str | None = None

@@ -19,7 +19,6 @@ class Meter:
     Attributes:
         counts: sums by name; scalars, or tensors on the training device.
         num_clips: clips (with segments: videos) trained on.
-        num_unreadable: clips that could not be read.
         lr: learning rate of the last step.
         gradient_norm: of the last step, before it was clipped.
         first_wait_seconds: time to the first batch of all; none before it.
@@ -32,7 +31,7 @@ class Meter:
     def restart(self) -> None:
         """Begin anew, after a point of the log."""
         self.counts: dict[str, float | torch.Tensor] = {}
-        self.num_clips, self.num_unreadable = 0, 0
+        self.num_clips = 0
         self.lr, self.gradient_norm = 0.0, 0.0
         self._waiting_seconds, self._step_seconds = 0.0, 0.0
 

@@ -38,7 +38,7 @@ class ClipConfig(Section):
     short_video: Literal["loop", "repeat_last"] = "loop"
     """What fills the clip when the video is shorter than its span."""
     num_segments: PositiveInt = 1
-    """Clips of a video that make one example, their features averaged before the classifier (TSN, paper 4.4: 5)."""
+    """Clips of a video that make one example, their features averaged before the classifier (TSN, paper 4.6: 5)."""
     mean: Color = IMAGENET[0]
     """Subtracted from RGB on the 0..1 scale."""
     std: PositiveColor = IMAGENET[1]
@@ -153,7 +153,9 @@ class ScalingConfig(Section):
     @model_validator(mode="after")
     def _least_is_not_most(self) -> "ScalingConfig":
         if self.fewest_workers() > self.most_workers():
-            raise ValueError(f"num_workers {list(self.num_workers)} must be [least, most]")  # type: ignore[arg-type]
+            raise ValueError(
+                f"num_workers [{self.fewest_workers()}, {self.most_workers()}] must be [least, most]: exchange them"
+            )
         return self
 
     def fewest_workers(self) -> int:

@@ -155,7 +155,7 @@ class _Training:
     def _readable(self, batch: NumpyBatch, meter: Meter) -> tuple[NumpyBatch, float]:
         """Drop the clips that could not be read; give the rest and their share of the global batch."""
         is_read_B = self._note_unreadable(batch, self.stage.train_index)
-        meter.num_unreadable += int((~is_read_B).sum())
+        add_counts(meter.counts, {"num_unreadable": float((~is_read_B).sum())})
         if is_read_B.sum() < min(2, len(is_read_B)):  # too few for batch norm: the step goes on without them
             return batch, 0.0
         batch = {name: values[is_read_B] for name, values in batch.items()} if not is_read_B.all() else batch
@@ -214,7 +214,7 @@ class _Training:
             self.worker.show(self.step, self.task.metrics(own) | meter.speed(world_size=self.worker.world_size))
 
     def _log_training(self, meter: Meter) -> None:
-        counts = self._summed(meter.counts | {"num_unreadable": float(meter.num_unreadable)})
+        counts = self._summed(meter.counts)
         metrics = {"data/unreadable_clips": counts.pop("num_unreadable")}
         if counts["num_frames"]:
             metrics["train/padded_share"] = counts.pop("num_padded_frames") / counts.pop("num_frames")

@@ -129,7 +129,7 @@ class VideoNet(nn.Module):
         """Return the logits (B, num_classes) of a batch of clips, or its features (B, D) when there is no head.
 
         With `num_segments` S above 1 the batch holds S clips of each of B videos, one video after the other, and the
-        mean of their features stands for the video (segment consensus: TSN, paper 4.4).
+        mean of their features stands for the video (segment consensus: TSN, paper 4.6).
 
         Raises:
             ValueError: The tensor has not five dimensions or three channels, or fewer frames or pixels than the net

@@ -78,7 +78,7 @@ def random_segments(
     rng: np.random.Generator,
     start_multiple: int = 1,
 ) -> list[ClipIndices]:
-    """A training clip from each of `num_segments` equal parts of the video (segment consensus: TSN, paper 4.4).
+    """A training clip from each of `num_segments` equal parts of the video (segment consensus: TSN, paper 4.6).
 
         3 segments      ..[---].|[---]...|.[---]..      clips overlap only where a part is shorter than the span
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import subprocess
 
 import pytest
@@ -39,10 +40,7 @@ def test_a_full_disk_is_one_clear_error_and_room_is_all_the_run_needs(filler, di
         assert last.startswith("error: ")
         assert "No space left on device" in last
         assert str(job.folder) in last
-        assert "make room" in last
-        assert "start" in last
-        assert "--name" in last
-        assert "Traceback" not in "".join(job.lines()[-1:])
+        assert re.search("make room.* start .*again with the same --name", last)
         assert len(kept) >= 2
         assert all(find_damage(folder) is None for folder in job.folder.glob("checkpoint_????????"))
         assert not list(job.folder.glob("checkpoint_*.partial"))

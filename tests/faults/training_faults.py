@@ -42,6 +42,7 @@ class Job:
     Attributes:
         folder: the run's own: checkpoints, metrics, weights.
         driver: the newest start; none before the first.
+        command: what starts it.
         environment: what every start of it gets.
     """
 
@@ -54,8 +55,8 @@ class Job:
         self._mark = f"{_MARK}={root}"
         # Short, for Ray's sockets lie inside; the same when a script that was cut off comes back to its folder.
         self._ray_folder = Path(tempfile.gettempdir()) / f"t3d{hashlib.sha256(bytes(root)).hexdigest()[:8]}"
-        self.arguments = [
-            *(str(REPO / "jobs" / "train.py"), "--data.shards", str(shards), "--name", NAME),
+        self.command = [
+            *(sys.executable, str(REPO / "jobs" / "train.py"), "--data.shards", str(shards), "--name", NAME),
             *("--storage", str(storage), "--tracking.uri", self.tracking_uri, *SETTINGS, *arguments),
         ]
         # One thread everywhere: sums are then added up in the same order at every start.
@@ -70,23 +71,23 @@ class Job:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
+    def start(self) -> subprocess.Popen:
         """Start it, or start it again; what it shows is added to the log."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
         with self.log.open("a") as log:
             self.driver = subprocess.Popen(
-                [sys.executable, *self.arguments, *arguments],
+                self.command,
                 cwd=self.root,
-                env=inherited | self.environment | environment,
+                env=inherited | self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         return self.driver
 
-    def run(self, *arguments: str, seconds: float = 600, **environment: str) -> int:
+    def run(self, *, seconds: float = 600) -> int:
         """Start it and wait for its end; its exit status."""
-        return self.start(*arguments, **environment).wait(timeout=seconds)
+        return self.start().wait(timeout=seconds)
 
     def kill_driver(self) -> None:
         """Kill the driver, and nothing but it."""
@@ -171,7 +172,7 @@ def assert_ended_as(job: Job, undisturbed: Job) -> None:
     expected, weights = undisturbed.weights(), job.weights()
     assert expected.keys() == weights.keys()
     assert [name for name in expected if not torch.equal(expected[name], weights[name])] == []
-    assert not list(job.folder.glob("*.partial"))
+    assert not list(job.folder.glob("checkpoint_*.partial"))
 
 
 def assert_every_step_once(job: Job, num_steps: int) -> None:

@@ -1,0 +1,120 @@
+"""A cluster on one machine for trials to hurt: a head and nodes, each a `ray start` on ports of its own."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.faults.training_faults import REPO, below, end, title_of, wait_for
+
+
+class Node(NamedTuple):
+    """One `ray start --block`, below which all processes of the node are."""
+
+    process: subprocess.Popen
+    log: Path
+
+    def train_workers(self) -> list[int]:
+        """Process ids of the train workers on it."""
+        return sorted(pid for pid in below([self.process.pid]) if title_of(pid).startswith("ray::RayTrainWorker"))
+
+    def kill(self) -> None:
+        """Let it vanish: all its processes at once."""
+        pids = below([self.process.pid])
+        for pid in sorted(pids):
+            end(pid)
+        self.process.wait()
+
+    def announce_end(self) -> None:
+        """Do as Kubernetes or a spot instance does: SIGTERM, upon which the node is drained."""
+        self.process.terminate()
+
+
+class Nodes:
+    """A context that starts nodes and leaves none behind.
+
+    Attributes:
+        environment: what a job needs to find the cluster and to be let in.
+        dashboard: address for `ray job submit`.
+    """
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="t3d"))  # short: Ray's sockets lie inside
+        token = self._folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        self._nodes: list[Node] = []
+        self._gcs, dashboard = free_ports(2)
+        self.dashboard = f"http://127.0.0.1:{dashboard}"
+        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "OMP_NUM_THREADS": "1"}
+        self.environment |= {"RAY_ADDRESS": f"127.0.0.1:{self._gcs}"}
+        self.environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    def __enter__(self) -> "Nodes":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for node in reversed(self._nodes):
+            node.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def start_head(self, *, num_cpus: int) -> Node:
+        """Start the head, or one more in its place after it was killed; give it when jobs can be submitted."""
+        ports = ["--port", self._gcs, "--dashboard-port", self.dashboard.rpartition(":")[2]]
+        session = self._folder / f"ray{len(self._nodes)}"
+        node = self._start(["--head", *ports, "--temp-dir", str(session), "--num-cpus", str(num_cpus)])
+        wait_for(lambda: node.process.poll() is not None or _answers(f"{self.dashboard}/api/version"), seconds=120)
+        assert node.process.poll() is None, node.log.read_text()
+        return node
+
+    def add(self, *, num_cpus: int, resources: str = "{}") -> Node:
+        """Add a node to the head's; give it when it has joined."""
+        where = ["--address", self.environment["RAY_ADDRESS"], "--num-cpus", str(num_cpus), "--resources", resources]
+        node = self._start(where)
+        wait_for(lambda: node.process.poll() is not None or "Ray runtime started" in node.log.read_text(), seconds=120)
+        assert node.process.poll() is None, node.log.read_text()
+        return node
+
+    def _start(self, arguments: Sequence[str]) -> Node:
+        agent, client = free_ports(2)
+        command = ["ray", "start", "--block", "--disable-usage-stats", "--object-store-memory", "200000000", *arguments]
+        command += ["--min-worker-port", "0", "--max-worker-port", "0", "--dashboard-agent-listen-port", agent]
+        command += ["--ray-client-server-port", client] if "--head" in arguments else []
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
+        environment = inherited | self.environment | {"PYTHONUNBUFFERED": "1"}
+        del environment["RAY_ADDRESS"]
+        log = self._folder / f"node{len(self._nodes)}.log"
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                command, cwd=REPO, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        self._nodes.append(Node(process, log))
+        return self._nodes[-1]
+
+
+def free_ports(count: int) -> list[str]:
+    """Ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [str(each.getsockname()[1]) for each in sockets]
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code == 401  # it asks for the token
+    except OSError:
+        return False
