@@ -6,11 +6,15 @@
 import functools
 import logging
 import os
+import socket
 from pathlib import Path
+from typing import Any
 
 import ray
 
 JOB_HOME = "t3d-runs"
+# The port of the Ray that `ray.init` starts: its address is known before it runs.
+_PORT_VARIABLE = "RAY_GCS_SERVER_PORT"
 _LOG = logging.getLogger(__name__)
 _LOUD = {
     "ray.data._internal.execution.streaming_executor": logging.WARNING,
@@ -61,12 +65,33 @@ def connect() -> None:
     if "RAY_ADDRESS" in os.environ:
         ray.init(logging_level=logging.WARNING)
         return
-    # Nobody announces that this machine will be taken away; Ray's watcher of that would print an error of its own.
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    ray.init(address="local", logging_level=logging.WARNING)
+    start_local()
     if ray.cluster_resources()["CPU"] < 2:
         ray.shutdown()
-        ray.init(address="local", num_cpus=2, logging_level=logging.WARNING)
+        start_local(num_cpus=2)
+
+
+def start_local(**options: Any) -> None:
+    """Start a Ray on this machine that ends with this process, and tell its workers its address.
+
+    Ray Train asks in a worker process whether the run's controller lives, and asks whatever Ray that process finds on
+    the machine. Beside another Ray (a second job, a `ray start`) it would ask that one, hear that there is no such
+    controller, and take the run's workers away.
+
+    Args:
+        options: of `ray.init`.
+    """
+    # Nobody announces that this machine will be taken away; Ray's watcher of that would print an error of its own.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ[_PORT_VARIABLE] = str(port)
+    try:
+        runtime_env = {"env_vars": {"RAY_ADDRESS": f"127.0.0.1:{port}"}}
+        ray.init(address="local", runtime_env=runtime_env, logging_level=logging.WARNING, **options)
+    finally:
+        del os.environ[_PORT_VARIABLE]
 
 
 def quiet() -> None:

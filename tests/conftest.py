@@ -14,10 +14,10 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 def local_ray():
     import ray
 
-    from pipelines.session import quiet
+    from pipelines.session import quiet, start_local
 
     quiet()
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    start_local(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
