@@ -28,8 +28,14 @@ from pipelines.clip_loader import BatchLoader, NumpyBatch
 
 ItemT = TypeVar("ItemT")
 
-# Clips that one task decodes: seconds of work, and a block of some tens of megabytes.
-_CLIPS_A_TASK = 8
+# Clips that are decoded and handed over together: the first batch waits for no more, and a block is some tens of MB.
+_CLIPS_A_PIECE = 8
+# What one task decodes, piece after piece: seconds of work. Ray Data looks ten times a second what has ended, and a CPU
+# stands still for about 0.2 s from one task to the next.
+_TASK_BYTES = 512 << 20
+_TASK_CLIPS = 512
+# Tasks a CPU, where there is less work than that: all CPUs take part.
+_TASKS_A_CPU = 4
 # Steps that one Ray Data execution covers: the driver's list of tasks stays short, and its start-up is spread out.
 _STEPS_PER_EXECUTION = 1000
 
@@ -90,23 +96,30 @@ def train_batches(
     """
 
     def load(piece: tuple[int, range]) -> NumpyBatch:
-        step, part = piece
-        rows, epochs = order.rows(step)
-        mine = slice(part.start, part.stop)
-        seeds = [[order.seed, int(epoch), int(row)] for row, epoch in zip(rows[mine], epochs[mine], strict=True)]
-        return loader.random_batch(rows[mine], seeds)
+        return load_places(loader, order, *piece)
 
+    largest = max(len(piece) for place in places for piece in _pieces(place))
+    items_a_task = batches_a_task(num_clips=largest, bytes_a_clip=loader.bytes_a_clip)
     for first in range(steps.start, steps.stop, _STEPS_PER_EXECUTION):
         some = range(first, min(first + _STEPS_PER_EXECUTION, steps.stop))
-        loaded = stream(load, [(step, part) for step in some for place in places for part in _pieces(place)])
+        pieces = [(step, part) for step in some for place in places for part in _pieces(place)]
+        loaded = stream(load, pieces, items_a_task=items_a_task)
         for _ in some:
             for place in places:
                 yield _joined([next(loaded) for _ in _pieces(place)])
 
 
+def load_places(loader: BatchLoader, order: TrainOrder, step: int, place: range) -> NumpyBatch:
+    """Load the clips that stand at these places of a step's global batch."""
+    rows, epochs = order.rows(step)
+    mine = slice(place.start, place.stop)
+    seeds = [[order.seed, int(epoch), int(row)] for row, epoch in zip(rows[mine], epochs[mine], strict=True)]
+    return loader.random_batch(rows[mine], seeds)
+
+
 def _pieces(place: range) -> list[range]:
-    """Cut the places of a micro-batch into what one task decodes."""
-    return [place[first : first + _CLIPS_A_TASK] for first in range(0, len(place), _CLIPS_A_TASK)]
+    """Cut the places of a micro-batch."""
+    return [place[first : first + _CLIPS_A_PIECE] for first in range(0, len(place), _CLIPS_A_PIECE)]
 
 
 def _joined(pieces: Sequence[NumpyBatch]) -> NumpyBatch:
@@ -115,17 +128,56 @@ def _joined(pieces: Sequence[NumpyBatch]) -> NumpyBatch:
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
-def stream(load: Callable[[ItemT], NumpyBatch], items: Sequence[ItemT]) -> Iterator[NumpyBatch]:
-    """Run `load` on every item as a Ray Data task and yield the results in the order of the items."""
-    if len(items) == 0:
-        return
+def stream(
+    load: Callable[[ItemT], NumpyBatch], items: Sequence[ItemT], *, items_a_task: int = _TASK_CLIPS
+) -> Iterator[NumpyBatch]:
+    """Run `load` on every item in Ray Data's tasks and yield the results in the order of the items."""
+    if len(items):
+        yield from unpacked(dataset_of(load, items, items_a_task=items_a_task))
 
-    def load_one(block: NumpyBatch) -> NumpyBatch:
-        return load(items[int(block["id"][0])])
 
-    dataset = ray.data.range(len(items), override_num_blocks=len(items)).map_batches(load_one, batch_size=1)
+def dataset_of(load: Callable[[ItemT], NumpyBatch], items: Sequence[ItemT], *, items_a_task: int) -> ray.data.Dataset:
+    """Make a data set of one row an item, in their order: the item's batch (see `as_row`), in a block of its own.
+
+    Args:
+        load: makes an item's batch.
+        items: what to load, at least one.
+        items_a_task: how many a task takes at most; it hands each over as soon as it is made.
+    """
+
+    def load_some(block: NumpyBatch) -> Iterator[NumpyBatch]:
+        for place in block["id"]:
+            yield as_row(load(items[int(place)]))
+
+    num_tasks = -(-len(items) // items_a_task)
+    fewest_tasks = min(len(items), round(_TASKS_A_CPU * ray.cluster_resources()["CPU"]))
+    dataset = ray.data.range(len(items), override_num_blocks=max(num_tasks, fewest_tasks))
+    dataset = dataset.map_batches(load_some, batch_size=None)
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False
-    # A batch is one block, however large: never cut in two.
-    dataset.context.target_max_block_size = None
-    yield from dataset.iter_batches(batch_size=None, prefetch_batches=1)
+    dataset.context.target_max_block_size = 1  # bytes: every row becomes a block at once
+    return dataset
+
+
+def unpacked(dataset: ray.data.Dataset) -> Iterator[NumpyBatch]:
+    """Yield the batches that the rows of a data set are."""
+    return map(from_row, dataset.iter_batches(batch_size=None, prefetch_batches=1))
+
+
+def batches_a_task(*, num_clips: int, bytes_a_clip: int) -> int:
+    """How many batches of so many clips one task decodes."""
+    return max(1, min(_TASK_CLIPS // num_clips, _TASK_BYTES // (num_clips * bytes_a_clip)))
+
+
+def as_row(batch: NumpyBatch) -> NumpyBatch:
+    """A batch as a single row, which Ray Data cannot cut: columns of one array each, or of one list of strings."""
+    row = {name: array[None] for name, array in batch.items() if array.dtype.kind != "U"}
+    for name in batch.keys() - row.keys():
+        row[name] = np.empty(1, object)
+        row[name][0] = batch[name].tolist()
+    return row
+
+
+def from_row(row: NumpyBatch) -> NumpyBatch:
+    """The batch that `as_row` was given."""
+    return {name: array[0] if array.dtype != object else np.array(list(array[0]), str) for name, array in row.items()}

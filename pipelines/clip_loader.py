@@ -56,6 +56,12 @@ class BatchLoader:
     teacher: TeacherView | None = None
     random_crop: RandomCrop = RandomCrop()
 
+    @property
+    def bytes_a_clip(self) -> int:
+        """Decoded, with the teacher's frames."""
+        blank = self._blank(has_teacher=self.teacher is not None)
+        return sum(array.nbytes for array in blank.values() if isinstance(array, np.ndarray))
+
     def random_batch(self, rows: np.ndarray, seeds: list[list[int]]) -> NumpyBatch:
         """Load one random clip of each row: its place, crop and flip follow from the row's seed alone.
 

@@ -1,6 +1,6 @@
 """A network and a plan of views become one score a video: Ray Data decodes, a pool of actors holds the network.
 
-Every batch of views is one task, and batches are taken in their order: what a network scores together, and what is
+A batch of views is scored at once, and batches are taken in their order: what a network scores together, and what is
 added to what, is the same for any number of workers, and so is every bit of the result.
 
 Legend: B views of a batch, S segments, T frames, H x W pixels, C channels, K classes.
@@ -13,6 +13,7 @@ import ray
 import torch
 from tqdm import tqdm
 
+from pipelines.batches import as_row, batches_a_task, dataset_of, from_row, unpacked
 from pipelines.clip_loader import NumpyBatch
 from pipelines.configs import EvaluateComputeConfig, EvaluateConfig
 from pipelines.view_plan import ViewPlan
@@ -47,7 +48,11 @@ class Scorer:
         except ValueError as error:
             self._refusal = str(error)
 
-    def __call__(self, batch: NumpyBatch) -> NumpyBatch:
+    def __call__(self, row: NumpyBatch) -> NumpyBatch:
+        """Score a batch that is one row of a data set (see `batches.as_row`)."""
+        return as_row(self.score(from_row(row)))
+
+    def score(self, batch: NumpyBatch) -> NumpyBatch:
         """Score the views that could be loaded; NaN for the others."""
         is_loaded_B = batch["reason_B"] == ""
         score_BK = np.full((len(is_loaded_B), len(self._card.class_names)), np.nan, np.float32)
@@ -77,7 +82,7 @@ def score_videos(plan: ViewPlan, loaded: LoadedModel, label_V: np.ndarray, confi
     """
     scores, failures = VideoScores(label_V, len(loaded.card.class_names)), dict[int, str]()
     with tqdm(total=plan.num_views, desc=f"evaluate fold {config.data.fold}", unit="view") as bar:
-        for batch in _scored_batches(plan, loaded, config).iter_batches(batch_size=None):
+        for batch in unpacked(_scored_batches(plan, loaded, config)):
             _refuse(batch)
             is_loaded_B = batch["reason_B"] == ""
             scores.add(*(batch[name][is_loaded_B] for name in ("row_B", "score_BK", "num_padded_B")))
@@ -94,27 +99,22 @@ def _scored_batches(plan: ViewPlan, loaded: LoadedModel, config: EvaluateConfig)
     batch_size = max(1, config.batch_size // loaded.card.num_segments)
     num_batches = -(-plan.num_views // batch_size)
 
-    def load(block: NumpyBatch) -> NumpyBatch:
-        first = int(block["id"][0]) * batch_size
+    def load(number: int) -> NumpyBatch:
+        first = number * batch_size
         return plan.batch(range(first, min(first + batch_size, plan.num_views)))
 
-    dataset = ray.data.range(num_batches, override_num_blocks=num_batches).map_batches(load, batch_size=None)
-    dataset = dataset.map_batches(
+    items_a_task = batches_a_task(num_clips=batch_size, bytes_a_clip=plan.loader.bytes_a_clip)
+    return dataset_of(load, range(num_batches), items_a_task=items_a_task).map_batches(
         Scorer,
         fn_constructor_args=(loaded,),
         fn_constructor_kwargs={"compute": config.compute, "use_gpu": config.use_gpu},
-        batch_size=batch_size,
+        batch_size=None,
         compute=ray.data.ActorPoolStrategy(size=config.num_workers),
         num_cpus=config.cpus_per_worker,
         num_gpus=1 if config.use_gpu else 0,
         # Any node, as for `load`, but said: steps that say the same are made one by Ray, and the actors would decode.
         label_selector={},
     )
-    dataset.context.execution_options.preserve_order = True
-    dataset.context.enable_progress_bars = False  # ours counts views
-    # A batch is one block, however large: never cut in two.
-    dataset.context.target_max_block_size = None
-    return dataset
 
 
 def _refuse(batch: NumpyBatch) -> None:

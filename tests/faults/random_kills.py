@@ -26,7 +26,7 @@ from tests.faults.training_faults import Job, assert_ended_as, end, prepare_shar
 
 VICTIMS = {
     "worker": "ray::RayTrainWorker",
-    "decoder": "ray::MapBatches",
+    "decoder": "ray::ReadRange",
     "driver": "",
     "controller": "ray::TrainController",
     "raylet": str(Path(ray.__file__).parent / "core" / "src" / "ray" / "raylet" / "raylet"),

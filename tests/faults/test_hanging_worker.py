@@ -28,7 +28,7 @@ def test_a_worker_that_hangs_is_started_again_and_changes_nothing(what, tiny_sha
             thread = training_thread(worker)
             stop_thread(thread)
         else:  # the worker waits for clips that do not come
-            os.kill(wait_for(lambda: job.processes("ray::MapBatches"), seconds=60)[0], signal.SIGSTOP)
+            os.kill(wait_for(lambda: job.processes("ray::ReadRange"), seconds=60)[0], signal.SIGSTOP)
         step, began = job.step(), time.monotonic()
         wait_for(lambda: not title_of(worker), seconds=6 * HANG_SECONDS)
         ended = time.monotonic() - began

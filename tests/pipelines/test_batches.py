@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.batches import TrainOrder, micro_batches, stream, train_batches
+from pipelines.batches import TrainOrder, batches_a_task, micro_batches, stream, train_batches
 from pipelines.clip_loader import BatchLoader, ClipView, TeacherView
 from pipelines.shard_index import load_index
 from t3d_core.video.clip_sampling import clip_span
@@ -77,6 +78,37 @@ def test_the_stream_keeps_the_order_of_its_items_whoever_is_ready_first(local_ra
         return {"item": np.array([item])}
 
     assert [int(batch["item"][0]) for batch in stream(load, range(10, 40, 3))] == list(range(10, 40, 3))
+
+
+def test_a_task_hands_over_each_of_its_batches_whole_with_arrays_and_strings_as_they_were(local_ray):
+    def load(item: int) -> dict[str, np.ndarray]:
+        rows = np.arange(item % 3 + 1)
+        return {
+            "clip": np.full((len(rows), 2, 3), item, np.uint8),
+            "row": rows,
+            "reason": np.array([""] * item + ["why"])[: len(rows)],
+            "task": np.array([ray.get_runtime_context().get_task_id()] * len(rows)),
+        }
+
+    batches = list(stream(load, range(60), items_a_task=5))
+    for item, batch in enumerate(batches):
+        for name in ("clip", "row", "reason"):
+            expected = load(item)[name]
+            assert np.array_equal(batch[name], expected), name
+            assert batch[name].dtype.kind == expected.dtype.kind
+    tasks = [batch["task"][0] for batch in batches]
+    assert [tasks.count(task) for task in dict.fromkeys(tasks)] == [5] * 12
+
+
+def test_a_task_of_large_clips_takes_fewer_of_them(index):
+    def items_a_task(crop_size, teacher=None):
+        view = ClipView(32, 2, crop_size=crop_size, short_side=crop_size, short_video="loop")
+        return batches_a_task(num_clips=8, bytes_a_clip=BatchLoader(index, view, teacher).bytes_a_clip)
+
+    teacher = TeacherView(num_frames=32, crop_size=224, short_side=256)
+    assert items_a_task(64) == 512 // 8
+    assert items_a_task(224) == (512 << 20) // (8 * 32 * 224 * 224 * 3)
+    assert items_a_task(224, teacher) == items_a_task(224) // 2
 
 
 def views(index, row, frames_THWC):

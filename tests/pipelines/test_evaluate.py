@@ -16,6 +16,7 @@ from ray.data._internal.logical.optimizers import get_execution_plan
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
+from pipelines.batches import as_row
 from pipelines.clip_loader import BatchLoader
 from pipelines.configs import EvaluateComputeConfig, EvaluateConfig, EvaluateDataConfig
 from pipelines.evaluate import run_evaluate
@@ -101,7 +102,7 @@ def without_ray(monkeypatch):
         def iter_batches(self, **_):
             numbers = range(self.plan.num_views)
             for first in range(0, len(numbers), self.batch_size):
-                yield self.scorer(self.plan.batch(numbers[first : first + self.batch_size]))
+                yield as_row(self.scorer.score(self.plan.batch(numbers[first : first + self.batch_size])))
 
     def batches(plan, loaded, config):
         return Here(plan, Scorer(loaded, compute=config.compute, use_gpu=config.use_gpu), config.batch_size)
@@ -191,7 +192,7 @@ def test_made_up_frames_of_all_segments_are_counted(synthetic_shards, tmp_path):
 def scores_of(plan, weights, **compute):
     """What an actor gives for the first views, in this process."""
     scorer = Scorer(load_model(weights), compute=EvaluateComputeConfig(**compute), use_gpu=False)
-    return scorer(plan.batch(range(5)))
+    return scorer.score(plan.batch(range(5)))
 
 
 def test_a_score_is_the_softmax_of_the_network(synthetic_shards, weights):
@@ -231,9 +232,9 @@ def test_a_view_without_pixels_gets_no_score_and_leaves_the_others_alone(damaged
     assert is_damaged_B.sum() == 4
     assert np.array_equal(batch["reason_B"] != "", is_damaged_B)
     scorer = Scorer(load_model(weights), compute=EvaluateComputeConfig(), use_gpu=False)
-    score_BK = scorer(batch)["score_BK"]
+    score_BK = scorer.score(batch)["score_BK"]
     assert np.isnan(score_BK[is_damaged_B]).all()
-    alone = scorer({name: column[~is_damaged_B] for name, column in batch.items()})["score_BK"]
+    alone = scorer.score({name: column[~is_damaged_B] for name, column in batch.items()})["score_BK"]
     assert np.array_equal(score_BK[~is_damaged_B], alone)
 
 
@@ -298,7 +299,7 @@ def test_actors_score_and_do_not_decode(synthetic_shards, weights, tmp_path):
     config = evaluate_config(synthetic_shards, tmp_path, weights, cpus_per_worker=1.0)
     physical = get_execution_plan(_scored_batches(plan, load_model(weights), config)._logical_plan)[0]
     assert physical.dag.name == "MapBatches(Scorer)"
-    assert physical.dag.input_dependencies[0].name == "ReadRange->MapBatches(load)"
+    assert physical.dag.input_dependencies[0].name == "ReadRange->MapBatches(load_some)"
 
 
 def test_the_score_of_a_video_is_the_mean_over_its_clips_and_each_video_is_there_once(tested, damaged, weights):
