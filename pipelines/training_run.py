@@ -31,6 +31,7 @@ from pipelines.shards import describe_shards, whole_file
 from pipelines.stage import Stage
 from pipelines.train_workers import metrics_file, train_here, train_on_workers, unreadable_file
 from pipelines.worker import Metrics
+from t3d_core.training.optimization import linearly_scaled
 
 # How long the end of a run waits for an MLflow server that does not answer.
 _MLFLOW_PATIENCE_SECONDS = 600.0
@@ -183,6 +184,8 @@ def fit(stage: Stage, folder: RunFolder) -> FinishedRun:
         Exception: what failed a worker, when that happened more often than `failure.max_failures` allows.
     """
     config = stage.config
+    if (scaled := describe_scaled_rate(config)) is not None:
+        print(scaled, flush=True)
     train = train_on_workers if config.scaling.most_workers() else train_here
     with Progress(stage.order, epochs=config.epochs) as progress:
         outcome = train(stage, folder.path, folder.run, progress.queue)
@@ -197,6 +200,15 @@ def fit(stage: Stage, folder: RunFolder) -> FinishedRun:
     folder.run.log_artifact(weights, artifact_path="weights")
     unreadable = _log_unreadable(folder)
     return FinishedRun(outcome.validations["initial"], outcome.validations["final"], weights, unreadable, folder.run)
+
+
+def describe_scaled_rate(config: RunConfig) -> str | None:
+    """Say which learning rate linear scaling makes of the given one; none where it is taken as it stands."""
+    optimizer, batch_size = config.optimizer, config.global_batch_size
+    if optimizer.base_batch_size is None:
+        return None
+    lr = linearly_scaled(optimizer.lr, global_batch_size=batch_size, base_batch_size=optimizer.base_batch_size)
+    return f"learning rate {lr:g} for steps of {batch_size} ({optimizer.lr:g} is for {optimizer.base_batch_size})"
 
 
 def _log_unreadable(folder: RunFolder) -> Unreadable | None:

@@ -15,6 +15,7 @@ from pipelines.configs import TrainConfig, TrainDataConfig
 from pipelines.model_configs import T3DConfig
 from pipelines.run_configs import CheckpointConfig, ClipConfig, OptimizerConfig, ScalingConfig, ScheduleConfig
 from pipelines.training_loop import run_training_loop
+from pipelines.training_run import describe_scaled_rate
 from pipelines.worker import Worker
 from t3d_core.training.checkpoint import load_training_state
 from t3d_core.training.tasks import ClassificationTask
@@ -229,10 +230,12 @@ def test_gradients_are_clipped_and_their_norm_is_logged(tmp_path):
     assert moved == pytest.approx(run.curve("lr")[2] * limit, rel=1e-3)
 
 
-def test_a_linearly_scaled_rate_is_what_is_used_and_logged(tmp_path):
+def test_a_linearly_scaled_rate_is_what_is_said_used_and_logged(tmp_path):
     optimizer = OptimizerConfig(lr=0.04, base_batch_size=16)
-    run = Run(TinyStage(config_of(optimizer=optimizer, schedule=ScheduleConfig(kind="constant"))), tmp_path)
-    assert set(run.curve("lr").values()) == {0.02}
+    config = config_of(optimizer=optimizer, schedule=ScheduleConfig(kind="constant"))
+    assert set(Run(TinyStage(config), tmp_path).curve("lr").values()) == {0.02}
+    assert describe_scaled_rate(config) == "learning rate 0.02 for steps of 8 (0.04 is for 16)"
+    assert describe_scaled_rate(config_of(optimizer=OptimizerConfig(lr=0.04))) is None
 
 
 def test_the_average_of_the_weights_is_what_is_validated_and_kept(tmp_path):
