@@ -139,7 +139,7 @@ def _train_one(config: TrainConfig) -> str:
         print(f"init_from / this run: {'; '.join(differences)}", flush=True)
     inflated = _inflate(config)
     folders = prepared_shards(config.data, storage=base / config.storage)
-    stage = _stage(config, folders, init_from)
+    stage = build_stage(config, folders, init_from)
     stage.build_task()  # a network or weights that do not fit are told here, not on a worker
     session.connect()
     session.check_workers_fit(config.scaling.fewest_workers(), config.scaling.resources_of_worker())
@@ -188,7 +188,17 @@ def _completed_from_weights(config: TrainConfig, init_from: Path | None) -> Trai
     return config.model_copy(update=described)
 
 
-def _stage(config: TrainConfig, folders: list[Path], init_from: Path | None) -> ClassificationStage:
+def build_stage(config: TrainConfig, folders: list[Path], init_from: Path | None) -> ClassificationStage:
+    """Find the rows to train on and to validate with.
+
+    Args:
+        config: the run, its network and clips completed.
+        folders: prepared shards.
+        init_from: weights to start from.
+
+    Raises:
+        ValueError: there are no labelled training rows.
+    """
     train_index = load_index(folders, fold=config.data.fold, splits=["train"])
     val_index = load_index(folders, fold=config.data.fold, splits=["val"])
     if not len(train_index) or not train_index.class_names or (train_index.label_N < 0).any():

@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from pipelines.benchmark.prepare_memory import Planning, peak_bytes
+from pipelines.benchmark.prepare_memory import Planning
+from pipelines.benchmark.processes import memory_bytes
 from pipelines.dataset_configs import PrepareConfig, YouTube8MDatasetConfig
 from pipelines.listing import list_videos
 from pipelines.shards import ShardFolder, write_table
@@ -21,13 +22,14 @@ def main() -> None:
     """List, shuffle, cut and write the manifest."""
     importlib.import_module("pipelines.prepare")  # and all else that the job loads
     folder = Path(sys.argv[1])
-    bytes_before, start = peak_bytes(os.getpid()), time.perf_counter()
+    bytes_before, start = memory_bytes(os.getpid(), "VmHWM"), time.perf_counter()
     dataset = YouTube8MDatasetConfig(root=str(folder / "videos"), annotations=folder / "ids.txt")
     config = PrepareConfig(dataset=dataset)
     listing = list_videos(config, output=folder)
     write_table(listing.records, ShardFolder(folder).records_file, row_group_size=config.videos_per_shard)
     seconds = time.perf_counter() - start
-    planning = Planning(len(listing.records), listing.num_shards, seconds, peak_bytes(os.getpid()), bytes_before)
+    peak_bytes = memory_bytes(os.getpid(), "VmHWM")
+    planning = Planning(len(listing.records), listing.num_shards, seconds, peak_bytes, bytes_before)
     print(json.dumps(planning._asdict()))
 
 

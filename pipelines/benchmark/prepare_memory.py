@@ -13,13 +13,13 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from pipelines.benchmark.processes import command_line, family, memory_bytes
 from t3d_core.video.storage import encode_video
 
 ROLES = ("driver", "worker", "decoder", "ray")
@@ -82,12 +82,6 @@ def measure_planning(num_ids: int) -> Planning:
         return Planning(**json.loads(child.stdout.splitlines()[-1]))
 
 
-def peak_bytes(process: int) -> int:
-    """The most that a process ever had resident, in bytes."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-
-
 def _youtube_id(number: int) -> str:
     """11 characters that look like any."""
     return base64.urlsafe_b64encode(hashlib.sha256(str(number).encode()).digest())[:11].decode()
@@ -129,31 +123,18 @@ def _watch(job: subprocess.Popen) -> dict[str, int]:
     """Peak bytes of the largest process of each role until the job ends."""
     peaks: defaultdict[str, int] = defaultdict(int)
     while job.poll() is None:
-        for process in _family(job.pid):
+        for process in family(job.pid):
             with suppress(OSError, StopIteration):  # it has ended meanwhile
                 role = _role(process, driver=job.pid)
-                peaks[role] = max(peaks[role], peak_bytes(process))
+                peaks[role] = max(peaks[role], memory_bytes(process, "VmHWM"))
         time.sleep(_LOOK_SECONDS)
     return dict(peaks)
-
-
-def _family(process: int) -> Iterator[int]:
-    """The process and all its descendants."""
-    children = defaultdict(list)
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        with suppress(OSError):
-            parent = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
-            children[parent].append(int(entry))
-    waiting = [process]
-    while waiting:
-        yield (member := waiting.pop())
-        waiting += children[member]
 
 
 def _role(process: int, *, driver: int) -> str:
     if process == driver:
         return "driver"
-    command = Path(f"/proc/{process}/cmdline").read_text()
+    command = command_line(process)
     if "t3d_core.video.guard_child" in command:
         return "decoder"
     return "worker" if command.startswith("ray::") or "default_worker.py" in command else "ray"

@@ -5,26 +5,23 @@ children: Ray's own processes and the guarded decoders share them. Processes, Ra
 modules imported, before the clock starts; listing, shards, tables and contact sheet are on it.
 """
 
-import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 import ray
 
+from pipelines.benchmark.processes import new_processes, num_cores_here, start_ray
 from pipelines.benchmark.rows import alternating_seconds, median_rates
 from pipelines.dataset_configs import FolderDatasetConfig, PrepareConfig
 from pipelines.listing import Listing, list_videos
 from pipelines.prepare import prepare
-from pipelines.session import quiet
 from pipelines.shards import SHARD_SCHEMA, ShardFolder, open_shard
 from t3d_core.video.storage import EncodedSegment, Encoding, encode_segments
 
@@ -52,7 +49,7 @@ def started_cases() -> Iterator[dict[Case, Run]]:
         yield {
             (name, num_cores): stack.enter_context(start(num_cores))
             for num_cores in (1, 2)
-            if num_cores <= len(os.sched_getaffinity(0))
+            if num_cores <= num_cores_here()
             for name, start in ((OURS, _started_prepare), (PLAIN, _started_loop))
         }
 
@@ -83,8 +80,8 @@ def measure_rates(
 
 @contextmanager
 def _started_prepare(num_cores: int) -> Iterator[Run]:
-    with _processes(1, num_cores=num_cores) as process:
-        process.submit(_start_ray, num_cores).result()
+    with new_processes(1, num_cores=num_cores) as process:
+        process.submit(start_ray, num_cores).result()
         try:
             yield lambda config, _, output: process.submit(_prepare_anew, config, output).result()
         finally:
@@ -97,22 +94,8 @@ def _started_loop(num_cores: int) -> Iterator[Run]:
         shutil.rmtree(output, ignore_errors=True)
         list(processes.map(partial(_loop_shard, config, listing.description, output), *_numbered_shards(listing)))
 
-    with _processes(num_cores, num_cores=num_cores) as processes:
+    with new_processes(num_cores, num_cores=num_cores) as processes:
         yield run
-
-
-def _processes(num_processes: int, *, num_cores: int) -> ProcessPoolExecutor:
-    """New processes, which have nothing of this one, on the first cores."""
-    return ProcessPoolExecutor(num_processes, get_context("spawn"), initializer=_bind, initargs=(num_cores,))
-
-
-def _bind(num_cores: int) -> None:
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:num_cores])
-
-
-def _start_ray(num_cores: int) -> None:
-    quiet()
-    ray.init(address="local", num_cpus=num_cores, include_dashboard=False, logging_level=logging.WARNING)
 
 
 def _prepare_anew(config: PrepareConfig, output: Path) -> None:

@@ -96,11 +96,11 @@ def format_table(rows: Sequence[BenchmarkRow]) -> str:
     """The rows as lines of text, grouped by metric, best ratio first."""
     metrics = list(dict.fromkeys(row.metric for row in rows))
     ordered = sorted(rows, key=lambda row: (metrics.index(row.metric), -(row.ratio or 1.0)))
-    lines = [f"{'metric':<19}{'case':<16}{'value':>12}  {'unit':<12}better than the baseline by"]
+    lines = [f"{'metric':<27} {'case':<26}{'value':>12}  {'unit':<12}better than the baseline by"]
     for row in ordered:
         ratio = row.note or ("baseline" if row.ratio is None else f"{row.ratio:.2f}x")
         value = "-" if row.value is None else f"{row.value:.5g}"
-        lines.append(f"{row.metric:<19}{row.case:<16}{value:>12}  {row.unit:<12}{ratio}")
+        lines.append(f"{row.metric:<27} {row.case:<26}{value:>12}  {row.unit:<12}{ratio}")
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """A configuration becomes rows of costs: this machine and its peers, measured in one run.
 
 What can be counted is counted exactly. Times are medians of rounds in which the cases take turns (A B A B); they mean
-something only as the ratio to the baseline of the same run. One module a suite: `model`, `decode`, `prepare`.
+something only as the ratio to the baseline of the same run. One module a suite: `model`, `decode`, `prepare`, `train`.
 """
 
 import json
@@ -18,6 +18,7 @@ from pipelines.benchmark.decode import DecodeSuiteConfig, run_decode_suite
 from pipelines.benchmark.model import ModelSuiteConfig, run_model_suite
 from pipelines.benchmark.prepare import PrepareSuiteConfig, run_prepare_suite
 from pipelines.benchmark.rows import BenchmarkRow, SuiteReport
+from pipelines.benchmark.train import TrainSuiteConfig, run_train_suite
 from pipelines.recipe import Section, flatten, to_yaml
 from pipelines.run_configs import TrackingConfig
 from pipelines.session import base_folder
@@ -28,8 +29,9 @@ from pipelines.training_run import new_name
 class BenchmarkConfig(Section):
     """What to measure, and where to write it."""
 
-    suite: Literal["model", "decode", "prepare"] = "model"
-    """`model`: cost of the networks; `decode`: clips from videos and shards; `prepare`: shards from videos."""
+    suite: Literal["model", "decode", "prepare", "train"] = "model"
+    """`model`: cost of the networks; `decode`: clips from videos and shards; `prepare`: shards from videos; `train`:
+    training, its input and memory."""
     output: Path | None = None
     """JSON file for the list of rows, with a suite's other files beside it (NAME.plan.txt); none: in MLflow alone."""
     repeats: PositiveInt = 5
@@ -37,6 +39,7 @@ class BenchmarkConfig(Section):
     model: ModelSuiteConfig = ModelSuiteConfig()
     decode: DecodeSuiteConfig = DecodeSuiteConfig()
     prepare: PrepareSuiteConfig = PrepareSuiteConfig()
+    train: TrainSuiteConfig = TrainSuiteConfig()
     tracking: TrackingConfig = TrackingConfig()
 
 
@@ -75,7 +78,9 @@ def _run_suite(config: BenchmarkConfig) -> SuiteReport:
         return run_model_suite(config.model, repeats=config.repeats)
     if config.suite == "decode":
         return run_decode_suite(config.decode, repeats=config.repeats)
-    return run_prepare_suite(config.prepare, repeats=config.repeats)
+    if config.suite == "prepare":
+        return run_prepare_suite(config.prepare, repeats=config.repeats)
+    return run_train_suite(config.train, repeats=config.repeats)
 
 
 def _start_run(config: BenchmarkConfig) -> tracking.Run:

@@ -1,0 +1,103 @@
+"""Resident memory of a training run's processes, epoch by epoch: does it grow?
+
+The job is `jobs/train.py` with a Ray of its own, whose processes are its children. Ten times a second all of them are
+looked at; an epoch's figure of a role is the most that its largest process had resident at a look in that epoch.
+Pages of the object store are not counted (they are one block of shared memory, whose size `object_store` tells).
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from pipelines.benchmark.processes import command_line, family, memory_bytes
+from pipelines.configs import TrainConfig
+from pipelines.recipe import to_yaml
+from pipelines.train_workers import metrics_file
+
+ROLES = ("driver", "train worker", "decoder")
+
+_PROJECT = Path(__file__).parents[2]
+_LOOK_SECONDS = 0.1
+# The first epoch fills caches and pools.
+_FIRST_EPOCH = 1
+
+
+class Residents(NamedTuple):
+    """By role, the bytes of every epoch after the first."""
+
+    bytes_by_epoch: dict[str, list[int]]
+
+    def largest_deviation(self, role: str) -> float:
+        """Of an epoch from the median of all: 0.05 is 5 %."""
+        values = self.bytes_by_epoch[role]
+        middle = statistics.median(values)
+        return max(abs(value / middle - 1) for value in values)
+
+
+def measure_residents(config: TrainConfig, *, folder: Path) -> Residents:
+    """Run the job to its end.
+
+    Args:
+        config: a run of one point of the curve a step, whose name is new.
+        folder: for its recipe and log.
+
+    Raises:
+        RuntimeError: the job failed; the end of its output is the message.
+    """
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(to_yaml(config))
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with (folder / "log.txt").open("w+") as log:
+        job = subprocess.Popen(
+            [sys.executable, str(_PROJECT / "jobs" / "train.py"), "--recipe", str(recipe)],
+            stdout=log,
+            stderr=log,
+            env=environment | {"PYTHONPATH": str(_PROJECT)},
+            cwd=folder,
+        )
+        found = _watch(job, metrics_file(config.storage / str(config.name)))
+        log.seek(0)
+        if job.wait() != 0:
+            raise RuntimeError(f"the training run whose memory is measured failed: {log.read()[-2000:]}")
+    epochs = range(_FIRST_EPOCH, config.epochs)
+    return Residents({role: [found[role, epoch] for epoch in epochs] for role in ROLES})
+
+
+def _watch(job: subprocess.Popen, metrics: Path) -> dict[tuple[str, int], int]:
+    """The most bytes by (role, 0-based epoch) until the job ends."""
+    most: defaultdict[tuple[str, int], int] = defaultdict(int)
+    while job.poll() is None:
+        if (epoch := _epoch(metrics)) is not None:
+            for process in family(job.pid):
+                with suppress(OSError, StopIteration):  # it has ended meanwhile
+                    role = _role(process, driver=job.pid)
+                    own = memory_bytes(process, "VmRSS") - memory_bytes(process, "RssShmem")
+                    most[role, epoch] = max(most[role, epoch], own)
+        time.sleep(_LOOK_SECONDS)
+    return most
+
+
+def _epoch(metrics: Path) -> int | None:
+    """The epoch of the last step that was logged, 0-based; none before."""
+    with suppress(OSError):
+        for line in reversed(metrics.read_text().splitlines()):
+            with suppress(ValueError):  # a line that is being written
+                if "epoch" in (values := json.loads(line)["metrics"]):
+                    return int(values["epoch"])
+    return None
+
+
+def _role(process: int, *, driver: int) -> str:
+    if process == driver:
+        return "driver"
+    command = command_line(process)
+    if command.startswith("ray::RayTrainWorker"):
+        return "train worker"
+    return "decoder" if command.startswith(("ray::ReadRange", "ray::IDLE")) else "other"
