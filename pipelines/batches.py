@@ -128,9 +128,7 @@ def _joined(pieces: Sequence[NumpyBatch]) -> NumpyBatch:
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
-def stream(
-    load: Callable[[ItemT], NumpyBatch], items: Sequence[ItemT], *, items_a_task: int = _TASK_CLIPS
-) -> Iterator[NumpyBatch]:
+def stream(load: Callable[[ItemT], NumpyBatch], items: Sequence[ItemT], *, items_a_task: int) -> Iterator[NumpyBatch]:
     """Run `load` on every item in Ray Data's tasks and yield the results in the order of the items."""
     if len(items):
         yield from unpacked(dataset_of(load, items, items_a_task=items_a_task))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pipelines import session, tracking
-from pipelines.batches import TrainOrder, stream, train_batches
+from pipelines.batches import TrainOrder, batches_a_task, stream, train_batches
 from pipelines.clip_loader import BatchLoader, NumpyBatch
 from pipelines.configs import TrainConfig
 from pipelines.prepare import prepared_shards
@@ -81,6 +81,7 @@ class ClassificationStage:
         return stream(
             lambda batch: loader.center_batch(rows[batch * size : (batch + 1) * size]),
             range(rank, num_batches, world_size),
+            items_a_task=batches_a_task(num_clips=size, bytes_a_clip=loader.bytes_a_clip),
         )
 
     def save_weights(self, net: nn.Module, path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from pipelines import session
-from pipelines.batches import TrainOrder, stream, train_batches
+from pipelines.batches import TrainOrder, batches_a_task, stream, train_batches
 from pipelines.clip_loader import BatchLoader, NumpyBatch, TeacherView
 from pipelines.configs import TransferConfig
 from pipelines.prepare import prepared_shards
@@ -71,7 +71,8 @@ class CorrespondenceStage:
             ]
             return loader.random_batch(rows[kept], seeds)
 
-        return stream(load, range(rank, num_batches, world_size))
+        items_a_task = batches_a_task(num_clips=size, bytes_a_clip=loader.bytes_a_clip)
+        return stream(load, range(rank, num_batches, world_size), items_a_task=items_a_task)
 
     def save_weights(self, net: nn.Module, path: Path) -> None:
         """Write the student; the pair head and the projection have served."""

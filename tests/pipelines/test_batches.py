@@ -77,7 +77,7 @@ def test_the_stream_keeps_the_order_of_its_items_whoever_is_ready_first(local_ra
         time.sleep(0.2 if item == 10 else 0.0)
         return {"item": np.array([item])}
 
-    assert [int(batch["item"][0]) for batch in stream(load, range(10, 40, 3))] == list(range(10, 40, 3))
+    assert [int(batch["item"][0]) for batch in stream(load, range(10, 40, 3), items_a_task=1)] == list(range(10, 40, 3))
 
 
 def test_a_task_hands_over_each_of_its_batches_whole_with_arrays_and_strings_as_they_were(local_ray):
