@@ -81,6 +81,14 @@ def write_moving_video(path: Path, *, num_frames: int, height: int, width: int, 
         container.mux(stream.encode(None))
 
 
+def write_moving_videos(folder: Path, *, num_videos: int, num_frames: int, height: int, width: int) -> list[Path]:
+    """Write such videos of seeds 0, 1, ... and give their paths."""
+    paths = [folder / f"{seed}.mp4" for seed in range(num_videos)]
+    for seed, path in enumerate(paths):
+        write_moving_video(path, num_frames=num_frames, height=height, width=width, seed=seed)
+    return paths
+
+
 def _moving_frames(
     num_frames: int, height: int, width: int, rng: np.random.Generator
 ) -> Iterator[npt.NDArray[np.uint8]]:

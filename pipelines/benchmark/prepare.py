@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import Field, PositiveInt
 
-from pipelines.benchmark.clips import find_clips, write_moving_video
+from pipelines.benchmark.clips import find_clips, write_moving_videos
 from pipelines.benchmark.prepare_memory import ROLES, Peaks, Planning, measure_memory, measure_planning
 from pipelines.benchmark.prepare_rates import OURS, PLAIN, Rates, measure_rates, started_cases
 from pipelines.benchmark.rows import (
@@ -89,11 +89,8 @@ def _measure_rates(config: PrepareSuiteConfig, *, repeats: int) -> tuple[list[Ra
 
 
 def _generate(folder: Path) -> list[Path]:
-    paths = [folder / f"{seed}.mp4" for seed in range(_NUM_GENERATED)]
     size = {"height": _GENERATED_HEIGHT, "width": _GENERATED_WIDTH}
-    for seed, path in enumerate(paths):
-        write_moving_video(path, num_frames=_GENERATED_FRAMES, seed=seed, **size)
-    return paths
+    return write_moving_videos(folder, num_videos=_NUM_GENERATED, num_frames=_GENERATED_FRAMES, **size)
 
 
 def _rates_rows(rates: Sequence[Rates]) -> Iterator[BenchmarkRow]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field, PositiveInt
 
-from pipelines.benchmark.clips import BenchmarkClip, describe_clip, find_clips, write_moving_video
+from pipelines.benchmark.clips import BenchmarkClip, describe_clip, find_clips, write_moving_videos
 from pipelines.benchmark.object_store import StoreUse
 from pipelines.benchmark.peers import describe_versions
 from pipelines.benchmark.rows import (
@@ -125,10 +125,8 @@ def _find_sources(config: TrainSuiteConfig, folder: Path) -> tuple[dict[str, lis
 
 
 def _generate(folder: Path) -> list[BenchmarkClip]:
-    paths = [folder / f"{seed}.mp4" for seed in range(_NUM_GENERATED)]
     size = {"height": _GENERATED_HEIGHT, "width": _GENERATED_WIDTH}
-    for seed, path in enumerate(paths):
-        write_moving_video(path, num_frames=_GENERATED_FRAMES, seed=seed, **size)
+    paths = write_moving_videos(folder, num_videos=_NUM_GENERATED, num_frames=_GENERATED_FRAMES, **size)
     return [describe_clip(path) for path in paths]
 
 
