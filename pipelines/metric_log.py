@@ -140,12 +140,19 @@ class _Sender:
 
     def unsent(self) -> "_Unsent":
         """Read the next lines that MLflow does not have; the last one may be half written and is left."""
-        position = int(self._position_path.read_text()) if self._position_path.exists() else 0
+        position = self._read_position()
         with self._path.open("rb") as file:
             # A file that lost its end with its machine is sent anew.
             position = file.seek(position if position <= self._path.stat().st_size else 0)
             lines = [line for line in itertools.islice(file, _LINES_AT_ONCE) if line.endswith(b"\n")]
         return _Unsent(position, sum(map(len, lines)), [point for line in lines for point in _points(line)])
+
+    def _read_position(self) -> int:
+        """How many bytes MLflow has; what a lost machine left without a number is 0, and all is sent anew."""
+        try:
+            return int(self._position_path.read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
 
     def _move_to(self, position: int) -> None:
         partial = self._position_path.with_name(f"{self._position_path.name}.{os.getpid()}.partial")

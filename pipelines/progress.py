@@ -5,6 +5,7 @@ import threading
 import time
 
 import ray
+from ray.exceptions import RayError
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
@@ -32,8 +33,9 @@ class Progress(contextlib.AbstractContextManager):
         self._reader.start()
 
     def _read(self) -> None:
-        while (told := self.queue.get()) is not None:
-            self._show(*told)
+        with contextlib.suppress(RayError):  # a bar that nobody feeds any more is no reason to stop
+            while (told := self.queue.get()) is not None:
+                self._show(*told)
 
     def _show(self, step: int, metrics: Metrics) -> None:
         epoch = self._order.epoch(step - 1)
@@ -66,7 +68,8 @@ class Progress(contextlib.AbstractContextManager):
             self._bar.close()  # a second time it does nothing
 
     def __exit__(self, *_: object) -> None:
-        self.queue.put(None)
+        with contextlib.suppress(RayError):
+            self.queue.put(None)
         self._reader.join()
         self._close()
         self.queue.shutdown()

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,7 +87,8 @@ def train_on_workers(stage: Stage, folder: Path, run: tracking.Run, queue: Queue
         ),
     )
     try:
-        return trainer.fit().return_value
+        with _ctrl_c_interrupts():
+            return trainer.fit().return_value
     except ray.train.WorkerGroupError as error:
         # Its own text is the tracebacks of all workers; what the first of them met says more in one line.
         for failure in error.worker_failures.values():
@@ -93,8 +96,25 @@ def train_on_workers(stage: Stage, folder: Path, run: tracking.Run, queue: Queue
         raise
 
 
+@contextlib.contextmanager
+def _ctrl_c_interrupts() -> Iterator[None]:
+    """Let Ctrl-C in `fit` be what it is elsewhere: Ray Train's handler ends the run, leaves by `sys.exit` and stays."""
+    is_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as left:
+        raise KeyboardInterrupt from left
+    finally:
+        if is_main:
+            signal.signal(signal.SIGINT, handler)
+
+
 def num_workers_that_leave_a_cpu(scaling: ScalingConfig) -> int | tuple[int, int]:
-    """The workers asked for; of an elastic run no more than leave one CPU of the cluster for decoding."""
+    """The workers asked for; of an elastic run no more than leave one CPU for decoding, of those there are now.
+
+    A cluster that grows later gets no more workers than that: start the job again with the same name.
+    """
     if isinstance(scaling.num_workers, int):
         return scaling.num_workers
     each, there = scaling.resources_of_worker().get("CPU", 0.0), ray.cluster_resources()["CPU"]
@@ -163,6 +183,15 @@ def _unreadable_writer(folder: Path) -> Callable[[str, str], None]:
             file.write(json.dumps({"video_id": video_id, "reason": reason}) + "\n")
 
     return write
+
+
+def read_unreadable(path: Path) -> list[str]:
+    """The video ids of a file of unreadable clips, but for lines that a full disk or a lost machine cut short."""
+    video_ids = []
+    for line in path.read_text().splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            video_ids.append(json.loads(line)["video_id"])
+    return video_ids
 
 
 def _shower(queue: Queue) -> Callable[[int, Metrics], None]:
