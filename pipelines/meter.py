@@ -58,10 +58,14 @@ class Meter:
         add_counts(self.counts, padding(batch))
         self.num_clips += len(batch["clip_BTHWC"])
 
-    def speed(self, *, world_size: int) -> Metrics:
-        """Clips a second over all workers, and the share of the time of steps in which this worker waited for data."""
+    def speed(self, *, share: float) -> Metrics:
+        """Clips a second over all workers, and the share of the time of steps in which this worker waited for data.
+
+        Args:
+            share: this worker's part of a global batch; the others work at the same pace.
+        """
         return {
-            "throughput/clips_per_second": world_size * self.num_clips / self._step_seconds,
+            "throughput/clips_per_second": self.num_clips / share / self._step_seconds,
             "throughput/data_wait_share": self._waiting_seconds / self._step_seconds,
         }
 

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.model_configs import Fraction
 from pipelines.recipe import Section
-from t3d_core.training.schedules import ScheduleKind
+from t3d_core.training.schedules import ScheduleKind, linearly_scaled
 from t3d_core.video.cropping import default_short_side
 
 Color = tuple[float, float, float]
@@ -121,6 +121,12 @@ class OptimizerConfig(Section):
     clip_grad_norm: PositiveFloat | None = None
     """Gradients whose L2 norm over all parameters is larger are scaled down to it; none: never (paper)."""
 
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> "OptimizerConfig":
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov is a form of momentum, which is 0: add --optimizer.nesterov false")
+        return self
+
 
 class ScheduleConfig(Section):
     """How the learning rate changes."""
@@ -144,7 +150,7 @@ class ScalingConfig(Section):
 
     num_workers: Annotated[int, Field(ge=0)] | tuple[PositiveInt, PositiveInt] = 1
     """Processes of data-parallel training; 0: in this process, without any; [least, most]: as many as there is room
-    for, anew at every restart (elastic)."""
+    for, anew at every restart (elastic); never more than leave one CPU for decoding, of those at the job's start."""
     use_gpu: bool = False
     """One GPU a worker."""
     resources_per_worker: dict[str, float] = Field(default_factory=lambda: {"CPU": 1.0})
@@ -203,7 +209,7 @@ class RunConfig(Section):
     """Epochs between two validations; one more is made before the first step and one at the end."""
     log_every_steps: PositiveInt = 10
     """Steps between two points in MLflow."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Of initial weights, order, crops and flips."""
     clip: ClipConfig = ClipConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -243,6 +249,32 @@ class RunConfig(Section):
             raise ValueError(
                 f"schedule.warmup_epochs {self.schedule.warmup_epochs:g} must be less than epochs {self.epochs}"
             )
-        if self.compute.sync_batch_norm and not self.scaling.use_gpu:
-            raise ValueError("compute.sync_batch_norm works on GPUs only: add --scaling.use_gpu true, or leave it off")
+        self._check_schedule()
+        self._check_sync_batch_norm(num_parts)
         return self
+
+    def _check_schedule(self) -> None:
+        lr = linearly_scaled(
+            self.optimizer.lr,
+            global_batch_size=self.global_batch_size,
+            base_batch_size=self.optimizer.base_batch_size,
+        )
+        if self.schedule.kind == "plateau" and self.schedule.min_lr > lr:
+            raise ValueError(
+                f"schedule.min_lr {self.schedule.min_lr:g} is above the learning rate {lr:g}: lower it, or raise "
+                "optimizer.lr"
+            )
+
+    def _check_sync_batch_norm(self, num_parts: int) -> None:
+        """All workers must make as many forward passes: in each they exchange statistics."""
+        if not self.compute.sync_batch_norm:
+            return
+        if not self.scaling.use_gpu:
+            raise ValueError("compute.sync_batch_norm works on GPUs only: add --scaling.use_gpu true, or leave it off")
+        possible = range(self.scaling.fewest_workers(), self.scaling.most_workers() + 1)
+        if self.micro_batch_size and (uneven := [number for number in possible if number and num_parts % number]):
+            raise ValueError(
+                f"compute.sync_batch_norm needs as many micro-batches on every worker, but {num_parts} cannot be dealt "
+                f"evenly to {' or '.join(map(str, uneven))} workers: choose other scaling.num_workers or "
+                "micro_batch_size"
+            )

@@ -1,5 +1,6 @@
 """Prepared folders become one index: all about the rows of their shards but the frames, which are read by row."""
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -66,6 +67,13 @@ class ShardIndex:
         """The index of just `rows` (positions or a mask)."""
         per_row = {name: getattr(self, name)[rows] for name in self.__dataclass_fields__ if name.endswith("_N")}
         return replace(self, **per_row)
+
+    def fingerprint(self) -> str:
+        """A hash of which rows these are and of their order, wherever the folders lie."""
+        digest = hashlib.sha256()
+        for part in (self.shard_N, self.row_N, self.video_id_N.astype(str)):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
 
     def frames(self, position: int) -> bytes:
         """The encoded frames of row `position`."""

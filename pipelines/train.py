@@ -144,7 +144,7 @@ def _train_one(config: TrainConfig) -> str:
     stage.build_task()  # a network or weights that do not fit are told here, not on a worker
     session.connect()
     session.check_workers_fit(config.scaling.fewest_workers(), config.scaling.resources_of_worker())
-    with open_run(config, stage="train", shards=folders) as folder:
+    with open_run(stage, kind="train", shards=folders) as folder:
         if folder.summary is not None:
             return folder.summary
         initial = folder.path / "initial.safetensors"  # where every node finds it, wherever it came from
@@ -201,8 +201,8 @@ def build_stage(config: TrainConfig, folders: list[Path], init_from: Path | None
         ValueError: there are no labelled training rows.
     """
     train_index = load_index(folders, fold=config.data.fold, splits=["train"])
-    val_index = load_index(folders, fold=config.data.fold, splits=["val"])
-    if not len(train_index) or not train_index.class_names or (train_index.label_N < 0).any():
+    val_index = load_index(folders, fold=config.data.fold, splits=["val"], may_be_empty=True)
+    if not train_index.class_names or (train_index.label_N < 0).any():
         raise ValueError(
             f"data.shards {[str(f) for f in folders]} give no labelled rows of split train in fold {config.data.fold}: "
             "prepare a labelled data set"

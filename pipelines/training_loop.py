@@ -27,12 +27,15 @@ from pipelines.worker import Metrics, Worker
 from t3d_core.models.execution import Execution
 from t3d_core.training.averaging import WeightAverage, measure_batch_norms
 from t3d_core.training.checkpoint import load_training_state, save_training_state
-from t3d_core.training.optimization import Schedule, build_sgd, linearly_scaled
+from t3d_core.training.optimization import Schedule, build_sgd
+from t3d_core.training.schedules import linearly_scaled
 from t3d_core.training.tasks import Batch
 from t3d_core.video.augmentation import ColorAugmentation
 from t3d_core.video.transforms import normalize_clip
 
 _SHOWN_EVERY_SECONDS = 1.0
+# Steps without a single clip that can be read after which a run stops: its storage has gone.
+_MAX_UNREAD_STEPS = 10
 # Clips that are named when a step went wrong.
 _MAX_NAMED_CLIPS = 64
 
@@ -75,6 +78,7 @@ class _Training:
         self.places = micro_batches(
             config.global_batch_size, size=config.micro_batch_size, rank=worker.rank, world_size=worker.world_size
         )
+        self.share = sum(map(len, self.places)) / config.global_batch_size
         self.task = stage.build_task()
         self.task.to(worker.device)
         if config.compute.sync_batch_norm:
@@ -90,6 +94,7 @@ class _Training:
         self.step = 0
         self.validations: dict[str, Metrics] = {}
         self.was_preempted = False
+        self.num_unread_steps = 0
         self.last_shown = -math.inf
         if worker.checkpoint is not None:
             self._restore(worker.checkpoint)
@@ -108,7 +113,6 @@ class _Training:
             self._after_step(meter)
 
     def _train_step(self, batches: Iterator[NumpyBatch], meter: Meter) -> None:
-        self.task.net.train()
         self.optimizer.zero_grad(set_to_none=True)
         losses: list[tuple[torch.Tensor, NumpyBatch]] = []
         for place in self.places:
@@ -119,6 +123,7 @@ class _Training:
         meter.gradient_norm = norm.item()
         if not math.isfinite(meter.gradient_norm):
             raise _StopError(self._describe_not_finite(losses))
+        self._check_that_clips_come([batch for _, batch in losses], gradient_norm=meter.gradient_norm)
         if self.config.optimizer.clip_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.optimizer.clip_grad_norm, norm)
         meter.lr = self.optimizer.param_groups[0]["lr"]
@@ -129,8 +134,25 @@ class _Training:
         if self.step < self.num_steps:
             self.schedule.after_step()
 
+    def _check_that_clips_come(self, batches: list[NumpyBatch], *, gradient_norm: float) -> None:
+        """Stop a run whose storage has gone, before the schedule runs off; a step without clips has no gradient."""
+        num_read = torch.tensor(float(sum((batch["reason_B"] == "").sum() for batch in batches)))
+        if gradient_norm == 0.0:  # the same on all workers: only then do they ask each other
+            num_read = num_read.to(self.worker.device)
+            self.worker.sum_over_workers(num_read)
+        self.num_unread_steps = 0 if num_read > 0 or gradient_norm > 0 else self.num_unread_steps + 1
+        if self.num_unread_steps == _MAX_UNREAD_STEPS:
+            newest = self.worker.checkpoints.newest()
+            raise _StopError(
+                f"no clip of {_MAX_UNREAD_STEPS} steps in a row, up to step {self.step + 1}, can be read "
+                f"({_some_reason(batches)}). The last checkpoint is {newest or 'none: the run had not come to one'}. "
+                "See that the folders of data.shards can be read, then start again with the same --name"
+            )
+
     def _backward(self, batch: NumpyBatch, weight: float, place: range, meter: Meter) -> torch.Tensor:
         self._seed(self.step, place)
+        # Blank clips stay out of the running statistics (but SyncBatchNorm waits for every worker).
+        self.task.net.train(weight > 0 or self.config.compute.sync_batch_norm)
         with self.execution.autocast(self.worker.device):
             output = self.task(self.net, self._to_device(batch, is_training=True))
         # DDP takes the mean over workers; the step wants the sum of their shares.
@@ -211,7 +233,7 @@ class _Training:
         self.last_shown = time.monotonic()
         own = {name: float(meter.counts.get(name, 0.0)) for name in self.task.count_names}
         if own["num_examples"]:
-            self.worker.show(self.step, self.task.metrics(own) | meter.speed(world_size=self.worker.world_size))
+            self.worker.show(self.step, self.task.metrics(own) | meter.speed(share=self.share))
 
     def _log_training(self, meter: Meter) -> None:
         counts = self._summed(meter.counts)
@@ -221,7 +243,7 @@ class _Training:
             metrics |= {f"train/{name}": value for name, value in self.task.metrics(counts).items()}
         metrics |= {"lr": meter.lr, "train/gradient_norm": meter.gradient_norm}
         metrics["epoch"] = self.step * self.order.global_batch_size / self.order.num_rows
-        metrics |= meter.speed(world_size=self.worker.world_size)
+        metrics |= meter.speed(share=self.share)
         meter.restart()
         self._log(metrics)
 
@@ -335,6 +357,11 @@ class _Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.step, self.validations = state["step"], state["validations"]
+
+
+def _some_reason(batches: list[NumpyBatch]) -> str:
+    reasons = [str(reason) for batch in batches for reason in batch["reason_B"]]
+    return f"{reasons[0]}, for one"
 
 
 def _execution_of(config: RunConfig) -> Execution:

@@ -27,11 +27,12 @@ from pipelines.progress import Progress
 from pipelines.recipe import config_fingerprint, flatten, to_yaml
 from pipelines.run_configs import RunConfig
 from pipelines.session import base_folder
+from pipelines.shard_reading import describe_skipped
 from pipelines.shards import describe_shards, whole_file
 from pipelines.stage import Stage
-from pipelines.train_workers import metrics_file, train_here, train_on_workers, unreadable_file
+from pipelines.train_workers import metrics_file, read_unreadable, train_here, train_on_workers, unreadable_file
 from pipelines.worker import Metrics
-from t3d_core.training.optimization import linearly_scaled
+from t3d_core.training.schedules import linearly_scaled
 
 # How long the end of a run waits for an MLflow server that does not answer.
 _MLFLOW_PATIENCE_SECONDS = 600.0
@@ -90,16 +91,23 @@ def new_name(stage: str) -> str:
 
 
 @contextlib.contextmanager
-def open_run(config: RunConfig, *, stage: str, shards: Sequence[Path]) -> Iterator[RunFolder]:
-    """Make the folder and the MLflow run of `config.name`, or take up those of an earlier start of it.
+def open_run(stage: Stage, *, kind: str, shards: Sequence[Path]) -> Iterator[RunFolder]:
+    """Make the folder and the MLflow run of the stage's name, or take up those of an earlier start of it.
 
     The MLflow run ends as FINISHED, or as FAILED or KILLED when an exception leaves the block.
 
+    Args:
+        stage: what is trained, on which rows.
+        kind: name of the job, a tag of the MLflow run.
+        shards: the folders that the rows are from.
+
     Raises:
-        ValueError: the name belongs to a run with other settings or shards, or to one that another job is at work on.
+        ValueError: the name belongs to a run with other settings or shards, or to one that another job is at work on;
+            or other rows can be read than at its first start.
     """
+    config = stage.config
     base = base_folder()
-    path = base / config.storage / (config.name or new_name(stage))
+    path = base / config.storage / (config.name or new_name(kind))
     tracking_uri = tracking.resolve_tracking_uri(config.tracking.uri, base=base)
     descriptions = {shard_folder: describe_shards(shard_folder) for shard_folder in shards}
     fingerprint = _fingerprint(config, list(descriptions.values()))
@@ -109,29 +117,33 @@ def open_run(config: RunConfig, *, stage: str, shards: Sequence[Path]) -> Iterat
             f"run {path.name!r} in {path.parent} was made with other settings or shards (fingerprint "
             f"{known['fingerprint'][:12]}, now {fingerprint[:12]}; see {path / 'recipe.yaml'}): give another --name"
         )
+    rows = _describe_rows(stage)
+    if known is not None and known["rows"] != rows:
+        raise ValueError(_describe_other_rows(stage, path, known=known["rows"], now=rows))
     with _alone_in(path):
         run = tracking.start_run(
             tracking_uri=tracking_uri,
             experiment=config.tracking.experiment,
             run_name=path.name,
             run_id=known["mlflow_run_id"] if known else None,
-            tags={"stage": stage, "recipe_fingerprint": fingerprint} | tracking.commit_tag(),
+            tags={"stage": kind, "recipe_fingerprint": fingerprint} | tracking.commit_tag(),
         )
         with run:
             if known is None:
-                _write_run_files(path, config, stage=stage, fingerprint=fingerprint, run=run)
+                known = {"stage": kind, "fingerprint": fingerprint, "rows": rows, "mlflow_run_id": run.run_id}
+                _write_run_files(path, config, known, run=run)
             for shard_folder, description in descriptions.items():
                 run.log_dataset(shard_folder.name, description["fingerprint"], str(shard_folder))
-            yield RunFolder(path, run, _read_summary(path))
+            yield RunFolder(path, run, _read_summary(path, weights_name=stage.weights_name))
 
 
 def _summary_file(path: Path) -> Path:
     return path / "summary.txt"
 
 
-def _read_summary(path: Path) -> str | None:
+def _read_summary(path: Path, *, weights_name: str) -> str | None:
     file = _summary_file(path)
-    return file.read_text() if file.is_file() and list(path.glob("*.safetensors")) else None
+    return file.read_text() if file.is_file() and (path / weights_name).is_file() else None
 
 
 @contextlib.contextmanager
@@ -166,14 +178,30 @@ def _read_run_file(path: Path) -> dict[str, Any] | None:
     return json.loads(file.read_text()) if file.is_file() else None
 
 
-def _write_run_files(path: Path, config: RunConfig, *, stage: str, fingerprint: str, run: tracking.Run) -> None:
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "recipe.yaml").write_text(to_yaml(config))
-    partial = path / "run.json.partial"
-    partial.write_text(json.dumps({"stage": stage, "fingerprint": fingerprint, "mlflow_run_id": run.run_id}, indent=1))
-    os.replace(partial, path / "run.json")
+def _describe_rows(stage: Stage) -> dict[str, dict[str, Any]]:
+    """The rows that train and those that validate, as `run.json` keeps them: the order of clips follows from them."""
+    return {
+        split: {"count": len(index), "fingerprint": index.fingerprint()}
+        for split, index in (("train", stage.train_index), ("val", stage.val_index))
+    }
+
+
+def _describe_other_rows(stage: Stage, path: Path, *, known: dict[str, Any], now: dict[str, Any]) -> str:
+    counts = ", ".join(f"{split} {known[split]['count']} then and {now[split]['count']} now" for split in known)
+    lost = "; ".join(describe_skipped(list({*stage.train_index.skipped, *stage.val_index.skipped})))
+    return (
+        f"run {path.name!r} in {path.parent} began on other rows ({counts}), and its clips would come in another order"
+        f"{f'; {lost}' if lost else ''}: bring the shards back as they were, or give another --name"
+    )
+
+
+def _write_run_files(path: Path, config: RunConfig, known: dict[str, Any], *, run: tracking.Run) -> None:
+    """Describe a run in MLflow and in its folder; `run.json` comes last, for what has it is whole."""
     run.log_params(flatten(config))
     run.log_text(to_yaml(config), "recipe.yaml")
+    (path / "recipe.yaml").write_text(to_yaml(config))
+    with whole_file(path / "run.json") as partial:
+        partial.write_text(json.dumps(known, indent=1))
 
 
 def fit(stage: Stage, folder: RunFolder) -> FinishedRun:
@@ -216,17 +244,12 @@ def _log_unreadable(folder: RunFolder) -> Unreadable | None:
     if not path.is_file():
         return None
     folder.run.log_artifact(path)
-    videos = [json.loads(line)["video_id"] for line in path.read_text().splitlines()]
+    videos = read_unreadable(path)
     return Unreadable(len(videos), len(set(videos)), path)
 
 
 def copy_whole(source: Path, target: Path) -> Path:
-    """Copy a file or folder so that the target is complete or absent; give the target."""
-    partial = target.with_name(target.name + ".partial")
-    if source.is_dir():
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(source, partial)
-    else:
+    """Copy a file so that the target is complete or absent; give the target."""
+    with whole_file(target) as partial:
         shutil.copyfile(source, partial)
-    os.replace(partial, target)
     return target

@@ -107,7 +107,7 @@ def run_transfer(config: TransferConfig) -> str:
     stage = CorrespondenceStage(config, card, train_index, val_index)
     session.connect()
     session.check_workers_fit(config.scaling.fewest_workers(), config.scaling.resources_of_worker())
-    with open_run(config, stage="transfer", shards=folders) as folder:
+    with open_run(stage, kind="transfer", shards=folders) as folder:
         if folder.summary is not None:
             return folder.summary
         return folder.close(_summary(stage, fit(stage, folder), folders))

@@ -31,14 +31,6 @@ def build_sgd(
     return SGD(parameters, lr=lr, momentum=momentum, nesterov=is_nesterov, weight_decay=weight_decay)
 
 
-def linearly_scaled(lr: float, *, global_batch_size: int, base_batch_size: int | None) -> float:
-    """The learning rate for steps of `global_batch_size` clips, where `lr` is meant for `base_batch_size`.
-
-    Without a base it is `lr` as it stands, whatever the batch.
-    """
-    return lr if base_batch_size is None else lr * global_batch_size / base_batch_size
-
-
 class Schedule:
     """The learning rate over a run; told of every step and epoch, it acts on what its kind goes by.
 

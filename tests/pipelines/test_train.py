@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import shutil
 
 import mlflow
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 
 from pipelines.configs import TrainAugmentationConfig, TrainConfig, TrainDataConfig
 from pipelines.model_configs import T3DConfig
+from pipelines.prepare import prepare
 from pipelines.run_configs import (
     CheckpointConfig,
     ClipConfig,
@@ -18,7 +20,8 @@ from pipelines.run_configs import (
     ScheduleConfig,
     TrackingConfig,
 )
-from pipelines.train import run_train
+from pipelines.shard_index import load_index
+from pipelines.train import build_stage, run_train
 from pipelines.train_workers import num_workers_that_leave_a_cpu
 from t3d_core.training.weights_card import read_card
 
@@ -89,6 +92,32 @@ def test_a_run_goes_on_in_this_process_or_on_workers(config_of, tmp_path):
     assert steps == sorted(steps)
 
 
+def test_a_run_does_not_go_on_where_other_rows_can_be_read(config_of, synthetic_shards, tmp_path):
+    """Its clips would come in another order, and of others."""
+    shards = tmp_path / "shards of mine"
+    shutil.copytree(synthetic_shards, shards)
+    config = config_of(name="mine", data=TrainDataConfig(shards=(shards,)))
+    run_train(config)
+    (tmp_path / "runs" / "mine" / "summary.txt").unlink()
+    lost = sorted((shards / "shards").glob("*.parquet"))[0]
+    away = lost.rename(tmp_path / "away")
+    with pytest.raises(ValueError, match=r"began on other rows \(train 29 then and \d\d now, .*" + lost.name):
+        run_train(config)
+    away.rename(lost)
+    run_train(config)
+
+
+def test_videos_without_a_validation_split_are_validated_on_held_out_sources(config_of, synthetic_config, tmp_path):
+    dataset = synthetic_config.dataset.model_copy(update={"val_fraction": 0.0, "videos_per_class": 2})
+    prepare(synthetic_config.model_copy(update={"dataset": dataset}), tmp_path / "shards of mine")
+    folders = [tmp_path / "shards of mine"]
+    stage = build_stage(config_of(data=TrainDataConfig(shards=tuple(folders), holdout_fraction=0.25)), folders, None)
+    [whole] = {len(load_index(folders, fold=1, splits=["train"]))}
+    assert len(stage.train_index) + len(stage.val_index) == whole
+    assert len(stage.val_index) == round(0.25 * whole)
+    assert not set(stage.train_index.video_id_N) & set(stage.val_index.video_id_N)
+
+
 def test_segments_of_a_video_are_one_example_and_the_card_says_so(config_of, tmp_path):
     run_train(config_of(name="whole"))
     clip = CLIP.model_copy(update={"num_segments": 2})
@@ -138,6 +167,18 @@ def test_curves_of_a_run_are_in_its_folder_and_in_mlflow(config_of, tmp_path):
         ({"freeze_backbone": True}, "freeze_backbone keeps the weights of another run"),
         ({"folds": (1, 2)}, "folds makes one run a fold, named after this one"),
         ({"schedule": ScheduleConfig(kind="cosine", warmup_epochs=1)}, "warmup_epochs 1 must be less than epochs 1"),
+        ({"schedule": {"kind": "plateau", "min_lr": 0.1}}, r"min_lr 0\.1 is above the learning rate 0\.05"),
+        ({"optimizer": {"momentum": 0}}, "momentum, which is 0: add --optimizer.nesterov false"),
+        ({"seed": -1}, "greater than or equal to 0"),
+        ({"compute": {"sync_batch_norm": True}}, "sync_batch_norm works on GPUs only"),
+        (
+            {
+                "compute": {"sync_batch_norm": True},
+                "scaling": {"num_workers": (1, 4), "use_gpu": True},
+                "micro_batch_size": 2,
+            },
+            "4 cannot be dealt evenly to 3 workers",
+        ),
     ],
 )
 def test_settings_that_cannot_work_together_are_refused(changes, message, config_of):

@@ -53,11 +53,15 @@ class Index:
 
 @dataclass
 class TinyStage:
-    """Row r is a clip of noise by seed r; `seen` are the rows of each micro-batch that was handed out."""
+    """Row r is a clip of noise by seed r; `seen` are the rows of each micro-batch that was handed out.
+
+    The rows `broken` can never be read, others not at the steps `dark`.
+    """
 
     config: TrainConfig
     net: type[nn.Module] = TinyNet
     broken: frozenset = frozenset()
+    dark: range = range(0)
     not_finite: frozenset = frozenset()
     seen: list = field(default_factory=list)
     weights_name: str = "weights.pt"
@@ -76,7 +80,8 @@ class TinyStage:
             rows, _ = self.order.rows(step)
             for place in places:
                 self.seen.append((step, rows[place.start : place.stop].tolist()))
-                yield self.batch(rows[place.start : place.stop])
+                batch = self.batch(rows[place.start : place.stop])
+                yield batch | ({"reason_B": np.full(len(place), "no such file")} if step in self.dark else {})
 
     def validation_batches(self, *, rank, world_size):
         for first in range(rank * 8, NUM_ROWS, world_size * 8):
@@ -317,8 +322,18 @@ def test_a_step_of_which_nothing_can_be_read_moves_no_weight_and_the_run_goes_on
     stage.broken = frozenset(stage.order.rows(1)[0].tolist()) - {0}
     run = Run(stage, tmp_path)
     before, after = (load_training_state(tmp_path / f"checkpoint_{step:08d}")["net"] for step in (1, 2))
-    assert torch.equal(before["conv.weight"], after["conv.weight"])
+    for name in ("conv.weight", "norm.running_mean", "norm.num_batches_tracked"):
+        assert torch.equal(before[name], after[name]), name
     assert run.outcome.refusal is None
+
+
+def test_a_run_whose_clips_all_go_away_stops_before_its_schedule_runs_off(tmp_path):
+    config = config_of(epochs=8)
+    assert Run(TinyStage(config, dark=range(2, 11)), tmp_path / "short").outcome.refusal is None
+    run = Run(TinyStage(config, dark=range(2, 100)), tmp_path / "long")
+    assert "no clip of 10 steps in a row, up to step 12, can be read (no such file" in run.outcome.refusal
+    assert run.newest.name == "checkpoint_00000011"
+    assert Run(TinyStage(config), tmp_path / "long").outcome.refusal is None
 
 
 def test_where_no_validation_clip_can_be_read_the_run_stops(tmp_path):

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from t3d_core.training.optimization import Schedule, build_sgd, linearly_scaled
-from t3d_core.training.schedules import ScheduleKind
+from t3d_core.training.optimization import Schedule, build_sgd
+from t3d_core.training.schedules import ScheduleKind, linearly_scaled
 
 NUM_STEPS = 8
 # A validation loss that falls, then stands still: with patience 1 the second bad validation acts.
