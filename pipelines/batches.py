@@ -34,6 +34,8 @@ _CLIPS_A_PIECE = 8
 # stands still for about 0.2 s from one task to the next.
 _TASK_BYTES = 512 << 20
 _TASK_CLIPS = 512
+# Tasks run to their end, read or not: those of all CPUs together make at most this part of the object store.
+_TASKS_SHARE_OF_STORE = 0.25
 # Tasks a CPU, where there is less work than that: all CPUs take part.
 _TASKS_A_CPU = 4
 # Steps that one Ray Data execution covers: the driver's list of tasks stays short, and its start-up is spread out.
@@ -154,6 +156,9 @@ def dataset_of(load: Callable[[ItemT], NumpyBatch], items: Sequence[ItemT], *, i
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False
     dataset.context.target_max_block_size = 1  # bytes: every row becomes a block at once
+    # By default a task whose results nobody takes stands still and keeps its CPU: training would wait for a validation,
+    # and that for a CPU, for ever.
+    dataset.context._max_num_blocks_in_streaming_gen_buffer = None
     return dataset
 
 
@@ -164,7 +169,9 @@ def unpacked(dataset: ray.data.Dataset) -> Iterator[NumpyBatch]:
 
 def batches_a_task(*, num_clips: int, bytes_a_clip: int) -> int:
     """How many batches of so many clips one task decodes."""
-    return max(1, min(_TASK_CLIPS // num_clips, _TASK_BYTES // (num_clips * bytes_a_clip)))
+    cluster = ray.cluster_resources()
+    of_store = int(_TASKS_SHARE_OF_STORE * cluster["object_store_memory"] / cluster["CPU"])
+    return max(1, min(_TASK_CLIPS // num_clips, min(_TASK_BYTES, of_store) // (num_clips * bytes_a_clip)))
 
 
 def as_row(batch: NumpyBatch) -> NumpyBatch:

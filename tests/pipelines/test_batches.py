@@ -1,5 +1,8 @@
+import os
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +19,22 @@ from t3d_core.video.clip_sampling import clip_span
 from t3d_core.video.decoding import decode_frames
 from tests.pipelines.damage import damage_row
 
+READS_ONE_STREAM_AND_THEN_ANOTHER = """
+import time
+import numpy as np
+from pipelines.batches import stream
+from pipelines.session import start_local
+
+def load(item):
+    return {"clip": np.full(2_000_000, item % 256, np.uint8)}
+
+start_local(num_cpus=1, include_dashboard=False, object_store_memory=200_000_000)
+training = stream(load, range(400), items_a_task=20)
+next(training)
+time.sleep(10)  # it reads ahead until its part of the store is full
+print("validation", len(list(stream(load, range(8), items_a_task=4))), flush=True)
+print("training", 1 + sum(1 for _ in training), flush=True)
+"""
 VIEW = ClipView(num_frames=8, frame_stride=2, crop_size=32, short_side=37, short_video="loop")
 
 
@@ -98,6 +117,15 @@ def test_a_task_hands_over_each_of_its_batches_whole_with_arrays_and_strings_as_
             assert batch[name].dtype.kind == expected.dtype.kind
     tasks = [batch["task"][0] for batch in batches]
     assert [tasks.count(task) for task in dict.fromkeys(tasks)] == [5] * 12
+
+
+def test_a_stream_that_nobody_reads_leaves_the_only_cpu_to_another():
+    """Training waits while there is a validation."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-c", READS_ONE_STREAM_AND_THEN_ANOTHER]
+    environment |= {"PYTHONPATH": os.getcwd()}
+    child = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert child.stdout.split() == ["validation", "8", "training", "400"], child.stdout + child.stderr
 
 
 def test_a_task_of_large_clips_takes_fewer_of_them(index):
