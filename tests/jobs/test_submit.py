@@ -134,26 +134,27 @@ def _edit(path: Path, old: str, new: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def submitted(head: Head, checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The storage of a transfer that was submitted with its working folder, and what the CLI showed."""
-    storage = tmp_path_factory.mktemp("storage")
-    variables = f'{{"MLFLOW_TRACKING_URI": "sqlite:///{storage}/mlflow.db", "T3D_GIT_COMMIT": "{"c0ffee" * 6}"}}'
+def submitted(head: Head, checkout: Path) -> tuple[Path, str]:
+    """Where a transfer wrote that was submitted with its working folder, a throw-away copy; and what the CLI showed."""
+    commit = f'{{"env_vars": {{"T3D_GIT_COMMIT": "{"c0ffee" * 6}"}}}}'
     code, shown = submit(
         head,
-        *("--working-dir", ".", "--runtime-env-json", f'{{"env_vars": {variables}}}'),
-        *("--", "python", "jobs/transfer.py", "--storage", str(storage), "--name", "first", *TINY),
+        *("--working-dir", ".", "--runtime-env-json", commit),
+        *("--", "python", "jobs/transfer.py", "--name", "first", *TINY),
         folder=checkout,
     )
     assert code == 0, shown
-    return storage, shown
+    return head.home / "t3d-runs", shown
 
 
 def test_the_head_refuses_who_has_no_token(head: Head) -> None:
     assert _status(f"{head.address}/api/jobs/") == 401
 
 
-def test_a_submitted_transfer_leaves_weights_and_checkpoints_in_its_storage(submitted: tuple[Path, str]) -> None:
-    run = submitted[0] / "first"
+def test_a_submitted_transfer_leaves_weights_and_checkpoints_in_the_home_folder(submitted: tuple[Path, str]) -> None:
+    folder, shown = submitted
+    assert f"relative paths lead to {folder}" in shown
+    run = folder / "runs" / "first"
     assert (run / "student.safetensors").is_file()
     assert list(run.glob("checkpoint_*"))
 
@@ -173,21 +174,6 @@ def test_the_submitted_code_runs_and_not_the_installed_one(submitted: tuple[Path
     assert "SUBMITTED CODE, pair accuracy" in shown  # in the driver
     (videos,) = storage.rglob("videos.parquet")
     assert set(pq.read_table(videos).column("reason").to_pylist()) == {"submitted code"}  # in Ray's tasks
-
-
-def test_relative_paths_of_a_throw_away_copy_move_to_the_home_folder(head: Head, submitted: tuple[Path, str]) -> None:
-    (prepared,) = (path.parent for path in submitted[0].rglob("videos.parquet"))
-    code, shown = submit(
-        head,
-        *("--working-dir", "."),
-        *("--", "python", "jobs/transfer.py", "--name", "second", "--data.shards", str(prepared), *TINY, *HERE_ONLY),
-        folder=REPO,
-    )
-    assert code == 0, shown
-    moved = head.home / "t3d-runs"
-    assert f"relative paths lead to {moved}" in shown
-    assert (moved / "runs/second/student.safetensors").is_file()
-    assert (moved / "mlflow.db").is_file()
 
 
 @pytest.mark.slow  # the failed job below shows by default that the code is found
