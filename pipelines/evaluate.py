@@ -30,7 +30,7 @@ from pipelines.shard_reading import describe_skipped, read_videos
 from pipelines.shards import describe_shards, open_shard_folder
 from pipelines.training_run import new_name
 from pipelines.view_plan import ViewPlan
-from pipelines.weights import locate_weights, newest_run, view_of
+from pipelines.weights import check_fold, locate_weights, newest_run, view_of
 from t3d_core.evaluation.evaluation import Evaluation, average_folds, evaluate_scores
 from t3d_core.training.checkpoint import LoadedModel, load_model
 from t3d_core.training.weights_card import WeightsCard, read_card
@@ -81,6 +81,9 @@ def _prepare(configs: Sequence[EvaluateConfig], outputs: Sequence[Path], *, base
     folders = prepared_shards(common.data, storage=storage)
     tests = []
     for config, loaded, output in zip(configs, models, outputs, strict=True):
+        datasets = [describe_shards(folder)["dataset"] for folder in folders]
+        if config.data.split == "test":
+            check_fold(loaded.card, config.checkpoint or "the newest run", datasets=datasets, fold=config.data.fold)
         index = load_index(folders, fold=config.data.fold, splits=[config.data.split])
         label_V = _labels_of_model(index, loaded.card, split=config.data.split, fold=config.data.fold)
         tests.append(_Test(config, loaded, folders, index, label_V, output, tracking_uri))
@@ -125,6 +128,7 @@ def _run(test: _Test, *, run_name: str, tags: Mapping[str, str]) -> tuple[Evalua
     """Score one network on one fold, write and log what comes of it, and sum it up."""
     config, card, index = test.config, test.loaded.card, test.index
     with _open_run(config, test, run_name=run_name, tags=tags) as run:
+        (test.output / "metrics.json").unlink(missing_ok=True)  # an earlier test's: where it is, all is of one test
         plan = ViewPlan(BatchLoader(index, view_of(card)), num_crops=config.num_crops, num_clips=config.num_clips)
         scores, failures = score_videos(plan, test.loaded, test.label_V, config)
         failures_file = write_failures(test.output, failures, index)

@@ -15,10 +15,12 @@ from pipelines.clip_loader import BatchLoader, NumpyBatch
 from pipelines.configs import TrainConfig
 from pipelines.prepare import prepared_shards
 from pipelines.shard_index import ShardIndex, hold_out, load_index
+from pipelines.shards import describe_shards
 from pipelines.stage import random_crop_of
 from pipelines.training_run import FinishedRun, copy_whole, fit, open_run
 from pipelines.weights import (
     card_of,
+    check_fold,
     check_network,
     clip_config_of,
     differences_of_networks,
@@ -198,7 +200,7 @@ def build_stage(config: TrainConfig, folders: list[Path], init_from: Path | None
         init_from: weights to start from.
 
     Raises:
-        ValueError: there are no labelled training rows.
+        ValueError: there are no labelled training rows, or the weights are of another fold of the same videos.
     """
     train_index = load_index(folders, fold=config.data.fold, splits=["train"])
     val_index = load_index(folders, fold=config.data.fold, splits=["val"], may_be_empty=True)
@@ -209,7 +211,10 @@ def build_stage(config: TrainConfig, folders: list[Path], init_from: Path | None
         )
     if not len(val_index):
         train_index, val_index = hold_out(train_index, fraction=config.data.holdout_fraction, seed=config.seed)
-    card = _card_of_run(config, class_names=train_index.class_names)
+    datasets = tuple(describe_shards(folder)["dataset"] for folder in folders)
+    if init_from is not None:
+        check_fold(read_card(init_from), init_from, datasets=datasets, fold=config.data.fold)
+    card = replace(_card_of_run(config, class_names=train_index.class_names), datasets=datasets, fold=config.data.fold)
     return ClassificationStage(config, card, train_index, val_index, init_from)
 
 

@@ -1,5 +1,6 @@
 """What a weights file says of itself, as the pipelines use it: from config sections, to clip views, by any address."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -59,6 +60,20 @@ def view_of(card: WeightsCard) -> ClipView:
         short_video=card.short_video,
         num_segments=card.num_segments,
     )
+
+
+def check_fold(card: WeightsCard, weights: str | Path, *, datasets: Iterable[str], fold: int) -> None:
+    """Refuse a network of another fold of the same data set: it was trained on videos that this fold tests.
+
+    Raises:
+        ValueError: it is of another fold.
+    """
+    common = sorted(set(card.datasets) & set(datasets))
+    if common and card.fold != fold:
+        raise ValueError(
+            f"{weights} was trained on fold {card.fold} of {', '.join(common)}, and with it on test videos of fold "
+            f"{fold}: take fold {card.fold} (--data.fold {card.fold}), or the network of fold {fold}"
+        )
 
 
 def check_network(card: WeightsCard, *, batch_size: int) -> None:

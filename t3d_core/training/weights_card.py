@@ -26,6 +26,8 @@ class WeightsCard:
         mean: of each RGB channel, on the 0..1 scale.
         std: of each RGB channel, on the 0..1 scale.
         num_segments: clips of a video that make one example (`VideoNet.num_segments`).
+        datasets: data sets whose labelled videos it was trained on last; none where it was not.
+        fold: the official split list of which it was.
     """
 
     model_kind: str
@@ -39,6 +41,8 @@ class WeightsCard:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     num_segments: int = 1
+    datasets: tuple[str, ...] = ()
+    fold: int | None = None
 
 
 def read_card(path: Path) -> WeightsCard:

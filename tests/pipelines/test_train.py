@@ -3,13 +3,15 @@
 import fcntl
 import json
 import shutil
+from dataclasses import replace
 
 import mlflow
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipelines.configs import TrainAugmentationConfig, TrainConfig, TrainDataConfig
+from pipelines.configs import EvaluateConfig, EvaluateDataConfig, TrainAugmentationConfig, TrainConfig, TrainDataConfig
+from pipelines.evaluate import run_evaluate
 from pipelines.model_configs import T3DConfig
 from pipelines.prepare import prepare
 from pipelines.run_configs import (
@@ -23,6 +25,7 @@ from pipelines.run_configs import (
 from pipelines.shard_index import load_index
 from pipelines.train import build_stage, run_train
 from pipelines.train_workers import num_workers_that_leave_a_cpu
+from t3d_core.training.checkpoint import load_model, save_weights
 from t3d_core.training.weights_card import read_card
 
 MODEL = T3DConfig(growth_rate=4, block_config=(2, 2, 2, 2), num_init_features=24, bn_size=2)
@@ -105,6 +108,24 @@ def test_a_run_does_not_go_on_where_other_rows_can_be_read(config_of, synthetic_
         run_train(config)
     away.rename(lost)
     run_train(config)
+
+
+def test_weights_of_another_fold_of_the_same_videos_are_refused_in_training_and_testing(config_of, tmp_path):
+    """The synthetic data set has one fold: another one stands in the card."""
+    run_train(config_of(name="mine"))
+    weights = tmp_path / "runs" / "mine" / "model.safetensors"
+    card = read_card(weights)
+    assert (card.datasets, card.fold) == (("synthetic",), 1)
+    loaded = load_model(weights)
+    save_weights(loaded.model, weights, card=replace(card, fold=2))
+    message = r"was trained on fold 2 of synthetic, and with it on test videos of fold 1: take fold 2"
+    with pytest.raises(ValueError, match=message):
+        run_train(config_of(name="other", init_from=str(weights)))
+    data = EvaluateDataConfig(shards=config_of().data.shards)
+    with pytest.raises(ValueError, match=message):
+        run_evaluate(EvaluateConfig(data=data, checkpoint=str(weights), output=tmp_path / "out"))
+    save_weights(loaded.model, weights, card=replace(card, fold=2, datasets=("another",)))
+    run_train(config_of(name="other", init_from=str(weights)))
 
 
 def test_videos_without_a_validation_split_are_validated_on_held_out_sources(config_of, synthetic_config, tmp_path):
