@@ -158,7 +158,7 @@ def dataset_of(load: Callable[[ItemT], NumpyBatch], items: Sequence[ItemT], *, i
     dataset.context.target_max_block_size = 1  # bytes: every row becomes a block at once
     # By default a task whose results nobody takes stands still and keeps its CPU: training would wait for a validation,
     # and that for a CPU, for ever.
-    dataset.context._max_num_blocks_in_streaming_gen_buffer = None
+    dataset.context._max_num_blocks_in_streaming_gen_buffer = None  # type: ignore[assignment]
     return dataset
 
 

@@ -116,8 +116,8 @@ class BatchLoader:
             frame_stride=self.clip.frame_stride,
             short_video=self.clip.short_video,
             rng=rng,
-            # Odd stored frames are non-reference frames: at even strides, even starts decode half as much.
-            start_multiple=1 + (self.clip.frame_stride % 2 == 0),
+            # Where odd stored frames are non-reference frames, even starts decode half as much at even strides.
+            start_multiple=2 if self.index.is_h264_N[row] and self.clip.frame_stride % 2 == 0 else 1,
         )
         indices = np.concatenate([clip.frame_indices for clip in clips])
         frames_THWC = self._random_view(row, indices, self.clip, self.random_crop, rng)

@@ -37,6 +37,7 @@ class ShardIndex:
         row_N: which row of that file.
         label_N: label index, -1 when unlabelled.
         source_N: number of the source video; rows of one source never make a negative pair.
+        is_h264_N: encoded by us: odd stored frames are such that no other frame needs them; false for a copy.
         frame_offset_N: stored frames before the row's first one (a stream copy begins at a key frame).
         num_frames_N: frames of the row.
         height_N: pixels, as stored.
@@ -52,6 +53,7 @@ class ShardIndex:
     row_N: np.ndarray
     label_N: np.ndarray
     source_N: np.ndarray
+    is_h264_N: np.ndarray
     frame_offset_N: np.ndarray
     num_frames_N: np.ndarray
     height_N: np.ndarray
@@ -205,6 +207,7 @@ def _index_of(
         row_N=table.column("row").to_numpy(),
         label_N=label.fill_null(-1).to_numpy().astype(np.int64),
         source_N=np.unique(source.to_numpy(zero_copy_only=False), return_inverse=True)[1].astype(np.int64),
+        is_h264_N=pc.equal(table.column("encoding"), "h264").to_numpy(),
         frame_offset_N=table.column("frame_offset").to_numpy(),
         num_frames_N=table.column("num_frames").to_numpy(),
         height_N=table.column("height").to_numpy(),

@@ -18,7 +18,7 @@ from pipelines.shards import FRAMES_COLUMN, SHARD_SCHEMA, ShardFolder
 
 INDEX_COLUMNS = [
     *("video_id", "dataset", "source", "label", "splits"),
-    *("frame_offset", "num_frames", "height", "width", "key_distance"),
+    *("encoding", "frame_offset", "num_frames", "height", "width", "key_distance"),
 ]
 _READ_COLUMNS = [*INDEX_COLUMNS, "fingerprint", FRAMES_COLUMN]
 # What Arrow raises on damaged files, by trial of 350,000 of them; it never crashed, nor asked for much memory.

@@ -80,19 +80,23 @@ def random_segments(
 ) -> list[ClipIndices]:
     """A training clip from each of `num_segments` equal parts of the video (segment consensus: TSN, paper 4.6).
 
-        3 segments      ..[---].|[---]...|.[---]..      clips overlap only where a part is shorter than the span
+        3 segments      ..[---].|[---]...|.[---]..
+        short video     [---]..         where a part is shorter than the span, the places where a clip can start are
+                        .[---].         parted instead: clips overlap, and still come from anywhere
+                        ..[---]
+
+    Paper: 4.6 says nothing of videos too short for non-overlapping clips, which most of UCF101's are.
 
     Arguments are those of `random_clip`, which is the clip of one part.
     """
     _check_video(video_num_frames)
     span = clip_span(num_frames, frame_stride)
+    has_room = video_num_frames // num_segments >= span
+    parted = video_num_frames if has_room else max(video_num_frames - span, 0)
     clips = []
     for segment in range(num_segments):
-        first = video_num_frames * segment // num_segments
-        last = video_num_frames * (segment + 1) // num_segments - span
-        if last < first:  # the part is too short: its clip lies around it, as far as the video reaches
-            last = max(video_num_frames - span, 0)
-            first = last = min(first, last)
+        first = parted * segment // num_segments
+        last = parted * (segment + 1) // num_segments - (span if has_room else 0)
         first, last = -(-first // start_multiple), max(last // start_multiple, 0)
         start = int(rng.integers(min(first, last), last + 1)) * start_multiple
         clips.append(_clip_at(start, video_num_frames, num_frames, frame_stride, short_video))

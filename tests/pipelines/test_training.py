@@ -249,13 +249,15 @@ def test_a_network_starts_from_inflated_2d_weights(settings, synthetic_shards, t
     torch.manual_seed(0)
     densenet = torchvision.models.DenseNet(growth_rate=4, block_config=(2, 2, 2, 2), num_init_features=24, bn_size=2)
     torch.save(densenet.state_dict(), tmp_path / "densenet.pt")
-    run_train(train_config(settings, synthetic_shards, name="mine", inflate_from=str(tmp_path / "densenet.pt")))
+    slow = OptimizerConfig(lr=0.005)  # it stays near to where it starts
+    config = train_config(settings, synthetic_shards, name="mine", inflate_from=str(tmp_path / "densenet.pt"))
+    run_train(config.model_copy(update={"optimizer": slow}))
     assert "inflated" in capsys.readouterr().out
     initial = load_file(tmp_path / "runs" / "mine" / "initial.safetensors")
     torch.testing.assert_close(initial["features.conv0.weight"].sum(dim=2), densenet.features.conv0.weight)
     trained = load_file(tmp_path / "runs" / "mine" / "model.safetensors")
     drift = (trained["features.conv0.weight"] - initial["features.conv0.weight"]).norm()
-    assert 0 < drift < 0.5 * initial["features.conv0.weight"].norm()
+    assert 0 < drift < 0.3 * initial["features.conv0.weight"].norm()
 
 
 def test_2d_weights_of_another_network_are_refused_before_the_run(settings, synthetic_shards, tmp_path):

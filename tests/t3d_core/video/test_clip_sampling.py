@@ -152,6 +152,16 @@ def test_each_part_of_a_video_gives_a_clip_and_none_overlap_where_there_is_room(
         assert all(later - earlier >= span for earlier, later in itertools.pairwise(starts))
 
 
+def test_clips_of_a_short_video_come_from_all_of_it():
+    """Where a part is shorter than a clip: 12 frames, 5 clips that span 7."""
+    rng, shape = np.random.default_rng(0), {"num_frames": 4, "frame_stride": 2, "short_video": "loop"}
+    drawn = [
+        [int(clip.frame_indices[0]) for clip in random_segments(12, num_segments=5, rng=rng, **shape)]
+        for _ in range(200)
+    ]
+    assert [set(starts) for starts in zip(*drawn, strict=True)] == [{0, 1}, {1, 2}, {2, 3}, {3, 4}, {4, 5}]
+
+
 def test_clips_of_a_part_start_anywhere_in_it():
     rng = np.random.default_rng(0)
     drawn = [
