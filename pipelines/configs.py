@@ -129,7 +129,7 @@ class TrainAugmentationConfig(AugmentationConfig):
 
     mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
     """Two clips are laid over each other, with a weight from Beta(x, x), labels too; 0: off. With cutmix_alpha, too,
-    each step takes one of the two."""
+    each micro-batch takes one of the two."""
     cutmix_alpha: Annotated[float, Field(ge=0)] = 0.0
     """A rectangle of one clip is put into another, its area from Beta(x, x), labels by area; 0: off."""
 

@@ -49,7 +49,7 @@ def measure_residents(config: TrainConfig, *, folder: Path) -> Residents:
         folder: for its recipe and log.
 
     Raises:
-        RuntimeError: the job failed; the end of its output is the message.
+        RuntimeError: the job failed (the end of its output is the message), or a process was not seen in an epoch.
     """
     recipe = folder / "recipe.yaml"
     recipe.write_text(to_yaml(config))
@@ -67,6 +67,8 @@ def measure_residents(config: TrainConfig, *, folder: Path) -> Residents:
         if job.wait() != 0:
             raise RuntimeError(f"the training run whose memory is measured failed: {log.read()[-2000:]}")
     epochs = range(_FIRST_EPOCH, config.epochs)
+    if unseen := [(role, epoch) for role in ROLES for epoch in epochs if (role, epoch) not in found]:
+        raise RuntimeError(f"no {unseen[0][0]} was seen in epoch {unseen[0][1]} of the run whose memory is measured")
     return Residents({role: [found[role, epoch] for epoch in epochs] for role in ROLES})
 
 

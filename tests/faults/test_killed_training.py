@@ -63,6 +63,18 @@ def test_a_driver_killed_at_random_moments_and_started_again_changes_nothing(job
     assert_ended_as(job, untouched)
 
 
+def test_ctrl_c_ends_a_run_as_interrupted_and_started_again_it_goes_on(job, untouched):
+    job.start()
+    job.wait_for_step(EVERY + 5)
+    job.driver.send_signal(signal.SIGINT)
+    assert job.driver.wait(timeout=120) == 130, job.last_line()
+    print(f"interrupted after step {job.step()}: {job.last_line()}")
+    assert job.last_line().endswith("error: interrupted")
+    assert job.tracked()[0] == "KILLED"
+    assert job.run() == 0, job.last_line()
+    assert_ended_as(job, untouched)
+
+
 def test_random_kills_of_all_kinds_change_nothing(job, untouched, tmp_path):
     kills = Killer(job, tmp_path / "kills.jsonl", seed=0).run(num_kills=3, num_steps=NUM_STEPS)
     print("killed:", ", ".join(f"{kill['victim']} after step {kill['step']}" for kill in kills))
