@@ -79,9 +79,9 @@ def _prepare(configs: Sequence[EvaluateConfig], outputs: Sequence[Path], *, base
     storage, tracking_uri = base / common.storage, tracking.resolve_tracking_uri(common.tracking.uri, base=base)
     models = [_load(config, tracking_uri=tracking_uri, storage=storage) for config in configs]
     folders = prepared_shards(common.data, storage=storage)
+    datasets = [describe_shards(folder)["dataset"] for folder in folders]
     tests = []
     for config, loaded, output in zip(configs, models, outputs, strict=True):
-        datasets = [describe_shards(folder)["dataset"] for folder in folders]
         if config.data.split == "test":
             check_fold(loaded.card, config.checkpoint or "the newest run", datasets=datasets, fold=config.data.fold)
         index = load_index(folders, fold=config.data.fold, splits=[config.data.split])

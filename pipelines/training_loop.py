@@ -145,8 +145,9 @@ class _Training:
             newest = self.worker.checkpoints.newest()
             raise _StopError(
                 f"no clip of {_MAX_UNREAD_STEPS} steps in a row, up to step {self.step + 1}, can be read "
-                f"({_some_reason(batches)}). The last checkpoint is {newest or 'none: the run had not come to one'}. "
-                "See that the folders of data.shards can be read, then start again with the same --name"
+                f"({batches[0]['reason_B'][0]}, for one). The last checkpoint is "
+                f"{newest or 'none: the run had not come to one'}. See that the folders "
+                "of data.shards can be read, then start again with the same --name"
             )
 
     def _backward(self, batch: NumpyBatch, weight: float, place: range, meter: Meter) -> torch.Tensor:
@@ -357,11 +358,6 @@ class _Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.step, self.validations = state["step"], state["validations"]
-
-
-def _some_reason(batches: list[NumpyBatch]) -> str:
-    reasons = [str(reason) for batch in batches for reason in batch["reason_B"]]
-    return f"{reasons[0]}, for one"
 
 
 def _execution_of(config: RunConfig) -> Execution:

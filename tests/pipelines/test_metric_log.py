@@ -118,6 +118,13 @@ def test_who_takes_over_sends_the_rest_and_only_that(run, path):
     assert run.curve("loss") == [(step, step / 10) for step in range(1, 6)]
 
 
+def test_where_a_lost_machine_left_no_position_all_is_sent_anew(run, path):
+    log_and_leave(run, path, [1, 2])
+    path.with_name("metrics.jsonl.sent").write_text("")
+    drain(run, path, timeout_seconds=5)
+    assert [step for step, _ in run.curve("loss")] == [1, 2]
+
+
 def test_a_line_cut_short_by_a_kill_is_cut_away(run, path):
     log_and_leave(run, path, [1, 2])
     with path.open("ab") as file:

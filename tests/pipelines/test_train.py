@@ -24,7 +24,7 @@ from pipelines.run_configs import (
 )
 from pipelines.shard_index import load_index
 from pipelines.train import build_stage, run_train
-from pipelines.train_workers import num_workers_that_leave_a_cpu
+from pipelines.train_workers import num_workers_that_leave_a_cpu, read_unreadable
 from t3d_core.training.checkpoint import load_model, save_weights
 from t3d_core.training.weights_card import read_card
 
@@ -205,6 +205,12 @@ def test_curves_of_a_run_are_in_its_folder_and_in_mlflow(config_of, tmp_path):
 def test_settings_that_cannot_work_together_are_refused(changes, message, config_of):
     with pytest.raises(ValueError, match=message):
         config_of(**changes)
+
+
+def test_lines_of_unreadable_clips_that_were_cut_short_are_passed_over(tmp_path):
+    file = tmp_path / "unreadable.jsonl"
+    file.write_text('{"video_id": "a", "reason": "gone"}\n{"video_i\n{"video_id": "b", "reason": "gone"}\n')
+    assert read_unreadable(file) == ["a", "b"]
 
 
 def test_an_elastic_run_leaves_a_cpu_for_decoding(config_of):
