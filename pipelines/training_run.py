@@ -118,6 +118,8 @@ def open_run(stage: Stage, *, kind: str, shards: Sequence[Path]) -> Iterator[Run
             f"{known['fingerprint'][:12]}, now {fingerprint[:12]}; see {path / 'recipe.yaml'}): give another --name"
         )
     rows = _describe_rows(stage)
+    if known is not None and "rows" not in known:
+        raise ValueError(f"run {path.name!r} in {path.parent} was begun by an older version: give another --name")
     if known is not None and known["rows"] != rows:
         raise ValueError(_describe_other_rows(stage, path, known=known["rows"], now=rows))
     with _alone_in(path):

@@ -108,6 +108,12 @@ def test_a_run_does_not_go_on_where_other_rows_can_be_read(config_of, synthetic_
         run_train(config)
     away.rename(lost)
     run_train(config)
+    described = tmp_path / "runs" / "mine" / "run.json"
+    known = json.loads(described.read_text())
+    del known["rows"]
+    described.write_text(json.dumps(known))
+    with pytest.raises(ValueError, match="begun by an older version: give another --name"):
+        run_train(config)
 
 
 def test_weights_of_another_fold_of_the_same_videos_are_refused_in_training_and_testing(config_of, tmp_path):
