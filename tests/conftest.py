@@ -1,8 +1,11 @@
 """One Ray for all tests, and small prepared data sets."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; `pytest -n 2` has a process for every core
 
 from pipelines.dataset_configs import FolderDatasetConfig, PrepareConfig, SyntheticDatasetConfig
 from pipelines.prepare import prepare

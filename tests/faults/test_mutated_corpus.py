@@ -1,7 +1,7 @@
 """Some 340 damaged, hostile and disguised files: all accounted for, none followed out of its folder, nothing hangs."""
 
-import contextlib
 import json
+import os
 import re
 import socket
 import subprocess
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from t3d_core.video.decoding import decode_frames
+from tests.faults.training_faults import marked, title_of
 
 REPO = Path(__file__).parents[2]
 GUARD_SECONDS = 5
@@ -63,24 +64,19 @@ def prepared(corpus, tmp_path_factory):
         str(corpus / "videos"), "--output", str(output), "--short_side", "96", "--guard.seconds", str(GUARD_SECONDS),
         "--videos_per_shard", "16", "--max_failed_fraction", "1", "--tracking.uri", f"sqlite:///{output}.db",
     ]  # fmt: skip
-    before, decoders_before = set(corpus.rglob("*")), decoding_processes()
+    before = set(corpus.rglob("*"))
+    environment = os.environ | {"T3D_TEST_CORPUS": str(corpus)}
     start = time.monotonic()
-    job = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    job = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=environment
+    )
     print(job.stdout, f"prepare took {time.monotonic() - start:.0f} s", sep="\n")
     assert job.returncode == 0
     assert set(corpus.rglob("*")) == before, "a file was written beside the sources"
     time.sleep(1)
-    assert decoding_processes() <= decoders_before, "a process is left"
+    left = [title for pid in marked(f"T3D_TEST_CORPUS={corpus}") if (title := title_of(pid))]
+    assert not left, "a process is left"
     return output
-
-
-def decoding_processes():
-    found = set()
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if b"guard_child" in entry.read_bytes():
-                found.add(entry.parent.name)
-    return found
 
 
 @pytest.fixture(scope="module")
