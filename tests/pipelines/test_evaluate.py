@@ -513,9 +513,13 @@ def test_a_test_of_which_no_video_can_be_decoded_fails_and_names_one(synthetic_s
         return Scored(VideoScores(label_V, len(loaded.card.class_names)), {row: "torn" for row in range(len(label_V))})
 
     monkeypatch.setattr("pipelines.evaluate.score_videos", fail_all)
+    earlier = tmp_path / "result" / "metrics.json"
+    earlier.parent.mkdir()
+    earlier.write_text("{}")
     with pytest.raises(ValueError, match=r"no video can be tested: 10 of 10 videos cannot be .* as \S+: torn"):
         run_evaluate(evaluate_config(synthetic_shards, tmp_path, weights))
     assert len(pq.read_table(tmp_path / "result" / "failures.parquet")) == NUM_TEST_VIDEOS
+    assert not earlier.exists(), "scores of another test beside what failed in this one"
     assert [run.info.status for run in runs_of(tmp_path)[1]] == ["FAILED"]
 
 

@@ -1,5 +1,7 @@
 import re
 
+import ray
+
 from pipelines.batches import TrainOrder
 from pipelines.progress import Progress
 
@@ -14,3 +16,10 @@ def test_each_epoch_has_a_bar_with_loss_accuracy_speed_and_time_left(local_ray, 
     shown = capsys.readouterr().err
     assert re.findall(r"(epoch \d/2): 100%[^\r]*?(\d/\d)", shown) == [("epoch 1/2", "3/3"), ("epoch 2/2", "2/2")]
     assert "loss 0.200 clip_top1 0.500, 12.3 clips/s, waiting 26%, run 00:00 left" in shown
+
+
+def test_a_run_ends_without_its_bar_when_the_queue_is_lost(local_ray, capsys):
+    with Progress(TrainOrder(num_rows=10, global_batch_size=4, seed=0), epochs=1) as progress:
+        progress.queue.put((1, {"loss": 0.5, **SPEED}))
+        ray.kill(progress.queue.actor)
+    assert not progress._reader.is_alive()
