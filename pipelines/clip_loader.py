@@ -11,7 +11,14 @@ import numpy as np
 
 from pipelines.shard_index import ShardIndex
 from t3d_core.video.clip_sampling import ClipIndices, ShortVideo, random_segments, uniform_clips
-from t3d_core.video.cropping import Crop, center_crop, random_five_crop, random_resized_crop, resized_size
+from t3d_core.video.cropping import (
+    Crop,
+    center_crop,
+    mirrored,
+    random_five_crop,
+    random_resized_crop,
+    resized_size,
+)
 from t3d_core.video.decoding import decode_frames
 
 NumpyBatch = dict[str, np.ndarray]
@@ -145,7 +152,7 @@ class BatchLoader:
         else:
             crop, is_flipped = random_five_crop(*size, crop_size=view.crop_size, rng=rng)
         frames_THWC = self._decode(row, frame_indices, size=size, crop=crop)
-        return frames_THWC[:, :, ::-1].copy() if is_flipped and random_crop.flip else frames_THWC
+        return mirrored(frames_THWC) if is_flipped and random_crop.flip else frames_THWC
 
     def _in_segments(self, frames_THWC: np.ndarray) -> np.ndarray:
         """Part the frames of S clips, (S * T, H, W, C), to (S, T, H, W, C); those of a single one stay as they are."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from pipelines.clip_loader import BatchLoader, NumpyBatch
 from t3d_core.video.clip_sampling import ClipIndices, non_overlapping_clips, uniform_clips
-from t3d_core.video.cropping import crop_frames, view_crops
+from t3d_core.video.cropping import crop_frames, mirrored, view_crops
 
 # The clips of one view.
 Clips = tuple[ClipIndices, ...]
@@ -108,5 +108,5 @@ class ViewPlan:
         for clip_number, crop_number in (divmod(number, self.num_crops) for number in numbers):
             clip_THWC, (crop, is_mirrored) = clip_VTHWC[clip_number - wanted.start], crops[crop_number]
             square_THWC = clip_THWC if common else crop_frames(clip_THWC, crop)
-            cut.append(square_THWC[:, :, ::-1] if is_mirrored else square_THWC)
+            cut.append(mirrored(square_THWC) if is_mirrored else square_THWC)
         return np.stack(cut).reshape(len(numbers), view.num_segments, view.num_frames, *cut[0].shape[1:])

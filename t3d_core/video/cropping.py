@@ -137,6 +137,12 @@ def crop_frames(frames_THWC: npt.NDArray[np.uint8], crop: Crop) -> npt.NDArray[n
     return frames_THWC[:, crop.top : crop.top + crop.size, crop.left : crop.left + crop.size].copy()
 
 
+def mirrored(frames_THWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Swap left and right of every frame; a contiguous copy of contiguous frames."""
+    # A pixel is copied as one item of three bytes: less than half the time of one of its colours after the other.
+    return frames_THWC.view("V3")[:, :, ::-1].copy().view(np.uint8)
+
+
 def check_inside(crop: Crop, height: int, width: int) -> None:
     """Refuse a crop that does not lie inside frames of this size in pixels."""
     if min(crop.top, crop.left) < 0 or crop.top + crop.size > height or crop.left + crop.size > width:
