@@ -62,7 +62,8 @@ class Killer:
         """Kill so many times, spread over the steps of the run, then let it end; give the kills."""
         while (number := len(self.kills())) < num_kills:
             self._start_where_ended()
-            self._kill(random.Random(f"{self.seed} {number}"), most_steps=round(1.6 * num_steps / (num_kills + 1)))
+            steps_a_kill = (num_steps - self.job.step()) / (num_kills - number + 1)
+            self._kill(random.Random(f"{self.seed} {number}"), most_steps=max(1, round(1.6 * steps_a_kill)))
             assert self.job.step() < num_steps, "the run came to its end before the last kill: give it more steps"
         while self._start_where_ended().wait(timeout=3 * _PATIENCE_SECONDS):
             pass
@@ -79,9 +80,10 @@ class Killer:
         return self.job.driver
 
     def _kill(self, rng: random.Random, *, most_steps: int) -> None:
-        victim, moment = rng.choice(list(VICTIMS)), self._wait_for_moment(rng, most_steps=most_steps)
-        pids = self._pids(victim)
-        if not self.job.is_running() or not pids:
+        victims, moment = rng.sample(list(VICTIMS), len(VICTIMS)), self._wait_for_moment(rng, most_steps=most_steps)
+        # The first one that is there: all clips may be decoded already, or no worker started yet.
+        victim, pids = next((each, pids) for each in victims if (pids := self._pids(each)))
+        if not self.job.is_running():
             return  # the moment was missed, as when an earlier victim took the job with it: try again
         state = {"step": self.job.step(), "checkpoints": self.job.checkpoints()}
         end(pid := rng.choice(pids))
@@ -103,7 +105,7 @@ class Killer:
     def _pids(self, victim: str) -> list[int]:
         if victim == "driver":
             return [self.job.driver.pid]
-        deadline = time.monotonic() + 5  # a decoder has its name only while it works
+        deadline = time.monotonic() + 1  # a decoder has its name only while it works
         while not (pids := self.job.processes(VICTIMS[victim])) and time.monotonic() < deadline:
             time.sleep(0.01)
         return pids
