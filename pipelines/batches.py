@@ -17,6 +17,7 @@ statistics and negative pairs are made within one):
 Legend: B clips of a batch, T frames, H x W pixels, C channels; N rows of the index.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -28,11 +29,11 @@ from pipelines.clip_loader import BatchLoader, NumpyBatch
 
 ItemT = TypeVar("ItemT")
 
-# Clips that are decoded and handed over together: the first batch waits for no more, and a block is some tens of MB.
-_CLIPS_A_PIECE = 8
-# What one task decodes, piece after piece: seconds of work. Ray Data looks ten times a second what has ended, and a CPU
-# stands still for about 0.2 s from one task to the next.
-_TASK_BYTES = 512 << 20
+# Clips that are decoded and handed over together: the first batch waits for no more, and a block is some tens of MB. A
+# micro-batch of more is copied together by the process that trains.
+_CLIPS_A_PIECE = 16
+# What one task decodes at most, piece after piece: seconds of work. Ray Data looks ten times a second what has ended,
+# and a CPU stands still for about 0.2 s from one task to the next.
 _TASK_CLIPS = 512
 # Tasks run to their end, read or not: those of all CPUs together make at most this part of the object store.
 _TASKS_SHARE_OF_STORE = 0.25
@@ -149,9 +150,11 @@ def dataset_of(load: Callable[[ItemT], NumpyBatch], items: Sequence[ItemT], *, i
         for place in block["id"]:
             yield as_row(load(items[int(place)]))
 
-    num_tasks = -(-len(items) // items_a_task)
-    fewest_tasks = min(len(items), round(_TASKS_A_CPU * ray.cluster_resources()["CPU"]))
-    dataset = ray.data.range(len(items), override_num_blocks=max(num_tasks, fewest_tasks))
+    num_cpus = max(1, round(ray.cluster_resources()["CPU"]))
+    tasks_a_cpu = max(
+        _TASKS_A_CPU, math.ceil(len(items) / items_a_task / num_cpus)
+    )  # equal: none is left alone at last
+    dataset = ray.data.range(len(items), override_num_blocks=min(len(items), tasks_a_cpu * num_cpus))
     dataset = dataset.map_batches(load_some, batch_size=None)
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False
@@ -171,7 +174,7 @@ def batches_a_task(*, num_clips: int, bytes_a_clip: int) -> int:
     """How many batches of so many clips one task decodes."""
     cluster = ray.cluster_resources()
     of_store = int(_TASKS_SHARE_OF_STORE * cluster["object_store_memory"] / cluster["CPU"])
-    return max(1, min(_TASK_CLIPS // num_clips, min(_TASK_BYTES, of_store) // (num_clips * bytes_a_clip)))
+    return max(1, min(_TASK_CLIPS // num_clips, of_store // (num_clips * bytes_a_clip)))
 
 
 def as_row(batch: NumpyBatch) -> NumpyBatch:

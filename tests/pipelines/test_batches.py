@@ -128,6 +128,14 @@ def test_a_stream_that_nobody_reads_leaves_the_only_cpu_to_another():
     assert child.stdout.split() == ["validation", "8", "training", "400"], child.stdout + child.stderr
 
 
+def test_each_cpu_has_the_same_number_of_tasks(local_ray):
+    def load(item: int) -> dict[str, np.ndarray]:
+        return {"task": np.array([ray.get_runtime_context().get_task_id()])}
+
+    tasks = [batch["task"][0] for batch in stream(load, range(90), items_a_task=10)]
+    assert [tasks.count(task) for task in dict.fromkeys(tasks)] == [9] * 10
+
+
 def test_a_task_of_large_clips_takes_fewer_of_them(index):
     def items_a_task(crop_size, teacher=None):
         view = ClipView(32, 2, crop_size=crop_size, short_side=crop_size, short_video="loop")
@@ -135,8 +143,10 @@ def test_a_task_of_large_clips_takes_fewer_of_them(index):
 
     teacher = TeacherView(num_frames=32, crop_size=224, short_side=256)
     assert items_a_task(64) == 512 // 8
-    assert items_a_task(224) == (512 << 20) // (8 * 32 * 224 * 224 * 3)
-    assert items_a_task(224, teacher) == items_a_task(224) // 2
+    cluster = ray.cluster_resources()
+    of_store = cluster["object_store_memory"] / cluster["CPU"] / 4
+    assert items_a_task(512) == of_store // (8 * 32 * 512 * 512 * 3)
+    assert items_a_task(512, teacher) == of_store // (8 * 32 * (512 * 512 + 224 * 224) * 3)
 
 
 def views(index, row, frames_THWC):

@@ -113,9 +113,9 @@ def test_the_object_store_is_weighed_at_its_fullest(local_ray):
 
     with watched_object_store() as use:
         held = ray.put(np.zeros(20 << 20, np.uint8))
-        time.sleep(0.3)
+        time.sleep(1.2)
         del held
-        time.sleep(0.3)
+        time.sleep(1.2)
     assert 20 << 20 <= use.peak_bytes < 400 << 20
     assert use.spilled_bytes == 0
 
