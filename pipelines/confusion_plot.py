@@ -20,7 +20,7 @@ _MAX_COUNTED, _MAX_NAMED = 25, 130  # classes
 _NUM_CONFUSIONS, _MAX_NAME = 30, 28
 # All in inches.
 _CELL, _MIN_SIDE, _MAX_SIDE, _MAX_SIDE_UNNAMED = 0.52, 3.5, 11.0, 13.0
-_LETTER, _MIN_LISTING, _AROUND_MATRIX = 0.068, 2.2, 2.6
+_LETTER, _MIN_LISTING, _AROUND_MATRIX = 0.08, 2.2, 2.6
 _INK = "#222222"
 _RIGHT = LinearSegmentedColormap.from_list("right", ["#ffffff", "#6baed6", "#08306b"])
 _WRONG = LinearSegmentedColormap.from_list("wrong", ["#ffffff", "#fc9272", "#99000d"])
@@ -61,7 +61,7 @@ def _draw(figure: Figure, matrix: Axes, report: ClassReport) -> None:
         shown = np.ma.masked_array(share_KK, hidden_KK)
         # By the square root, so that a few wrong ones among many can be seen.
         picture = matrix.imshow(shown, cmap=colours, norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
-        bar = figure.colorbar(picture, ax=matrix, fraction=0.03, pad=0.015, aspect=30, ticks=[0, 0.1, 0.3, 0.6, 1])
+        bar = figure.colorbar(picture, ax=matrix, fraction=0.03, pad=0.03, aspect=30, ticks=[0, 0.1, 0.3, 0.6, 1])
         bar.ax.set_title(what, fontsize=8)
         bar.set_label("share of the class" if what == "wrong" else "", fontsize=8)  # wrong: the outer one
         bar.ax.tick_params(labelsize=8)
