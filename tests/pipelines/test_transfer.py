@@ -1,0 +1,68 @@
+"""What the transfer is told of its teacher; whole runs are in test_training."""
+
+from typing import get_args
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from pipelines.configs import ExportedTeacherConfig, ImageNetTeacherConfig, TransferConfig
+from pipelines.transfer import run_transfer, teacher_of
+from t3d_core.transfer.teacher import TEACHER_KINDS
+
+NORMALISATION = {"mean": (0.5, 0.25, 0.0), "std": (0.5, 1.0, 2.0)}
+
+
+class MeanColour(nn.Module):
+    """A 2D network of somebody's."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def forward(self, image_NCHW):
+        return self.scale * image_NCHW.mean(dim=(2, 3))
+
+
+@pytest.fixture
+def exported(tmp_path):
+    def export(*, scale: float):
+        images = torch.zeros(2, 3, 32, 32)
+        program = torch.export.export(MeanColour(scale), (images,), dynamic_shapes=({0: torch.export.Dim("N")},))
+        torch.export.save(program, tmp_path / "own.pt2")
+        return ExportedTeacherConfig(weights=tmp_path / "own.pt2", crop_size=32, **NORMALISATION)
+
+    return export
+
+
+def transfer_config(teacher, tmp_path):
+    return TransferConfig(
+        data={"shards": (tmp_path / "no_shards",)},
+        model={"kind": "t3d", "growth_rate": 4, "block_config": (2, 2, 2, 2), "num_init_features": 16, "bn_size": 2},
+        clip={"num_frames": 16, "crop_size": 32},
+        teacher=teacher,
+    )
+
+
+def test_a_recipe_may_name_every_teacher_that_there_is():
+    assert get_args(ImageNetTeacherConfig.model_fields["kind"].annotation) == TEACHER_KINDS
+
+
+def test_a_teacher_of_ones_own_has_the_normalisation_of_the_recipe(exported):
+    teacher = teacher_of(exported(scale=2.0))
+    white_BTHWC = torch.full((1, 4, 32, 32, 3), 255, dtype=torch.uint8)
+    # 2 * (1 - mean) / std of each colour.
+    torch.testing.assert_close(teacher(white_BTHWC), torch.tensor([[2.0, 1.5, 1.0]]))
+
+
+def test_a_teacher_of_ones_own_must_say_how_its_images_are_normalised(tmp_path):
+    with pytest.raises(ValidationError, match=r"teacher\.exported\.mean"):
+        transfer_config({"kind": "exported", "weights": "own.pt2"}, tmp_path)
+
+
+def test_a_teacher_that_gives_no_numbers_is_refused_before_the_shards_are_looked_at(exported, tmp_path):
+    with pytest.raises(ValueError, match=r"^teacher \S+own\.pt2 gives features that are not finite"):
+        run_transfer(transfer_config(exported(scale=float("nan")), tmp_path))
+    with pytest.raises(ValueError, match="no_shards"):
+        run_transfer(transfer_config(exported(scale=1.0), tmp_path))
