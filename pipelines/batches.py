@@ -37,7 +37,7 @@ _CLIPS_A_PIECE = 16
 _TASK_CLIPS = 512
 # Tasks run to their end, read or not: those of all CPUs together make at most this part of the object store.
 _TASKS_SHARE_OF_STORE = 0.25
-# Tasks a CPU, where there is less work than that: all CPUs take part.
+# Tasks a CPU at least, however little work there is: all CPUs take part.
 _TASKS_A_CPU = 4
 # Steps that one Ray Data execution covers: the driver's list of tasks stays short, and its start-up is spread out.
 _STEPS_PER_EXECUTION = 1000
@@ -151,9 +151,8 @@ def dataset_of(load: Callable[[ItemT], NumpyBatch], items: Sequence[ItemT], *, i
             yield as_row(load(items[int(place)]))
 
     num_cpus = max(1, round(ray.cluster_resources()["CPU"]))
-    tasks_a_cpu = max(
-        _TASKS_A_CPU, math.ceil(len(items) / items_a_task / num_cpus)
-    )  # equal: none is left alone at last
+    # As many for every CPU: none works alone at the end.
+    tasks_a_cpu = max(_TASKS_A_CPU, math.ceil(len(items) / items_a_task / num_cpus))
     dataset = ray.data.range(len(items), override_num_blocks=min(len(items), tasks_a_cpu * num_cpus))
     dataset = dataset.map_batches(load_some, batch_size=None)
     dataset.context.execution_options.preserve_order = True

@@ -154,10 +154,11 @@ def load_exported_teacher(
             f"teacher.weights {path} cannot be read ({type(error).__name__}): give a file of torch.export.save"
         ) from error
     network = _ExportedNetwork(program)
-    shape = tuple(_run(network, torch.zeros(2, 3, crop_size, crop_size), what=f"teacher {path}").shape)
-    if len(shape) != 2:
-        raise ValueError(f"teacher {path} gives {shape} for 2 images: it must give features of shape (2, D)")
-    return FrozenTeacher(network, feature_dim=shape[1], mean=mean, std=std)
+    given = _run(network, torch.zeros(2, 3, crop_size, crop_size), what=f"teacher {path}")
+    if not isinstance(given, Tensor) or given.ndim != 2:
+        found = tuple(given.shape) if isinstance(given, Tensor) else f"a {type(given).__name__}"
+        raise ValueError(f"teacher {path} gives {found} for 2 images: it must give one tensor of shape (2, D)")
+    return FrozenTeacher(network, feature_dim=given.shape[1], mean=mean, std=std)
 
 
 def check_teacher(teacher: FrozenTeacher, *, crop_size: int, what: str) -> None:

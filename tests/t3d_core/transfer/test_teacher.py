@@ -219,6 +219,12 @@ class Maps(Own):
         return self.norm(self.conv(image_NCHW))
 
 
+class FeaturesAndMaps(Maps):
+    def forward(self, image_NCHW):
+        map_NCHW = super().forward(image_NCHW)
+        return map_NCHW.mean(dim=(2, 3)), map_NCHW
+
+
 def export(network, path, *, is_any_number=True):
     number = {0: torch.export.Dim("N")} if is_any_number else None
     program = torch.export.export(network.eval(), (torch.zeros(2, 3, 32, 32),), dynamic_shapes=(number,))
@@ -254,9 +260,10 @@ def test_an_exported_network_of_another_size_is_refused(tmp_path):
         load_exported_teacher(export(Own(), tmp_path / "own.pt2"), **(OWN | {"crop_size": 48}))
 
 
-def test_an_exported_network_that_gives_maps_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"maps\.pt2 gives \(2, 5, 15, 15\) for 2 images: .* shape \(2, D\)"):
-        load_exported_teacher(export(Maps(), tmp_path / "maps.pt2"), **OWN)
+@pytest.mark.parametrize(("network", "found"), [(Maps, r"\(2, 5, 15, 15\)"), (FeaturesAndMaps, "a tuple")])
+def test_an_exported_network_that_gives_something_else_than_features_is_refused(network, found, tmp_path):
+    with pytest.raises(ValueError, match=rf"own\.pt2 gives {found} for 2 images: .* shape \(2, D\)"):
+        load_exported_teacher(export(network(), tmp_path / "own.pt2"), **OWN)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a program"])
