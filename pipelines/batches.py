@@ -31,7 +31,7 @@ ItemT = TypeVar("ItemT")
 
 # Clips that are decoded and handed over together: the first batch waits for no more, and a block is some tens of MB. A
 # micro-batch of more is copied together by the process that trains.
-_CLIPS_A_PIECE = 16
+CLIPS_A_PIECE = 16
 # What one task decodes at most, piece after piece: seconds of work. Ray Data looks ten times a second what has ended,
 # and a CPU stands still for about 0.2 s from one task to the next.
 _TASK_CLIPS = 512
@@ -122,7 +122,7 @@ def load_places(loader: BatchLoader, order: TrainOrder, step: int, place: range)
 
 def _pieces(place: range) -> list[range]:
     """Cut the places of a micro-batch."""
-    return [place[first : first + _CLIPS_A_PIECE] for first in range(0, len(place), _CLIPS_A_PIECE)]
+    return [place[first : first + CLIPS_A_PIECE] for first in range(0, len(place), CLIPS_A_PIECE)]
 
 
 def _joined(pieces: Sequence[NumpyBatch]) -> NumpyBatch:

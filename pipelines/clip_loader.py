@@ -3,13 +3,16 @@
 Legend: B clips of a batch, T frames, H x W pixels, C channels; N rows of the index.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from pipelines.shard_index import ShardIndex
+from pipelines.teacher_features import FeatureFiles
 from t3d_core.video.clip_sampling import ClipIndices, ShortVideo, random_segments, uniform_clips
 from t3d_core.video.cropping import (
     Crop,
@@ -47,11 +50,39 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class TeacherView:
-    """How the 2D teacher sees the frames of the same clip."""
+    """How the 2D teacher sees the frames of the same clip.
+
+    Attributes:
+        num_frames: frames of the clip that it sees, evenly spread.
+        crop_size: pixels of its square.
+        short_side: pixels of the shorter side that it is cut from.
+        is_shared_crop: cut and mirrored as the clip is; false: with a crop and a flip of its own.
+        is_literal: each pair is drawn anew: frames of the clip's time, or of a clip of another source.
+        num_views: clips start, and teachers' crops lie, at so many places of a row, the same in every epoch; none:
+            anywhere.
+        features: where the features of these views lie; none: frames are decoded for a teacher.
+    """
 
     num_frames: int
     crop_size: int
     short_side: int
+    is_shared_crop: bool = False
+    is_literal: bool = False
+    num_views: int | None = None
+    features: FeatureFiles | None = None
+
+
+class _Moment(NamedTuple):
+    """A drawn time of a row: its clips, the view it is of, and what draws the teacher's crop."""
+
+    row: int
+    clips: list[ClipIndices]
+    view: int | None
+    rng: np.random.Generator
+
+    @property
+    def frame_indices(self) -> np.ndarray:
+        return np.concatenate([clip.frame_indices for clip in self.clips])
 
 
 @dataclass(frozen=True)
@@ -73,9 +104,9 @@ class BatchLoader:
         """Load one random clip of each row: its place, crop and flip follow from the row's seed alone.
 
         Returns:
-            `clip_BTHWC` uint8, `label_B`, `source_B`, `num_padded_B`, `reason_B`, and `teacher_frames_BTHWC` uint8 for
-            a teacher; the two crops and flips are independent, the frames are of the same time. A row that cannot be
-            read or decoded gives zeros and the reason; `reason_B` is "" where all is well.
+            `clip_BTHWC` uint8, `label_B`, `source_B`, `num_padded_B`, `reason_B`, and for a teacher either
+            `teacher_frames_BTHWC` uint8 or its features `teacher_BD`: of the time of the clip, or as `is_match_B` says.
+            A row that cannot be read or decoded gives zeros and the reason; `reason_B` is "" where all is well.
         """
         blank = self._blank(has_teacher=self.teacher is not None)
         draws = [(int(row), np.random.default_rng(seed)) for row, seed in zip(rows, seeds, strict=True)]
@@ -115,8 +146,49 @@ class BatchLoader:
             short_video=self.clip.short_video,
         )
 
+    def view_batch(self, rows: np.ndarray, views: np.ndarray) -> NumpyBatch:
+        """Load what the teacher sees in views of rows, for the pass that computes its features.
+
+        Returns:
+            `teacher_frames_BTHWC` uint8, `start_B` (first frame of the view) and `reason_B`, as in `random_batch`.
+        """
+
+        def load(row: int, view: int) -> dict[str, Any]:
+            moment = self._moment_of_view(row, view)
+            return self._teacher_sees(moment) | {"start_B": int(moment.frame_indices[0])}
+
+        blank = {"start_B": -1, "teacher_frames_BTHWC": self._blank_teacher()["teacher_frames_BTHWC"]}
+        loaded = [_load_or_tell(load, int(r), int(v), blank=blank) for r, v in zip(rows, views, strict=True)]
+        return {name: np.stack([each[name] for each in loaded]) for name in loaded[0]}
+
     def _random_clip(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
-        clips = random_segments(
+        moment = self._random_moment(row, rng)
+        is_shared_crop = self.teacher is not None and self.teacher.is_shared_crop
+        crop_rng = copy.deepcopy(moment.rng) if is_shared_crop else rng
+        frames_THWC = self._random_view(row, moment.frame_indices, self.clip, self.random_crop, crop_rng)
+        loaded = {
+            "clip_BTHWC": self._in_segments(frames_THWC),
+            "num_padded_B": sum(clip.num_padded for clip in moment.clips),
+        }
+        if self.teacher is not None and self.teacher.is_literal:
+            is_match = bool(rng.integers(2))
+            moment = moment if is_match else self._random_moment(self._row_of_another_source(row, rng), rng)
+            loaded["is_match_B"] = is_match
+        return loaded if self.teacher is None else loaded | self._teacher_sees(moment)
+
+    def _random_moment(self, row: int, rng: np.random.Generator) -> _Moment:
+        if self.teacher is None or self.teacher.num_views is None:
+            return _Moment(row, self._random_segments(row, rng), None, rng)
+        return self._moment_of_view(row, int(rng.integers(self.teacher.num_views)))
+
+    def _moment_of_view(self, row: int, view: int) -> _Moment:
+        """A view follows from the row's place in its shard and the view's number, in every run."""
+        shard = Path(self.index.shard_paths[self.index.shard_N[row]])
+        rng = np.random.default_rng([int(shard.stem), int(self.index.row_N[row]), view])
+        return _Moment(row, self._random_segments(row, rng), view, rng)
+
+    def _random_segments(self, row: int, rng: np.random.Generator) -> list[ClipIndices]:
+        return random_segments(
             int(self.index.num_frames_N[row]),
             num_segments=self.clip.num_segments,
             num_frames=self.clip.num_frames,
@@ -126,16 +198,21 @@ class BatchLoader:
             # Where odd stored frames are non-reference frames, even starts decode half as much at even strides.
             start_multiple=2 if self.index.is_h264_N[row] and self.clip.frame_stride % 2 == 0 else 1,
         )
-        indices = np.concatenate([clip.frame_indices for clip in clips])
-        frames_THWC = self._random_view(row, indices, self.clip, self.random_crop, rng)
-        loaded = {
-            "clip_BTHWC": self._in_segments(frames_THWC),
-            "num_padded_B": sum(clip.num_padded for clip in clips),
-        }
-        if self.teacher is not None:
-            chosen = np.linspace(0, self.clip.num_frames - 1, self.teacher.num_frames).round().astype(np.int64)
-            loaded["teacher_frames_BTHWC"] = self._random_view(row, indices[chosen], self.teacher, RandomCrop(), rng)
-        return loaded
+
+    def _row_of_another_source(self, row: int, rng: np.random.Generator) -> int:
+        others = np.flatnonzero(self.index.source_N != self.index.source_N[row])
+        return int(others[rng.integers(len(others))])
+
+    def _teacher_sees(self, moment: _Moment) -> dict[str, np.ndarray]:
+        """The teacher's frames of a time, or its features."""
+        assert self.teacher is not None, "asked for a teacher only"
+        if self.teacher.features is not None:
+            assert moment.view is not None, "features are of views"
+            return {"teacher_BD": self.teacher.features.read(self.index, moment.row, moment.view, moment.frame_indices)}
+        chosen = np.linspace(0, self.clip.num_frames - 1, self.teacher.num_frames).round().astype(np.int64)
+        random_crop = self.random_crop if self.teacher.is_shared_crop else RandomCrop()
+        indices = moment.frame_indices[chosen]
+        return {"teacher_frames_BTHWC": self._random_view(moment.row, indices, self.teacher, random_crop, moment.rng)}
 
     def _random_view(
         self,
@@ -185,11 +262,17 @@ class BatchLoader:
         """What stands in the place of a clip that cannot be read."""
         view, teacher = self.clip, self.teacher
         shape = (view.num_segments * view.num_frames, view.crop_size, view.crop_size, 3)
-        blank = {"clip_BTHWC": self._in_segments(np.zeros(shape, np.uint8)), "num_padded_B": 0}
-        if has_teacher and teacher is not None:
-            shape = (teacher.num_frames, teacher.crop_size, teacher.crop_size, 3)
-            blank["teacher_frames_BTHWC"] = np.zeros(shape, np.uint8)
-        return blank
+        blank: dict[str, Any] = {"clip_BTHWC": self._in_segments(np.zeros(shape, np.uint8)), "num_padded_B": 0}
+        if not has_teacher or teacher is None:
+            return blank
+        return blank | self._blank_teacher() | ({"is_match_B": False} if teacher.is_literal else {})
+
+    def _blank_teacher(self) -> dict[str, np.ndarray]:
+        assert self.teacher is not None, "asked for a teacher only"
+        if self.teacher.features is not None:
+            return {"teacher_BD": np.zeros(self.teacher.features.feature_dim, np.float32)}
+        shape = (self.teacher.num_frames, self.teacher.crop_size, self.teacher.crop_size, 3)
+        return {"teacher_frames_BTHWC": np.zeros(shape, np.uint8)}
 
     def _stack(self, clips: list[dict[str, Any]], rows: np.ndarray) -> NumpyBatch:
         stacked = {name: np.stack([clip[name] for clip in clips]) for name in clips[0]}

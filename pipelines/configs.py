@@ -91,6 +91,9 @@ class _TeacherConfig(Section):
     """Frames of the clip that it sees, spread evenly; none: all of them (paper: 32)."""
     crop_size: PositiveInt = 224
     """Pixels of its own square crop."""
+    shared_crop: bool = False
+    """It sees the part of the frame that the student sees, mirrored alike; false: a crop and a flip of its own, for
+    equal pixels invite a shortcut."""
 
 
 class ImageNetTeacherConfig(_TeacherConfig):
@@ -129,12 +132,30 @@ class ExportedTeacherConfig(_TeacherConfig):
 TeacherConfig = Annotated[ImageNetTeacherConfig | ExportedTeacherConfig, Field(discriminator="kind")]
 
 
+class TeacherCacheConfig(Section):
+    """The teacher runs once over every row, before training, and its features lie beside the shards."""
+
+    num_views: PositiveInt = 8
+    """Views of a row (start, crop and flip) that features are computed of; clips start where these views do."""
+    num_workers: PositiveInt = 1
+    """Processes that hold the teacher."""
+    cpus_per_worker: PositiveFloat = 1.0
+    """CPUs that each reserves; at least one CPU must be left for decoding."""
+    use_gpu: bool = False
+    """One GPU a worker."""
+
+
 class TransferConfig(RunConfig):
     """Teach a 3D network by telling matching from non-matching frames and clips (paper 3.2)."""
 
     data: TransferDataConfig
     model: ModelConfig
     teacher: TeacherConfig = ImageNetTeacherConfig()
+    cache: TeacherCacheConfig | None = None
+    """Compute the teacher's features once, of a few views of every row; none: of every clip as it comes (paper)."""
+    pairs: Literal["rolled", "literal", "all"] = "rolled"
+    """rolled: a clip makes a match with its own frames and none with another clip's of its batch; literal: each pair is
+    drawn anew, two clips for none (paper, at twice the cost); all: none with every other clip's of the batch (ours)."""
     global_batch_size: PositiveInt = 32
     """Clips a step, over all workers (paper 4.4)."""
     epochs: PositiveInt = 150

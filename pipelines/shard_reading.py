@@ -22,7 +22,7 @@ INDEX_COLUMNS = [
 ]
 _READ_COLUMNS = [*INDEX_COLUMNS, "fingerprint", FRAMES_COLUMN]
 # What Arrow raises on damaged files, by trial of 350,000 of them; it never crashed, nor asked for much memory.
-_DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError, LookupError)
+DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError, LookupError)
 _MAX_REASON, _MAX_NAMED_SHARDS = 160, 5
 
 
@@ -52,20 +52,31 @@ def read_frames(path: str, row: int) -> bytes:
     Raises:
         ValueError: the row is damaged, or the file is missing or damaged.
     """
+    cure = "run jobs/prepare.py again after deleting it"
+    return read_row(path, row, columns=[FRAMES_COLUMN], what="shard", cure=cure).column(0)[0].as_py()
+
+
+def read_row(path: str, row: int, *, columns: list[str], what: str, cure: str) -> pa.Table:
+    """Read one row of a file in which every row is a row group.
+
+    Args:
+        path: the file.
+        row: 0-based.
+        columns: what is read of it.
+        what: errors call the file so.
+        cure: errors advise to do so.
+
+    Raises:
+        ValueError: the row is damaged, or the file is missing or damaged.
+    """
     try:
-        return _read_frames(path, row)
-    except _DAMAGE:
+        return _open_parquet(path).read_row_group(row, columns=columns)
+    except DAMAGE:
         _open_parquet.cache_clear()  # a file that was open may have gone stale on its server: open it anew
     try:
-        return _read_frames(path, row)
-    except _DAMAGE as error:
-        raise ValueError(
-            f"shard {path} row {row} cannot be read: {_reason(error)}; run jobs/prepare.py again after deleting it"
-        ) from error
-
-
-def _read_frames(path: str, row: int) -> bytes:
-    return _open_parquet(path).read_row_group(row, columns=[FRAMES_COLUMN]).column(0)[0].as_py()
+        return _open_parquet(path).read_row_group(row, columns=columns)
+    except DAMAGE as error:
+        raise ValueError(f"{what} {path} row {row} cannot be read: {describe_damage(error)}; {cure}") from error
 
 
 @functools.lru_cache(maxsize=32)
@@ -89,8 +100,8 @@ def read_index(path: Path, *, fingerprint: str) -> pa.Table:
             first = file.read_row_group(0, columns=["fingerprint"]).to_pylist() if len(table) else []
             if len(table) != file.num_row_groups:
                 raise OSError(f"{len(table)} rows in {file.num_row_groups} row groups")
-    except _DAMAGE as error:
-        raise UnreadableShardError(f"cannot be read ({_reason(error)})") from error
+    except DAMAGE as error:
+        raise UnreadableShardError(f"cannot be read ({describe_damage(error)})") from error
     if first and (there := first[0]["fingerprint"]) != fingerprint:
         raise ValueError(
             f"shard {path} was made with other settings (fingerprint {there}) than its folder ({fingerprint}): run "
@@ -114,9 +125,10 @@ def read_videos(folder: ShardFolder, columns: list[str]) -> pa.Table:
     """
     try:
         return pq.read_table(folder.videos_file, columns=columns, page_checksum_verification=True)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ValueError(
-            f"{folder.videos_file} cannot be read ({_reason(error)}): run jobs/prepare.py again after deleting it"
+            f"{folder.videos_file} cannot be read ({describe_damage(error)}): run jobs/prepare.py again after deleting "
+            "it"
         ) from error
 
 
@@ -141,8 +153,8 @@ def describe_skipped(skipped: Sequence[SkippedShard]) -> list[str]:
     ]
 
 
-def _reason(error: Exception) -> str:
-    """One line: Arrow's own have several."""
+def describe_damage(error: Exception) -> str:
+    """Say what is wrong with a file in one line: Arrow's own have several."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split())[:_MAX_REASON] or type(error).__name__

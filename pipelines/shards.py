@@ -7,6 +7,7 @@ OUTPUT/shards/*.parquet  one row a segment, one row a row group: a reader touche
                          a checksum (`shard_reading`)
 OUTPUT/reports/*.parquet one row a listed video of that shard: prepared, or failed with a reason
 OUTPUT/videos.parquet    the last report of every video, once prepared;  OUTPUT/failures.parquet  the failed ones
+OUTPUT/features/*/*.parquet  a teacher's features of a shard's rows, once a transfer asked for them (`teacher_features`)
 OUTPUT/contact_sheet.png some segments, to look at
 OUTPUT/mlflow_run.json   the run of the prepare at work;  OUTPUT/.lock  held by it
 """

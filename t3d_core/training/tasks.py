@@ -6,7 +6,7 @@ video that are classified together (`num_segments`): then `clip_BCTHW` holds B *
 """
 
 import math
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from t3d_core.training.mixing import Mixing
 from t3d_core.transfer.correspondence import CorrespondenceNet
-from t3d_core.transfer.pairing import negative_partners
+from t3d_core.transfer.pairing import Pairs, all_pairs, drawn_pairs, rolled_pairs
 from t3d_core.transfer.teacher import FrozenTeacher
 
 Batch = dict[str, Tensor]
@@ -98,57 +98,85 @@ class ClassificationTask:
         }
 
 
+PairKind = Literal["rolled", "literal", "all"]
+
+
 class CorrespondenceTask:
-    """Match or no match of clips and frames: `clip_BCTHW`, `teacher_frames_BTHWC` (uint8) and `source_B`."""
+    """Match or no match of clips and frames.
+
+    A batch has `clip_BCTHW`, `source_B`, and the teacher's `teacher_frames_BTHWC` (uint8) or, where they were computed
+    before, its features `teacher_BD`; for the pairs of kind `literal` also `is_match_B`.
+    """
 
     count_names: tuple[str, ...] = (
-        *("loss_sum", "num_examples"),
-        *("num_positives", "num_correct_positives", "num_negatives", "num_correct_negatives"),
+        "num_examples",
+        *("num_positives", "loss_sum_positives", "num_correct_positives"),
+        *("num_negatives", "loss_sum_negatives", "num_correct_negatives"),
     )
 
-    def __init__(self, net: CorrespondenceNet, teacher: FrozenTeacher) -> None:
-        """Train `net` by the features of `teacher`, which stays outside of it (and so outside of DDP)."""
+    def __init__(
+        self, net: CorrespondenceNet, teacher: FrozenTeacher | None = None, *, pairs: PairKind = "rolled"
+    ) -> None:
+        """Train `net` by the features of `teacher`, which stays outside of it (and so outside of DDP).
+
+        Args:
+            net: judges pairs.
+            teacher: none where batches bring its features.
+            pairs: which pairs are made of a batch (see `transfer.pairing`). `all` are for training; what is validated,
+                with a network in evaluation mode, are `rolled` ones then.
+        """
         self.net: nn.Module = net
         self.teacher = teacher
+        self.pairs = pairs
 
     def to(self, device: torch.device) -> None:
         """Move the network and the teacher."""
         self.net.to(device)
-        self.teacher.to(device)
+        if self.teacher is not None:
+            self.teacher.to(device)
 
     def __call__(self, net: nn.Module, batch: Batch) -> TaskOutput:
-        """Judge one positive and one negative pair a clip."""
-        partner_B = negative_partners(batch["source_B"])
-        teacher_BD = self.teacher(batch["teacher_frames_BTHWC"])
-        logits_P2, is_match_P = net(batch["clip_BCTHW"], teacher_BD, partner_B)
-        losses_P = functional.cross_entropy(logits_P2, is_match_P, reduction="none")
-        is_correct_P = logits_P2.argmax(dim=1) == is_match_P
-        is_positive_P = is_match_P == 1
-        return TaskOutput(
-            losses_P.mean(),
-            {
-                "loss_sum": losses_P.detach().double().sum(),
-                "num_examples": torch.ones_like(losses_P, dtype=torch.float64).sum(),
-                "num_positives": is_positive_P.sum().double(),
-                "num_correct_positives": (is_correct_P & is_positive_P).sum().double(),
-                "num_negatives": (~is_positive_P).sum().double(),
-                "num_correct_negatives": (is_correct_P & ~is_positive_P).sum().double(),
-            },
-        )
+        """Judge the pairs of a batch."""
+        pairs = self._pairs_of(batch, is_training=net.training)
+        logits_P2 = net(batch["clip_BCTHW"], self.teacher_features(batch), pairs)
+        losses_P = functional.cross_entropy(logits_P2, pairs.is_match_P, reduction="none")
+        is_correct_P = logits_P2.detach().argmax(dim=1) == pairs.is_match_P
+        counts = {"num_examples": torch.ones_like(losses_P, dtype=torch.float64).sum()}
+        for kind, is_of_kind_P in (("positives", pairs.is_match_P == 1), ("negatives", pairs.is_match_P == 0)):
+            counts[f"num_{kind}"] = is_of_kind_P.sum().double()
+            counts[f"loss_sum_{kind}"] = (losses_P.detach().double() * is_of_kind_P).sum()
+            counts[f"num_correct_{kind}"] = (is_correct_P & is_of_kind_P).sum().double()
+        return TaskOutput((losses_P * pairs.weight_P).sum(), counts)
+
+    def teacher_features(self, batch: Batch) -> Tensor:
+        """The teacher's feature of each clip's frames (B, D)."""
+        if "teacher_BD" in batch:
+            return batch["teacher_BD"]
+        assert self.teacher is not None, "batches bring frames for a teacher that is there, or features"
+        return self.teacher(batch["teacher_frames_BTHWC"])
+
+    def _pairs_of(self, batch: Batch, *, is_training: bool) -> Pairs:
+        if self.pairs == "literal":
+            return drawn_pairs(batch["is_match_B"])
+        if self.pairs == "all" and is_training:
+            return all_pairs(batch["source_B"])
+        return rolled_pairs(batch["source_B"])
 
     def metrics(self, counts: dict[str, float]) -> dict[str, float]:
-        """`loss`, `pair_accuracy`, and the share of clips for which the batch held no other source.
+        """`loss`, `pair_accuracy`, and how many negatives there were for a positive.
 
-        The pair accuracy is the mean of the accuracies on positives and on negatives: chance is 0.5 however many clips
-        have no negative pair. It is not a number when none has one.
+        Loss and accuracy are the means of those on positives and on negatives: the accuracy of chance is 0.5 however
+        many of either there are. They are not a number when there was none of a kind.
         """
-        num_positives, num_negatives = counts["num_positives"], counts["num_negatives"]
-        of_positives = counts["num_correct_positives"] / num_positives
-        of_negatives = counts["num_correct_negatives"] / num_negatives if num_negatives else math.nan
+        loss, accuracy = [], []
+        for kind in ("positives", "negatives"):
+            number = counts[f"num_{kind}"] or math.nan
+            loss.append(counts[f"loss_sum_{kind}"] / number)
+            accuracy.append(counts[f"num_correct_{kind}"] / number)
         return {
-            "loss": counts["loss_sum"] / counts["num_examples"],
-            "pair_accuracy": (of_positives + of_negatives) / 2,
-            "share_without_partner": 1 - num_negatives / num_positives,
+            "loss": sum(loss) / 2,
+            "pair_accuracy": sum(accuracy) / 2,
+            "negatives_per_positive": counts["num_negatives"] / (counts["num_positives"] or math.nan),
         }
 
 

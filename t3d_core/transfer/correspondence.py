@@ -1,29 +1,40 @@
 """A clip's feature and a teacher's feature go in, match or no match comes out (paper 3.2, Figure 2).
 
-Legend: B clips, D feature width, P pairs (B positives, then at most B negatives).
+Legend: B clips, D feature width, P pairs.
 """
 
-from typing import NamedTuple
-
-import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from t3d_core.models.precision import full_precision
-from t3d_core.transfer.pairing import NO_PARTNER
+from t3d_core.transfer.pairing import Pairs
 
 
-class PairLogits(NamedTuple):
-    """What the net says of P pairs, and what they are: `logits_P2` (P, 2), `is_match_P` (P,) int64."""
+class PairHead(nn.Module):
+    """fc 512 - fc 128 - 2-way on the two features side by side (paper 3.2: 1024 + 1024 = 2048).
 
-    logits_P2: Tensor
-    is_match_P: Tensor
+    The first layer is linear: its sum over the clip's feature is made once a clip and that over the teacher's once for
+    its frames, and every pair adds two of them.
+    """
+
+    def __init__(self, student_dim: int, teacher_dim: int) -> None:
+        super().__init__()
+        self.student_dim = student_dim
+        self.first = nn.Linear(student_dim + teacher_dim, 512)
+        self.second = nn.Linear(512, 128)
+        self.last = nn.Linear(128, 2)
+
+    def forward(self, student_BD: Tensor, teacher_BD: Tensor, clip_P: Tensor, frames_P: Tensor) -> Tensor:
+        """Give the logits (P, 2) of no match and match of the clips `clip_P` with the frames `frames_P`."""
+        of_student, of_teacher = self.first.weight.tensor_split([self.student_dim], dim=1)
+        clips = functional.linear(student_BD, of_student, self.first.bias)
+        frames = functional.linear(teacher_BD, of_teacher)
+        hidden = functional.relu(clips[clip_P] + frames[frames_P])
+        return self.last(functional.relu(self.second(hidden)))
 
 
 class CorrespondenceNet(nn.Module):
-    """The student and the head that tells matching from non-matching pairs: all that learns in the transfer.
-
-    The head is fc 512 - fc 128 - 2-way softmax on the concatenated features (paper 3.2: 1024 + 1024 = 2048).
-    """
+    """The student and the head that tells matching from non-matching pairs: all that learns in the transfer."""
 
     def __init__(self, student: nn.Module, *, student_dim: int, teacher_dim: int, projection_dim: int = 1024) -> None:
         """Put the head on `student`.
@@ -38,29 +49,16 @@ class CorrespondenceNet(nn.Module):
         self.student = student
         is_projected = student_dim != projection_dim
         self.projection = nn.Linear(student_dim, projection_dim) if is_projected else nn.Identity()
-        self.head = nn.Sequential(
-            nn.Linear(projection_dim + teacher_dim, 512),
-            nn.ReLU(inplace=True),
-            nn.Linear(512, 128),
-            nn.ReLU(inplace=True),
-            nn.Linear(128, 2),
-        )
+        self.head = PairHead(projection_dim, teacher_dim)
 
-    def forward(self, clip_BCTHW: Tensor, teacher_BD: Tensor, partner_B: Tensor) -> PairLogits:
-        """Judge every clip with its own frames, and with the frames of its partner where it has one.
+    def forward(self, clip_BCTHW: Tensor, teacher_BD: Tensor, pairs: Pairs) -> Tensor:
+        """Judge the pairs: logits (P, 2) of no match and match.
 
         Args:
             clip_BCTHW: float clips as the student takes them.
             teacher_BD: the teacher's feature of each clip's frames.
-            partner_B: from `negative_partners`.
+            pairs: of the batch.
         """
         student_BD = self.student.forward_features(clip_BCTHW)  # type: ignore[operator]
         with full_precision(student_BD):
-            return self._judge(self.projection(student_BD), teacher_BD, partner_B)
-
-    def _judge(self, student_BD: Tensor, teacher_BD: Tensor, partner_B: Tensor) -> PairLogits:
-        has_partner_B = partner_B != NO_PARTNER
-        positive = torch.cat([student_BD, teacher_BD], dim=1)
-        negative = torch.cat([student_BD[has_partner_B], teacher_BD[partner_B[has_partner_B]]], dim=1)
-        is_match_P = torch.cat([partner_B.new_ones(len(positive)), partner_B.new_zeros(len(negative))])
-        return PairLogits(self.head(torch.cat([positive, negative])), is_match_P)
+            return self.head(self.projection(student_BD), teacher_BD, pairs.clip_P, pairs.frames_P)

@@ -1,12 +1,77 @@
-"""The source videos of a batch become its negative pairs (paper 3.2).
+"""The clips of a batch become pairs of a clip and a clip's frames, which match or do not (paper 3.2).
 
-Legend: B clips of a batch.
+Three ways, from the paper's own to ours; both networks see each clip once, and match and no match count alike:
+
+    drawn (literal)   0-0  1-7  2-2  3-9       frames of a negative are of a clip of their own: B pairs
+    rolled            0-0  1-1  2-2  3-3       and B negatives from the same passes: 2 B pairs
+                      0-1  1-2  2-3  3-0
+    all               every clip with the frames of every other source: up to B x B pairs
+
+Legend: B clips of a batch, P pairs.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 NO_PARTNER = -1
+
+
+class Pairs(NamedTuple):
+    """Which clip is judged with whose frames.
+
+    Attributes:
+        clip_P: (P,) int64, places in the batch.
+        frames_P: (P,) int64, places in the batch of those whose frames are taken.
+        is_match_P: (P,) int64, 1 for frames of the clip's own time, 0 for those of another source.
+        weight_P: (P,) float32, share of the loss.
+    """
+
+    clip_P: Tensor
+    frames_P: Tensor
+    is_match_P: Tensor
+    weight_P: Tensor
+
+
+def drawn_pairs(is_match_B: Tensor) -> Pairs:
+    """Take each clip with the frames that came with it: B pairs, which match where `is_match_B` (B,) says so.
+
+    Paper: 3.2 read literally. Who loads the clips draws each pair anew, the frames of a negative from another video.
+    """
+    clip_B = torch.arange(len(is_match_B), device=is_match_B.device)
+    return Pairs(clip_B, clip_B, is_match_B.long(), torch.full_like(clip_B, 1 / len(clip_B), dtype=torch.float32))
+
+
+def rolled_pairs(source_B: Tensor) -> Pairs:
+    """Take each clip with its own frames and with those of its partner: B positives, then at most B negatives.
+
+    Args:
+        source_B: (B,) integers, equal for clips of the same source video.
+    """
+    partner_B = negative_partners(source_B)
+    [has_partner] = torch.nonzero(partner_B != NO_PARTNER, as_tuple=True)
+    return _with_negatives(source_B, has_partner, partner_B[has_partner])
+
+
+def all_pairs(source_B: Tensor) -> Pairs:
+    """Take each clip with its own frames and with those of every other source: B positives, then all negatives.
+
+    Paper: not in it. The features of one batch make B times as many negatives as `rolled_pairs`.
+
+    Args:
+        source_B: (B,) integers, equal for clips of the same source video.
+    """
+    is_other_BB = source_B[:, None] != source_B[None, :]
+    return _with_negatives(source_B, *torch.nonzero(is_other_BB, as_tuple=True))
+
+
+def _with_negatives(source_B: Tensor, clip_N: Tensor, frames_N: Tensor) -> Pairs:
+    """Put the positives before N negatives; each kind is half of the loss, however many clips found a negative."""
+    clip_B = torch.arange(len(source_B), device=source_B.device)
+    weights = [torch.full_like(clips, 0.5 / max(1, len(clips)), dtype=torch.float32) for clips in (clip_B, clip_N)]
+    is_match_P = torch.cat([torch.ones_like(clip_B), torch.zeros_like(clip_N)])
+    return Pairs(torch.cat([clip_B, clip_N]), torch.cat([clip_B, frames_N]), is_match_P, torch.cat(weights))
 
 
 def negative_partners(source_B: Tensor) -> Tensor:

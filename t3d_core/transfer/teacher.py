@@ -3,6 +3,7 @@
 Legend: B clips, T frames a clip, H x W pixels, C = 3 channels, D feature width, N = B * T images.
 """
 
+import hashlib
 import importlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,9 @@ from t3d_core.transfer.imagenet_weights import (
 
 # These were trained on (x - 127) / 128 with x in 0..255, not on the ImageNet mean.
 _LITE_MEAN, _LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
+
+# A step has a thousand images (32 clips of 32 frames): their maps together would take many times the student's memory.
+_IMAGES_AT_ONCE = 64
 
 
 class FrozenTeacher(nn.Module):
@@ -54,6 +58,14 @@ class FrozenTeacher(nn.Module):
         """Stay in evaluation mode whatever is asked: batch statistics must not move."""
         return super().train(False)
 
+    def fingerprint(self) -> str:
+        """A hash of its weights, statistics and normalisation."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
     @torch.no_grad()
     def forward(self, frames_BTHWC: Tensor) -> Tensor:
         """Give the mean feature of each clip's frames (B, D) from uint8 RGB frames."""
@@ -63,7 +75,8 @@ class FrozenTeacher(nn.Module):
     def _mean_features(self, frames_BTHWC: Tensor) -> Tensor:
         batch, num_frames = frames_BTHWC.shape[:2]
         images_NHWC = (frames_BTHWC.flatten(0, 1).float() / 255 - self.mean_C) / self.std_C
-        feature_ND = self.backbone(images_NHWC.permute(0, 3, 1, 2))
+        images_NCHW = images_NHWC.permute(0, 3, 1, 2)
+        feature_ND = torch.cat([self.backbone(some) for some in images_NCHW.split(_IMAGES_AT_ONCE)])
         return feature_ND.unflatten(0, (batch, num_frames)).mean(dim=1)
 
 

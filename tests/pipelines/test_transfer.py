@@ -1,7 +1,10 @@
 """What the transfer is told of its teacher; whole runs are in test_training."""
 
+import json
+import shutil
 from typing import get_args
 
+import mlflow
 import pytest
 import torch
 from pydantic import ValidationError
@@ -11,6 +14,7 @@ from pipelines.configs import ExportedTeacherConfig, ImageNetTeacherConfig, Tran
 from pipelines.transfer import run_transfer, teacher_of
 from t3d_core.transfer.teacher import TEACHER_KINDS
 
+MODEL = {"kind": "t3d", "growth_rate": 4, "block_config": (2, 2, 2, 2), "num_init_features": 24, "bn_size": 2}
 NORMALISATION = {"mean": (0.5, 0.25, 0.0), "std": (0.5, 1.0, 2.0)}
 
 
@@ -66,3 +70,57 @@ def test_a_teacher_that_gives_no_numbers_is_refused_before_the_shards_are_looked
         run_transfer(transfer_config(exported(scale=float("nan")), tmp_path))
     with pytest.raises(ValueError, match="no_shards"):
         run_transfer(transfer_config(exported(scale=1.0), tmp_path))
+
+
+@pytest.fixture
+def small_run(synthetic_shards, tmp_path, monkeypatch):
+    """A transfer on a copy of the synthetic shards, an epoch in this process; gives its settings."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shards = shutil.copytree(synthetic_shards, tmp_path / "copy", ignore=shutil.ignore_patterns("videos", "features"))
+
+    def settings(**changes):
+        common = {
+            "data": {"shards": (shards,), "holdout_fraction": 0.3},
+            "model": MODEL,
+            "clip": {"num_frames": 16, "crop_size": 32},
+            "teacher": {"kind": "efficientnet_lite0", "num_frames": 2, "crop_size": 64},
+            "global_batch_size": 8,
+            "epochs": 1,
+            "schedule": {"kind": "one_cycle"},
+            "scaling": {"num_workers": 0},
+            "storage": tmp_path / "runs",
+            "tracking": {"uri": f"sqlite:///{tmp_path}/mlflow.db"},
+        }
+        return TransferConfig(**common | changes)
+
+    return settings
+
+
+def test_features_are_computed_once_for_all_runs_with_the_same_teacher_and_views(small_run, tmp_path, capsys):
+    for name, seed in (("first", 0), ("second", 1)):
+        run_transfer(small_run(name=name, seed=seed, cache={"num_views": 2}))
+        assert ("teacher features: 58 views" in capsys.readouterr().out) == (name == "first")
+    [kind] = (tmp_path / "copy" / "features").iterdir()
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    second, first = client.search_runs([client.get_experiment_by_name("t3d").experiment_id])
+    for run in (first, second):
+        assert run.data.params["cache.num_views"] == "2"
+        assert run.data.tags["teacher_features"].startswith(kind.name)
+    assert first.data.metrics["cache/views"] == 58
+    assert "cache/views" not in second.data.metrics
+
+
+@pytest.mark.parametrize("pairs", ["literal", "all"])
+def test_the_other_ways_of_making_pairs_train_too(pairs, small_run, tmp_path):
+    run_transfer(small_run(name=pairs, pairs=pairs))
+    logged = [json.loads(line) for line in (tmp_path / "runs" / pairs / "metrics.jsonl").read_text().splitlines()]
+    [trained] = [line["metrics"]["train/negatives_per_positive"] for line in logged if "train/loss" in line["metrics"]]
+    assert 5 < trained <= 7 if pairs == "all" else 0.2 < trained < 5
+
+
+def test_fewer_source_videos_than_a_batch_are_refused(small_run):
+    expected = (
+        r"global_batch_size 64 is more than the 2\d source videos to train on.*: lower it, or prepare more videos"
+    )
+    with pytest.raises(ValueError, match=expected):
+        run_transfer(small_run(global_batch_size=64))

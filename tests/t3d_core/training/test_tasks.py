@@ -45,8 +45,8 @@ def equality_task():
     """Says match (logits 0, 2) when the clip's value is that of the frames, and no match (2, 0) when not."""
 
     class Equality(nn.Module):
-        def forward(self, pair_P2):
-            is_equal_P1 = (pair_P2[:, :1] - pair_P2[:, 1:]).abs() < 1e-3
+        def forward(self, student_BD, teacher_BD, clip_P, frames_P):
+            is_equal_P1 = (student_BD[clip_P] - teacher_BD[frames_P]).abs() < 1e-3
             return torch.cat([2.0 * ~is_equal_P1, 2.0 * is_equal_P1], dim=1)
 
     net = CorrespondenceNet(ClipAsFeature(), student_dim=1, teacher_dim=1, projection_dim=1)
@@ -156,7 +156,8 @@ def test_correspondence_counts_one_positive_and_one_negative_a_clip(equality_tas
     # Clip 1 shows other frames than its own; every negative differs.
     output = equality_task(equality_task.net, pairs_batch([10, 20, 30], [10, 21, 30], source=[0, 1, 2]))
     right, wrong = log(1 + exp(-2)), log(1 + exp(2))
-    expected = {"loss_sum": 5 * right + wrong, "num_examples": 6, "num_positives": 3, "num_negatives": 3}
+    expected = {"num_examples": 6, "num_positives": 3, "num_negatives": 3}
+    expected |= {"loss_sum_positives": 2 * right + wrong, "loss_sum_negatives": 3 * right}
     expected |= {"num_correct_positives": 2, "num_correct_negatives": 3}
     assert floats(output.counts) == pytest.approx(expected, rel=1e-6)
     assert output.loss.item() == pytest.approx((5 * right + wrong) / 6)
@@ -173,16 +174,43 @@ def test_clips_without_a_partner_are_counted_and_their_share_is_told(equality_ta
     output = equality_task(equality_task.net, pairs_batch([1, 2, 3, 4], [1, 2, 3, 4], source=[5, 5, 5, 6]))
     counts = floats(output.counts)
     assert (counts["num_examples"], counts["num_positives"], counts["num_negatives"]) == (6, 4, 2)
-    metrics = equality_task.metrics(counts | {"loss_sum": 3.0, "num_correct_positives": 2, "num_correct_negatives": 2})
-    assert metrics == {"loss": 0.5, "pair_accuracy": 0.75, "share_without_partner": 0.5}
+    counted = {"loss_sum_positives": 2.0, "loss_sum_negatives": 3.0}
+    counted |= {"num_correct_positives": 2, "num_correct_negatives": 2}
+    metrics = equality_task.metrics(counts | counted)
+    assert metrics == {"loss": (0.5 + 1.5) / 2, "pair_accuracy": 0.75, "negatives_per_positive": 0.5}
 
 
 def test_a_head_that_always_says_match_has_the_accuracy_of_chance(equality_task):
-    says_match = {"loss_sum": 1.0, "num_examples": 6, "num_positives": 4, "num_correct_positives": 4}
-    metrics = equality_task.metrics(says_match | {"num_negatives": 2, "num_correct_negatives": 0})
-    assert metrics["pair_accuracy"] == 0.5
-    metrics = equality_task.metrics(says_match | {"num_negatives": 0, "num_correct_negatives": 0})
-    assert isnan(metrics["pair_accuracy"])
+    says_match = {"loss_sum_positives": 1.0, "num_positives": 4, "num_correct_positives": 4}
+    says_match |= {"loss_sum_negatives": 1.0, "num_negatives": 2, "num_correct_negatives": 0}
+    assert equality_task.metrics(says_match)["pair_accuracy"] == 0.5
+    assert isnan(equality_task.metrics(says_match | {"num_negatives": 0})["pair_accuracy"])
+
+
+def test_all_pairs_are_for_training_and_rolled_ones_are_validated(equality_task):
+    task = CorrespondenceTask(equality_task.net, equality_task.teacher, pairs="all")
+    batch = pairs_batch([1, 2, 3, 3], [1, 2, 3, 3], source=[0, 1, 2, 2])
+    assert floats(task(task.net.train(), batch).counts)["num_negatives"] == 10
+    assert floats(task(task.net.eval(), batch).counts)["num_negatives"] == 4
+
+
+def test_literal_pairs_are_those_that_were_drawn(equality_task):
+    task = CorrespondenceTask(equality_task.net, equality_task.teacher, pairs="literal")
+    batch = pairs_batch([1, 2, 3], [1, 9, 8], source=[0, 1, 2]) | {"is_match_B": torch.tensor([True, False, True])}
+    output = task(task.net.train(), batch)
+    counts = floats(output.counts)
+    assert (counts["num_positives"], counts["num_negatives"]) == (2, 1)
+    assert (counts["num_correct_positives"], counts["num_correct_negatives"]) == (1, 1)
+    assert output.loss.item() == pytest.approx((2 * log(1 + exp(-2)) + log(1 + exp(2))) / 3)
+
+
+def test_features_that_come_with_the_batch_take_the_place_of_the_teacher(equality_task):
+    batch = pairs_batch([1, 2, 3], [1, 2, 9], source=[0, 1, 2])
+    expected = equality_task(equality_task.net, batch)
+    batch["teacher_BD"] = equality_task.teacher(batch.pop("teacher_frames_BTHWC"))
+    given = CorrespondenceTask(equality_task.net)(equality_task.net, batch)
+    assert floats(given.counts) == floats(expected.counts)
+    assert given.loss == expected.loss
 
 
 def test_counts_carry_no_gradient_and_have_the_names_announced(equality_task):

@@ -1,10 +1,11 @@
 from collections import Counter
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t3d_core.transfer.pairing import NO_PARTNER, negative_partners
+from t3d_core.transfer.pairing import NO_PARTNER, all_pairs, drawn_pairs, negative_partners, rolled_pairs
 
 SOURCES = st.lists(st.integers(0, 5), min_size=1, max_size=24)
 
@@ -37,3 +38,62 @@ def test_clips_of_different_sources_are_rolled_by_one():
 
 def test_a_batch_of_a_single_source_has_no_partners():
     assert partners_of([4, 4, 4]) == [NO_PARTNER] * 3
+
+
+def as_lists(pairs):
+    return [tensor.tolist() for tensor in pairs]
+
+
+def test_rolled_pairs_are_each_clip_with_its_own_frames_and_then_with_its_partners():
+    clip_P, frames_P, is_match_P, weight_P = as_lists(rolled_pairs(torch.tensor([7, 3, 9])))
+    assert clip_P == [0, 1, 2, 0, 1, 2]
+    assert frames_P == [0, 1, 2, 1, 2, 0]
+    assert is_match_P == [1, 1, 1, 0, 0, 0]
+    assert weight_P == pytest.approx([1 / 6] * 6)
+
+
+def test_a_clip_without_partner_makes_a_match_only_and_each_kind_is_half_of_the_loss():
+    clip_P, frames_P, is_match_P, weight_P = as_lists(rolled_pairs(torch.tensor([5, 5, 5, 6])))
+    assert (clip_P, frames_P) == ([0, 1, 2, 3, 0, 3], [0, 1, 2, 3, 3, 2])
+    assert is_match_P == [1, 1, 1, 1, 0, 0]
+    assert weight_P == pytest.approx([1 / 8] * 4 + [1 / 4] * 2)
+
+
+def test_a_batch_of_one_source_has_matches_only():
+    clip_P, frames_P, is_match_P, weight_P = as_lists(rolled_pairs(torch.tensor([4, 4])))
+    assert (clip_P, frames_P, is_match_P) == ([0, 1], [0, 1], [1, 1])
+    assert sum(weight_P) == pytest.approx(0.5)
+
+
+@given(sources=SOURCES)
+@settings(deadline=None)
+def test_all_pairs_are_every_clip_with_the_frames_of_every_other_source(sources):
+    clip_P, frames_P, is_match_P, weight_P = as_lists(all_pairs(torch.tensor(sources)))
+    pairs = list(zip(clip_P, frames_P, is_match_P, strict=True))
+    clips = range(len(sources))
+    assert pairs[: len(sources)] == [(clip, clip, 1) for clip in clips]
+    different = [(i, j, 0) for i in clips for j in clips if sources[i] != sources[j]]
+    assert pairs[len(sources) :] == different
+    assert sum(weight_P[: len(sources)]) == pytest.approx(0.5)
+    assert sum(weight_P[len(sources) :]) == pytest.approx(0.5 if different else 0)
+
+
+def test_drawn_pairs_are_each_clip_with_the_frames_that_came_with_it():
+    pairs = drawn_pairs(torch.tensor([True, False, True, False]))
+    assert as_lists(pairs) == [[0, 1, 2, 3], [0, 1, 2, 3], [1, 0, 1, 0], [0.25] * 4]
+
+
+@pytest.mark.parametrize("make", [rolled_pairs, all_pairs])
+def test_pairs_of_a_batch_and_pairs_drawn_one_by_one_cost_the_same_on_average(make):
+    """On fixed features, where the loss of clip i with frames j is a number of a table."""
+    loss_BB = torch.rand(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    of_match, others = loss_BB.diagonal().mean(), loss_BB[~torch.eye(6, dtype=bool)].mean()
+    drawn = (of_match + others) / 2  # a coin says whether it is a match; the other clip is any other
+    # Over all orders of a batch a partner is any other clip as often.
+    generator, losses = torch.Generator().manual_seed(1), []
+    for _ in range(4000):
+        order = torch.randperm(6, generator=generator)
+        pairs = make(order)
+        losses.append((loss_BB[order[pairs.clip_P], order[pairs.frames_P]] * pairs.weight_P).sum())
+    losses = torch.stack(losses)
+    assert abs(losses.mean() - drawn) < max(4 * losses.std() / 4000**0.5, 1e-6)

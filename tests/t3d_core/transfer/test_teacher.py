@@ -1,3 +1,4 @@
+import copy
 import importlib
 from pathlib import Path
 from urllib.error import URLError
@@ -50,6 +51,61 @@ def test_the_teacher_does_not_move_though_everything_around_it_trains(lite0):
     assert not any(module.training for module in lite0.modules())
     assert any("running_mean" in name for name in before)
     assert all(torch.equal(tensor, before[name]) for name, tensor in lite0.state_dict().items())
+
+
+def train_an_epoch(rank, rendezvous):
+    """One of two DDP workers: 5 steps in which all that can be told to train is told so."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    torch.manual_seed(rank)
+    teacher = build_teacher("efficientnet_lite0")
+    before = copy.deepcopy(teacher.state_dict())
+    net = CorrespondenceNet(MeanColours(), student_dim=3, teacher_dim=teacher.feature_dim)
+    task = CorrespondenceTask(net, teacher)
+    parallel = nn.parallel.DistributedDataParallel(net).train()
+    optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1)
+    for _ in range(5):
+        teacher.train()
+        frames_BTHWC = random_frames_BTHWC(batch=2)
+        batch = {"clip_BCTHW": torch.randn(2, 3, 4, 8, 8), "teacher_frames_BTHWC": frames_BTHWC}
+        task(parallel, batch | {"source_B": torch.arange(2)}).loss.backward()
+        optimizer.step()
+    assert int(net.student.norm.num_batches_tracked) == 5
+    moved = [name for name, tensor in teacher.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert moved == []
+    torch.distributed.destroy_process_group()
+
+
+class MeanColours(nn.Module):
+    """A student with running statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm3d(3)
+
+    def forward_features(self, clip_BCTHW):
+        return self.norm(clip_BCTHW).mean(dim=(2, 3, 4))
+
+
+def test_an_epoch_of_ddp_leaves_every_bit_of_the_teacher_as_it_was(tmp_path):
+    torch.multiprocessing.spawn(train_an_epoch, args=(tmp_path / "rendezvous",), nprocs=2)
+
+
+def test_many_images_give_the_features_of_a_few_at_a_time(lite0):
+    frames_BTHWC = random_frames_BTHWC(batch=3, num_frames=30)
+    one_by_one = torch.cat([lite0(frames_THWC[None]) for frames_THWC in frames_BTHWC])
+    torch.testing.assert_close(lite0(frames_BTHWC), one_by_one)
+
+
+def test_the_fingerprint_follows_from_weights_statistics_and_normalisation():
+    def fingerprint(*, weight=1.0, running_mean=0.0, std=1.0):
+        norm = nn.BatchNorm2d(1)
+        norm.weight.data.fill_(weight)
+        norm.running_mean.fill_(running_mean)
+        return FrozenTeacher(norm, feature_dim=1, std=(std,) * 3).fingerprint()
+
+    assert fingerprint() == fingerprint()
+    assert len({fingerprint(), fingerprint(weight=2), fingerprint(running_mean=1), fingerprint(std=2)}) == 4
 
 
 def test_all_that_is_to_learn_gets_a_gradient_and_the_teacher_none(lite0):
