@@ -1,14 +1,15 @@
 """Shards become the decoded, cropped uint8 batches of one worker, in an order that is ours (Ray Data does the work).
 
-The order of a run is one endless sequence of rows, epoch after epoch, each epoch a permutation that follows from
-(seed, epoch) alone. Step s takes its next `global_batch_size` rows, worker r of W the r-th part of them:
+The order of a run is one endless sequence of rows, pass after pass, each pass a permutation that follows from (seed,
+pass) alone. Step s takes its next `global_batch_size` rows, worker r of W the r-th part of them:
 
-    epoch 0          | epoch 1          |
+    pass 0           | pass 1           |
     4 1 0 3 2 5 6    | 0 6 3 5 1 2 4    | ...
-    [step 0][step 1] [step 2] ...             nothing dropped between epochs, for any number of workers
+    [step 0][step 1] [step 2] ...             nothing dropped between passes, for any number of workers
 
-So a run can go on at any step, with any number of workers, and sees the clips it would have seen. Only what does not
-fill the last step of the last epoch is left out. A worker's part goes through its network in micro-batches (batch
+An epoch, by which schedules and validations count, is a pass or a stated part of one: of half a million clips, say, a
+tenth. So a run can go on at any step, with any number of workers, and sees the clips it would have seen. Only what does
+not fill the last step of the last epoch is left out. A worker's part goes through its network in micro-batches (batch
 statistics and negative pairs are made within one):
 
     micro_batch_size 2, 1 worker      [..][..][..]           2 workers   [..][..] | [..]
@@ -45,28 +46,41 @@ _STEPS_PER_EXECUTION = 1000
 
 @dataclass(frozen=True)
 class TrainOrder:
-    """Which rows each step of a run sees."""
+    """Which rows each step of a run sees.
+
+    Attributes:
+        num_rows: rows of a pass.
+        global_batch_size: rows of a step.
+        seed: of the order of each pass.
+        epoch_share: part of a pass that counts as an epoch, in (0, 1]: one pass is then several epochs.
+    """
 
     num_rows: int
     global_batch_size: int
     seed: int
+    epoch_share: float = 1.0
+
+    @property
+    def rows_an_epoch(self) -> int:
+        """Rows after which the next epoch begins."""
+        return max(1, round(self.epoch_share * self.num_rows))
 
     def num_steps(self, epochs: int) -> int:
-        """Steps of `epochs` passes; at least one."""
-        return max(1, epochs * self.num_rows // self.global_batch_size)
+        """Steps of `epochs` epochs; at least one."""
+        return max(1, epochs * self.rows_an_epoch // self.global_batch_size)
 
     def epoch(self, step: int) -> int:
         """The epoch to which the first clip of `step` belongs."""
-        return step * self.global_batch_size // self.num_rows
+        return step * self.global_batch_size // self.rows_an_epoch
 
     def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Give the rows of `step` and the epoch of each: two (global_batch_size,) int64 arrays."""
+        """Give the rows of `step` and in which pass over all rows each comes: two (global_batch_size,) int64 arrays."""
         position = np.arange(step * self.global_batch_size, (step + 1) * self.global_batch_size)
-        epoch, place = np.divmod(position, self.num_rows)
+        pass_B, place_B = np.divmod(position, self.num_rows)
         orders = {
-            int(e): np.random.default_rng([self.seed, int(e)]).permutation(self.num_rows) for e in np.unique(epoch)
+            int(p): np.random.default_rng([self.seed, int(p)]).permutation(self.num_rows) for p in np.unique(pass_B)
         }
-        return np.array([orders[int(e)][p] for e, p in zip(epoch, place, strict=True)], np.int64), epoch
+        return np.array([orders[int(p)][place] for p, place in zip(pass_B, place_B, strict=True)], np.int64), pass_B
 
 
 def micro_batches(global_batch_size: int, *, size: int | None, rank: int, world_size: int) -> list[range]:
@@ -114,9 +128,9 @@ def train_batches(
 
 def load_places(loader: BatchLoader, order: TrainOrder, step: int, place: range) -> NumpyBatch:
     """Load the clips that stand at these places of a step's global batch."""
-    rows, epochs = order.rows(step)
+    rows, passes = order.rows(step)
     mine = slice(place.start, place.stop)
-    seeds = [[order.seed, int(epoch), int(row)] for row, epoch in zip(rows[mine], epochs[mine], strict=True)]
+    seeds = [[order.seed, int(number), int(row)] for row, number in zip(rows[mine], passes[mine], strict=True)]
     return loader.random_batch(rows[mine], seeds)
 
 

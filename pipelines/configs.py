@@ -56,6 +56,9 @@ class TrainDataConfig(DataConfig):
 
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Where the fold has no split `val`: share of the source videos of `train` that validate instead."""
+    class_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the training rows of every class that is trained on, the same rows in every run (paper Table 8: half of
+    Kinetics, 0.5)."""
 
 
 class TransferDataConfig(DataConfig):
@@ -207,7 +210,8 @@ class TrainConfig(RunConfig):
     freeze_backbone: bool = False
     """Train the linear classifier alone; the rest keeps the weights and statistics of init_from (TSN, paper 4.6)."""
     init_from: str | None = None
-    """Weights to start from: a file, a checkpoint or run folder, runs:/... or models:/...; none: from scratch."""
+    """Weights to start from: a file, a checkpoint or run folder, the id of an MLflow run, runs:/... or models:/...;
+    none: from scratch."""
     inflate_from: str | None = None
     """ImageNet 2D weights to start from instead, repeated along time: densenet121, densenet169, resnet18, resnet34,
     resnet50 or googlenet (torchvision's download), or a file with such a state_dict. A file must take clips normalised

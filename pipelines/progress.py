@@ -52,7 +52,7 @@ class Progress(contextlib.AbstractContextManager):
 
     def _steps_before(self, epoch: int) -> int:
         """Steps that begin in an earlier epoch."""
-        return min(-(-epoch * self._order.num_rows // self._order.global_batch_size), self._num_steps)
+        return min(-(-epoch * self._order.rows_an_epoch // self._order.global_batch_size), self._num_steps)
 
     def _time_left(self, step: int) -> str:
         if self._first is None:

@@ -205,6 +205,9 @@ class RunConfig(Section):
     gradients add up; none: a worker's whole part."""
     epochs: PositiveInt
     """Passes over the training rows."""
+    epoch_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Part of a pass that counts as an epoch in `epochs`, `schedule` and `validate_every_epochs`; no row is seen again
+    before all have been seen."""
     validate_every_epochs: PositiveInt = 1
     """Epochs between two validations; one more is made before the first step and one at the end."""
     log_every_steps: PositiveInt = 10

@@ -243,3 +243,19 @@ def hold_out(index: ShardIndex, *, fraction: float, seed: int, at_least: int = 1
     held = np.random.default_rng(seed).permutation(sources)[:num_held]
     is_held = np.isin(index.source_N, held)
     return index.select(~is_held), index.select(is_held)
+
+
+def share_of_classes(index: ShardIndex, share: float) -> ShardIndex:
+    """Take a share of the rows of every class, rounded, at least one.
+
+    Which ones follows from their videos' ids alone: every run takes the same, and a larger share takes them too.
+    """
+    if share == 1:
+        return index
+    drawn_N = np.array([hashlib.sha256(str(video_id).encode()).hexdigest() for video_id in index.video_id_N])
+    order_N = np.lexsort((index.row_N, index.shard_N, drawn_N))
+    kept = []
+    for label in np.unique(index.label_N):
+        of_class = order_N[index.label_N[order_N] == label]
+        kept.append(of_class[: max(1, round(share * len(of_class)))])
+    return index.select(np.sort(np.concatenate(kept)))

@@ -14,7 +14,7 @@ from pipelines.batches import TrainOrder, batches_a_task, stream, train_batches
 from pipelines.clip_loader import BatchLoader, NumpyBatch
 from pipelines.configs import TrainConfig
 from pipelines.prepare import prepared_shards
-from pipelines.shard_index import ShardIndex, hold_out, load_index
+from pipelines.shard_index import ShardIndex, hold_out, load_index, share_of_classes
 from pipelines.shards import describe_shards
 from pipelines.stage import random_crop_of
 from pipelines.training_run import FinishedRun, copy_whole, fit, open_run
@@ -53,7 +53,8 @@ class ClassificationStage:
     @property
     def order(self) -> TrainOrder:
         """Which rows each step sees."""
-        return TrainOrder(len(self.train_index), self.config.global_batch_size, self.config.seed)
+        config = self.config
+        return TrainOrder(len(self.train_index), config.global_batch_size, config.seed, config.epoch_share)
 
     def build_task(self) -> Task:
         """Make the network, with given or random weights."""
@@ -211,6 +212,7 @@ def build_stage(config: TrainConfig, folders: list[Path], init_from: Path | None
         )
     if not len(val_index):
         train_index, val_index = hold_out(train_index, fraction=config.data.holdout_fraction, seed=config.seed)
+    train_index = share_of_classes(train_index, config.data.class_share)
     datasets = tuple(describe_shards(folder)["dataset"] for folder in folders)
     if init_from is not None:
         check_fold(read_card(init_from), init_from, datasets=datasets, fold=config.data.fold)

@@ -243,7 +243,7 @@ class _Training:
             metrics["train/padded_share"] = counts.pop("num_padded_frames") / counts.pop("num_frames")
             metrics |= {f"train/{name}": value for name, value in self.task.metrics(counts).items()}
         metrics |= {"lr": meter.lr, "train/gradient_norm": meter.gradient_norm}
-        metrics["epoch"] = self.step * self.order.global_batch_size / self.order.num_rows
+        metrics["epoch"] = self.step * self.order.global_batch_size / self.order.rows_an_epoch
         metrics |= meter.speed(share=self.share)
         meter.restart()
         self._log(metrics)

@@ -48,7 +48,8 @@ class CorrespondenceStage:
     @property
     def order(self) -> TrainOrder:
         """Which rows each step sees."""
-        return TrainOrder(len(self.train_index), self.config.global_batch_size, self.config.seed)
+        config = self.config
+        return TrainOrder(len(self.train_index), config.global_batch_size, config.seed, config.epoch_share)
 
     def build_task(self) -> Task:
         """Make the student and the pair head with random weights, and the teacher where its features are not there."""

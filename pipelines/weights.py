@@ -1,5 +1,6 @@
 """What a weights file says of itself, as the pipelines use it: from config sections, to clip views, by any address."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from pipelines.run_configs import ClipConfig
 from t3d_core.models import build_model
 from t3d_core.training.checkpoint import find_weights
 from t3d_core.training.weights_card import WeightsCard
+
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def card_of(model: ModelConfig, clip: ClipConfig, *, class_names: tuple[str, ...]) -> WeightsCard:
@@ -100,11 +103,17 @@ def check_network(card: WeightsCard, *, batch_size: int) -> None:
 
 
 def locate_weights(where: str, *, tracking_uri: str) -> Path:
-    """Find the weights file that a user means: a file, a checkpoint or run folder, `runs:/...` or `models:/...`.
+    """Find the weights file that a user means.
+
+    Args:
+        where: a file, a checkpoint or run folder, the id of an MLflow run, `runs:/...` or `models:/...`.
+        tracking_uri: the store in which runs and models are looked up.
 
     Raises:
         ValueError: nothing is there.
     """
+    if _RUN_ID.fullmatch(where) and not session.input_path(Path(where)).exists():
+        where = f"runs:/{where}"
     if where.startswith(("runs:/", "models:/")):
         return tracking.fetch_weights(where, tracking_uri=tracking_uri)
     return find_weights(session.input_path(Path(where)))

@@ -26,6 +26,7 @@ RECIPES = REPO / "jobs" / "recipes"
 INDEX = RECIPES / "README.md"
 ALL = sorted(RECIPES.rglob("*.yaml"))
 TRAIN = sorted((RECIPES / "train").glob("*.yaml"))
+TRANSFER = sorted((RECIPES / "transfer").glob("*.yaml"))
 SCRATCH = [path for path in TRAIN if path.stem.startswith("scratch_")]
 REFERENCES = ["paper", "modern"]
 GIB = 2**30
@@ -124,16 +125,16 @@ def test_every_command_is_one_that_its_job_takes(monkeypatch):
 def test_data_and_runs_that_are_read_are_written_by_another_recipe():
     """Shards by a `prepare`, weights by a training recipe of that name, of the same net, clips and folds."""
     outputs = {str(load(path).output) for path in (RECIPES / "prepare").glob("*.yaml")}
-    for recipe in [*TRAIN, *(RECIPES / "evaluate").glob("*.yaml"), *(RECIPES / "transfer").glob("*.yaml")]:
+    for recipe in [*TRAIN, *(RECIPES / "evaluate").glob("*.yaml"), *TRANSFER]:
         config = load(recipe)
         assert {str(shards) for shards in config.data.shards} <= outputs, recipe
         weights = config.checkpoint if isinstance(config, EvaluateConfig) else getattr(config, "init_from", None)
         if weights is None:
             continue
         name = weights.removeprefix("runs/").removesuffix("-fold{fold}")
-        source = load_train(name)
+        [source] = [load(path) for path in (*TRAIN, *TRANSFER) if path.stem == name]
         assert source.name == name, f"{recipe}: that run has another name"
-        assert source.folds == (config.folds if weights.endswith("{fold}") else ()), recipe
+        assert getattr(source, "folds", ()) == (config.folds if weights.endswith("{fold}") else ()), recipe
         if isinstance(config, TrainConfig):
             assert config.model == source.model, recipe
             assert config.clip.model_copy(update={"num_segments": 1}) == source.clip, recipe
@@ -216,6 +217,25 @@ AXES = {
 }
 
 
+TUNED = {"optimizer.lr": 0.01, "schedule.patience": 5, "epochs": 60}
+for net, model in {
+    "t3d": {},
+    "densenet3d": {"model.kind": "densenet3d_121"},
+    "resnet3d": {"model.kind": "resnet3d_50"},
+}.items():
+    half = {"init_from": f"runs/table8_{net}", "data.class_share": 0.5}
+    then = {"init_from": f"runs/table8_{net}_half_kinetics", "replace_head": True}
+    AXES |= {
+        f"table8_{net}_transfer": TUNED | model | {"init_from": f"runs/table8_{net}"},
+        f"table8_{net}_half_kinetics": TUNED | model | KINETICS | half,
+        f"table8_{net}_ft_transfer": TUNED | model | then,
+    }
+AXES |= {
+    "table10_t3d_transfer": TUNED | KINETICS | {"init_from": "runs/table8_t3d"},
+    "table10_ucf101_t3d_transfer": AXES["table10_ucf101_t3d"] | {"init_from": "runs/table10_t3d_transfer"},
+}
+
+
 def with_hmdb51(axes: dict[str, Any]) -> dict[str, Any]:
     named = {name: value.replace("ucf101", "hmdb51") if name == "init_from" else value for name, value in axes.items()}
     return named | {"data.shards": '["runs/data/hmdb51"]'}
@@ -233,6 +253,43 @@ def changes_from_paper(stem: str) -> dict[str, Any]:
     paper, other = flatten(load_train("paper")), flatten(load_train(stem))
     names = [name for name in other if name == "model.kind" or not name.startswith("model.")]
     return {name: other[name] for name in names if other[name] != paper[name] and name != "name"}
+
+
+def test_the_transfer_recipe_of_the_paper_is_sections_3_2_and_4_4():
+    settings = flatten(load(RECIPES / "transfer" / "paper.yaml"))
+    expected = {
+        "model.kind": "t3d_121",
+        "teacher.kind": "densenet121",
+        "teacher.num_frames": None,
+        "teacher.crop_size": 224,
+        "teacher.shared_crop": False,
+        "pairs": "literal",
+        "clip.num_frames": 32,
+        "clip.crop_size": 224,
+        "optimizer.lr": 0.1,
+        "optimizer.momentum": 0.9,
+        "optimizer.nesterov": True,
+        "optimizer.weight_decay": 1e-4,
+        "schedule.kind": "step",
+        "schedule.factor": 0.1,
+        "schedule.every_epochs": 30,
+        "global_batch_size": 32,
+        "epochs": 150,
+        "epoch_share": 0.5,
+    }
+    assert {name: settings[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(("net", "model", "teacher"), [
+    ("t3d", "t3d_121", "densenet121"),
+    ("densenet3d", "densenet3d_121", "densenet121"),
+    ("resnet3d", "resnet3d_50", "resnet50"),
+])  # fmt: skip
+def test_the_transfers_of_table_8_differ_from_the_papers_in_their_nets_and_in_what_they_cost(net, model, teacher):
+    paper, other = (flatten(load(RECIPES / "transfer" / f"{stem}.yaml")) for stem in ("paper", f"table8_{net}"))
+    changed = {name for name in other if other[name] != paper.get(name) and not name.startswith(("cache", "model."))}
+    assert changed - {"teacher.kind"} == {"name", "pairs"}
+    assert (other["model.kind"], other["teacher.kind"]) == (model, teacher)
 
 
 @pytest.mark.parametrize("stem", AXES)
@@ -305,7 +362,7 @@ def sizes(config: Any) -> dict[str, int]:
     return {"num_frames": clip.num_frames, "crop_size": clip.crop_size, "batch_size": config.smallest_batch()}
 
 
-@every([*TRAIN, *sorted((RECIPES / "transfer").glob("*.yaml"))])
+@every([*TRAIN, *TRANSFER])
 def test_the_net_of_every_recipe_takes_its_clips_and_fits_16_gib(recipe):
     """The rest of the 16 GiB is CUDA's own and what lives only while a layer runs."""
     config = load(recipe)

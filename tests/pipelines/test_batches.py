@@ -61,7 +61,19 @@ def test_epochs_have_different_orders_and_the_same_seed_gives_the_same():
     assert not np.array_equal(order.rows(0)[0], TrainOrder(100, 100, 8).rows(0)[0])
 
 
-def test_a_step_that_straddles_two_epochs_names_the_epoch_of_each_row():
+@given(num_rows=st.integers(4, 60), batch=st.integers(1, 9), share=st.floats(0.1, 1), epochs=st.integers(1, 9))
+def test_an_epoch_that_is_a_part_of_a_pass_counts_its_rows_and_changes_no_order(num_rows, batch, share, epochs):
+    order, whole = TrainOrder(num_rows, batch, 0, epoch_share=share), TrainOrder(num_rows, batch, 0)
+    num_steps = order.num_steps(epochs)
+    assert all(np.array_equal(order.rows(step)[0], whole.rows(step)[0]) for step in range(num_steps))
+    of_epochs = [order.epoch(step) for step in range(num_steps)]
+    assert of_epochs == sorted(of_epochs)
+    assert of_epochs[-1] <= epochs - 1 or num_steps == 1
+    # No clip of an epoch is missing, but those that do not fill the last step.
+    assert 0 <= epochs * max(1, round(share * num_rows)) - num_steps * batch < batch or num_steps == 1
+
+
+def test_a_step_that_straddles_two_passes_names_the_pass_of_each_row():
     order = TrainOrder(num_rows=5, global_batch_size=4, seed=0)
     assert order.rows(1)[1].tolist() == [0, 1, 1, 1]
     assert [order.epoch(step) for step in range(4)] == [0, 0, 1, 2]

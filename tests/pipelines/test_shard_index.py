@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.shard_index import hold_out, load_index, num_listed
+from pipelines.shard_index import hold_out, load_index, num_listed, share_of_classes
 from pipelines.shard_reading import describe_skipped
 from tests.pipelines.damage import damage_index, damage_row, flip
 
@@ -154,3 +154,15 @@ def test_damaged_tables_are_told_with_the_cure(shards, name):
         num_listed([shards], fold=1, split="val") if name.startswith("videos") else load_index(
             [shards], fold=1, splits=["train"]
         )
+
+
+def test_a_share_of_the_classes_takes_as_much_of_each_and_the_same_rows_in_every_run(synthetic_shards):
+    index = load_index([synthetic_shards], fold=1, splits=["train"])
+    half, more = share_of_classes(index, 0.5), share_of_classes(index, 0.8)
+    for label in np.unique(index.label_N):
+        counts = [int((part.label_N == label).sum()) for part in (index, half, more)]
+        assert counts[1:] == [round(0.5 * counts[0]), round(0.8 * counts[0])]
+    assert set(half.video_id_N) < set(more.video_id_N) < set(index.video_id_N)
+    shuffled = index.select(np.random.default_rng(0).permutation(len(index)))
+    assert set(share_of_classes(shuffled, 0.5).video_id_N) == set(half.video_id_N)
+    assert len(share_of_classes(index, 1e-6)) == len(index.class_names)

@@ -392,8 +392,9 @@ def test_weights_logged_as_a_file_of_the_run_are_found(run, weights_path, tmp_pa
 def test_weights_are_located_by_path_or_by_address(run, weights_path):
     run.log_artifact(weights_path)
     assert locate_weights(str(weights_path.parent), tracking_uri=run.tracking_uri) == weights_path
-    found = locate_weights(f"runs:/{run.run_id}", tracking_uri=run.tracking_uri)
-    assert found.read_bytes() == weights_path.read_bytes()
+    for where in (f"runs:/{run.run_id}", run.run_id):
+        found = locate_weights(where, tracking_uri=run.tracking_uri)
+        assert found.read_bytes() == weights_path.read_bytes()
 
 
 @pytest.mark.parametrize(

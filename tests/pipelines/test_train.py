@@ -229,3 +229,20 @@ def test_an_elastic_run_leaves_a_cpu_for_decoding(config_of):
 def test_the_least_number_of_workers_is_not_above_the_most():
     with pytest.raises(ValueError, match=r"num_workers \[3, 2\] must be \[least, most\]"):
         ScalingConfig(num_workers=(3, 2))
+
+
+def test_a_share_of_the_classes_is_trained_on_and_everything_validates(config_of, synthetic_shards):
+    data = TrainDataConfig(shards=(synthetic_shards,), class_share=0.5)
+    whole, half = (build_stage(config, [synthetic_shards], None) for config in (config_of(), config_of(data=data)))
+    assert len(half.val_index) == len(whole.val_index)
+    assert len(half.train_index) < 0.7 * len(whole.train_index)
+    assert set(half.train_index.label_N) == set(whole.train_index.label_N)
+
+
+def test_a_virtual_epoch_validates_and_counts_more_often(config_of, tmp_path):
+    run_train(config_of(name="virtual", epochs=4, epoch_share=0.5))
+    logged = [json.loads(line) for line in (tmp_path / "runs" / "virtual" / "metrics.jsonl").read_text().splitlines()]
+    validated = [line["step"] for line in logged if "val/loss" in line["metrics"]]
+    epochs = [line["metrics"]["epoch"] for line in logged if "epoch" in line["metrics"]]
+    assert len(validated) == 5  # one before the first step
+    assert 3.2 < epochs[-1] <= 4
