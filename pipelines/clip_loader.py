@@ -13,7 +13,7 @@ import numpy as np
 
 from pipelines.shard_index import ShardIndex
 from pipelines.teacher_features import FeatureFiles
-from t3d_core.video.clip_sampling import ClipIndices, ShortVideo, random_segments, uniform_clips
+from t3d_core.video.clip_sampling import ClipIndices, ShortVideo, clip_span, random_segments, uniform_clips
 from t3d_core.video.cropping import (
     Crop,
     center_crop,
@@ -25,6 +25,8 @@ from t3d_core.video.cropping import (
 from t3d_core.video.decoding import decode_frames
 
 NumpyBatch = dict[str, np.ndarray]
+
+_OTHER_TIMES = 8  # draws of another time of a row, of which the farthest is taken
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class TeacherView:
         short_side: pixels of the shorter side that it is cut from.
         is_shared_crop: cut and mirrored as the clip is; false: with a crop and a flip of its own.
         is_literal: each pair is drawn anew: frames of the clip's time, or of a clip of another source.
+        has_other_time: frames of another time of the same row come too, as far from the clip as the row allows.
         num_views: clips start, and teachers' crops lie, at so many places of a row, the same in every epoch; none:
             anywhere.
         features: where the features of these views lie; none: frames are decoded for a teacher.
@@ -68,6 +71,7 @@ class TeacherView:
     short_side: int
     is_shared_crop: bool = False
     is_literal: bool = False
+    has_other_time: bool = False
     num_views: int | None = None
     features: FeatureFiles | None = None
 
@@ -100,12 +104,20 @@ class BatchLoader:
         blank = self._blank(has_teacher=self.teacher is not None)
         return sum(array.nbytes for array in blank.values() if isinstance(array, np.ndarray))
 
+    @property
+    def teacher_positions(self) -> np.ndarray:
+        """Which frames of a clip the teacher sees, evenly spread: 0-based, int64."""
+        assert self.teacher is not None, "asked for a teacher only"
+        return np.linspace(0, self.clip.num_frames - 1, self.teacher.num_frames).round().astype(np.int64)
+
     def random_batch(self, rows: np.ndarray, seeds: list[list[int]]) -> NumpyBatch:
         """Load one random clip of each row: its place, crop and flip follow from the row's seed alone.
 
         Returns:
             `clip_BTHWC` uint8, `label_B`, `source_B`, `num_padded_B`, `reason_B`, and for a teacher either
-            `teacher_frames_BTHWC` uint8 or its features `teacher_BD`: of the time of the clip, or as `is_match_B` says.
+            `teacher_frames_BTHWC` uint8 or its features `teacher_BD`: of the time of the clip, or as `is_match_B` says;
+            where the teacher's view asks for it, the same of another time as `other_...`, and `is_other_time_B`, false
+            where the row is too short for one that shares no frame with the clip.
             A row that cannot be read or decoded gives zeros and the reason; `reason_B` is "" where all is well.
         """
         blank = self._blank(has_teacher=self.teacher is not None)
@@ -174,7 +186,22 @@ class BatchLoader:
             is_match = bool(rng.integers(2))
             moment = moment if is_match else self._random_moment(self._row_of_another_source(row, rng), rng)
             loaded["is_match_B"] = is_match
+        if self.teacher is not None and self.teacher.has_other_time:
+            loaded |= self._another_time(moment)
         return loaded if self.teacher is None else loaded | self._teacher_sees(moment)
+
+    def _another_time(self, moment: _Moment) -> dict[str, Any]:
+        assert self.teacher is not None, "asked for a teacher only"
+        rng = np.random.default_rng([moment.row, int(moment.frame_indices[0])])
+        if self.teacher.num_views is None:
+            drawn = [self._random_moment(moment.row, rng) for _ in range(_OTHER_TIMES)]
+        else:
+            drawn = [self._moment_of_view(moment.row, view) for view in range(self.teacher.num_views)]
+        other = max(drawn, key=lambda each: abs(each.frame_indices[0] - moment.frame_indices[0]))
+        distance = abs(int(other.frame_indices[0] - moment.frame_indices[0]))
+        seen = {f"other_{name}": value for name, value in self._teacher_sees(other).items()}
+        span = clip_span(self.clip.num_frames, self.clip.frame_stride)
+        return seen | {"is_other_time_B": distance >= span}
 
     def _random_moment(self, row: int, rng: np.random.Generator) -> _Moment:
         if self.teacher is None or self.teacher.num_views is None:
@@ -209,9 +236,8 @@ class BatchLoader:
         if self.teacher.features is not None:
             assert moment.view is not None, "features are of views"
             return {"teacher_BD": self.teacher.features.read(self.index, moment.row, moment.view, moment.frame_indices)}
-        chosen = np.linspace(0, self.clip.num_frames - 1, self.teacher.num_frames).round().astype(np.int64)
         random_crop = self.random_crop if self.teacher.is_shared_crop else RandomCrop()
-        indices = moment.frame_indices[chosen]
+        indices = moment.frame_indices[self.teacher_positions]
         return {"teacher_frames_BTHWC": self._random_view(moment.row, indices, self.teacher, random_crop, moment.rng)}
 
     def _random_view(
@@ -265,7 +291,11 @@ class BatchLoader:
         blank: dict[str, Any] = {"clip_BTHWC": self._in_segments(np.zeros(shape, np.uint8)), "num_padded_B": 0}
         if not has_teacher or teacher is None:
             return blank
-        return blank | self._blank_teacher() | ({"is_match_B": False} if teacher.is_literal else {})
+        blank |= self._blank_teacher() | ({"is_match_B": False} if teacher.is_literal else {})
+        if teacher.has_other_time:
+            blank |= {f"other_{name}": value for name, value in self._blank_teacher().items()}
+            blank["is_other_time_B"] = False
+        return blank
 
     def _blank_teacher(self) -> dict[str, np.ndarray]:
         assert self.teacher is not None, "asked for a teacher only"

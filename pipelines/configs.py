@@ -148,12 +148,37 @@ class TeacherCacheConfig(Section):
     """One GPU a worker."""
 
 
+class ChecksConfig(Section):
+    """Whether the student learns or cheats, looked at in every validation: changed clips, other times, its features."""
+
+    max_clips: Annotated[int, Field(ge=0)] = 2048
+    """Held-out clips that are looked at, the first of those that validate; 0: none."""
+
+
+class ProbeConfig(Section):
+    """A labelled data set on which the student's frozen features are tried in every validation, never trained on."""
+
+    shards: tuple[Path, ...] = ()
+    """Folders that jobs/prepare.py wrote; none: nothing is tried. Rows of split `train`, each classified by what rows
+    of other sources teach."""
+    fold: PositiveInt = 1
+    """Official split list, 1-based."""
+    max_videos: PositiveInt = 1000
+    """Of more, so many are taken, as many of every class as of the others."""
+
+
 class TransferConfig(RunConfig):
     """Teach a 3D network by telling matching from non-matching frames and clips (paper 3.2)."""
 
     data: TransferDataConfig
     model: ModelConfig
     teacher: TeacherConfig = ImageNetTeacherConfig()
+    objective: Literal["correspondence", "frame_regression"] = "correspondence"
+    """correspondence: the paper's; frame_regression: a control, the 2D twin of `model` learns the teacher's features of
+    single frames, for inflate_from of later runs."""
+    inflate_from: str | None = None
+    """Start the student from 2D weights repeated along time, as in training: a network's name, or a file such as the
+    twin.pt of frame_regression; none: from random weights (paper)."""
     cache: TeacherCacheConfig | None = None
     """Compute the teacher's features once, of a few views of every row; none: of every clip as it comes (paper)."""
     pairs: Literal["rolled", "literal", "all"] = "rolled"
@@ -164,6 +189,8 @@ class TransferConfig(RunConfig):
     epochs: PositiveInt = 150
     """Passes over the training rows (paper 4.4)."""
     schedule: ScheduleConfig = ScheduleConfig(kind="step")
+    checks: ChecksConfig = ChecksConfig()
+    probe: ProbeConfig = ProbeConfig()
 
     @model_validator(mode="after")
     def _worker_sees_pairs(self) -> "TransferConfig":
@@ -175,6 +202,16 @@ class TransferConfig(RunConfig):
             )
         if self.clip.num_segments > 1:
             raise ValueError(f"clip.num_segments {self.clip.num_segments} is for classifiers: the transfer takes 1")
+        return self
+
+    @model_validator(mode="after")
+    def _twin_sees_frames(self) -> "TransferConfig":
+        if self.objective == "correspondence":
+            return self
+        if self.cache is not None:
+            raise ValueError("cache holds features of whole clips: objective frame_regression takes those of frames")
+        if self.inflate_from is not None:
+            raise ValueError("inflate_from is for a 3D network: objective frame_regression trains a 2D one")
         return self
 
 

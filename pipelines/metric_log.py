@@ -105,6 +105,15 @@ def drain(run: Run, path: Path, *, timeout_seconds: float) -> None:
         time.sleep(_SECONDS_BETWEEN_SENDS)
 
 
+def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """Read the whole lines of the file: name -> (step, value) in their order."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for line in path.read_bytes().splitlines():
+        for point in _points(line):
+            curves.setdefault(point.name, []).append((point.step, point.value))
+    return curves
+
+
 class _Unsent(NamedTuple):
     position: int
     num_bytes: int

@@ -10,6 +10,8 @@ from pipelines.batches import TrainOrder
 from pipelines.clip_loader import NumpyBatch, RandomCrop
 from pipelines.run_configs import AugmentationConfig, RunConfig
 from pipelines.shard_index import ShardIndex
+from pipelines.worker import Metrics, Worker
+from t3d_core.models.execution import Execution
 from t3d_core.training.tasks import Task
 
 
@@ -44,6 +46,16 @@ class Stage(Protocol):
 
     def validation_batches(self, *, rank: int, world_size: int) -> Iterator[NumpyBatch]:
         """This worker's share of the validation batches; the same batches for any number of workers."""
+
+    def examine(self, net: nn.Module, *, task: Task, worker: Worker, execution: Execution) -> Metrics:
+        """Measure in validation what the task's counts do not say; every worker takes part and gets the same metrics.
+
+        Args:
+            net: the network that is validated.
+            task: of the run.
+            worker: on which device, with which others.
+            execution: how networks run.
+        """
 
     def save_weights(self, net: nn.Module, path: Path) -> None:
         """Write the part of the task's network that is kept, as a self-describing weights file."""

@@ -6,8 +6,12 @@ cut off goes on at the first shard without one.
 Legend: B views of a batch, K views of a row, D feature width.
 """
 
+import hashlib
 import itertools
+import json
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import NamedTuple
 
 import numpy as np
@@ -16,13 +20,15 @@ import ray
 import torch
 from tqdm import tqdm
 
+from pipelines import session, tracking
 from pipelines.batches import CLIPS_A_PIECE, as_row, batches_a_task, dataset_of, from_row, unpacked
 from pipelines.clip_loader import BatchLoader, NumpyBatch
-from pipelines.configs import TeacherCacheConfig
+from pipelines.configs import ExportedTeacherConfig, TeacherCacheConfig, TransferConfig
 from pipelines.shard_index import ShardIndex
 from pipelines.teacher_features import FeatureFiles, RowFeatures
 from t3d_core.transfer.teacher import FrozenTeacher
 
+_NOT_OF_THE_VIEW = ("features", "is_literal", "has_other_time")
 _NOT_ASKED_FOR = "it is not in split train of the fold"
 
 
@@ -53,6 +59,50 @@ class _Piece(NamedTuple):
     shard: int
     rows: np.ndarray
     views: np.ndarray
+
+
+def cached_features(
+    loader: BatchLoader, teacher: FrozenTeacher, config: TransferConfig, run: tracking.Run
+) -> FeatureFiles:
+    """See that the teacher's features of all rows of the loader's index are there; what is missing is computed now.
+
+    Args:
+        loader: of the run; its teacher's view has no features yet.
+        teacher: runs where features are missing.
+        config: of the run; its `cache` says how.
+        run: gets the time it took.
+
+    Raises:
+        ValueError: as `run_teacher_pass`, or the pool leaves no CPU for decoding.
+    """
+    cache = config.cache
+    assert cache is not None, "asked for with a cache only"
+    fingerprint = _fingerprint(config, teacher, loader)
+    files = FeatureFiles(fingerprint, cache.num_views, teacher.feature_dim)
+    reserved = {"CPU": cache.cpus_per_worker} | ({"GPU": 1.0} if cache.use_gpu else {})
+    session.check_workers_fit(cache.num_workers, reserved)
+    started = time.monotonic()
+    num_views, num_failed = run_teacher_pass(loader, teacher, files, cache)
+    if num_views:
+        seconds = time.monotonic() - started
+        run.log_metrics({"cache/seconds": seconds, "cache/views": num_views, "cache/failed_rows": num_failed}, step=0)
+        print(
+            f"teacher features: {num_views} views in {seconds:.0f} s, {num_failed} rows that cannot be read", flush=True
+        )
+    run.set_tags({"teacher_features": fingerprint})
+    return files
+
+
+def _fingerprint(config: TransferConfig, teacher: FrozenTeacher, loader: BatchLoader) -> str:
+    """What the features follow from, but the shards: teacher, views, and which rows have some."""
+    assert loader.teacher is not None, "a transfer has one"
+    view = {name: value for name, value in asdict(loader.teacher).items() if name not in _NOT_OF_THE_VIEW}
+    clip = {name: getattr(loader.clip, name) for name in ("num_frames", "frame_stride", "short_video")}
+    crop = asdict(loader.random_crop) if config.teacher.shared_crop else None
+    program = config.teacher.weights.read_bytes() if isinstance(config.teacher, ExportedTeacherConfig) else b""
+    named = [config.teacher.kind, hashlib.sha256(program).hexdigest(), teacher.fingerprint()]
+    described = json.dumps([named, view, clip, crop, config.data.fold], sort_keys=True)
+    return hashlib.sha256(described.encode()).hexdigest()
 
 
 def run_teacher_pass(

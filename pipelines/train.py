@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from pipelines import session, tracking
 from pipelines.batches import TrainOrder, batches_a_task, stream, train_batches
 from pipelines.clip_loader import BatchLoader, NumpyBatch
 from pipelines.configs import TrainConfig
+from pipelines.inflated import inflated_net
 from pipelines.prepare import prepared_shards
 from pipelines.shard_index import ShardIndex, hold_out, load_index, share_of_classes
 from pipelines.shards import describe_shards
@@ -28,12 +28,13 @@ from pipelines.weights import (
     model_config_of,
     view_of,
 )
-from t3d_core.models import VideoNet, build_model
+from pipelines.worker import Metrics, Worker
+from t3d_core.models import build_model
+from t3d_core.models.execution import Execution
 from t3d_core.training.checkpoint import initialize_from, save_weights
 from t3d_core.training.mixing import Mixing
 from t3d_core.training.tasks import ClassificationTask, Task
 from t3d_core.training.weights_card import WeightsCard, read_card
-from t3d_core.transfer.inflation import SOURCES, inflate, load_2d_state
 
 # Clips of one validation batch at most, which one task decodes.
 _VALIDATION_CLIPS = 16
@@ -86,6 +87,10 @@ class ClassificationStage:
             range(rank, num_batches, world_size),
             items_a_task=batches_a_task(num_clips=size, bytes_a_clip=loader.bytes_a_clip),
         )
+
+    def examine(self, net: nn.Module, *, task: Task, worker: Worker, execution: Execution) -> Metrics:
+        """Nothing: a classifier's accuracy says what it is worth."""
+        return {}
 
     def save_weights(self, net: nn.Module, path: Path) -> None:
         """Write the classifier."""
@@ -141,7 +146,9 @@ def _train_one(config: TrainConfig) -> str:
     check_network(card, batch_size=config.smallest_batch())
     if init_from is not None and (differences := differences_of_networks(read_card(init_from), card)):
         print(f"init_from / this run: {'; '.join(differences)}", flush=True)
-    inflated = _inflate(config)
+    inflated = None
+    if config.inflate_from is not None:
+        inflated = inflated_net(config.inflate_from, _card_of_run(config, class_names=()), seed=config.seed)
     folders = prepared_shards(config.data, storage=base / config.storage)
     stage = build_stage(config, folders, init_from)
     stage.build_task()  # a network or weights that do not fit are told here, not on a worker
@@ -166,21 +173,6 @@ def _locate_init(config: TrainConfig, *, base: Path) -> Path | None:
         return None
     tracking_uri = tracking.resolve_tracking_uri(config.tracking.uri, base=base)
     return locate_weights(config.init_from, tracking_uri=tracking_uri)
-
-
-def _inflate(config: TrainConfig) -> VideoNet | None:
-    """Build the network without a head from 2D weights, and say what they were good for."""
-    if config.inflate_from is None:
-        return None
-    source = config.inflate_from
-    state_2d = load_2d_state(source if source in SOURCES else str(session.input_path(Path(source))))
-    card = _card_of_run(config, class_names=())
-    torch.manual_seed(config.seed)
-    net = build_model(card.model_kind, num_classes=0, **card.model_arguments)
-    report = inflate(net, state_2d)
-    left = f"; as initialised: {', '.join(report.left_at_init)}" if report.left_at_init else ""
-    print(f"inflated {report.num_copied} parameters from {source}{left}", flush=True)
-    return net
 
 
 def _completed_from_weights(config: TrainConfig, init_from: Path | None) -> TrainConfig:

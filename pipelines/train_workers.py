@@ -161,8 +161,8 @@ def _broadcast_buffers(net: torch.nn.Module) -> None:
         torch.distributed.broadcast(buffer, src=0)
 
 
-def _gather(values: list[str]) -> list[str]:
-    gathered: list[list[str]] = [[] for _ in range(torch.distributed.get_world_size())]
+def _gather(values: list[Any]) -> list[Any]:
+    gathered: list[list[Any]] = [[] for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather_object(gathered, values)
     return [value for of_worker in gathered for value in of_worker]
 

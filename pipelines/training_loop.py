@@ -275,8 +275,9 @@ class _Training:
         share_padded = counts.pop("num_padded_frames") / counts.pop("num_frames")
         extra = {"padded_share": share_padded, "unreadable_clips": counts.pop("num_unreadable")}
         metrics = {**self.task.metrics(counts), **extra}
-        self._log({f"val/{name}": value for name, value in metrics.items()})
-        return metrics
+        examined = self.stage.examine(net, task=self.task, worker=self.worker, execution=self.execution)
+        self._log({f"val/{name}": value for name, value in metrics.items()} | examined)
+        return metrics | examined
 
     def _kept_net(self) -> nn.Module:
         """The network that is validated and kept: the average of the weights where there is one."""

@@ -40,7 +40,7 @@ _MLFLOW_PATIENCE_SECONDS = 600.0
 _RESUMABLE = (
     *("storage", "name", "scaling", "failure", "tracking", "checkpoint", "log_every_steps"),
     *("data.shards", "data.prepare", "data.fingerprint", "register", "alias", "folds"),
-    *("compute.recompute", "compute.compile", "compute.debug", "model.transition_forms"),
+    *("compute.recompute", "compute.compile", "compute.debug", "model.transition_forms", "checks", "probe"),
 )
 
 

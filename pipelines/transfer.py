@@ -1,33 +1,40 @@
 """Unlabelled shards and a frozen ImageNet 2D network become the initial weights of a 3D network (paper 3.2, 4.5)."""
 
-import hashlib
-import json
-import shlex
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from pipelines import session
 from pipelines.batches import TrainOrder, batches_a_task, stream, train_batches
 from pipelines.clip_loader import BatchLoader, NumpyBatch, TeacherView
-from pipelines.configs import ExportedTeacherConfig, TeacherCacheConfig, TeacherConfig, TransferConfig
+from pipelines.configs import ExportedTeacherConfig, ProbeConfig, TeacherConfig, TransferConfig
+from pipelines.inflated import inflated_net
+from pipelines.metric_log import read_curves
 from pipelines.prepare import prepared_shards
-from pipelines.shard_index import ShardIndex, hold_out, load_index
+from pipelines.shard_index import ShardIndex, hold_out, load_index, share_of_classes
 from pipelines.stage import random_crop_of
 from pipelines.teacher_features import FeatureFiles
-from pipelines.teacher_pass import run_teacher_pass
-from pipelines.training_run import FinishedRun, RunFolder, fit, open_run
+from pipelines.teacher_pass import cached_features
+from pipelines.train_workers import metrics_file
+from pipelines.training_run import RunFolder, fit, open_run
+from pipelines.transfer_checks import PROBE_CLIPS, Examiner
+from pipelines.transfer_plot import plot_checks
+from pipelines.transfer_summary import describe_transfer
 from pipelines.weights import card_of, check_network, view_of
+from pipelines.worker import Metrics, Worker
 from t3d_core.models import build_model
-from t3d_core.training.checkpoint import save_weights
-from t3d_core.training.tasks import CorrespondenceTask, Task
+from t3d_core.models.execution import Execution
+from t3d_core.training.checkpoint import initialize_from, save_weights
+from t3d_core.training.tasks import CorrespondenceTask, FrameRegressionTask, Task
 from t3d_core.training.weights_card import WeightsCard
 from t3d_core.transfer.correspondence import CorrespondenceNet
+from t3d_core.transfer.inflation import inflate
 from t3d_core.transfer.teacher import FrozenTeacher, build_teacher, check_teacher, load_exported_teacher
+from t3d_core.transfer.twin import FrameRegressionNet, Twin, build_twin
 from t3d_core.video.cropping import default_short_side
 
 # Seeds of held-out clips stand where no epoch of training can reach.
@@ -42,7 +49,9 @@ class CorrespondenceStage:
     card: WeightsCard
     train_index: ShardIndex
     val_index: ShardIndex
+    probe_index: ShardIndex | None = None
     features: FeatureFiles | None = None
+    init_from: Path | None = None
     weights_name: str = "student.safetensors"
 
     @property
@@ -52,8 +61,10 @@ class CorrespondenceStage:
         return TrainOrder(len(self.train_index), config.global_batch_size, config.seed, config.epoch_share)
 
     def build_task(self) -> Task:
-        """Make the student and the pair head with random weights, and the teacher where its features are not there."""
+        """Make the student, random or inflated, a random pair head, and the teacher unless its features are there."""
         student = build_model(self.card.model_kind, num_classes=0, **self.card.model_arguments)
+        if self.init_from is not None:
+            initialize_from(student, self.init_from, class_names=())
         teacher = teacher_of(self.config.teacher) if self.features is None else None
         known = self.features or teacher
         assert known is not None, "one of the two"
@@ -66,10 +77,32 @@ class CorrespondenceStage:
 
     def validation_batches(self, *, rank: int, world_size: int) -> Iterator[NumpyBatch]:
         """Every world_size-th batch of held-out clips, from `rank` on; always the same clips in the same batches."""
-        loader, config = self.loader(self.val_index), self.config
+        num_clips = len(self.val_index) * self.config.data.holdout_clips_per_row
+        return self._held_out(self.loader(self.val_index), num_clips, rank=rank, world_size=world_size)
+
+    def examine(self, net: nn.Module, *, task: Task, worker: Worker, execution: Execution) -> Metrics:
+        """Look at held-out pairs and at features from more sides (see `transfer_checks`)."""
+        assert isinstance(net, CorrespondenceNet), "built above"
+        assert isinstance(task, CorrespondenceTask), "as the net"
+        examiner = Examiner(net, task, worker, execution, self.config.clip)
+        metrics: Metrics = {}
+        if num_clips := self.config.checks.max_clips:
+            loader = self.loader(self.val_index)
+            assert loader.teacher is not None, "a transfer has one"
+            loader = replace(loader, teacher=replace(loader.teacher, is_literal=False, has_other_time=True))
+            num_clips = min(num_clips, len(self.val_index) * self.config.data.holdout_clips_per_row)
+            held_out = self._held_out(loader, num_clips, rank=worker.rank, world_size=worker.world_size)
+            metrics |= examiner.check_pairs(held_out)
+        if self.probe_index is not None:
+            view = replace(view_of(self.card), num_segments=PROBE_CLIPS)
+            metrics |= examiner.probe(BatchLoader(self.probe_index, view))
+        return metrics
+
+    def _held_out(self, loader: BatchLoader, num_clips: int, *, rank: int, world_size: int) -> Iterator[NumpyBatch]:
+        """The first so many held-out clips, in batches."""
+        config = self.config
         size = config.micro_batch_size or config.global_batch_size
         order = TrainOrder(len(self.val_index), size, config.seed)
-        num_clips = len(self.val_index) * config.data.holdout_clips_per_row
         num_batches = -(-num_clips // size)
 
         def load(batch: int) -> NumpyBatch:
@@ -103,6 +136,28 @@ class CorrespondenceStage:
         return BatchLoader(index, view_of(self.card), view, random_crop_of(self.config.augmentation))
 
 
+@dataclass(frozen=True)
+class TwinStage(CorrespondenceStage):
+    """Trains the student's 2D twin to guess the teacher's features of frames, on the same clips."""
+
+    weights_name: str = "twin.pt"
+
+    def build_task(self) -> Task:
+        """Make the twin with random weights, and the teacher."""
+        teacher = teacher_of(self.config.teacher)
+        net = FrameRegressionNet(twin_of(self.card), teacher_dim=teacher.feature_dim)
+        return FrameRegressionTask(net, teacher, positions=self.loader(self.train_index).teacher_positions.tolist())
+
+    def examine(self, net: nn.Module, *, task: Task, worker: Worker, execution: Execution) -> Metrics:
+        """Nothing: there are no pairs, and no features of clips."""
+        return {}
+
+    def save_weights(self, net: nn.Module, path: Path) -> None:
+        """Write the twin's state, as `inflate_from` takes it."""
+        assert isinstance(net, FrameRegressionNet), "built above"
+        torch.save({name: tensor.cpu() for name, tensor in net.twin.state_dict().items()}, path)
+
+
 def run_transfer(config: TransferConfig) -> str:
     """Teach a student as `config` says; give the closing summary.
 
@@ -112,6 +167,10 @@ def run_transfer(config: TransferConfig) -> str:
     config = _with_absolute_weights(config)
     card = card_of(config.model, config.clip, class_names=())
     check_network(card, batch_size=config.smallest_batch())
+    is_twin = config.objective == "frame_regression"
+    if is_twin:
+        twin_of(card)
+    inflated = None if config.inflate_from is None else inflated_net(config.inflate_from, card, seed=config.seed)
     # What is wrong with the teacher is told here, not after an hour of preparing.
     what, teacher = f"teacher {config.teacher.weights or config.teacher.kind}", teacher_of(config.teacher)
     check_teacher(teacher, crop_size=config.teacher.crop_size, what=what)
@@ -120,15 +179,47 @@ def run_transfer(config: TransferConfig) -> str:
     # A single source held out would have no negative pair.
     train_index, val_index = hold_out(index, fraction=config.data.holdout_fraction, seed=config.seed, at_least=2)
     _check_sources(train_index, config)
-    stage = CorrespondenceStage(config, card, train_index, val_index)
+    stage = (TwinStage if is_twin else CorrespondenceStage)(
+        config, card, train_index, val_index, _load_probe(config.probe)
+    )
     session.connect()
     session.check_workers_fit(config.scaling.fewest_workers(), config.scaling.resources_of_worker())
     with open_run(stage, kind="transfer", shards=folders) as folder:
         if folder.summary is not None:
             return folder.summary
+        if inflated is not None:
+            initial = folder.path / "initial.safetensors"  # where every node finds it
+            save_weights(inflated, initial, card=card)
+            stage = replace(stage, init_from=initial)
         if config.cache is not None:
-            stage = replace(stage, features=_cached_features(stage, teacher, index, config.cache, folder))
-        return folder.close(_summary(stage, fit(stage, folder), folders))
+            stage = replace(stage, features=cached_features(stage.loader(index), teacher, config, folder.run))
+        finished = fit(stage, folder)
+        _plot_checks(folder)
+        num_sources = len(np.unique(val_index.source_N))
+        is_labelled = bool(train_index.class_names)
+        summary = describe_transfer(config, finished, folders, num_sources=num_sources, is_labelled=is_labelled)
+        return folder.close(summary)
+
+
+def twin_of(card: WeightsCard) -> Twin:
+    """Make the 2D twin of a network, which is seen to fit.
+
+    Raises:
+        ValueError: networks of this kind have none, or cannot be inflated from it.
+    """
+    net = build_model(card.model_kind, num_classes=0, **card.model_arguments)
+    twin = build_twin(card.model_kind, net)
+    inflate(net, twin.network.state_dict())
+    return twin
+
+
+def _plot_checks(folder: RunFolder) -> None:
+    """Draw the curves of the checks, and keep the picture in the run's folder and in MLflow."""
+    curves = read_curves(metrics_file(folder.path))
+    if any(name.startswith(("check/", "probe/")) for name in curves):
+        picture = folder.path / "checks.png"
+        picture.write_bytes(plot_checks(curves, title=folder.path.name))
+        folder.run.log_artifact(picture)
 
 
 def _check_sources(train_index: ShardIndex, config: TransferConfig) -> None:
@@ -140,39 +231,24 @@ def _check_sources(train_index: ShardIndex, config: TransferConfig) -> None:
         )
 
 
-def _cached_features(
-    stage: CorrespondenceStage,
-    teacher: FrozenTeacher,
-    index: ShardIndex,
-    cache: TeacherCacheConfig,
-    folder: RunFolder,
-) -> FeatureFiles:
-    """See that the teacher's features of all rows are there; what is missing is computed now."""
-    loader = stage.loader(index)
-    fingerprint = _fingerprint_of_features(stage.config, teacher, loader)
-    files = FeatureFiles(fingerprint, cache.num_views, teacher.feature_dim)
-    session.check_workers_fit(cache.num_workers, {"CPU": cache.cpus_per_worker} | ({"GPU": 1} if cache.use_gpu else {}))
-    started = time.monotonic()
-    outcome = run_teacher_pass(loader, teacher, files, cache)
-    seconds = time.monotonic() - started
-    if outcome.num_views:
-        views, failed = outcome
-        folder.run.log_metrics({"cache/seconds": seconds, "cache/views": views, "cache/failed_rows": failed}, step=0)
-        print(f"teacher features: {views} views in {seconds:.0f} s, {failed} rows that cannot be read", flush=True)
-    folder.run.set_tags({"teacher_features": fingerprint})
-    return files
+def _load_probe(config: ProbeConfig) -> ShardIndex | None:
+    """The labelled rows on which features are tried.
 
-
-def _fingerprint_of_features(config: TransferConfig, teacher: FrozenTeacher, loader: BatchLoader) -> str:
-    """What the teacher's features follow from, but the shards: teacher, views, and the rows that have some."""
-    assert loader.teacher is not None, "a transfer has one"
-    view = {name: value for name, value in asdict(loader.teacher).items() if name not in ("features", "is_literal")}
-    clip = {name: getattr(loader.clip, name) for name in ("num_frames", "frame_stride", "short_video")}
-    crop = asdict(loader.random_crop) if config.teacher.shared_crop else None
-    program = config.teacher.weights.read_bytes() if isinstance(config.teacher, ExportedTeacherConfig) else b""
-    named = [config.teacher.kind, hashlib.sha256(program).hexdigest(), teacher.fingerprint()]
-    described = json.dumps([named, view, clip, crop, config.data.fold], sort_keys=True)
-    return hashlib.sha256(described.encode()).hexdigest()
+    Raises:
+        ValueError: they cannot be read, or have no labels, or one source or one class alone.
+    """
+    if not config.shards:
+        return None
+    folders = [session.input_path(path) for path in config.shards]
+    index = load_index(folders, fold=config.fold, splits=["train"])
+    num_classes, num_sources = len(np.unique(index.label_N)), len(np.unique(index.source_N))
+    if not index.class_names or num_classes < 2 or num_sources < 2:
+        raise ValueError(
+            f"probe.shards {[str(path) for path in config.shards]} have {num_classes if index.class_names else 0} "
+            f"classes and {num_sources} sources in split train: a probe needs 2 of each, so that no source is on both "
+            "sides"
+        )
+    return share_of_classes(index, min(1.0, config.max_videos / len(index)))
 
 
 def teacher_of(config: TeacherConfig) -> FrozenTeacher:
@@ -193,31 +269,3 @@ def _with_absolute_weights(config: TransferConfig) -> TransferConfig:
         return config
     teacher = config.teacher.model_copy(update={"weights": session.input_path(config.teacher.weights)})
     return config.model_copy(update={"teacher": teacher})
-
-
-def _summary(stage: CorrespondenceStage, finished: FinishedRun, folders: list[Path]) -> str:
-    num_sources = len(np.unique(stage.val_index.source_N))
-    before, after = finished.initial, finished.final
-    return "\n".join(
-        [
-            f"pair accuracy on {num_sources} held-out source videos (chance 0.500): "
-            f"{before['pair_accuracy']:.3f} before, {after['pair_accuracy']:.3f} after",
-            f"loss {before['loss']:.3f} -> {after['loss']:.3f}; padded frames {after['padded_share']:.1%}; "
-            f"negatives a positive {after['negatives_per_positive']:.2f}",
-            *finished.describe_losses(),
-            f"weights: {finished.weights}",
-            f"mlflow:  {finished.run.describe()}",
-            f"next:    {_next_command(stage, finished, folders)}",
-        ]
-    )
-
-
-def _next_command(stage: CorrespondenceStage, finished: FinishedRun, folders: list[Path]) -> str:
-    """Fine-tune from these weights: the network and the clips are those the weights describe."""
-    is_labelled = bool(stage.train_index.class_names)
-    shards = [str(folder) for folder in folders] if is_labelled else ["LABELLED_SHARDS"]
-    command = ["python", "jobs/train.py", "--init_from", str(finished.weights), "--model", "none", "--clip", "none"]
-    command += ["--data.shards", *shards]
-    if stage.config.storage != TransferConfig.model_fields["storage"].default:
-        command += ["--storage", str(stage.config.storage)]
-    return shlex.join(command)

@@ -53,7 +53,7 @@ class Worker:
     sum_over_workers: Callable[[torch.Tensor], object] = keep
     share_buffers: Callable[[nn.Module], object] = keep
     share: Callable[[Any], Any] = keep
-    gather: Callable[[list[str]], list[str]] = keep
+    gather: Callable[[list[Any]], list[Any]] = keep
     is_preempted: Callable[[], bool] = bool
     note_progress: Callable[[], None] = ignore
     note_unreadable: Callable[[str, str], None] = ignore

@@ -1,4 +1,4 @@
-"""A batch becomes a loss and counts: classification, and image-video correspondence.
+"""A batch becomes a loss and counts: classification, image-video correspondence, and regression of frame features.
 
 Counts are sums, never means: adding those of all batches and workers gives the same metric for any number of workers.
 Legend: B examples, C channels, T frames, H x W pixels, K classes, P pairs. An example is a clip, or the S clips of a
@@ -6,6 +6,7 @@ video that are classified together (`num_segments`): then `clip_BCTHW` holds B *
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -16,6 +17,7 @@ from t3d_core.training.mixing import Mixing
 from t3d_core.transfer.correspondence import CorrespondenceNet
 from t3d_core.transfer.pairing import Pairs, all_pairs, drawn_pairs, rolled_pairs
 from t3d_core.transfer.teacher import FrozenTeacher
+from t3d_core.transfer.twin import FrameRegressionNet, frames_at
 
 Batch = dict[str, Tensor]
 
@@ -178,6 +180,47 @@ class CorrespondenceTask:
             "pair_accuracy": sum(accuracy) / 2,
             "negatives_per_positive": counts["num_negatives"] / (counts["num_positives"] or math.nan),
         }
+
+
+class FrameRegressionTask:
+    """A student's 2D twin guesses the teacher's features, frame by frame, of `clip_BCTHW` and `teacher_frames_BTHWC`.
+
+    Paper: not in it; a control (see `transfer.twin`). The loss is the mean squared error of features with mean 0 and
+    variance 1 over their width, so that it is 1 for a guess of nothing whatever the teacher's scale.
+    """
+
+    count_names: tuple[str, ...] = ("loss_sum", "num_examples")
+
+    def __init__(self, net: FrameRegressionNet, teacher: FrozenTeacher, *, positions: Sequence[int]) -> None:
+        """Train `net` on the frames of each clip at `positions`, which are those that the teacher sees."""
+        self.net: nn.Module = net
+        self.teacher = teacher
+        self.positions = torch.tensor(positions)
+
+    def to(self, device: torch.device) -> None:
+        """Move the network and the teacher."""
+        self.net.to(device)
+        self.teacher.to(device)
+        self.positions = self.positions.to(device)
+
+    def __call__(self, net: nn.Module, batch: Batch) -> TaskOutput:
+        """Guess the features of every frame."""
+        feature_ND = self.teacher.frame_features(batch["teacher_frames_BTHWC"]).flatten(0, 1)
+        target_ND = functional.layer_norm(feature_ND, feature_ND.shape[1:])
+        guessed_ND = net(frames_at(batch["clip_BCTHW"], self.positions)).float()
+        losses_N = (guessed_ND - target_ND).square().mean(dim=1)
+        losses_B = losses_N.unflatten(0, (-1, len(self.positions))).mean(dim=1)
+        return TaskOutput(
+            losses_B.mean(),
+            {
+                "loss_sum": losses_B.detach().double().sum(),
+                "num_examples": torch.ones_like(losses_B, dtype=torch.float64).sum(),
+            },
+        )
+
+    def metrics(self, counts: dict[str, float]) -> dict[str, float]:
+        """`loss`, the mean squared error."""
+        return {"loss": counts["loss_sum"] / counts["num_examples"]}
 
 
 def _num_correct_top(logits_BK: Tensor, label_B: Tensor, *, k: int) -> Tensor:

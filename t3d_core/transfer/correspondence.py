@@ -59,6 +59,9 @@ class CorrespondenceNet(nn.Module):
             teacher_BD: the teacher's feature of each clip's frames.
             pairs: of the batch.
         """
-        student_BD = self.student.forward_features(clip_BCTHW)  # type: ignore[operator]
+        return self.judge(self.student.forward_features(clip_BCTHW), teacher_BD, pairs)  # type: ignore[operator]
+
+    def judge(self, student_BD: Tensor, teacher_BD: Tensor, pairs: Pairs) -> Tensor:
+        """Judge the pairs by the student's features of the clips (B, student_dim): logits (P, 2)."""
         with full_precision(student_BD):
             return self.head(self.projection(student_BD), teacher_BD, pairs.clip_P, pairs.frames_P)

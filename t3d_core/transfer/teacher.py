@@ -66,18 +66,22 @@ class FrozenTeacher(nn.Module):
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    @torch.no_grad()
     def forward(self, frames_BTHWC: Tensor) -> Tensor:
         """Give the mean feature of each clip's frames (B, D) from uint8 RGB frames."""
-        with full_precision(frames_BTHWC):  # its features are the same whatever the student runs in
-            return self._mean_features(frames_BTHWC)
+        return self.frame_features(frames_BTHWC).mean(dim=1)
 
-    def _mean_features(self, frames_BTHWC: Tensor) -> Tensor:
+    @torch.no_grad()
+    def frame_features(self, frames_BTHWC: Tensor) -> Tensor:
+        """Give the feature of each frame (B, T, D) from uint8 RGB frames."""
+        with full_precision(frames_BTHWC):  # its features are the same whatever the student runs in
+            return self._frame_features(frames_BTHWC)
+
+    def _frame_features(self, frames_BTHWC: Tensor) -> Tensor:
         batch, num_frames = frames_BTHWC.shape[:2]
         images_NHWC = (frames_BTHWC.flatten(0, 1).float() / 255 - self.mean_C) / self.std_C
         images_NCHW = images_NHWC.permute(0, 3, 1, 2)
         feature_ND = torch.cat([self.backbone(some) for some in images_NCHW.split(_IMAGES_AT_ONCE)])
-        return feature_ND.unflatten(0, (batch, num_frames)).mean(dim=1)
+        return feature_ND.unflatten(0, (batch, num_frames))
 
 
 class _EfficientNetLiteFeatures(nn.Module):

@@ -212,6 +212,21 @@ def test_a_literal_pair_is_drawn_anew_and_a_negative_has_frames_of_another_sourc
     assert not np.array_equal(again["is_match_B"], is_match_B)
 
 
+@pytest.mark.parametrize("num_views", [None, 6])
+def test_another_time_shares_no_frame_with_the_clip_where_the_row_is_long_enough(index, num_views):
+    teacher = replace(TEACHER_48, has_other_time=True, num_views=num_views)
+    rows = np.arange(len(index))
+    batch = BatchLoader(index, CLIP_48, teacher).random_batch(rows, [[0, 0, int(row)] for row in rows])
+    assert 0.2 < batch["is_other_time_B"].mean() < 1  # of 40 frames a clip covers 15
+    for row in rows[:8]:
+        own = {start for start, *_ in views(index, row, batch["teacher_frames_BTHWC"][row])}
+        other = {start for start, *_ in views(index, row, batch["other_teacher_frames_BTHWC"][row])}
+        assert any(abs(a - b) >= 15 for a in own for b in other) == batch["is_other_time_B"][row]
+    long_clip = replace(CLIP_48, num_frames=16)
+    batch = BatchLoader(index, long_clip, replace(teacher, num_frames=16)).random_batch(rows[:4], [[0]] * 4)
+    assert not batch["is_other_time_B"].any()
+
+
 def test_clips_start_at_the_fixed_views_and_the_teacher_sees_no_other_crop_there(index):
     teacher = replace(TEACHER_48, num_views=2)
     loader = BatchLoader(index, CLIP_48, teacher)

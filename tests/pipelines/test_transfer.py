@@ -1,17 +1,24 @@
 """What the transfer is told of its teacher; whole runs are in test_training."""
 
 import json
+import re
 import shutil
 from typing import get_args
 
 import mlflow
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file
 from torch import nn
 
-from pipelines.configs import ExportedTeacherConfig, ImageNetTeacherConfig, TransferConfig
+from pipelines.configs import ExportedTeacherConfig, ImageNetTeacherConfig, TrainConfig, TransferConfig
+from pipelines.metric_log import read_curves
+from pipelines.train import run_train
 from pipelines.transfer import run_transfer, teacher_of
+from t3d_core.models import build_model
 from t3d_core.transfer.teacher import TEACHER_KINDS
 
 MODEL = {"kind": "t3d", "growth_rate": 4, "block_config": (2, 2, 2, 2), "num_init_features": 24, "bn_size": 2}
@@ -124,3 +131,76 @@ def test_fewer_source_videos_than_a_batch_are_refused(small_run):
     )
     with pytest.raises(ValueError, match=expected):
         run_transfer(small_run(global_batch_size=64))
+
+
+def test_a_run_tells_whether_it_learns_or_cheats_before_and_after(small_run, weizmann_shards, tmp_path):
+    looked_at = {"clip": {"num_frames": 16, "frame_stride": 1, "crop_size": 32}, "cache": {"num_views": 4}}
+    summary = run_transfer(small_run(name="looked_at", probe={"shards": (weizmann_shards,)}, **looked_at))
+    curves = read_curves(tmp_path / "runs" / "looked_at" / "metrics.jsonl")
+    for name in ("check/pair_accuracy_low", "check/match_share_other_time", "check/effective_rank", "probe/knn_top1"):
+        assert [step for step, _ in curves[name]] == [0, curves["train/loss"][-1][0]]
+    # The checks and the validation see the same clips, crops and frames.
+    checked, validated = (dict(curves[f"{kind}/pair_accuracy"]) for kind in ("check", "val"))
+    assert checked == pytest.approx(validated)
+    assert re.search(r"checks:  pairs 0\.\d+ \(95 % interval 0\.\d+ to [01]\.\d+\), in other colours 0\.\d+", summary)
+    assert len(re.findall(r"probe:   linear 0\.\d+ before, 0\.\d+ after; neighbours 0\.\d+ before", summary)) == 2
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    [run] = client.search_runs([client.get_experiment_by_name("t3d").experiment_id])
+    assert "checks.png" in [artifact.path for artifact in client.list_artifacts(run.info.run_id)]
+    assert run.data.metrics["probe/linear_top1"] == pytest.approx(curves["probe/linear_top1"][-1][1])
+
+
+def test_checks_can_be_left_out(small_run, tmp_path):
+    summary = run_transfer(small_run(name="plain", checks={"max_clips": 0}))
+    assert "checks:" not in summary
+    assert not any("check/" in name for name in read_curves(tmp_path / "runs" / "plain" / "metrics.jsonl"))
+    assert not (tmp_path / "runs" / "plain" / "checks.png").exists()
+
+
+def test_a_probe_without_labels_is_refused_before_the_run(small_run, synthetic_shards, tmp_path):
+    unlabelled = shutil.copytree(synthetic_shards, tmp_path / "unlabelled", ignore=shutil.ignore_patterns("videos"))
+    description = json.loads((unlabelled / "dataset.json").read_text())
+    (unlabelled / "dataset.json").write_text(json.dumps(description | {"class_names": []}))
+    for shard in (unlabelled / "shards").iterdir():
+        table = pq.read_table(shard)
+        place = table.schema.get_field_index("label")
+        nothing = pa.nulls(len(table), pa.string())
+        pq.write_table(table.set_column(place, table.schema.field(place), nothing), shard, row_group_size=1)
+    with pytest.raises(ValueError, match=r"probe\.shards .*unlabelled.* have 0 classes and \d+ sources in split train"):
+        run_transfer(small_run(probe={"shards": (unlabelled,)}))
+
+
+def test_a_twin_learns_frames_and_its_weights_inflate_a_student_and_a_classifier(
+    small_run, synthetic_shards, tmp_path, capsys
+):
+    summary = run_transfer(small_run(name="twin", objective="frame_regression"))
+    assert "error of frame features on 9 held-out source videos" in summary
+    weights = tmp_path / "runs" / "twin" / "twin.pt"
+    assert f"--inflate_from {weights}" in summary
+    run_transfer(small_run(name="inflated", inflate_from=str(weights)))
+    assert f"from {weights}\n" in capsys.readouterr().out
+    initial = load_file(tmp_path / "runs" / "inflated" / "initial.safetensors")
+    kernel = torch.load(weights)["features.conv0.weight"]
+    torch.testing.assert_close(initial["features.conv0.weight"].sum(dim=2), kernel)
+    student = load_file(tmp_path / "runs" / "inflated" / "student.safetensors")["features.conv0.weight"]
+    random = build_model(num_classes=0, **MODEL).state_dict()["features.conv0.weight"]
+    assert (student.sum(dim=2) - kernel).abs().max() < (random.sum(dim=2) - kernel).abs().max() / 2
+    run_train(
+        TrainConfig(
+            **small_run(name="tuned", inflate_from=str(weights)).model_dump(
+                include={"model", "clip", "global_batch_size", "epochs", "schedule", "scaling", "storage", "tracking"}
+            ),
+            data={"shards": (synthetic_shards,)},
+            inflate_from=str(weights),
+            name="tuned",
+        )
+    )
+
+
+def test_what_a_twin_cannot_have_is_refused(small_run):
+    with pytest.raises(ValidationError, match="cache holds features of whole clips"):
+        small_run(objective="frame_regression", cache={})
+    with pytest.raises(ValidationError, match="objective frame_regression trains a 2D one"):
+        small_run(objective="frame_regression", inflate_from="twin.pt")
+    with pytest.raises(ValueError, match=r"model\.kind c3d has no 2D twin"):
+        run_transfer(small_run(objective="frame_regression", model={"kind": "c3d"}))

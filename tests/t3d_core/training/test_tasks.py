@@ -7,7 +7,7 @@ from torch import nn
 from t3d_core.evaluation.metrics import num_correct_top_k
 from t3d_core.models import build_model
 from t3d_core.training.mixing import MixedBatch, Mixing
-from t3d_core.training.tasks import ClassificationTask, CorrespondenceTask
+from t3d_core.training.tasks import ClassificationTask, CorrespondenceTask, FrameRegressionTask
 from t3d_core.transfer.correspondence import CorrespondenceNet
 from t3d_core.transfer.teacher import FrozenTeacher
 
@@ -218,3 +218,24 @@ def test_counts_carry_no_gradient_and_have_the_names_announced(equality_task):
     output = equality_task(equality_task.net, batch | {"clip_BCTHW": batch["clip_BCTHW"].requires_grad_()})
     assert tuple(output.counts) == equality_task.count_names
     assert all(count.dtype == torch.float64 and not count.requires_grad for count in output.counts.values())
+
+
+def test_the_frame_regression_guesses_the_standardised_features_of_the_frames_that_the_teacher_sees():
+    class Colour(nn.Module):
+        def forward(self, image_NCHW):
+            return image_NCHW.mean(dim=(2, 3))
+
+    teacher = FrozenTeacher(Colour(), feature_dim=3, mean=(0, 0, 0), std=(1 / 255,) * 3)
+    task = FrameRegressionTask(Colour(), teacher, positions=[0, 2])
+    # Frames of colour (1, 2, 3): standardised -1.22, 0, 1.22.
+    frames_BTHWC = torch.tensor([1, 2, 3], dtype=torch.uint8).expand(2, 2, 4, 4, 3)
+    clip_BCTHW = torch.zeros(2, 3, 3, 4, 4)
+    clip_BCTHW[:, :, 1] = 99  # a frame that the teacher does not see
+    clip_BCTHW[1, 2, 2] = 1.5**0.5
+    clip_BCTHW[1, 0, 2] = -(1.5**0.5)
+    output = task(task.net, {"clip_BCTHW": clip_BCTHW, "teacher_frames_BTHWC": frames_BTHWC})
+    # A guess of nothing costs 1, the right one of the second clip's second frame nothing.
+    assert output.loss.item() == pytest.approx((1 + 1 + 1 + 0) / 4, abs=1e-4)
+    counts = floats(output.counts)
+    assert tuple(counts) == task.count_names
+    assert task.metrics(counts) == {"loss": pytest.approx(0.75, abs=1e-4)}

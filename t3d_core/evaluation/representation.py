@@ -1,0 +1,117 @@
+"""Features of a frozen network and their labels go in, numbers that say what the features are worth come out.
+
+Not in the paper, which tells a transfer by fine-tuning alone. Legend: N examples, D feature width.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import bootstrap
+from sklearn.base import ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
+
+from t3d_core.evaluation.metrics import Interval
+
+_MAX_PARTS = 10  # of cross-validation
+_MAX_NEIGHBOURS = 5
+_RESAMPLES = 2000
+
+
+class ProbeAccuracy(NamedTuple):
+    """Share of the examples that a simple classifier on the features gets right, in [0, 1]."""
+
+    linear_top1: float
+    knn_top1: float
+
+
+class FeatureSpread(NamedTuple):
+    """How much of their space features fill.
+
+    Attributes:
+        std: standard deviation of features of unit length, the mean over dimensions, times sqrt(D): 1 where they point
+            everywhere alike, 0 where they are one point (arXiv 2011.10566, 4.1).
+        effective_rank: exp of the entropy of the singular values' shares, of centred features: from 1, a line, to D
+            (Roy and Vetterli, 2007).
+    """
+
+    std: float
+    effective_rank: float
+
+
+def probe_features(
+    feature_ND: npt.NDArray[np.floating], label_N: npt.NDArray[np.integer], group_N: npt.NDArray[np.integer]
+) -> ProbeAccuracy:
+    """Classify every example by classifiers that saw no example of its group: a logistic regression, and 5 neighbours.
+
+    The groups are dealt to at most 10 parts, and each part is classified by what the others teach. Features are
+    standardised for the first, and compared by their angle by the second.
+
+    Args:
+        feature_ND: features.
+        label_N: class of each.
+        group_N: source of each (a scene, a person); examples of one group are never on both sides.
+
+    Raises:
+        ValueError: there are fewer than two groups or two classes.
+    """
+    num_groups, num_classes = len(np.unique(group_N)), len(np.unique(label_N))
+    if min(num_groups, num_classes) < 2:
+        raise ValueError(f"a probe needs 2 groups and 2 classes at least, got {num_groups} and {num_classes}")
+
+    def accuracy(classifier: ClassifierMixin) -> float:
+        parts = GroupKFold(min(_MAX_PARTS, num_groups))
+        predicted_N = cross_val_predict(classifier, feature_ND, label_N, groups=group_N, cv=parts)
+        return float((predicted_N == label_N).mean())
+
+    neighbours = KNeighborsClassifier(min(_MAX_NEIGHBOURS, num_groups - 1))
+    return ProbeAccuracy(
+        accuracy(make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))),
+        accuracy(make_pipeline(Normalizer(), neighbours)),
+    )
+
+
+def spread_of(feature_ND: npt.NDArray[np.floating]) -> FeatureSpread:
+    """Measure how much of their space features fill: what a collapsed network gives is one point, or a line."""
+    length_N1 = np.linalg.norm(feature_ND, axis=1, keepdims=True)
+    unit_ND = feature_ND / np.maximum(length_N1, 1e-12)
+    std = float(unit_ND.std(axis=0).mean() * np.sqrt(feature_ND.shape[1]))
+    singular = np.linalg.svd(feature_ND - feature_ND.mean(axis=0), compute_uv=False)
+    share = singular[singular > 0] / max(float(singular.sum()), 1e-12)
+    return FeatureSpread(std, float(np.exp(-(share * np.log(share)).sum())))
+
+
+def grouped_interval(
+    statistic: Callable[..., float], group_N: npt.NDArray[np.integer], *, confidence: float = 0.95
+) -> Interval:
+    """Give the confidence interval of a statistic of examples that come in groups, by resampling whole groups.
+
+    Ten clips of one video say little more than one: an interval over clips would be too narrow.
+
+    Args:
+        statistic: takes how often each example counts (N,) and gives the number.
+        group_N: group of each example.
+        confidence: of the interval.
+    """
+    groups, place_N = np.unique(group_N, return_inverse=True)
+    if len(groups) < 2:
+        return Interval(float("nan"), float("nan"))
+
+    def of_groups(drawn: npt.NDArray[np.integer]) -> float:
+        return statistic(np.bincount(drawn, minlength=len(groups))[place_N])
+
+    drawn = bootstrap(
+        (np.arange(len(groups)),),
+        of_groups,
+        vectorized=False,
+        n_resamples=_RESAMPLES,
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return Interval(float(drawn.confidence_interval.low), float(drawn.confidence_interval.high))

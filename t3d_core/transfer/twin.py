@@ -1,0 +1,88 @@
+"""A 3D network's 2D twin learns a teacher's features of single frames, so that its weights can be inflated.
+
+Paper: not in it. Where no ImageNet weights of a student's own family can be had, inflation has nothing to inflate; its
+twin, taught by the same teacher on the same unlabelled clips, is the control that tells what the third dimension of a
+transfer is worth.
+
+Legend: B clips, T frames, N = B * T images, D feature width.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models import DenseNet
+
+from t3d_core.models import VideoNet
+from t3d_core.models.densenet3d import DenseBlock, DenseLayer, DenseNet3D
+
+_DENSENET_BLOCKS = 4
+_OF_KIND = {"resnet3d_18": "resnet18", "resnet3d_34": "resnet34", "resnet3d_50": "resnet50", "inception3d": "googlenet"}
+
+
+class Twin(NamedTuple):
+    """A 2D network without a head, which `inflate` takes the state of, and the width of its features."""
+
+    network: nn.Module
+    feature_dim: int
+
+
+class FrameRegressionNet(nn.Module):
+    """The twin and a linear layer to the teacher's width, which is dropped afterwards."""
+
+    def __init__(self, twin: Twin, *, teacher_dim: int) -> None:
+        super().__init__()
+        self.twin = twin.network
+        self.regression = nn.Linear(twin.feature_dim, teacher_dim)
+
+    def forward(self, image_NCHW: Tensor) -> Tensor:
+        """Guess the teacher's features (N, D) of images as the student takes them."""
+        return self.regression(self.twin(image_NCHW))
+
+
+def build_twin(kind: str, net: VideoNet) -> Twin:
+    """Make the torchvision network that `net` is inflated from, with random weights.
+
+    Args:
+        kind: the kind of `net`.
+        net: a DenseNet3D, T3D, ResNet3D or Inception3D; it may be on torch's meta device.
+
+    Raises:
+        ValueError: a network of this kind has no 2D twin.
+    """
+    if isinstance(net, DenseNet3D):
+        return _with_head_removed(_densenet(net), "classifier")
+    if kind not in _OF_KIND:
+        raise ValueError(f"model.kind {kind} has no 2D twin: choose a densenet3d, t3d, resnet3d or inception3d")
+    arguments = {"init_weights": True, "aux_logits": False} if kind == "inception3d" else {}
+    return _with_head_removed(torchvision.models.get_model(_OF_KIND[kind], weights=None, **arguments), "fc")
+
+
+def _densenet(net: DenseNet3D) -> DenseNet:
+    """The 2D DenseNet of the same widths; what a T3D has beside it begins at the concatenation of its branches."""
+    blocks = [block for block in net.features.children() if isinstance(block, DenseBlock)]
+    if len(blocks) != _DENSENET_BLOCKS:
+        raise ValueError(
+            f"a network of {len(blocks)} dense blocks has no 2D twin: torchvision's have {_DENSENET_BLOCKS}"
+        )
+    [layer, *_] = blocks[0].values()
+    assert isinstance(layer, DenseLayer), "a block holds nothing else"
+    growth_rate = layer.conv2.out_channels
+    return DenseNet(
+        growth_rate=growth_rate,
+        block_config=tuple(map(len, blocks)),
+        num_init_features=layer.conv1.in_channels,
+        bn_size=layer.conv1.out_channels // growth_rate,
+    )
+
+
+def _with_head_removed(network: nn.Module, head_name: str) -> Twin:
+    head = getattr(network, head_name)
+    setattr(network, head_name, nn.Identity())
+    return Twin(network, head.in_features)
+
+
+def frames_at(clip_BCTHW: Tensor, positions: Tensor) -> Tensor:
+    """Take the frames of each clip at these positions: images (N, C, H, W), one clip after the other."""
+    return torch.index_select(clip_BCTHW, 2, positions).transpose(1, 2).flatten(0, 1)

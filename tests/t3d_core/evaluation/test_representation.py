@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from t3d_core.evaluation.metrics import accuracy_interval
+from t3d_core.evaluation.representation import grouped_interval, probe_features, spread_of
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_features_that_tell_the_class_across_groups_are_classified_and_noise_is_not(rng):
+    label_N, group_N = np.tile(np.arange(4), 30), np.repeat(np.arange(6), 20)
+    told = np.eye(4)[label_N] + 0.05 * rng.normal(size=(120, 4))
+    assert min(probe_features(told, label_N, group_N)) > 0.95
+    assert max(probe_features(rng.normal(size=(120, 4)), label_N, group_N)) < 0.45  # chance 0.25
+
+
+def test_what_only_tells_the_group_earns_nothing(rng):
+    """Each group has a class of its own and features of its own: within a group both are one, across groups nothing."""
+    group_N = np.repeat(np.arange(10), 12)
+    label_N = group_N % 2
+    scene = rng.normal(size=(10, 5))[group_N] + 0.01 * rng.normal(size=(120, 5))
+    accuracy = [probe_features(scene + rng.normal(size=(10, 5))[group_N], label_N, group_N).knn_top1 for _ in range(10)]
+    assert np.mean(accuracy) < 0.7
+
+
+def test_a_probe_needs_two_groups_and_two_classes(rng):
+    for label_N, group_N in (([0, 0], [0, 1]), ([0, 1], [0, 0])):
+        with pytest.raises(ValueError, match="2 groups and 2 classes at least"):
+            probe_features(rng.normal(size=(2, 3)), np.array(label_N), np.array(group_N))
+
+
+def test_the_spread_tells_a_point_a_line_and_a_ball_apart(rng):
+    ball, line = rng.normal(size=(4000, 8)), rng.normal(size=(4000, 1)) * np.eye(8)[0]
+    point = np.ones((50, 8)) + 1e-9 * rng.normal(size=(50, 8))
+    assert spread_of(ball).std == pytest.approx(1, abs=0.02)
+    assert spread_of(ball).effective_rank == pytest.approx(8, abs=0.05)
+    assert spread_of(line).effective_rank == pytest.approx(1)
+    assert spread_of(point).std < 1e-6
+    half = np.concatenate([rng.normal(size=(4000, 4)), np.zeros((4000, 4))], axis=1)
+    assert spread_of(half).effective_rank == pytest.approx(4, abs=0.05)
+
+
+def test_an_interval_over_groups_is_that_of_single_examples_where_each_is_its_own_group(rng):
+    hit_N = rng.random(400) < 0.7
+    found = grouped_interval(lambda weight_N: float(np.average(hit_N, weights=weight_N)), np.arange(400))
+    assert found == pytest.approx(accuracy_interval(int(hit_N.sum()), 400), abs=0.01)
+
+
+def test_copies_of_an_example_do_not_narrow_the_interval(rng):
+    hit_N = rng.random(40) < 0.7
+    once, often = (
+        grouped_interval(
+            lambda weight_N, copies=copies: float(np.average(np.repeat(hit_N, copies), weights=weight_N)),
+            np.repeat(np.arange(40), copies),
+        )
+        for copies in (1, 10)
+    )
+    assert often == pytest.approx(once, abs=0.02)
+    assert all(np.isnan(grouped_interval(lambda _: 0.5, np.zeros(3, int))))
