@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from pipelines import session, tracking
 from pipelines.batches import CLIPS_A_PIECE, as_row, batches_a_task, dataset_of, from_row, unpacked
-from pipelines.clip_loader import BatchLoader, NumpyBatch
+from pipelines.clip_loader import NumpyBatch
 from pipelines.configs import ExportedTeacherConfig, TeacherCacheConfig, TransferConfig
+from pipelines.pair_loader import PairLoader
 from pipelines.shard_index import ShardIndex
 from pipelines.teacher_features import FeatureFiles, RowFeatures
 from t3d_core.transfer.teacher import FrozenTeacher
@@ -62,7 +63,7 @@ class _Piece(NamedTuple):
 
 
 def cached_features(
-    loader: BatchLoader, teacher: FrozenTeacher, config: TransferConfig, run: tracking.Run
+    loader: PairLoader, teacher: FrozenTeacher, config: TransferConfig, run: tracking.Run
 ) -> FeatureFiles:
     """See that the teacher's features of all rows of the loader's index are there; what is missing is computed now.
 
@@ -93,9 +94,8 @@ def cached_features(
     return files
 
 
-def _fingerprint(config: TransferConfig, teacher: FrozenTeacher, loader: BatchLoader) -> str:
+def _fingerprint(config: TransferConfig, teacher: FrozenTeacher, loader: PairLoader) -> str:
     """What the features follow from, but the shards: teacher, views, and which rows have some."""
-    assert loader.teacher is not None, "a transfer has one"
     view = {name: value for name, value in asdict(loader.teacher).items() if name not in _NOT_OF_THE_VIEW}
     clip = {name: getattr(loader.clip, name) for name in ("num_frames", "frame_stride", "short_video")}
     crop = asdict(loader.random_crop) if config.teacher.shared_crop else None
@@ -106,7 +106,7 @@ def _fingerprint(config: TransferConfig, teacher: FrozenTeacher, loader: BatchLo
 
 
 def run_teacher_pass(
-    loader: BatchLoader, teacher: FrozenTeacher, files: FeatureFiles, config: TeacherCacheConfig
+    loader: PairLoader, teacher: FrozenTeacher, files: FeatureFiles, config: TeacherCacheConfig
 ) -> PassOutcome:
     """Compute the features of every row of the loader's index whose shard has no side file yet.
 
@@ -146,7 +146,7 @@ def _pieces(index: ShardIndex, shards: Sequence[int], *, num_views: int) -> Iter
 
 
 def _feature_batches(
-    loader: BatchLoader, teacher: FrozenTeacher, pieces: Sequence[_Piece], config: TeacherCacheConfig
+    loader: PairLoader, teacher: FrozenTeacher, pieces: Sequence[_Piece], config: TeacherCacheConfig
 ) -> ray.data.Dataset:
     items_a_task = batches_a_task(num_clips=CLIPS_A_PIECE, bytes_a_clip=loader.bytes_a_clip)
     loaded = dataset_of(lambda piece: loader.view_batch(piece.rows, piece.views), pieces, items_a_task=items_a_task)

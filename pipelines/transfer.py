@@ -10,10 +10,11 @@ from torch import nn
 
 from pipelines import session
 from pipelines.batches import TrainOrder, batches_a_task, stream, train_batches
-from pipelines.clip_loader import BatchLoader, NumpyBatch, TeacherView
+from pipelines.clip_loader import BatchLoader, NumpyBatch
 from pipelines.configs import ExportedTeacherConfig, ProbeConfig, TeacherConfig, TransferConfig
 from pipelines.inflated import inflated_net
 from pipelines.metric_log import read_curves
+from pipelines.pair_loader import PairLoader, TeacherView
 from pipelines.prepare import prepared_shards
 from pipelines.shard_index import ShardIndex, hold_out, load_index, share_of_classes
 from pipelines.stage import random_crop_of
@@ -88,7 +89,6 @@ class CorrespondenceStage:
         metrics: Metrics = {}
         if num_clips := self.config.checks.max_clips:
             loader = self.loader(self.val_index)
-            assert loader.teacher is not None, "a transfer has one"
             loader = replace(loader, teacher=replace(loader.teacher, is_literal=False, has_other_time=True))
             num_clips = min(num_clips, len(self.val_index) * self.config.data.holdout_clips_per_row)
             held_out = self._held_out(loader, num_clips, rank=worker.rank, world_size=worker.world_size)
@@ -121,7 +121,7 @@ class CorrespondenceStage:
         assert isinstance(net, CorrespondenceNet)
         save_weights(net.student, path, card=self.card)
 
-    def loader(self, index: ShardIndex) -> BatchLoader:
+    def loader(self, index: ShardIndex) -> PairLoader:
         """What decodes rows of `index` for both networks."""
         teacher, cache = self.config.teacher, self.config.cache
         view = TeacherView(
@@ -133,7 +133,7 @@ class CorrespondenceStage:
             num_views=None if cache is None else cache.num_views,
             features=self.features,
         )
-        return BatchLoader(index, view_of(self.card), view, random_crop_of(self.config.augmentation))
+        return PairLoader(index, view_of(self.card), random_crop_of(self.config.augmentation), teacher=view)
 
 
 @dataclass(frozen=True)

@@ -150,20 +150,65 @@ def decode_frames(
         ValueError: an index is out of range, or the crop does not fit.
         VideoError: the file cannot be read or decoded.
     """
-    converter = FrameConverter(_checked_indices(frame_indices), size=size, crop=crop)
+    [frames_THWC] = decode_views(source, [FrameView(frame_indices, size, crop)], key_distance=key_distance)
+    return frames_THWC
+
+
+class FrameView(NamedTuple):
+    """Frames of a video and how they are to look; the fields are arguments of `decode_frames`."""
+
+    frame_indices: Sequence[int] | npt.NDArray[np.integer]
+    size: tuple[int, int] | None = None
+    crop: Crop | None = None
+
+
+def decode_views(
+    source: VideoSource, views: Sequence[FrameView], *, key_distance: int | None = None
+) -> list[npt.NDArray[np.uint8]]:
+    """Decode once what several viewers see: for each view what `decode_frames` would give.
+
+    Raises:
+        ValueError: as `decode_frames`.
+        VideoError: as `decode_frames`.
+    """
+    converter = _Converters([FrameConverter(_checked_indices(i), size=size, crop=crop) for i, size, crop in views])
     with open_video(source) as video:
         index = _index_packets(video) if key_distance is None else _steady_index(video, key_distance)
         if index is not None:
             _check_range(converter, len(index.pts))
             if _decode_by_seeking(video, index, converter):
-                return converter.frames_THWC
+                return converter.of_views()
     with open_video(source) as video:
         # A file that has an index and yet did not deliver may be damaged, and a lost frame would shift all later ones.
         num_frames = _decode_from_start(video, converter, is_strict=index is not None)
         if index is not None and converter.last_index >= num_frames:
             raise VideoError(f"corrupt: only {num_frames} of {len(index.pts)} frames can be decoded")
         _check_range(converter, num_frames)
-    return converter.frames_THWC
+    return converter.of_views()
+
+
+class _Converters:
+    """The converters of all views, to which a decoded frame is shown once.
+
+    Attributes:
+        wanted: the frames that any view asks for.
+        last_index: the last of them.
+    """
+
+    def __init__(self, converters: Sequence[FrameConverter]) -> None:
+        self._converters = converters
+        self.wanted = set().union(*(converter.rows_of_index for converter in converters))
+        self.last_index = max(self.wanted)
+
+    def write(self, frame: VideoFrame, frame_index: int, *, video_size: tuple[int, int]) -> None:
+        """Put a frame where it is asked for."""
+        for converter in self._converters:
+            if frame_index in converter.rows_of_index:
+                converter.write(frame, frame_index, video_size=video_size)
+
+    def of_views(self) -> list[npt.NDArray[np.uint8]]:
+        """The frames of each view."""
+        return [converter.frames_THWC for converter in self._converters]
 
 
 def is_steady(source: VideoSource, *, key_distance: int) -> bool:
@@ -324,9 +369,9 @@ def _steady_index(video: OpenVideo, key_distance: int) -> _PacketIndex | None:
     return _PacketIndex(pts, pts[::key_distance])
 
 
-def _decode_by_seeking(video: OpenVideo, index: _PacketIndex, converter: FrameConverter) -> bool:
+def _decode_by_seeking(video: OpenVideo, index: _PacketIndex, converter: _Converters) -> bool:
     """Write the wanted frames group by key frame; False where the file does not behave as its packets say."""
-    index_of_pts = {int(index.pts[i]): i for i in converter.rows_of_index}
+    index_of_pts = {int(index.pts[i]): i for i in converter.wanted}
     groups: dict[int, set[int]] = defaultdict(set)
     for pts in index_of_pts:
         # The last key frame SHOWN at or before the frame: frames shown before a key frame may need older ones.
@@ -361,11 +406,11 @@ def _decode_group(video: OpenVideo, key_pts: int, wanted_pts: set[int]) -> Itera
     yield from context.decode(None)  # what the decoder still holds back for reordering
 
 
-def _decode_from_start(video: OpenVideo, converter: FrameConverter, *, is_strict: bool) -> int:
+def _decode_from_start(video: OpenVideo, converter: _Converters, *, is_strict: bool) -> int:
     """Write the wanted frames of a sequential decode; returns how many frames were seen up to the last wanted one."""
     num_frames = 0
     for frame in iterate_frames(video, is_strict=is_strict):
-        if num_frames in converter.rows_of_index:
+        if num_frames in converter.wanted:
             converter.write(frame, num_frames, video_size=(video.height, video.width))
         num_frames += 1
         if num_frames > converter.last_index:
@@ -382,7 +427,7 @@ def _checked_indices(frame_indices: Sequence[int] | npt.NDArray[np.integer]) -> 
     return indices.astype(np.int64)
 
 
-def _check_range(converter: FrameConverter, num_frames: int) -> None:
+def _check_range(converter: _Converters, num_frames: int) -> None:
     if num_frames == 0:
         raise VideoError(ZERO_FRAMES)
     if converter.last_index >= num_frames:

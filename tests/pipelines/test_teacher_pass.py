@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from pipelines import teacher_pass
-from pipelines.clip_loader import BatchLoader, ClipView, TeacherView
+from pipelines.clip_loader import ClipView
 from pipelines.configs import TeacherCacheConfig
+from pipelines.pair_loader import PairLoader, TeacherView
 from pipelines.shard_index import load_index
 from pipelines.teacher_features import FeatureFiles
 from pipelines.teacher_pass import run_teacher_pass
@@ -40,7 +41,7 @@ def teacher():
 
 
 def pass_over(index, teacher, files=FILES):
-    return run_teacher_pass(BatchLoader(index, CLIP, VIEW), teacher, files, TeacherCacheConfig(num_views=3))
+    return run_teacher_pass(PairLoader(index, CLIP, teacher=VIEW), teacher, files, TeacherCacheConfig(num_views=3))
 
 
 def copy_of(shards, target, *left_out):
@@ -74,7 +75,7 @@ def test_training_on_cached_features_is_training_with_the_teacher_on_the_same_vi
     net = CorrespondenceNet(ClipColours(), student_dim=3, teacher_dim=5)
     found = {}
     for name, view in (("teacher", VIEW), ("features", replace(VIEW, features=FILES))):
-        batch = BatchLoader(index, CLIP, view).random_batch(rows, seeds)
+        batch = PairLoader(index, CLIP, teacher=view).random_batch(rows, seeds)
         assert ("teacher_BD" in batch) == (name == "features")
         tensors = {key: torch.from_numpy(value) for key, value in batch.items() if key != "reason_B"}
         tensors["clip_BCTHW"] = tensors.pop("clip_BTHWC").permute(0, 4, 1, 2, 3).float()
@@ -131,11 +132,11 @@ def test_features_of_another_shard_or_of_other_starts_are_told_row_by_row(index_
     first, second = (FILES.file_of(index.shard_paths[shard]) for shard in (0, 1))
     shutil.copy(second, first)
     row = int(np.flatnonzero(index.shard_N == 0)[0])
-    loader = BatchLoader(index, CLIP, replace(VIEW, features=FILES))
+    loader = PairLoader(index, CLIP, teacher=replace(VIEW, features=FILES))
     [reason] = loader.random_batch(np.array([row]), [[0]])["reason_B"]
     assert re.search(rf"are of video \S+, but the shard has {index.video_id_N[row]} there", reason)
     row = int(np.flatnonzero(index.shard_N == 2)[0])
-    longer = BatchLoader(index, replace(CLIP, num_frames=4), replace(VIEW, features=FILES))
+    longer = PairLoader(index, replace(CLIP, num_frames=4), teacher=replace(VIEW, features=FILES))
     reasons = longer.random_batch(np.full(8, row), [[seed] for seed in range(8)])["reason_B"]
     assert any("made by another version" in reason for reason in reasons)
 
@@ -143,7 +144,7 @@ def test_features_of_another_shard_or_of_other_starts_are_told_row_by_row(index_
 def test_a_row_that_cannot_be_read_has_a_reason_and_the_others_their_features(index, teacher):
     damage_row(Path(index.shard_paths[index.shard_N[1]]), int(index.row_N[1]))
     assert pass_over(index, teacher) == (3 * len(index), 1)
-    loader = BatchLoader(index, CLIP, replace(VIEW, features=FILES))
+    loader = PairLoader(index, CLIP, teacher=replace(VIEW, features=FILES))
     batch = loader.random_batch(np.arange(3), [[0, row] for row in range(3)])
     assert [bool(reason) for reason in batch["reason_B"]] == [False, True, False]
     assert batch["teacher_BD"].shape == (3, 5)
@@ -155,7 +156,7 @@ def test_a_shard_of_which_nothing_can_be_read_is_tried_again(index, teacher):
         damage_row(Path(one.shard_paths[one.shard_N[0]]), int(row))
     assert pass_over(one, teacher) == (3 * len(one), len(one))
     assert FILES.missing(one) == [one.shard_N[0]]
-    loader = BatchLoader(one, CLIP, replace(VIEW, features=FILES))
+    loader = PairLoader(one, CLIP, teacher=replace(VIEW, features=FILES))
     assert all(loader.random_batch(np.arange(len(one)), [[row] for row in range(len(one))])["reason_B"])
 
 
@@ -166,7 +167,7 @@ def test_damaged_features_are_a_reason_and_no_number(index_with_features):
     place = pq.ParquetFile(path).metadata.row_group(int(index.row_N[0])).column(3).data_page_offset
     content[place + 60] ^= 255
     path.write_bytes(content)
-    loader = BatchLoader(index, CLIP, replace(VIEW, features=FILES))
+    loader = PairLoader(index, CLIP, teacher=replace(VIEW, features=FILES))
     [reason] = loader.random_batch(np.array([0]), [[0]])["reason_B"]
     assert re.search(
         r"teacher features \S+ row \d+ cannot be read: .*; start the transfer again after deleting", reason

@@ -9,7 +9,8 @@ from torch import nn
 
 from pipelines.batches import stream
 from pipelines.checkpoints import CheckpointFolder
-from pipelines.clip_loader import BatchLoader, ClipView, TeacherView
+from pipelines.clip_loader import BatchLoader, ClipView
+from pipelines.pair_loader import PairLoader, TeacherView
 from pipelines.run_configs import ClipConfig
 from pipelines.shard_index import load_index
 from pipelines.transfer_checks import PROBE_CLIPS, Examiner
@@ -73,7 +74,7 @@ def examiner_of(worker, student=None, *, distance=0.02):
 
 
 def held_out(index, worker, view=VIEW):
-    loader = BatchLoader(index, CLIP, view)
+    loader = PairLoader(index, CLIP, teacher=view)
     batches = range(worker.rank, len(index) // 4, worker.world_size)
     return stream(
         lambda n: loader.random_batch(np.arange(4 * n, 4 * n + 4), [[0, 4 * n + k] for k in range(4)]),

@@ -11,7 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from t3d_core.video import decoding
-from t3d_core.video.decoding import VideoError, VideoInfo, decode_frames, is_steady, probe
+from t3d_core.video.cropping import Crop
+from t3d_core.video.decoding import (
+    FrameView,
+    VideoError,
+    VideoInfo,
+    decode_frames,
+    decode_views,
+    is_steady,
+    probe,
+)
 
 SINGLE_CLIPS = ["abseiling_k400.mp4", "demo.mp4", "flipping_a_pancake.mkv", "gop235_340x256.mp4", "nasa_13013.mp4"]
 UNORDERED_AVI = "ucf101_mixed/BabyCrawling/v_BabyCrawling_g18_c06.avi"  # time stamps 1, 2, 4, 3, 5 ...
@@ -309,3 +318,20 @@ def test_a_mirrored_recording_comes_out_upright(matrix, is_upside_down, encode):
     greens = decode_frames(data, [1])[0, :, :, 1].astype(int)  # the block is drawn in the upper half
     assert (greens[23:].sum() > greens[:23].sum()) == is_upside_down
     assert probe(data).rotation_degrees % 360 == (180 if is_upside_down else 0)
+
+
+def test_what_several_viewers_see_is_decoded_once_and_is_what_each_would_see_alone(encode, monkeypatch):
+    source = encode()
+    views = [
+        FrameView([3, 5, 7, 9], size=(23, 32), crop=Crop(2, 3, 20)),
+        FrameView([9, 4, 4]),
+        FrameView([30], size=(92, 128)),
+    ]
+    alone = [decode_frames(source, v.frame_indices, size=v.size, crop=v.crop) for v in views]
+    opened = []
+    open_container = decoding._open_container
+    monkeypatch.setattr(decoding, "_open_container", lambda source: opened.append(source) or open_container(source))
+    together = decode_views(source, views)
+    assert len(opened) == 1
+    for seen, expected in zip(together, alone, strict=True):
+        assert np.array_equal(seen, expected)
