@@ -1,4 +1,4 @@
-"""The videos of the decode benchmark: those of the user's folders, and a large one made on the spot."""
+"""The videos of a benchmark: those of the user's folders, and others made on the spot."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,10 +11,13 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from pipelines.session import input_path
 from t3d_core.video.decoding import VideoError, VideoInfo, open_video, probe
 
 _SUFFIXES = {".avi", ".mkv", ".mov", ".mp4", ".webm"}
 _FPS = 25
+_NUM_GENERATED = 4
+_GENERATED_FRAMES, _GENERATED_HEIGHT, _GENERATED_WIDTH = 250, 256, 340  # as a clip of Kinetics at 25 frames a second
 
 
 class BenchmarkClip(NamedTuple):
@@ -52,6 +55,35 @@ def find_clips(folders: Sequence[Path], *, clips_per_folder: int) -> FoundClips:
             except VideoError as error:
                 left_out[path.name] = str(error)
     return FoundClips(clips, left_out)
+
+
+class FoundSources(NamedTuple):
+    """Videos by the name of their folder, and lines that say of what is absent and how much is there."""
+
+    clips_of: dict[str, list[BenchmarkClip]]
+    notes: list[str]
+
+
+def find_sources(folders: Sequence[Path], temporary: Path, *, clips_per_folder: int) -> FoundSources:
+    """Take videos from each folder; where there are none at all, make some in `temporary`.
+
+    Args:
+        folders: as a user gives them.
+        temporary: for videos made on the spot.
+        clips_per_folder: at most.
+    """
+    sources, notes = {}, []
+    for place in folders:
+        found = find_clips([input_path(place)], clips_per_folder=clips_per_folder)
+        notes += [f"left out: {name}: {reason}" for name, reason in found.left_out.items()]
+        if found.clips:
+            sources[place.name] = found.clips
+    if not sources:
+        size = {"height": _GENERATED_HEIGHT, "width": _GENERATED_WIDTH}
+        paths = write_moving_videos(temporary, num_videos=_NUM_GENERATED, num_frames=_GENERATED_FRAMES, **size)
+        sources["generated"] = [describe_clip(path) for path in paths]
+    notes += [f"{name}: {len(clips)} source videos" for name, clips in sources.items()]
+    return FoundSources(sources, notes)
 
 
 def describe_clip(path: Path) -> BenchmarkClip:

@@ -1,7 +1,8 @@
 """A configuration becomes rows of costs: this machine and its peers, measured in one run.
 
 What can be counted is counted exactly. Times are medians of rounds in which the cases take turns (A B A B); they mean
-something only as the ratio to the baseline of the same run. One module a suite: `model`, `decode`, `prepare`, `train`.
+something only as the ratio to the baseline of the same run. One module a suite: `model`, `decode`, `prepare`, `train`,
+`transfer`.
 """
 
 import json
@@ -19,6 +20,7 @@ from pipelines.benchmark.model import ModelSuiteConfig, run_model_suite
 from pipelines.benchmark.prepare import PrepareSuiteConfig, run_prepare_suite
 from pipelines.benchmark.rows import BenchmarkRow, SuiteReport
 from pipelines.benchmark.train import TrainSuiteConfig, run_train_suite
+from pipelines.benchmark.transfer import TransferSuiteConfig, run_transfer_suite
 from pipelines.recipe import Section, flatten, to_yaml
 from pipelines.run_configs import TrackingConfig
 from pipelines.session import base_folder
@@ -29,9 +31,9 @@ from pipelines.training_run import new_name
 class BenchmarkConfig(Section):
     """What to measure, and where to write it."""
 
-    suite: Literal["model", "decode", "prepare", "train"] = "model"
+    suite: Literal["model", "decode", "prepare", "train", "transfer"] = "model"
     """`model`: cost of the networks; `decode`: clips from videos and shards; `prepare`: shards from videos; `train`:
-    training, its input and memory."""
+    training, its input and memory; `transfer`: what a pair costs, and the transfer's input."""
     output: Path | None = None
     """JSON file for the list of rows, with a suite's other files beside it (NAME.plan.txt); none: in MLflow alone."""
     repeats: PositiveInt = 5
@@ -40,6 +42,7 @@ class BenchmarkConfig(Section):
     decode: DecodeSuiteConfig = DecodeSuiteConfig()
     prepare: PrepareSuiteConfig = PrepareSuiteConfig()
     train: TrainSuiteConfig = TrainSuiteConfig()
+    transfer: TransferSuiteConfig = TransferSuiteConfig()
     tracking: TrackingConfig = TrackingConfig()
 
 
@@ -80,7 +83,9 @@ def _run_suite(config: BenchmarkConfig) -> SuiteReport:
         return run_decode_suite(config.decode, repeats=config.repeats)
     if config.suite == "prepare":
         return run_prepare_suite(config.prepare, repeats=config.repeats)
-    return run_train_suite(config.train, repeats=config.repeats)
+    if config.suite == "train":
+        return run_train_suite(config.train, repeats=config.repeats)
+    return run_transfer_suite(config.transfer, repeats=config.repeats)
 
 
 def _start_run(config: BenchmarkConfig) -> tracking.Run:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field, PositiveInt
 
-from pipelines.benchmark.clips import BenchmarkClip, describe_clip, find_clips, write_moving_videos
+from pipelines.benchmark.clips import BenchmarkClip, find_sources
 from pipelines.benchmark.object_store import StoreUse
 from pipelines.benchmark.peers import describe_versions
 from pipelines.benchmark.rows import (
@@ -32,15 +32,11 @@ from pipelines.clip_loader import ClipView
 from pipelines.configs import TrainConfig
 from pipelines.model_configs import ModelConfig, T3DConfig
 from pipelines.recipe import Section
-from pipelines.session import input_path
 
 OURS = "whole path"
 
 _UNIT = "clips/s"
 _PLAIN = "plain loop"
-_GENERATED = "generated"
-_NUM_GENERATED = 4
-_GENERATED_FRAMES, _GENERATED_HEIGHT, _GENERATED_WIDTH = 250, 256, 340  # as a clip of Kinetics at 25 frames a second
 _MIN_OF_PLAIN, _MIN_OF_CEILING, _MIN_OF_PEERS, _MAX_DEVIATION = 0.95, 0.85, 3.0, 0.05
 _row = partial(BenchmarkRow, "train")
 
@@ -94,7 +90,7 @@ def run_train_suite(config: TrainSuiteConfig, *, repeats: int) -> SuiteReport:
     lines = [describe_machine("before")]
     with tempfile.TemporaryDirectory(prefix="t3d-benchmark-") as temporary:
         folder = Path(temporary)
-        sources, notes = _find_sources(config, folder)
+        sources, notes = find_sources(config.clips, folder, clips_per_folder=config.memory_num_videos)
         name, of_steps = list(sources.items())[-1]
         residents = _measure_memory(config, name, of_steps, folder / "memory")
         print("memory is measured", flush=True)
@@ -108,26 +104,6 @@ def run_train_suite(config: TrainSuiteConfig, *, repeats: int) -> SuiteReport:
     rows = [*_step_rows(steps), *_input_rows(rates), *_memory_rows(residents)]
     goals = [*_step_goals(steps), *_input_goals(rates), *_memory_goals(residents)]
     return SuiteReport(rows, "\n".join([*lines, "", format_table(rows), "", format_goals(goals)]))
-
-
-def _find_sources(config: TrainSuiteConfig, folder: Path) -> tuple[dict[str, list[BenchmarkClip]], list[str]]:
-    """Videos by the name of their folder, generated ones where there are none; and lines that say of what is absent."""
-    sources, notes = {}, []
-    for place in config.clips:
-        found = find_clips([input_path(place)], clips_per_folder=config.memory_num_videos)
-        notes += [f"left out: {name}: {reason}" for name, reason in found.left_out.items()]
-        if found.clips:
-            sources[place.name] = found.clips
-    if not sources:
-        sources[_GENERATED] = _generate(folder)
-    notes += [f"{name}: {len(clips)} source videos" for name, clips in sources.items()]
-    return sources, notes
-
-
-def _generate(folder: Path) -> list[BenchmarkClip]:
-    size = {"height": _GENERATED_HEIGHT, "width": _GENERATED_WIDTH}
-    paths = write_moving_videos(folder, num_videos=_NUM_GENERATED, num_frames=_GENERATED_FRAMES, **size)
-    return [describe_clip(path) for path in paths]
 
 
 def _measure_steps(

@@ -143,9 +143,18 @@ def build_teacher(kind: str, *, weights: Path | None = None) -> FrozenTeacher:
         return _efficientnet_lite(kind, weights)
     if kind not in _TORCHVISION_TEACHERS:
         raise ValueError(f"teacher.kind {kind!r} is unknown: choose one of {', '.join(TEACHER_KINDS)}")
-    head_name, feature_dim = _TORCHVISION_TEACHERS[kind]
     network = torchvision.models.get_model(kind, weights=None)
     _load_state(network, _torchvision_state(kind, weights), kind=kind, weights=weights)
+    return _without_head(kind, network)
+
+
+def build_untrained_teacher(kind: str) -> FrozenTeacher:
+    """Build a torchvision teacher with random weights, which teaches nothing: its costs are those of a trained one."""
+    return _without_head(kind, torchvision.models.get_model(kind, weights=None))
+
+
+def _without_head(kind: str, network: nn.Module) -> FrozenTeacher:
+    head_name, feature_dim = _TORCHVISION_TEACHERS[kind]
     setattr(network, head_name, nn.Identity())
     return FrozenTeacher(network, feature_dim=feature_dim)
 

@@ -98,6 +98,9 @@ class TinyStage:
             "reason_B": np.array(["damaged" if row in self.broken else "" for row in rows]),
         }
 
+    def examine(self, net, *, task, worker, execution):
+        return {"extra/number": 1.0}
+
     def save_weights(self, net, path):
         torch.save(net.state_dict(), path)
 
@@ -370,3 +373,10 @@ def test_every_clip_is_seen_once_an_epoch_and_another_order_comes_each_epoch(tmp
     epochs = [rows[first : first + NUM_ROWS] for first in range(0, len(rows), NUM_ROWS)]
     assert all(sorted(epoch) == list(range(NUM_ROWS)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_what_a_stage_examines_is_logged_with_every_validation_and_belongs_to_it(tmp_path):
+    run = Run(TinyStage(config_of()), tmp_path)
+    examined = [step for step, metrics in run.logged if "extra/number" in metrics]
+    assert examined == [step for step, metrics in run.logged if "val/loss" in metrics]
+    assert run.outcome.validations["initial"]["extra/number"] == 1.0

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipelines.benchmark import clips
 from pipelines.benchmark import train as train_suite
 from pipelines.benchmark.clips import describe_clip, write_moving_video
 from pipelines.benchmark.object_store import StoreUse, watched_object_store
@@ -91,7 +92,7 @@ def test_without_peers_nothing_is_called_met(measured, sources):
 
 
 def test_absent_clips_are_named_and_videos_are_made_instead(measured, sources, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_suite, "_GENERATED_FRAMES", 4)
+    monkeypatch.setattr(clips, "_GENERATED_FRAMES", 4)
     report = run_train_suite(TrainSuiteConfig(clips=(tmp_path / "nowhere",)), repeats=1)
     assert "nowhere: not on this machine" in report.text
     assert "generated: 4 source videos" in report.text
