@@ -184,6 +184,8 @@ class TransferConfig(RunConfig):
     pairs: Literal["rolled", "literal", "all"] = "rolled"
     """rolled: a clip makes a match with its own frames and none with another clip's of its batch; literal: each pair is
     drawn anew, two clips for none (paper, at twice the cost); all: none with every other clip's of the batch (ours)."""
+    norm_features: bool = False
+    """Batch-normalise the features of both networks before the pair head (ours), or they all come to point one way."""
     global_batch_size: PositiveInt = 32
     """Clips a step, over all workers (paper 4.4)."""
     epochs: PositiveInt = 150

@@ -69,7 +69,12 @@ class CorrespondenceStage:
         teacher = teacher_of(self.config.teacher) if self.features is None else None
         known = self.features or teacher
         assert known is not None, "one of the two"
-        net = CorrespondenceNet(student, student_dim=student.feature_dim, teacher_dim=known.feature_dim)
+        net = CorrespondenceNet(
+            student,
+            student_dim=student.feature_dim,
+            teacher_dim=known.feature_dim,
+            norm_features=self.config.norm_features,
+        )
         return CorrespondenceTask(net, teacher, pairs=self.config.pairs)
 
     def train_batches(self, *, steps: range, places: Sequence[range]) -> Iterator[NumpyBatch]:

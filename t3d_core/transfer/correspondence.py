@@ -36,7 +36,15 @@ class PairHead(nn.Module):
 class CorrespondenceNet(nn.Module):
     """The student and the head that tells matching from non-matching pairs: all that learns in the transfer."""
 
-    def __init__(self, student: nn.Module, *, student_dim: int, teacher_dim: int, projection_dim: int = 1024) -> None:
+    def __init__(
+        self,
+        student: nn.Module,
+        *,
+        student_dim: int,
+        teacher_dim: int,
+        projection_dim: int = 1024,
+        norm_features: bool = False,
+    ) -> None:
         """Put the head on `student`.
 
         Args:
@@ -44,9 +52,14 @@ class CorrespondenceNet(nn.Module):
             student_dim: width of the student's feature.
             teacher_dim: width of the teacher's feature.
             projection_dim: a student of another width gets a linear layer to this one, which is dropped afterwards.
+            norm_features: batch-normalise both features, without weights, before anything is made of them.
+                Paper: not in it. A student whose features all point one way can tell pairs by its few others; where
+                every dimension has the same variance it must use them all.
         """
         super().__init__()
         self.student = student
+        self.student_norm = nn.BatchNorm1d(student_dim, affine=False) if norm_features else nn.Identity()
+        self.teacher_norm = nn.BatchNorm1d(teacher_dim, affine=False) if norm_features else nn.Identity()
         is_projected = student_dim != projection_dim
         self.projection = nn.Linear(student_dim, projection_dim) if is_projected else nn.Identity()
         self.head = PairHead(projection_dim, teacher_dim)
@@ -64,4 +77,5 @@ class CorrespondenceNet(nn.Module):
     def judge(self, student_BD: Tensor, teacher_BD: Tensor, pairs: Pairs) -> Tensor:
         """Judge the pairs by the student's features of the clips (B, student_dim): logits (P, 2)."""
         with full_precision(student_BD):
-            return self.head(self.projection(student_BD), teacher_BD, pairs.clip_P, pairs.frames_P)
+            projected_BD = self.projection(self.student_norm(student_BD))
+            return self.head(projected_BD, self.teacher_norm(teacher_BD), pairs.clip_P, pairs.frames_P)

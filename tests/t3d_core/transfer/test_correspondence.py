@@ -43,3 +43,22 @@ def test_one_forward_pass_of_any_student_serves_both_kinds_of_pairs(kind):
     logits_P2 = net(torch.randn(2, 3, 16, 32, 32), torch.randn(2, 8), rolled_pairs(torch.tensor([1, 0])))
     assert logits_P2.shape == (4, 2)
     assert norm.num_batches_tracked.item() == 1
+
+
+def test_normed_features_have_the_same_variance_in_every_dimension_whatever_the_networks_give():
+    torch.manual_seed(0)
+    net = CorrespondenceNet(ClipAsFeature(), student_dim=4, teacher_dim=3, projection_dim=4, norm_features=True).train()
+    seen = []
+    net.head.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[:2]))
+    clip_BCTHW = torch.randn(64, 4, 1, 1, 1) * torch.tensor([100.0, 1, 1, 0.1]).reshape(1, 4, 1, 1, 1) + 5
+    net(clip_BCTHW, 7 + 50 * torch.randn(64, 3), rolled_pairs(torch.arange(64)))
+    for feature_BD in seen[0]:
+        torch.testing.assert_close(feature_BD.mean(dim=0), torch.zeros(feature_BD.shape[1]), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            feature_BD.var(dim=0, correction=0), torch.ones(feature_BD.shape[1]), atol=2e-3, rtol=0
+        )
+    # What is normed has no weights to learn, and what validates uses running statistics: pairs do not see each other.
+    assert count_parameters(net) == count_parameters(net.head)
+    net.eval()
+    one, two = (net(clip_BCTHW[:n], torch.ones(n, 3), rolled_pairs(torch.arange(n)))[0] for n in (2, 64))
+    torch.testing.assert_close(one, two)
