@@ -26,7 +26,7 @@ from pipelines.benchmark.rows import (
 )
 from pipelines.benchmark.train_data import BenchmarkData, make_data
 from pipelines.benchmark.train_input import CEILING, WHOLE, InputRates, measure_input
-from pipelines.benchmark.train_memory import ROLES, Residents, measure_residents
+from pipelines.benchmark.train_memory import Residents, measure_residents, resident_goals, resident_rows
 from pipelines.benchmark.train_steps import StepRates, clips_per_second, measure_steps
 from pipelines.clip_loader import ClipView
 from pipelines.configs import TrainConfig
@@ -37,7 +37,7 @@ OURS = "whole path"
 
 _UNIT = "clips/s"
 _PLAIN = "plain loop"
-_MIN_OF_PLAIN, _MIN_OF_CEILING, _MIN_OF_PEERS, _MAX_DEVIATION = 0.95, 0.85, 3.0, 0.05
+_MIN_OF_PLAIN, _MIN_OF_CEILING, _MIN_OF_PEERS = 0.95, 0.85, 3.0
 _row = partial(BenchmarkRow, "train")
 
 
@@ -101,8 +101,8 @@ def run_train_suite(config: TrainSuiteConfig, *, repeats: int) -> SuiteReport:
             for name, clips in sources.items()
         ]
     lines += [describe_machine("after"), describe_versions(), *notes]
-    rows = [*_step_rows(steps), *_input_rows(rates), *_memory_rows(residents)]
-    goals = [*_step_goals(steps), *_input_goals(rates), *_memory_goals(residents)]
+    rows = [*_step_rows(steps), *_input_rows(rates), *resident_rows("train", residents)]
+    goals = [*_step_goals(steps), *_input_goals(rates), *resident_goals(residents)]
     return SuiteReport(rows, "\n".join([*lines, "", format_table(rows), "", format_goals(goals)]))
 
 
@@ -133,7 +133,7 @@ def _measure_memory(config: TrainSuiteConfig, name: str, sources: Sequence[Bench
         name="memory",
         **_surroundings(data, folder),
     )
-    return measure_residents(run, folder=folder)
+    return measure_residents(run, job="train", folder=folder)
 
 
 def _surroundings(data: BenchmarkData, folder: Path) -> dict[str, Any]:
@@ -198,14 +198,6 @@ def _store_rows(case: str, store: StoreUse) -> Iterator[BenchmarkRow]:
     yield _row(case, "spilled", store.spilled_bytes / 1e6, "MB")
 
 
-def _memory_rows(residents: Residents) -> Iterator[BenchmarkRow]:
-    for role in ROLES:
-        values = residents.bytes_by_epoch[role]
-        yield _row(role, "resident_first", values[0] / 1e6, "MB")
-        yield _row(role, "resident_last", values[-1] / 1e6, "MB")
-        yield _row(role, "resident_deviation", 100 * residents.largest_deviation(role), "%")
-
-
 def _step_goals(steps: StepRates) -> Iterator[Goal]:
     yield Goal("steps: whole path / plain loop from memory", steps.whole_over_plain, _MIN_OF_PLAIN)
     yield Goal("steps: points of the curves whose losses differ", steps.num_unequal_losses, 0, True)
@@ -219,9 +211,3 @@ def _input_goals(rates: Sequence[InputRates]) -> Iterator[Goal]:
         over_peer = None if peer is None else of_data.over(peer)
         yield Goal(f"{name}: input path / best DataLoader on the sources", over_peer, _MIN_OF_PEERS)
         yield Goal(f"{name}: spilled MB", of_data.store.spilled_bytes / 1e6, 0, True)
-
-
-def _memory_goals(residents: Residents) -> Iterator[Goal]:
-    for role in ROLES:
-        text = f"resident, {role}: largest deviation of {len(residents.bytes_by_epoch[role])} epochs"
-        yield Goal(text, residents.largest_deviation(role), _MAX_DEVIATION, True)

@@ -1,8 +1,9 @@
 """Resident memory of a training run's processes, epoch by epoch: does it grow?
 
-The job is `jobs/train.py` with a Ray of its own, whose processes are its children. Ten times a second all of them are
-looked at; an epoch's figure of a role is the most that its largest process had resident at a look in that epoch.
-Pages of the object store are not counted (they are one block of shared memory, whose size `object_store` tells).
+The job is `jobs/train.py` or `jobs/transfer.py` with a Ray of its own, whose processes are its children. Ten times a
+second all of them are looked at; an epoch's figure of a role is the most that its largest process had resident at a
+look in that epoch. Pages of the object store are not counted (they are one block of shared memory, whose size
+`object_store` tells).
 """
 
 import json
@@ -12,19 +13,22 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pipelines.benchmark.processes import command_line, family, memory_bytes
-from pipelines.configs import TrainConfig
+from pipelines.benchmark.rows import BenchmarkRow, Goal
 from pipelines.recipe import to_yaml
+from pipelines.run_configs import RunConfig
 from pipelines.train_workers import metrics_file
 
 ROLES = ("driver", "train worker", "decoder")
 
 _PROJECT = Path(__file__).parents[2]
 _LOOK_SECONDS = 0.1
+_MAX_DEVIATION = 0.05
 # The first epoch fills caches and pools.
 _FIRST_EPOCH = 1
 
@@ -41,11 +45,12 @@ class Residents(NamedTuple):
         return max(abs(value / middle - 1) for value in values)
 
 
-def measure_residents(config: TrainConfig, *, folder: Path) -> Residents:
+def measure_residents(config: RunConfig, *, job: Literal["train", "transfer"], folder: Path) -> Residents:
     """Run the job to its end.
 
     Args:
         config: a run of one point of the curve a step, whose name is new.
+        job: whose configuration it is.
         folder: for its recipe and log.
 
     Raises:
@@ -55,16 +60,16 @@ def measure_residents(config: TrainConfig, *, folder: Path) -> Residents:
     recipe.write_text(to_yaml(config))
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     with (folder / "log.txt").open("w+") as log:
-        job = subprocess.Popen(
-            [sys.executable, str(_PROJECT / "jobs" / "train.py"), "--recipe", str(recipe)],
+        process = subprocess.Popen(
+            [sys.executable, str(_PROJECT / "jobs" / f"{job}.py"), "--recipe", str(recipe)],
             stdout=log,
             stderr=log,
             env=environment | {"PYTHONPATH": str(_PROJECT)},
             cwd=folder,
         )
-        found = _watch(job, metrics_file(config.storage / str(config.name)))
+        found = _watch(process, metrics_file(config.storage / str(config.name)))
         log.seek(0)
-        if job.wait() != 0:
+        if process.wait() != 0:
             raise RuntimeError(f"the training run whose memory is measured failed: {log.read()[-2000:]}")
     epochs = range(_FIRST_EPOCH, config.epochs)
     if unseen := [(role, epoch) for role in ROLES for epoch in epochs if (role, epoch) not in found]:
@@ -103,3 +108,19 @@ def _role(process: int, *, driver: int) -> str:
     if command.startswith("ray::RayTrainWorker"):
         return "train worker"
     return "decoder" if command.startswith(("ray::ReadRange", "ray::IDLE")) else "other"
+
+
+def resident_rows(suite: str, residents: Residents) -> Iterator[BenchmarkRow]:
+    """What the largest process of each role had in the first and the last epoch, and how far an epoch deviates."""
+    for role in ROLES:
+        values = residents.bytes_by_epoch[role]
+        yield BenchmarkRow(suite, role, "resident_first", values[0] / 1e6, "MB")
+        yield BenchmarkRow(suite, role, "resident_last", values[-1] / 1e6, "MB")
+        yield BenchmarkRow(suite, role, "resident_deviation", 100 * residents.largest_deviation(role), "%")
+
+
+def resident_goals(residents: Residents) -> Iterator[Goal]:
+    """Memory is flat."""
+    for role in ROLES:
+        text = f"resident, {role}: largest deviation of {len(residents.bytes_by_epoch[role])} epochs"
+        yield Goal(text, residents.largest_deviation(role), _MAX_DEVIATION, True)

@@ -7,6 +7,7 @@
 
 steps    forward, backward and SGD on clips in memory   `transfer_steps`
 input    batches without a network                      `transfer_input`
+memory   resident processes of a run, epoch by epoch    `train_memory`
 """
 
 import statistics
@@ -15,7 +16,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from pydantic import PositiveInt
+import torch
+from pydantic import Field, PositiveInt
+from torch import nn
 
 from pipelines.benchmark.clips import find_sources
 from pipelines.benchmark.rows import (
@@ -27,7 +30,8 @@ from pipelines.benchmark.rows import (
     format_table,
     median_ratio,
 )
-from pipelines.benchmark.train_data import make_data
+from pipelines.benchmark.train_data import BenchmarkData, make_data
+from pipelines.benchmark.train_memory import Residents, measure_residents, resident_goals, resident_rows
 from pipelines.benchmark.transfer_input import (
     LITERAL_PAIRS,
     TRAINING,
@@ -47,6 +51,7 @@ from pipelines.benchmark.transfer_steps import (
     measure_transfer_steps,
 )
 from pipelines.clip_loader import ClipView
+from pipelines.configs import TransferConfig
 from pipelines.model_configs import ModelConfig, T3DConfig
 from pipelines.pair_loader import TeacherView
 from pipelines.recipe import Section
@@ -54,6 +59,7 @@ from t3d_core.video.cropping import default_short_side
 
 _MAX_ROLLED, _MAX_CACHED, _MIN_INPUT = 0.52, 0.40, 0.95
 _FEATURE_DIM = 1024  # of DenseNet-121
+_MIN_VIDEOS = 96  # or the epochs of the run whose memory is measured are over between two looks
 _row = partial(BenchmarkRow, "transfer")
 
 
@@ -84,18 +90,29 @@ class TransferSuiteConfig(Section):
     """Clips a batch of the input."""
     input_num_batches: PositiveInt = 48
     """Batches a round of the input."""
+    memory_model: ModelConfig = T3DConfig(
+        kind="t3d", growth_rate=8, block_config=(3, 3, 3, 3), num_init_features=24, bn_size=2
+    )
+    """The student of the run whose memory is measured, on cached features."""
+    memory_epochs: PositiveInt = Field(21, ge=3)
+    """Its epochs; the first is not counted."""
 
 
 def run_transfer_suite(config: TransferSuiteConfig, *, repeats: int) -> SuiteReport:
-    """Measure steps and input."""
+    """Measure memory, input and steps."""
     lines = [describe_machine("before")]
     with tempfile.TemporaryDirectory(prefix="t3d-benchmark-") as temporary:
-        name, readings, notes = _measure_input(config, Path(temporary), repeats=repeats)
+        sources, notes = find_sources(config.clips, Path(temporary), clips_per_folder=config.clips_per_folder)
+        name, clips = list(sources.items())[-1]
+        data = make_data(name, clips, Path(temporary) / "data", num_videos=max(len(clips), _MIN_VIDEOS))
+        residents = _measure_memory(config, data, Path(temporary) / "memory")
+        print("memory is measured", flush=True)
+        readings = _measure_input(config, data, repeats=repeats)
     print("input is measured", flush=True)
     costs = _measure_steps(config, repeats=repeats)
     lines += [describe_machine("after"), *notes]
-    rows = [*_step_rows(config, costs), *_input_rows(name, readings)]
-    goals = [*_step_goals(costs), *_input_goals(name, readings)]
+    rows = [*_step_rows(config, costs), *_input_rows(name, readings), *resident_rows("transfer", residents)]
+    goals = [*_step_goals(costs), *_input_goals(name, readings), *resident_goals(residents)]
     return SuiteReport(rows, "\n".join([*lines, "", format_table(rows), "", format_goals(goals)]))
 
 
@@ -105,17 +122,42 @@ def _measure_steps(config: TransferSuiteConfig, *, repeats: int) -> TransferStep
     return measure_transfer_steps(kind, arguments, config.teacher, sizes, repeats=repeats)
 
 
-def _measure_input(
-    config: TransferSuiteConfig, folder: Path, *, repeats: int
-) -> tuple[str, dict[str, list[Reading]], list[str]]:
-    sources, notes = find_sources(config.clips, folder, clips_per_folder=config.clips_per_folder)
-    name, clips = list(sources.items())[-1]
-    data = make_data(name, clips, folder / "data", num_videos=max(len(clips), config.input_batch_size))
+def _measure_input(config: TransferSuiteConfig, data: BenchmarkData, *, repeats: int) -> dict[str, list[Reading]]:
     student = ClipView(config.num_frames, 2, config.crop_size, default_short_side(config.crop_size), "loop")
     side = default_short_side(config.teacher_crop_size)
     teacher = TeacherView(config.num_frames, config.teacher_crop_size, side)
     sizes = InputSizes(student, teacher, _FEATURE_DIM, config.input_batch_size, config.input_num_batches)
-    return name, measure_transfer_input(data.shards, sizes, repeats=repeats), notes
+    return measure_transfer_input(data.shards, sizes, repeats=repeats)
+
+
+def _measure_memory(config: TransferSuiteConfig, data: BenchmarkData, folder: Path) -> Residents:
+    folder.mkdir()
+    images = torch.zeros(2, 3, 32, 32)
+    network = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    any_number = ({0: torch.export.Dim("N")},)
+    torch.export.save(torch.export.export(network, (images,), dynamic_shapes=any_number), folder / "teacher.pt2")
+    run = TransferConfig(
+        data={"shards": (data.shards,)},
+        model=config.memory_model,
+        clip={"num_frames": 16, "crop_size": 64},
+        teacher={
+            "kind": "exported",
+            "weights": folder / "teacher.pt2",
+            "crop_size": 32,
+            "mean": (0,) * 3,
+            "std": (1,) * 3,
+        },
+        cache={"num_views": 2},
+        global_batch_size=8,
+        log_every_steps=1,
+        epochs=config.memory_epochs,
+        optimizer={"lr": 0.01},
+        schedule={"kind": "constant"},
+        tracking={"uri": f"sqlite:///{folder}/mlflow.db"},
+        storage=folder / "runs",
+        name="memory",
+    )
+    return measure_residents(run, job="transfer", folder=folder)
 
 
 def _step_rows(config: TransferSuiteConfig, costs: TransferStepCosts) -> Iterator[BenchmarkRow]:

@@ -7,6 +7,7 @@ import pytest
 from pipelines.benchmark import transfer as transfer_suite
 from pipelines.benchmark.clips import write_moving_video
 from pipelines.benchmark.object_store import StoreUse
+from pipelines.benchmark.train_memory import ROLES, Residents
 from pipelines.benchmark.transfer import TransferSuiteConfig, run_transfer_suite
 from pipelines.benchmark.transfer_input import (
     LITERAL_PAIRS,
@@ -68,6 +69,7 @@ def measured(monkeypatch, tmp_path):
     }
     monkeypatch.setattr(transfer_suite, "measure_transfer_steps", lambda *_, **__: given["steps"])
     monkeypatch.setattr(transfer_suite, "measure_transfer_input", lambda *_, **__: given["input"])
+    monkeypatch.setattr(transfer_suite, "_measure_memory", lambda *_: Residents({role: [100, 100] for role in ROLES}))
     monkeypatch.setattr(transfer_suite, "make_data", lambda *_, **__: type("Data", (), {"shards": tmp_path}))
     return given
 
@@ -102,6 +104,7 @@ def test_a_pair_costs_what_its_step_costs_by_the_pairs_of_the_step(measured, tmp
         "transfer, with features: spilled MB": "met",
         "transfer, with frames: spilled MB": "met",
         "transfer, literal pairs: spilled MB": "missed",
+        **{f"resident, {role}: largest deviation of 2 epochs": "met" for role in ROLES},
     }
 
 
