@@ -21,6 +21,7 @@ from pipelines.run_configs import (
     ScheduleConfig,
     TrackingConfig,
 )
+from t3d_core.transfer.pairing import PairKind
 
 # pydantic warns of the field `register` because metaclasses have a method of that name; instances have none.
 warnings.filterwarnings("ignore", message='Field name "register"')
@@ -164,7 +165,7 @@ class ProbeConfig(Section):
     fold: PositiveInt = 1
     """Official split list, 1-based."""
     max_videos: PositiveInt = 1000
-    """Of more, so many are taken, as many of every class as of the others."""
+    """Of more, about so many are taken: the same share of every class."""
 
 
 class TransferConfig(RunConfig):
@@ -175,13 +176,13 @@ class TransferConfig(RunConfig):
     teacher: TeacherConfig = ImageNetTeacherConfig()
     objective: Literal["correspondence", "frame_regression"] = "correspondence"
     """correspondence: the paper's; frame_regression: a control, the 2D twin of `model` learns the teacher's features of
-    single frames, for inflate_from of later runs."""
+    single frames, for inflate_from of later runs; pairs, norm_features, checks and probe are not for it."""
     inflate_from: str | None = None
     """Start the student from 2D weights repeated along time, as in training: a network's name, or a file such as the
     twin.pt of frame_regression; none: from random weights (paper)."""
     cache: TeacherCacheConfig | None = None
     """Compute the teacher's features once, of a few views of every row; none: of every clip as it comes (paper)."""
-    pairs: Literal["rolled", "literal", "all"] = "rolled"
+    pairs: PairKind = "rolled"
     """rolled: a clip makes a match with its own frames and none with another clip's of its batch; literal: each pair is
     drawn anew, two clips for none (paper, at twice the cost); all: none with every other clip's of the batch (ours)."""
     norm_features: bool = False
@@ -204,6 +205,12 @@ class TransferConfig(RunConfig):
             )
         if self.clip.num_segments > 1:
             raise ValueError(f"clip.num_segments {self.clip.num_segments} is for classifiers: the transfer takes 1")
+        if (self.teacher.num_frames or 0) > self.clip.num_frames:
+            raise ValueError(
+                f"teacher.num_frames {self.teacher.num_frames} is more than the clip has (clip.num_frames "
+                f"{self.clip.num_frames}): leave it out to show the teacher all of them"
+            )
+        _check_inflation(self.inflate_from, self.clip)
         return self
 
     @model_validator(mode="after")
@@ -278,14 +285,18 @@ class TrainConfig(RunConfig):
             raise ValueError("folds makes one run a fold, named after this one: add --name NAME")
         if self.replace_head and self.init_from is None:
             raise ValueError("replace_head needs the weights whose head it replaces: add --init_from WEIGHTS")
-        if self.inflate_from is not None and self.clip is not None and (self.clip.mean, self.clip.std) != IMAGENET:
-            raise ValueError(
-                f"inflate_from takes weights for clips normalised by ImageNet's mean and std {IMAGENET}, given "
-                f"clip.mean {self.clip.mean} and clip.std {self.clip.std}: leave them as they are by default"
-            )
+        _check_inflation(self.inflate_from, self.clip)
         if self.alias is not None and self.register is None:
             raise ValueError(f"alias {self.alias!r} needs the name of a registered model: add --register NAME")
         return self
+
+
+def _check_inflation(inflate_from: str | None, clip: ClipConfig | None) -> None:
+    if inflate_from is not None and clip is not None and (clip.mean, clip.std) != IMAGENET:
+        raise ValueError(
+            f"inflate_from takes weights for clips normalised by ImageNet's mean and std {IMAGENET}, given clip.mean "
+            f"{clip.mean} and clip.std {clip.std}: leave them as they are by default"
+        )
 
 
 class EvaluateConfig(Section):

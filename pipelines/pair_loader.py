@@ -3,7 +3,6 @@
 Legend: B clips of a batch, T frames, H x W pixels, C channels, D width of a feature.
 """
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import numpy as np
 from pipelines.clip_loader import BatchLoader, Drawn, NumpyBatch, RandomCrop, load_or_tell
 from pipelines.teacher_features import FeatureFiles
 from t3d_core.video.clip_sampling import ClipIndices, clip_span
+from t3d_core.video.cropping import same_region
 
 _OTHER_TIMES = 8  # draws of another time of a row, of which the farthest is taken
 
@@ -90,22 +90,30 @@ class PairLoader(BatchLoader):
 
     def _random_clip(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
         """Draw a clip and what the teacher sees, then decode both at once where they are of the same row."""
+        is_match = not self.teacher.is_literal or bool(rng.integers(2))
         moment = self._random_moment(row, rng)
-        crop_rng = copy.deepcopy(moment.rng) if self.teacher.is_shared_crop else rng
-        drawn = {"clip_BTHWC": self._draw(row, moment.frame_indices, self.clip, self.random_crop, crop_rng)}
-        loaded: dict[str, Any] = {"num_padded_B": sum(clip.num_padded for clip in moment.clips)}
-        seen = moment
+        clip, for_teacher = self._draw_both(moment, rng)
+        drawn = {"clip_BTHWC": clip}
+        loaded: dict[str, Any] = {"num_padded_B": sum(each.num_padded for each in moment.clips)}
         if self.teacher.is_literal:
-            loaded["is_match_B"] = bool(rng.integers(2))
-            seen = moment if loaded["is_match_B"] else self._random_moment(self._row_of_another_source(row, rng), rng)
-        if seen is moment and self.teacher.features is None:
-            drawn["teacher_frames_BTHWC"] = self._draw_for_teacher(moment)
+            loaded["is_match_B"] = is_match
+        if not is_match:
+            loaded |= self._another_source_sees(row, rng)
+        elif self.teacher.features is None:
+            drawn["teacher_frames_BTHWC"] = for_teacher
         else:
-            loaded |= self._teacher_sees(seen)
+            loaded |= self._teacher_sees(moment)
         if self.teacher.has_other_time:
             loaded |= self._another_time(moment)
         loaded |= dict(zip(drawn, self._decode(row, list(drawn.values())), strict=True))
         return loaded | {"clip_BTHWC": self._in_segments(loaded["clip_BTHWC"])}
+
+    def _another_source_sees(self, row: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        other = self._row_of_another_source(row, rng)
+        try:
+            return self._teacher_sees(self._random_moment(other, rng))
+        except (ValueError, OSError) as error:
+            raise ValueError(f"its pair, {self.index.video_id_N[other]}: {error}") from error
 
     def _another_time(self, moment: _Moment) -> dict[str, Any]:
         rng = np.random.default_rng([moment.row, int(moment.frame_indices[0])])
@@ -141,10 +149,22 @@ class PairLoader(BatchLoader):
             return {"teacher_BD": self.teacher.features.read(self.index, moment.row, moment.view, moment.frame_indices)}
         return {"teacher_frames_BTHWC": self._decode(moment.row, [self._draw_for_teacher(moment)])[0]}
 
+    def _draw_both(self, moment: _Moment, rng: np.random.Generator) -> tuple[Drawn, Drawn]:
+        """How the student and the teacher see a time; of a view the teacher's part is always the same."""
+        is_shared_crop, indices = self.teacher.is_shared_crop, moment.frame_indices
+        clip = self._draw(moment.row, indices, self.clip, self.random_crop, moment.rng if is_shared_crop else rng)
+        if not is_shared_crop:
+            return clip, self._draw_for_teacher(moment)
+        assert clip.crop is not None, "training cuts"
+        size, crop = same_region(clip.size, clip.crop, crop_size=self.teacher.crop_size)
+        return clip, Drawn(indices[self.teacher_positions], size, crop, clip.is_flipped)
+
     def _draw_for_teacher(self, moment: _Moment) -> Drawn:
-        random_crop = self.random_crop if self.teacher.is_shared_crop else RandomCrop()
-        indices = moment.frame_indices[self.teacher_positions]
-        return self._draw(moment.row, indices, self.teacher, random_crop, moment.rng)
+        if self.teacher.is_shared_crop:
+            return self._draw_both(moment, moment.rng)[1]
+        return self._draw(
+            moment.row, moment.frame_indices[self.teacher_positions], self.teacher, RandomCrop(), moment.rng
+        )
 
     def _blank(self) -> dict[str, Any]:
         blank = self._blank_clip() | self._blank_teacher() | ({"is_match_B": False} if self.teacher.is_literal else {})

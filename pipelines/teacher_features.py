@@ -10,6 +10,8 @@ OUTPUT/features/FINGERPRINT/000000.parquet       row i belongs to row i of the s
 Legend: K views of a row, D feature width.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,7 +81,7 @@ class FeatureFiles:
                 f"{video_id} there: {_CURE}"
             )
         if found.reason:
-            raise ValueError(f"no teacher features of {video_id}: {found.reason}")
+            raise ValueError(f"no teacher features of {video_id} in {path}: {found.reason}; to try again, {_CURE}")
         if int(found.starts_K[view]) != int(frame_indices[0]):
             raise ValueError(
                 f"teacher features {path} are of clips that start at {found.starts_K.tolist()}, but view {view} of "
@@ -94,9 +96,10 @@ class FeatureFiles:
             ValueError: a side file that is there is damaged, or is of another teacher or of other views.
         """
         shards = np.unique(index.shard_N).tolist()
-        return [shard for shard in shards if not self._is_there(self.file_of(index.shard_paths[shard]))]
+        return [shard for shard in shards if not self._is_there(index.shard_paths[shard])]
 
-    def _is_there(self, path: Path) -> bool:
+    def _is_there(self, shard_path: str) -> bool:
+        path = self.file_of(shard_path)
         if not path.is_file():
             return False
         try:
@@ -108,12 +111,18 @@ class FeatureFiles:
                 f"teacher features {path} are of another teacher or of other views (fingerprint "
                 f"{there[:_MAX_NAME]}..., this run's is {self.fingerprint[:_MAX_NAME]}...): {_CURE}"
             )
+        of_shard, its_shard = metadata.get(b"shard", b"none").decode(), _digest(shard_path)
+        if of_shard != its_shard:
+            raise ValueError(
+                f"teacher features {path} are of another shard than the one beside them (fingerprint "
+                f"{of_shard[:_MAX_NAME]}..., this one's is {its_shard[:_MAX_NAME]}...): {_CURE}"
+            )
         return True
 
     @contextmanager
     def open_file(self, shard_path: str) -> Iterator[Callable[[RowFeatures], None]]:
         """Give a function that appends the features of a shard's next row to its file, complete or absent."""
-        schema = _SCHEMA.with_metadata({"fingerprint": self.fingerprint})
+        schema = _SCHEMA.with_metadata({"fingerprint": self.fingerprint, "shard": _digest(shard_path)})
         with (
             whole_file(self.file_of(shard_path)) as partial,
             pq.ParquetWriter(partial, schema, compression="zstd", write_page_checksum=True) as writer,
@@ -129,6 +138,12 @@ class FeatureFiles:
                 writer.write_table(pa.table(columns, schema=schema))
 
             yield append
+
+
+def _digest(shard_path: str) -> str:
+    """A hash of the settings a shard was made with and of its videos, in their order."""
+    rows = pq.read_table(shard_path, columns=["video_id", "fingerprint", "num_frames"]).to_pylist()
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def _row_of(path: Path, row: int, *, feature_dim: int) -> RowFeatures:

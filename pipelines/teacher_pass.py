@@ -80,8 +80,9 @@ def cached_features(
     assert cache is not None, "asked for with a cache only"
     fingerprint = _fingerprint(config, teacher, loader)
     files = FeatureFiles(fingerprint, cache.num_views, teacher.feature_dim)
-    reserved = {"CPU": cache.cpus_per_worker} | ({"GPU": 1.0} if cache.use_gpu else {})
-    session.check_workers_fit(cache.num_workers, reserved)
+    if files.missing(loader.index):
+        reserved = {"CPU": cache.cpus_per_worker} | ({"GPU": 1.0} if cache.use_gpu else {})
+        session.check_workers_fit(cache.num_workers, reserved)
     started = time.monotonic()
     num_views, num_failed = run_teacher_pass(loader, teacher, files, cache)
     if num_views:
@@ -98,7 +99,8 @@ def _fingerprint(config: TransferConfig, teacher: FrozenTeacher, loader: PairLoa
     """What the features follow from, but the shards: teacher, views, and which rows have some."""
     view = {name: value for name, value in asdict(loader.teacher).items() if name not in _NOT_OF_THE_VIEW}
     clip = {name: getattr(loader.clip, name) for name in ("num_frames", "frame_stride", "short_video")}
-    crop = asdict(loader.random_crop) if config.teacher.shared_crop else None
+    sizes = (loader.clip.crop_size, loader.clip.short_side)
+    crop = [asdict(loader.random_crop), *sizes] if config.teacher.shared_crop else None
     program = config.teacher.weights.read_bytes() if isinstance(config.teacher, ExportedTeacherConfig) else b""
     named = [config.teacher.kind, hashlib.sha256(program).hexdigest(), teacher.fingerprint()]
     described = json.dumps([named, view, clip, crop, config.data.fold], sort_keys=True)

@@ -202,9 +202,9 @@ def build_stage(config: TrainConfig, folders: list[Path], init_from: Path | None
             f"data.shards {[str(f) for f in folders]} give no labelled rows of split train in fold {config.data.fold}: "
             "prepare a labelled data set"
         )
+    train_index = share_of_classes(train_index, config.data.class_share)
     if not len(val_index):
         train_index, val_index = hold_out(train_index, fraction=config.data.holdout_fraction, seed=config.seed)
-    train_index = share_of_classes(train_index, config.data.class_share)
     datasets = tuple(describe_shards(folder)["dataset"] for folder in folders)
     if init_from is not None:
         check_fold(read_card(init_from), init_from, datasets=datasets, fold=config.data.fold)

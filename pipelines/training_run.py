@@ -41,6 +41,7 @@ _RESUMABLE = (
     *("storage", "name", "scaling", "failure", "tracking", "checkpoint", "log_every_steps"),
     *("data.shards", "data.prepare", "data.fingerprint", "register", "alias", "folds"),
     *("compute.recompute", "compute.compile", "compute.debug", "model.transition_forms", "checks", "probe"),
+    *("cache.num_workers", "cache.cpus_per_worker", "cache.use_gpu"),
 )
 
 

@@ -27,6 +27,7 @@ from pipelines.transfer_plot import plot_checks
 from pipelines.transfer_summary import describe_transfer
 from pipelines.weights import card_of, check_network, view_of
 from pipelines.worker import Metrics, Worker
+from t3d_core.evaluation.representation import check_probe
 from t3d_core.models import build_model
 from t3d_core.models.execution import Execution
 from t3d_core.training.checkpoint import initialize_from, save_weights
@@ -134,7 +135,7 @@ class CorrespondenceStage:
             crop_size=teacher.crop_size,
             short_side=default_short_side(teacher.crop_size),
             is_shared_crop=teacher.shared_crop,
-            is_literal=self.config.pairs == "literal",
+            is_literal=self.config.pairs == "literal" and self.config.objective == "correspondence",
             num_views=None if cache is None else cache.num_views,
             features=self.features,
         )
@@ -240,20 +241,20 @@ def _load_probe(config: ProbeConfig) -> ShardIndex | None:
     """The labelled rows on which features are tried.
 
     Raises:
-        ValueError: they cannot be read, or have no labels, or one source or one class alone.
+        ValueError: they cannot be read, have no labels, or a class has one source alone.
     """
     if not config.shards:
         return None
     folders = [session.input_path(path) for path in config.shards]
     index = load_index(folders, fold=config.fold, splits=["train"])
-    num_classes, num_sources = len(np.unique(index.label_N)), len(np.unique(index.source_N))
-    if not index.class_names or num_classes < 2 or num_sources < 2:
-        raise ValueError(
-            f"probe.shards {[str(path) for path in config.shards]} have {num_classes if index.class_names else 0} "
-            f"classes and {num_sources} sources in split train: a probe needs 2 of each, so that no source is on both "
-            "sides"
-        )
-    return share_of_classes(index, min(1.0, config.max_videos / len(index)))
+    if not index.class_names:
+        raise ValueError(f"probe.shards {[str(path) for path in config.shards]} have no labels: prepare a labelled set")
+    index = share_of_classes(index, min(1.0, config.max_videos / len(index)))
+    try:
+        check_probe(index.label_N, index.source_N)
+    except ValueError as error:
+        raise ValueError(f"probe.shards {[str(path) for path in config.shards]}, split train: {error}") from error
+    return index
 
 
 def teacher_of(config: TeacherConfig) -> FrozenTeacher:

@@ -29,7 +29,7 @@ def describe_transfer(
             *finished.describe_losses(),
             f"weights: {finished.weights}",
             f"mlflow:  {finished.run.describe()}",
-            f"next:    {_next_command(config, finished, folders, is_labelled=is_labelled)}",
+            f"next:    {_next(config, finished, folders, is_labelled=is_labelled)}",
         ]
     )
 
@@ -48,6 +48,12 @@ def _describe_validation(before: Metrics, after: Metrics, *, num_sources: int) -
 
 def _describe_checks(before: Metrics, after: Metrics) -> list[str]:
     """What the checks and the probe found: lines for the summary."""
+
+    def change(name: str, digits: int = 3) -> str:
+        """Before and after; a run may have begun without this measurement."""
+        began = f"{before[name]:.{digits}f} before, " if name in before else ""
+        return f"{began}{after[name]:.{digits}f} after"
+
     lines = []
     if "check/pair_accuracy" in after:
         of = {name.removeprefix("check/"): value for name, value in after.items()}
@@ -62,28 +68,24 @@ def _describe_checks(before: Metrics, after: Metrics) -> list[str]:
                 f"its video {of['match_share_other_time']:.3f}"
             )
         lines.append(
-            f"         features: effective rank {before['check/effective_rank']:.1f} before, "
-            f"{of['effective_rank']:.1f} after; spread {before['check/feature_std']:.2f} before, "
-            f"{of['feature_std']:.2f} after"
+            f"         features: effective rank {change('check/effective_rank', 1)}; spread "
+            f"{change('check/feature_std', 2)}"
         )
     for suffix, what in (("", "as trained"), ("_own_statistics", "measured on the probe's videos")):
         if f"probe/linear_top1{suffix}" in after:
-            told = [f"{m[f'probe/{kind}_top1{suffix}']:.3f}" for kind in ("linear", "knn") for m in (before, after)]
-            lines.append(
-                f"probe:   linear {told[0]} before, {told[1]} after; neighbours {told[2]} before, {told[3]} after; "
-                f"batch norms {what}"
-            )
+            linear, neighbours = (change(f"probe/{kind}_top1{suffix}") for kind in ("linear", "knn"))
+            lines.append(f"probe:   linear {linear}; neighbours {neighbours}; batch norms {what}")
     return lines
 
 
-def _next_command(config: TransferConfig, finished: FinishedRun, folders: Sequence[Path], *, is_labelled: bool) -> str:
+def _next(config: TransferConfig, finished: FinishedRun, folders: Sequence[Path], *, is_labelled: bool) -> str:
     """Fine-tune from these weights: the network and the clips are those the weights describe."""
-    shards = [str(folder) for folder in folders] if is_labelled else ["LABELLED_SHARDS"]
-    command = ["python", "jobs/train.py"]
     if config.objective == "frame_regression":
-        command += ["--inflate_from", str(finished.weights), "--model.kind", config.model.kind]
-    else:
-        command += ["--init_from", str(finished.weights), "--model", "none", "--clip", "none"]
+        return (
+            f"--inflate_from {shlex.quote(str(finished.weights))} of transfer.py or train.py, with this model section"
+        )
+    shards = [str(folder) for folder in folders] if is_labelled else ["LABELLED_SHARDS"]
+    command = ["python", "jobs/train.py", "--init_from", str(finished.weights), "--model", "none", "--clip", "none"]
     command += ["--data.shards", *shards]
     if config.storage != TransferConfig.model_fields["storage"].default:
         command += ["--storage", str(config.storage)]

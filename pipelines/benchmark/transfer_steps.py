@@ -13,8 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipelines.benchmark.rows import alternating_seconds
 from t3d_core.models import build_model
 from t3d_core.training.optimization import build_sgd
-from t3d_core.training.tasks import Batch, CorrespondenceTask, PairKind
+from t3d_core.training.tasks import Batch, CorrespondenceTask
 from t3d_core.transfer.correspondence import CorrespondenceNet
+from t3d_core.transfer.pairing import PairKind
 from t3d_core.transfer.teacher import FrozenTeacher, build_untrained_teacher
 from t3d_core.video.transforms import normalize_clip
 

@@ -58,11 +58,12 @@ def probe_features(
         group_N: source of each (a scene, a person); examples of one group are never on both sides.
 
     Raises:
-        ValueError: there are fewer than two groups or two classes.
+        ValueError: a class has examples of one group alone, there is one class alone, or features are not finite.
     """
-    num_groups, num_classes = len(np.unique(group_N)), len(np.unique(label_N))
-    if min(num_groups, num_classes) < 2:
-        raise ValueError(f"a probe needs 2 groups and 2 classes at least, got {num_groups} and {num_classes}")
+    num_groups = len(np.unique(group_N))
+    check_probe(label_N, group_N)
+    if not np.isfinite(feature_ND).all():
+        raise ValueError("a probe needs finite features")
 
     def accuracy(classifier: ClassifierMixin) -> float:
         parts = GroupKFold(min(_MAX_PARTS, num_groups))
@@ -76,6 +77,20 @@ def probe_features(
     )
 
 
+def check_probe(label_N: npt.NDArray[np.integer], group_N: npt.NDArray[np.integer]) -> None:
+    """See that every class can be learned from other groups than those it is tried on.
+
+    Raises:
+        ValueError: a class has examples of one group alone, or there is one class alone.
+    """
+    labels = np.unique(label_N)
+    if len(labels) < 2:
+        raise ValueError(f"a probe needs 2 classes at least, got {len(labels)}")
+    lonely = [int(label) for label in labels if len(np.unique(group_N[label_N == label])) < 2]
+    if lonely:
+        raise ValueError(f"a probe needs 2 sources of every class at least; classes {lonely[:5]} have one")
+
+
 def spread_of(feature_ND: npt.NDArray[np.floating]) -> FeatureSpread:
     """Measure how much of their space features fill: what a collapsed network gives is one point, or a line."""
     length_N1 = np.linalg.norm(feature_ND, axis=1, keepdims=True)
@@ -87,26 +102,28 @@ def spread_of(feature_ND: npt.NDArray[np.floating]) -> FeatureSpread:
 
 
 def grouped_interval(
-    statistic: Callable[..., float], group_N: npt.NDArray[np.integer], *, confidence: float = 0.95
+    statistic: Callable[..., float], *groups: npt.NDArray[np.integer], confidence: float = 0.95
 ) -> Interval:
     """Give the confidence interval of a statistic of examples that come in groups, by resampling whole groups.
 
     Ten clips of one video say little more than one: an interval over clips would be too narrow.
 
     Args:
-        statistic: takes how often each example counts (N,) and gives the number.
-        group_N: group of each example.
+        statistic: takes how often each example's group was drawn, an array (N,) for each of `groups`, and gives the
+            number.
+        groups: the group of each example, (N,); several where an example is of several, as a pair of two videos is.
         confidence: of the interval.
     """
-    groups, place_N = np.unique(group_N, return_inverse=True)
-    if len(groups) < 2:
+    names, places = np.unique(np.concatenate(groups), return_inverse=True)
+    if len(names) < 2:
         return Interval(float("nan"), float("nan"))
 
     def of_groups(drawn: npt.NDArray[np.integer]) -> float:
-        return statistic(np.bincount(drawn, minlength=len(groups))[place_N])
+        num_drawn = np.bincount(drawn, minlength=len(names))
+        return statistic(*np.split(num_drawn[places], np.cumsum([len(group) for group in groups])[:-1]))
 
     drawn = bootstrap(
-        (np.arange(len(groups)),),
+        (np.arange(len(names)),),
         of_groups,
         vectorized=False,
         n_resamples=_RESAMPLES,

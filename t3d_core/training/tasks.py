@@ -7,7 +7,7 @@ video that are classified together (`num_segments`): then `clip_BCTHW` holds B *
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from t3d_core.training.mixing import Mixing
 from t3d_core.transfer.correspondence import CorrespondenceNet
-from t3d_core.transfer.pairing import Pairs, all_pairs, drawn_pairs, rolled_pairs
+from t3d_core.transfer.pairing import PairKind, Pairs, all_pairs, drawn_pairs, rolled_pairs
 from t3d_core.transfer.teacher import FrozenTeacher
 from t3d_core.transfer.twin import FrameRegressionNet, frames_at
 
@@ -98,9 +98,6 @@ class ClassificationTask:
             "clip_top1": counts["num_correct"] / counts["num_examples"],
             "clip_top5": counts["num_correct_top5"] / counts["num_examples"],
         }
-
-
-PairKind = Literal["rolled", "literal", "all"]
 
 
 class CorrespondenceTask:

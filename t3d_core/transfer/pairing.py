@@ -2,7 +2,7 @@
 
 Three ways, from the paper's own to ours; both networks see each clip once, and match and no match count alike:
 
-    drawn (literal)   0-0  1-7  2-2  3-9       frames of a negative are of a clip of their own: B pairs
+    literal (drawn)   0-0  1-7  2-2  3-9       frames of a negative are of a clip of their own: B pairs
     rolled            0-0  1-1  2-2  3-3       and B negatives from the same passes: 2 B pairs
                       0-1  1-2  2-3  3-0
     all               every clip with the frames of every other source: up to B x B pairs
@@ -10,11 +10,12 @@ Three ways, from the paper's own to ours; both networks see each clip once, and 
 Legend: B clips of a batch, P pairs.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+PairKind = Literal["rolled", "literal", "all"]
 NO_PARTNER = -1
 
 

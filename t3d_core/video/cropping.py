@@ -131,6 +131,19 @@ def random_resized_crop(
     return ScaledCrop((scaled_height, scaled_width), Crop(int(top), int(left), crop_size))
 
 
+def same_region(size: tuple[int, int], crop: Crop, *, crop_size: int) -> ScaledCrop:
+    """What of a frame a crop shows, as a crop of another size, to the nearest pixel.
+
+    Args:
+        size: (height, width) in pixels of the frame that `crop` is cut out of.
+        crop: the square.
+        crop_size: pixels of the other square.
+    """
+    height, width = (max(crop_size, round(pixels * crop_size / crop.size)) for pixels in size)
+    top, left = (round(place * crop_size / crop.size) for place in (crop.top, crop.left))
+    return ScaledCrop((height, width), Crop(min(top, height - crop_size), min(left, width - crop_size), crop_size))
+
+
 def crop_frames(frames_THWC: npt.NDArray[np.uint8], crop: Crop) -> npt.NDArray[np.uint8]:
     """Cut the same square out of every frame; a contiguous copy."""
     check_inside(crop, *frames_THWC.shape[1:3])

@@ -32,11 +32,24 @@ def test_the_clip_is_a_window_and_the_teacher_sees_its_frames_with_another_crop_
 @pytest.mark.parametrize("random_crop", [RandomCrop(), RandomCrop(crop="random_resized")])
 def test_a_shared_crop_shows_the_teacher_what_the_student_sees(index, random_crop):
     teacher = replace(TEACHER_48, is_shared_crop=True)
-    for view in (teacher, replace(teacher, num_views=3)):
-        batch = PairLoader(index, CLIP_48, random_crop, teacher=view).random_batch(
-            np.arange(6), [[0, 0, n] for n in range(6)]
-        )
-        assert np.array_equal(batch["clip_BTHWC"], batch["teacher_frames_BTHWC"])
+    rows = np.arange(12)
+    for view in (teacher, replace(teacher, num_views=3), replace(teacher, is_literal=True)):
+        loader = PairLoader(index, CLIP_48, random_crop, teacher=view)
+        batch = loader.random_batch(rows, [[0, 0, row] for row in range(12)])
+        is_match_B = batch.get("is_match_B", np.ones(12, bool))
+        assert is_match_B.sum() > 3
+        assert np.array_equal(batch["clip_BTHWC"][is_match_B], batch["teacher_frames_BTHWC"][is_match_B])
+
+
+def test_a_shared_crop_shows_the_same_part_to_a_teacher_of_other_pixels(index):
+    teacher = TeacherView(num_frames=8, crop_size=96, short_side=110, is_shared_crop=True)
+    loader = PairLoader(index, CLIP_48, RandomCrop(crop="random_resized", min_area=0.3), teacher=teacher)
+    batch = loader.random_batch(np.arange(20), [[0, 0, row] for row in range(20)])
+    halved = batch["teacher_frames_BTHWC"].reshape(20, 8, 48, 2, 48, 2, 3).mean(axis=(3, 5))
+    difference_B = np.abs(halved - batch["clip_BTHWC"]).mean(axis=(1, 2, 3, 4))
+    mirrored_B = np.abs(halved[:, :, :, ::-1] - batch["clip_BTHWC"]).mean(axis=(1, 2, 3, 4))
+    assert (difference_B < 0.5 * mirrored_B).mean() > 0.8
+    assert np.median(difference_B) < 6
 
 
 def test_a_literal_pair_is_drawn_anew_and_a_negative_has_frames_of_another_source(index):

@@ -127,18 +127,39 @@ def test_features_of_another_teacher_under_this_ones_name_are_refused_with_both_
         other.missing(index)
 
 
-def test_features_of_another_shard_or_of_other_starts_are_told_row_by_row(index_with_features):
-    index = index_with_features
-    first, second = (FILES.file_of(index.shard_paths[shard]) for shard in (0, 1))
+def test_features_of_another_shard_are_refused_with_both_fingerprints(index_with_features):
+    first, second = (FILES.file_of(index_with_features.shard_paths[shard]) for shard in (0, 1))
     shutil.copy(second, first)
+    with pytest.raises(
+        ValueError, match=r"000000\.parquet are of another shard .*fingerprint \w{16}\.\.\., this one's is"
+    ):
+        FILES.missing(index_with_features)
+
+
+def test_features_that_changed_under_a_run_are_told_row_by_row(index_with_features):
+    index = index_with_features
+    shutil.copy(FILES.file_of(index.shard_paths[1]), FILES.file_of(index.shard_paths[0]))
     row = int(np.flatnonzero(index.shard_N == 0)[0])
     loader = PairLoader(index, CLIP, teacher=replace(VIEW, features=FILES))
     [reason] = loader.random_batch(np.array([row]), [[0]])["reason_B"]
     assert re.search(rf"are of video \S+, but the shard has {index.video_id_N[row]} there", reason)
     row = int(np.flatnonzero(index.shard_N == 2)[0])
-    longer = PairLoader(index, replace(CLIP, num_frames=4), teacher=replace(VIEW, features=FILES))
-    reasons = longer.random_batch(np.full(8, row), [[seed] for seed in range(8)])["reason_B"]
+    shorter = PairLoader(index, replace(CLIP, num_frames=4), teacher=replace(VIEW, features=FILES))
+    reasons = shorter.random_batch(np.full(8, row), [[seed] for seed in range(8)])["reason_B"]
     assert any("made by another version" in reason for reason in reasons)
+
+
+def test_literal_pairs_take_features_of_another_source(index_with_features):
+    index = index_with_features
+    loader = PairLoader(index, CLIP, teacher=replace(VIEW, features=FILES, is_literal=True))
+    with_frames = PairLoader(index, CLIP, teacher=VIEW)
+    rows = np.arange(len(index))
+    batch = loader.random_batch(rows, [[3, int(row)] for row in rows])
+    assert (batch["reason_B"] == "").all()
+    for row, feature_D, is_match in zip(rows, batch["teacher_BD"], batch["is_match_B"], strict=True):
+        starts = with_frames.view_batch(np.full(3, row), np.arange(3))["start_B"]
+        own = [FILES.read(index, row, view, starts[view : view + 1]) for view in range(3)]
+        assert any(np.array_equal(feature_D, mine) for mine in own) == is_match
 
 
 def test_a_row_that_cannot_be_read_has_a_reason_and_the_others_their_features(index, teacher):

@@ -16,8 +16,11 @@ from torch import nn
 
 from pipelines.configs import ExportedTeacherConfig, ImageNetTeacherConfig, TrainConfig, TransferConfig
 from pipelines.metric_log import read_curves
+from pipelines.shard_index import load_index
+from pipelines.teacher_pass import _fingerprint
 from pipelines.train import run_train
-from pipelines.transfer import run_transfer, teacher_of
+from pipelines.transfer import CorrespondenceStage, run_transfer, teacher_of
+from pipelines.weights import card_of
 from t3d_core.models import build_model
 from t3d_core.transfer.teacher import TEACHER_KINDS
 
@@ -166,7 +169,7 @@ def test_a_probe_without_labels_is_refused_before_the_run(small_run, synthetic_s
         place = table.schema.get_field_index("label")
         nothing = pa.nulls(len(table), pa.string())
         pq.write_table(table.set_column(place, table.schema.field(place), nothing), shard, row_group_size=1)
-    with pytest.raises(ValueError, match=r"probe\.shards .*unlabelled.* have 0 classes and \d+ sources in split train"):
+    with pytest.raises(ValueError, match=r"probe\.shards .*unlabelled.* have no labels"):
         run_transfer(small_run(probe={"shards": (unlabelled,)}))
 
 
@@ -176,7 +179,7 @@ def test_a_twin_learns_frames_and_its_weights_inflate_a_student_and_a_classifier
     summary = run_transfer(small_run(name="twin", objective="frame_regression"))
     assert "error of frame features on 9 held-out source videos" in summary
     weights = tmp_path / "runs" / "twin" / "twin.pt"
-    assert f"--inflate_from {weights}" in summary
+    assert f"next:    --inflate_from {weights} of" in summary
     run_transfer(small_run(name="inflated", inflate_from=str(weights)))
     assert f"from {weights}\n" in capsys.readouterr().out
     initial = load_file(tmp_path / "runs" / "inflated" / "initial.safetensors")
@@ -204,3 +207,83 @@ def test_what_a_twin_cannot_have_is_refused(small_run):
         small_run(objective="frame_regression", inflate_from="twin.pt")
     with pytest.raises(ValueError, match=r"model\.kind c3d has no 2D twin"):
         run_transfer(small_run(objective="frame_regression", model={"kind": "c3d"}))
+
+
+def test_a_run_that_goes_on_with_a_probe_tells_what_it_has(small_run, weizmann_shards, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.transfer.describe_transfer", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_transfer(small_run(name="later", epochs=1, checks={"max_clips": 0}, checkpoint={"every_steps": 1}))
+    for checkpoint in sorted((tmp_path / "runs" / "later").glob("checkpoint_*"))[1:]:
+        shutil.rmtree(checkpoint)
+    summary = run_transfer(
+        small_run(name="later", epochs=1, checkpoint={"every_steps": 1}, probe={"shards": (weizmann_shards,)})
+    )
+    assert re.search(r"probe:   linear 0\.\d+ after; neighbours", summary)
+    assert re.search(r"effective rank \d+\.\d after", summary)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"teacher": {"kind": "efficientnet_lite0", "num_frames": 3, "crop_size": 64}},
+        {"teacher": {"kind": "efficientnet_lite0", "num_frames": 2, "crop_size": 32}},
+        {"teacher": {"kind": "efficientnet_lite1", "num_frames": 2, "crop_size": 64}},
+        {"teacher": {"kind": "efficientnet_lite0", "num_frames": 2, "crop_size": 64, "shared_crop": True}},
+        {"cache": {"num_views": 3}},
+        {"clip": {"num_frames": 8, "crop_size": 32}},
+        {"clip": {"num_frames": 16, "crop_size": 32, "frame_stride": 1}},
+        {"clip": {"num_frames": 16, "crop_size": 32, "short_video": "repeat_last"}},
+    ],
+)
+def test_other_teachers_and_other_views_have_features_of_their_own(changed, small_run, synthetic_shards):
+    def fingerprint(config):
+        index = load_index([synthetic_shards], fold=1, splits=["train"])
+        card = card_of(config.model, config.clip, class_names=())
+        loader = CorrespondenceStage(config, card, index, index).loader(index)
+        return _fingerprint(config, teacher_of(config.teacher), loader)
+
+    usual = {"cache": {"num_views": 2}}
+    assert fingerprint(small_run(**usual)) == fingerprint(small_run(**usual, seed=7, augmentation={"flip": False}))
+    assert fingerprint(small_run(**usual)) != fingerprint(small_run(**usual | changed))
+    if changed.get("teacher", {}).get("shared_crop"):  # then the student's crop is the teacher's
+        assert fingerprint(small_run(**usual | changed)) != fingerprint(
+            small_run(**usual | changed, augmentation={"flip": False})
+        )
+
+
+def test_more_frames_for_the_teacher_than_the_clip_has_are_refused(small_run):
+    with pytest.raises(
+        ValidationError, match=r"teacher\.num_frames 17 is more than the clip has \(clip\.num_frames 16\)"
+    ):
+        small_run(teacher={"kind": "efficientnet_lite0", "num_frames": 17})
+
+
+def test_a_student_inflated_from_weights_that_expect_other_pixels_is_refused(small_run):
+    clip = {"num_frames": 16, "crop_size": 32, "mean": (0.5, 0.5, 0.5)}
+    with pytest.raises(ValidationError, match="inflate_from takes weights for clips normalised by ImageNet"):
+        small_run(inflate_from="densenet121", clip=clip)
+
+
+def test_two_real_workers_look_at_the_student_as_one_does(small_run, weizmann_shards, tmp_path):
+    """Of a network that has not learned: training itself differs, for each worker's batch norms see its own clips."""
+    found = {}
+    for num_workers in (0, 2):
+        run_transfer(
+            small_run(
+                name=f"by_{num_workers}",
+                scaling={"num_workers": num_workers, "resources_per_worker": {"CPU": 0.5}},
+                micro_batch_size=4,
+                norm_features=True,
+                cache={"num_views": 2},
+                probe={"shards": (weizmann_shards,)},
+            )
+        )
+        curves = read_curves(tmp_path / "runs" / f"by_{num_workers}" / "metrics.jsonl")
+        found[num_workers] = {name: points[0][1] for name, points in curves.items() if name[:6] in ("check/", "probe/")}
+        assert curves["probe/linear_top1_own_statistics"][-1][0] > 0
+    assert len(found[0]) >= 12
+    assert found[2] == pytest.approx(found[0], abs=1e-3)

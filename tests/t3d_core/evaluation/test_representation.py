@@ -26,10 +26,23 @@ def test_what_only_tells_the_group_earns_nothing(rng):
     assert np.mean(accuracy) < 0.7
 
 
-def test_a_probe_needs_two_groups_and_two_classes(rng):
-    for label_N, group_N in (([0, 0], [0, 1]), ([0, 1], [0, 0])):
-        with pytest.raises(ValueError, match="2 groups and 2 classes at least"):
-            probe_features(rng.normal(size=(2, 3)), np.array(label_N), np.array(group_N))
+@pytest.mark.parametrize(
+    ("label_N", "group_N", "expected"),
+    [
+        ([0, 0], [0, 1], "2 classes at least, got 1"),
+        ([0, 0, 1, 1], [0, 1, 2, 2], r"2 sources of every class at least; classes \[1\] have one"),
+    ],
+)
+def test_a_probe_needs_two_classes_each_of_two_sources(label_N, group_N, expected, rng):
+    with pytest.raises(ValueError, match=expected):
+        probe_features(rng.normal(size=(len(label_N), 3)), np.array(label_N), np.array(group_N))
+
+
+def test_a_probe_of_three_sources_never_learns_from_one_class_alone(rng):
+    label_N, group_N = np.array([0, 1, 0, 1, 0, 1]), np.array([0, 0, 1, 1, 2, 2])
+    assert 0 <= probe_features(rng.normal(size=(6, 3)), label_N, group_N).linear_top1 <= 1
+    with pytest.raises(ValueError, match="finite features"):
+        probe_features(np.full((6, 3), np.nan), label_N, group_N)
 
 
 def test_the_spread_tells_a_point_a_line_and_a_ball_apart(rng):
@@ -60,3 +73,14 @@ def test_copies_of_an_example_do_not_narrow_the_interval(rng):
     )
     assert often == pytest.approx(once, abs=0.02)
     assert all(np.isnan(grouped_interval(lambda _: 0.5, np.zeros(3, int))))
+
+
+def test_an_example_of_two_groups_is_told_how_often_either_was_drawn():
+    seen = []
+    grouped_interval(
+        lambda first, second: seen.append((first, second)) or 0.5, np.array([0, 0, 1]), np.array([1, 2, 2])
+    )
+    for first, second in seen:
+        assert first[0] == first[1]
+        assert (first[2], second[1]) == (second[0], second[2])
+        assert first[0] + first[2] + second[2] == 3

@@ -18,6 +18,7 @@ from t3d_core.video.cropping import (
     random_five_crop,
     random_resized_crop,
     resized_size,
+    same_region,
     view_crops,
 )
 from t3d_core.video.decoding import decode_frames
@@ -199,3 +200,16 @@ def test_mirroring_swaps_left_and_right_in_frames_of_their_own():
     assert (swapped.dtype, swapped.flags.c_contiguous) == (np.uint8, True)
     assert not np.shares_memory(swapped, frames)
     assert np.array_equal(frames, before)
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "crop_size", "expected"),
+    [
+        ((64, 96), Crop(10, 20, 32), 32, ((64, 96), Crop(10, 20, 32))),
+        ((64, 96), Crop(10, 20, 32), 64, ((128, 192), Crop(20, 40, 64))),
+        ((64, 96), Crop(32, 64, 32), 16, ((32, 48), Crop(16, 32, 16))),
+        ((37, 49), Crop(5, 17, 32), 21, ((24, 32), Crop(3, 11, 21))),
+    ],
+)
+def test_the_same_region_is_cut_out_of_a_frame_of_another_scale(size, crop, crop_size, expected):
+    assert same_region(size, crop, crop_size=crop_size) == expected
