@@ -18,6 +18,7 @@ statistics and negative pairs are made within one):
 Legend: B clips of a batch, T frames, H x W pixels, C channels; N rows of the index.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -45,25 +46,60 @@ _STEPS_PER_EXECUTION = 1000
 
 
 @dataclass(frozen=True)
+class SourceLimit:
+    """At most so many rows of a source video come in a pass; which ones is drawn anew in each.
+
+    Attributes:
+        source_N: source of each row.
+        most: rows of one source a pass.
+    """
+
+    source_N: np.ndarray
+    most: int
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of a pass."""
+        return int(np.minimum(np.unique(self.source_N, return_counts=True)[1], self.most).sum())
+
+    def first_of(self, order_N: np.ndarray) -> np.ndarray:
+        """Take the first rows of every source in this order of all rows."""
+        source_N = self.source_N[order_N]
+        by_source_N = np.argsort(source_N, kind="stable")
+        starts = np.flatnonzero(np.diff(source_N[by_source_N], prepend=source_N[by_source_N[0]] - 1))
+        place_N = np.empty(len(order_N), np.int64)
+        counts = np.diff(starts, append=len(order_N))
+        place_N[by_source_N] = np.arange(len(order_N)) - np.repeat(starts, counts)
+        return order_N[place_N < self.most]
+
+
+@dataclass(frozen=True, eq=False)
 class TrainOrder:
     """Which rows each step of a run sees.
 
     Attributes:
-        num_rows: rows of a pass.
+        num_rows: rows that there are.
         global_batch_size: rows of a step.
         seed: of the order of each pass.
         epoch_share: part of a pass that counts as an epoch, in (0, 1]: one pass is then several epochs.
+        limit: rows of a source that a pass leaves out; none: it takes all rows.
     """
 
     num_rows: int
     global_batch_size: int
     seed: int
     epoch_share: float = 1.0
+    limit: SourceLimit | None = None
+
+    @functools.cached_property
+    def rows_a_pass(self) -> int:
+        """Rows after which one may come again."""
+        return self.num_rows if self.limit is None else self.limit.num_rows
 
     @property
     def rows_an_epoch(self) -> int:
         """Rows after which the next epoch begins."""
-        return max(1, round(self.epoch_share * self.num_rows))
+        return max(1, round(self.epoch_share * self.rows_a_pass))
 
     def num_steps(self, epochs: int) -> int:
         """Steps of `epochs` epochs; at least one."""
@@ -74,13 +110,18 @@ class TrainOrder:
         return step * self.global_batch_size // self.rows_an_epoch
 
     def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Give the rows of `step` and in which pass over all rows each comes: two (global_batch_size,) int64 arrays."""
+        """Give the rows of `step` and in which pass each comes: two (global_batch_size,) int64 arrays."""
         position = np.arange(step * self.global_batch_size, (step + 1) * self.global_batch_size)
-        pass_B, place_B = np.divmod(position, self.num_rows)
-        orders = {
-            int(p): np.random.default_rng([self.seed, int(p)]).permutation(self.num_rows) for p in np.unique(pass_B)
-        }
-        return np.array([orders[int(p)][place] for p, place in zip(pass_B, place_B, strict=True)], np.int64), pass_B
+        pass_B, place_B = np.divmod(position, self.rows_a_pass)
+        orders = {int(number): _order_of_pass(self, int(number)) for number in np.unique(pass_B)}
+        rows = [orders[int(number)][place] for number, place in zip(pass_B, place_B, strict=True)]
+        return np.array(rows, np.int64), pass_B
+
+
+@functools.lru_cache(maxsize=4)  # of millions of rows it takes longer to draw than the step to decode
+def _order_of_pass(order: TrainOrder, number: int) -> np.ndarray:
+    order_N = np.random.default_rng([order.seed, number]).permutation(order.num_rows)
+    return order_N if order.limit is None else order.limit.first_of(order_N)
 
 
 def micro_batches(global_batch_size: int, *, size: int | None, rank: int, world_size: int) -> list[range]:

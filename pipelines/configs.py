@@ -69,6 +69,9 @@ class TransferDataConfig(DataConfig):
     """Share of the source videos kept out of training, for the reported pair accuracy."""
     holdout_clips_per_row: PositiveInt = 1
     """Clips drawn from every held-out row, with fixed seeds."""
+    rows_per_source: PositiveInt | None = None
+    """Rows of one source video that a pass trains on at most, drawn anew in each, so that those with many do not crowd
+    out the rest; none: all rows."""
 
 
 class EvaluateDataConfig(DataConfig):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pipelines import session
-from pipelines.batches import TrainOrder, batches_a_task, stream, train_batches
+from pipelines.batches import SourceLimit, TrainOrder, batches_a_task, stream, train_batches
 from pipelines.clip_loader import BatchLoader, NumpyBatch
 from pipelines.configs import ExportedTeacherConfig, ProbeConfig, TeacherConfig, TransferConfig
 from pipelines.inflated import inflated_net
@@ -60,7 +60,9 @@ class CorrespondenceStage:
     def order(self) -> TrainOrder:
         """Which rows each step sees."""
         config = self.config
-        return TrainOrder(len(self.train_index), config.global_batch_size, config.seed, config.epoch_share)
+        most, index = config.data.rows_per_source, self.train_index
+        limit = None if most is None else SourceLimit(index.source_N, most)
+        return TrainOrder(len(index), config.global_batch_size, config.seed, config.epoch_share, limit)
 
     def build_task(self) -> Task:
         """Make the student, random or inflated, a random pair head, and the teacher unless its features are there."""

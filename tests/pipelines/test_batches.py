@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.batches import TrainOrder, batches_a_task, micro_batches, stream, train_batches
+from pipelines.batches import SourceLimit, TrainOrder, batches_a_task, micro_batches, stream, train_batches
 from pipelines.clip_loader import BatchLoader, ClipView
 from pipelines.pair_loader import PairLoader, TeacherView
 from pipelines.shard_index import load_index
@@ -50,6 +51,20 @@ def test_every_epoch_shows_every_row_once_and_nothing_is_dropped_between_epochs(
     rows = np.concatenate([order.rows(step)[0] for step in range(num_steps)])[: epochs * num_rows]
     for epoch in range(epochs):
         assert sorted(rows[epoch * num_rows : (epoch + 1) * num_rows]) == list(range(num_rows))
+
+
+@given(sources=st.lists(st.integers(0, 4), min_size=1, max_size=30), most=st.integers(1, 4), batch=st.integers(1, 7))
+def test_a_pass_takes_no_more_rows_of_a_source_than_the_limit_and_others_the_next_time(sources, most, batch):
+    limit = SourceLimit(np.array(sources), most)
+    order = TrainOrder(len(sources), batch, seed=0, limit=limit)
+    counts = Counter(sources)
+    assert order.rows_a_pass == sum(min(count, most) for count in counts.values())
+    num_steps = -(-40 * order.rows_a_pass // batch)
+    rows = np.concatenate([order.rows(step)[0] for step in range(num_steps)])[: 40 * order.rows_a_pass]
+    for of_pass in rows.reshape(40, -1):
+        assert len(set(of_pass)) == len(of_pass)
+        assert Counter(sources[row] for row in of_pass) == {s: min(count, most) for s, count in counts.items()}
+    assert set(rows) == set(range(len(sources))) or max(counts.values()) > 5 * most
 
 
 def test_epochs_have_different_orders_and_the_same_seed_gives_the_same():
