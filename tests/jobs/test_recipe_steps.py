@@ -22,6 +22,7 @@ from t3d_core.training.tasks import ClassificationTask
 from t3d_core.training.weights_card import WeightsCard, read_card
 
 RECIPES = sorted((Path(__file__).parents[2] / "jobs" / "recipes" / "train").glob("*.yaml"))
+TRANSFERS = {path.stem for path in (RECIPES[0].parents[1] / "transfer").glob("*.yaml")}
 TINY = {"growth_rate": 4, "block_config": (2, 2, 2, 2), "num_init_features": 24, "bn_size": 2}
 
 
@@ -68,15 +69,17 @@ class Steps:
         if key not in self.done:
             storage = self.root / f"run{len(list(self.root.glob('run*')))}"
             initial = self._initial(config, storage) if config.init_from else None
-            init_from = initial and str(initial.with_name("fold{fold}.safetensors"))
+            init_from = initial and str(initial.with_name("fold{fold}.safetensors") if config.folds else initial)
             run_train(config.model_copy(update={"storage": storage, "init_from": init_from}))
             folder = storage / ("step-fold1" if config.folds else "step")
             self.done[key] = folder / "model.safetensors", initial
         return self.done[key]
 
     def _initial(self, config: TrainConfig, storage: Path) -> Path:
-        """Weights of another data set, or where the recipe keeps the head, of this one."""
+        """A transfer's student, weights of another data set, or where the recipe keeps the head, of this one."""
         class_names = ("run", "jump") if config.replace_head else self.class_names
+        if Path(config.init_from or "").name in TRANSFERS:
+            class_names = ()
         path = storage / "initial" / "fold1.safetensors"
         path.parent.mkdir(parents=True)
         net = build_model(config.model.kind, num_classes=len(class_names), **config.model.arguments())
