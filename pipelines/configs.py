@@ -21,7 +21,6 @@ from pipelines.run_configs import (
     ScheduleConfig,
     TrackingConfig,
 )
-from t3d_core.transfer.pairing import PairKind
 
 # pydantic warns of the field `register` because metaclasses have a method of that name; instances have none.
 warnings.filterwarnings("ignore", message='Field name "register"')
@@ -185,7 +184,7 @@ class TransferConfig(RunConfig):
     twin.pt of frame_regression; none: from random weights (paper)."""
     cache: TeacherCacheConfig | None = None
     """Compute the teacher's features once, of a few views of every row; none: of every clip as it comes (paper)."""
-    pairs: PairKind = "rolled"
+    pairs: Literal["rolled", "literal", "all"] = "rolled"
     """rolled: a clip makes a match with its own frames and none with another clip's of its batch; literal: each pair is
     drawn anew, two clips for none (paper, at twice the cost); all: none with every other clip's of the batch (ours)."""
     norm_features: bool = False

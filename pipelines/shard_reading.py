@@ -6,15 +6,17 @@ they are.
 """
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.shards import FRAMES_COLUMN, SHARD_SCHEMA, ShardFolder
+
+ResultT = TypeVar("ResultT")
 
 INDEX_COLUMNS = [
     *("video_id", "dataset", "source", "label", "splits"),
@@ -53,16 +55,23 @@ def read_frames(path: str, row: int) -> bytes:
         ValueError: the row is damaged, or the file is missing or damaged.
     """
     cure = "run jobs/prepare.py again after deleting it"
-    return read_row(path, row, columns=[FRAMES_COLUMN], what="shard", cure=cure).column(0)[0].as_py()
+    return read_row(path, row, columns=[FRAMES_COLUMN], take=_frames_of, what="shard", cure=cure)
 
 
-def read_row(path: str, row: int, *, columns: list[str], what: str, cure: str) -> pa.Table:
+def _frames_of(table: pa.Table) -> bytes:
+    return table.column(0)[0].as_py()
+
+
+def read_row(
+    path: str, row: int, *, columns: list[str], take: Callable[[pa.Table], ResultT], what: str, cure: str
+) -> ResultT:
     """Read one row of a file in which every row is a row group.
 
     Args:
         path: the file.
         row: 0-based.
         columns: what is read of it.
+        take: takes the values out of the row, in which damage may show, too.
         what: errors call the file so.
         cure: errors advise to do so.
 
@@ -70,13 +79,17 @@ def read_row(path: str, row: int, *, columns: list[str], what: str, cure: str) -
         ValueError: the row is damaged, or the file is missing or damaged.
     """
     try:
-        return _open_parquet(path).read_row_group(row, columns=columns)
+        return take(_read_row(path, row, columns))
     except DAMAGE:
         _open_parquet.cache_clear()  # a file that was open may have gone stale on its server: open it anew
     try:
-        return _open_parquet(path).read_row_group(row, columns=columns)
+        return take(_read_row(path, row, columns))
     except DAMAGE as error:
         raise ValueError(f"{what} {path} row {row} cannot be read: {describe_damage(error)}; {cure}") from error
+
+
+def _read_row(path: str, row: int, columns: list[str]) -> pa.Table:
+    return _open_parquet(path).read_row_group(row, columns=columns)
 
 
 @functools.lru_cache(maxsize=32)

@@ -147,7 +147,9 @@ def _digest(shard_path: str) -> str:
 
 
 def _row_of(path: Path, row: int, *, feature_dim: int) -> RowFeatures:
-    table = read_row(str(path), row, columns=_SCHEMA.names, what="teacher features", cure=_CURE)
-    video_id, reason, starts, features = (table.column(name)[0] for name in _SCHEMA.names)
-    feature_KD = features.values.to_numpy().reshape(-1, feature_dim)
-    return RowFeatures(video_id.as_py(), reason.as_py(), starts.values.to_numpy(), feature_KD)
+    def take(table: pa.Table) -> RowFeatures:
+        video_id, reason, starts, features = (table.column(name)[0] for name in _SCHEMA.names)
+        feature_KD = features.values.to_numpy().reshape(-1, feature_dim)
+        return RowFeatures(video_id.as_py(), reason.as_py(), starts.values.to_numpy(), feature_KD)
+
+    return read_row(str(path), row, columns=_SCHEMA.names, take=take, what="teacher features", cure=_CURE)

@@ -123,14 +123,14 @@ def test_a_missing_or_damaged_shard_is_told_from_one_of_other_settings(shard, ha
 
 def test_an_open_file_that_went_stale_is_opened_anew(shard, monkeypatch):
     expected, errors = read_frames(str(shard), 0), iter([OSError(116, "Stale file handle")])
-    read_once = shard_reading._read_frames
+    read_once = shard_reading._read_row
 
-    def read_after_errors(path, row):
+    def read_after_errors(path, row, columns):
         if error := next(errors, None):
             raise error
-        return read_once(path, row)
+        return read_once(path, row, columns)
 
-    monkeypatch.setattr(shard_reading, "_read_frames", read_after_errors)
+    monkeypatch.setattr(shard_reading, "_read_row", read_after_errors)
     assert read_frames(str(shard), 0) == expected
     errors = iter([OSError(5, "Input/output error")] * 2)
     with pytest.raises(ValueError, match="row 0 cannot be read: Input/output error"):

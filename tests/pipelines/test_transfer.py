@@ -22,6 +22,7 @@ from pipelines.train import run_train
 from pipelines.transfer import CorrespondenceStage, run_transfer, teacher_of
 from pipelines.weights import card_of
 from t3d_core.models import build_model
+from t3d_core.transfer.pairing import PairKind
 from t3d_core.transfer.teacher import TEACHER_KINDS
 
 MODEL = {"kind": "t3d", "growth_rate": 4, "block_config": (2, 2, 2, 2), "num_init_features": 24, "bn_size": 2}
@@ -63,6 +64,10 @@ def test_a_recipe_may_name_every_teacher_that_there_is():
     assert get_args(ImageNetTeacherConfig.model_fields["kind"].annotation) == TEACHER_KINDS
 
 
+def test_a_recipe_may_name_every_way_of_making_pairs():
+    assert get_args(TransferConfig.model_fields["pairs"].annotation) == get_args(PairKind)
+
+
 def test_a_teacher_of_ones_own_has_the_normalisation_of_the_recipe(exported):
     teacher = teacher_of(exported(scale=2.0))
     white_BTHWC = torch.full((1, 4, 32, 32, 3), 255, dtype=torch.uint8)
@@ -100,6 +105,7 @@ def small_run(synthetic_shards, tmp_path, monkeypatch):
             "scaling": {"num_workers": 0},
             "storage": tmp_path / "runs",
             "tracking": {"uri": f"sqlite:///{tmp_path}/mlflow.db"},
+            "checks": {"max_clips": 0},
         }
         return TransferConfig(**common | changes)
 
@@ -138,7 +144,8 @@ def test_fewer_source_videos_than_a_batch_are_refused(small_run):
 
 def test_a_run_tells_whether_it_learns_or_cheats_before_and_after(small_run, weizmann_shards, tmp_path):
     looked_at = {"clip": {"num_frames": 16, "frame_stride": 1, "crop_size": 32}, "cache": {"num_views": 4}}
-    summary = run_transfer(small_run(name="looked_at", probe={"shards": (weizmann_shards,)}, **looked_at))
+    looked_at |= {"checks": {"max_clips": 100}, "probe": {"shards": (weizmann_shards,), "max_videos": 20}}
+    summary = run_transfer(small_run(name="looked_at", **looked_at))
     curves = read_curves(tmp_path / "runs" / "looked_at" / "metrics.jsonl")
     for name in ("check/pair_accuracy_low", "check/match_share_other_time", "check/effective_rank", "probe/knn_top1"):
         assert [step for step, _ in curves[name]] == [0, curves["train/loss"][-1][0]]
@@ -154,7 +161,7 @@ def test_a_run_tells_whether_it_learns_or_cheats_before_and_after(small_run, wei
 
 
 def test_checks_can_be_left_out(small_run, tmp_path):
-    summary = run_transfer(small_run(name="plain", checks={"max_clips": 0}))
+    summary = run_transfer(small_run(name="plain"))
     assert "checks:" not in summary
     assert not any("check/" in name for name in read_curves(tmp_path / "runs" / "plain" / "metrics.jsonl"))
     assert not (tmp_path / "runs" / "plain" / "checks.png").exists()
@@ -216,12 +223,12 @@ def test_a_run_that_goes_on_with_a_probe_tells_what_it_has(small_run, weizmann_s
     with monkeypatch.context() as patch:
         patch.setattr("pipelines.transfer.describe_transfer", stop)
         with pytest.raises(KeyboardInterrupt):
-            run_transfer(small_run(name="later", epochs=1, checks={"max_clips": 0}, checkpoint={"every_steps": 1}))
+            run_transfer(small_run(name="later", checkpoint={"every_steps": 1}))
     for checkpoint in sorted((tmp_path / "runs" / "later").glob("checkpoint_*"))[1:]:
         shutil.rmtree(checkpoint)
-    summary = run_transfer(
-        small_run(name="later", epochs=1, checkpoint={"every_steps": 1}, probe={"shards": (weizmann_shards,)})
-    )
+    probe = {"shards": (weizmann_shards,), "max_videos": 20}
+    looked_at = small_run(name="later", checkpoint={"every_steps": 1}, checks={"max_clips": 100}, probe=probe)
+    summary = run_transfer(looked_at)
     assert re.search(r"probe:   linear 0\.\d+ after; neighbours", summary)
     assert re.search(r"effective rank \d+\.\d after", summary)
 
@@ -268,7 +275,7 @@ def test_a_student_inflated_from_weights_that_expect_other_pixels_is_refused(sma
         small_run(inflate_from="densenet121", clip=clip)
 
 
-def test_two_real_workers_look_at_the_student_as_one_does(small_run, weizmann_shards, tmp_path):
+def test_two_real_workers_look_at_the_student_as_one_does(small_run, synthetic_shards, tmp_path):
     """Of a network that has not learned: training itself differs, for each worker's batch norms see its own clips."""
     found = {}
     for num_workers in (0, 2):
@@ -278,8 +285,8 @@ def test_two_real_workers_look_at_the_student_as_one_does(small_run, weizmann_sh
                 scaling={"num_workers": num_workers, "resources_per_worker": {"CPU": 0.5}},
                 micro_batch_size=4,
                 norm_features=True,
-                cache={"num_views": 2},
-                probe={"shards": (weizmann_shards,)},
+                checks={"max_clips": 10},  # of three batches two are the first worker's
+                probe={"shards": (synthetic_shards,), "max_videos": 16},
             )
         )
         curves = read_curves(tmp_path / "runs" / f"by_{num_workers}" / "metrics.jsonl")
