@@ -37,13 +37,15 @@ class ClipView:
 
 
 class View(Protocol):
-    """Sizes in pixels: the shorter side to which frames are scaled, and the square that is cut out."""
+    """How large somebody sees frames."""
 
     @property
-    def short_side(self) -> int: ...  # noqa: D102
+    def short_side(self) -> int:
+        """Pixels of the shorter side to which frames are scaled."""
 
     @property
-    def crop_size(self) -> int: ...  # noqa: D102
+    def crop_size(self) -> int:
+        """Pixels of the square that is cut out then."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,9 @@ class BatchLoader:
             `clip_BTHWC` uint8, `label_B`, `source_B`, `num_padded_B` and `reason_B`. A row that cannot be read or
             decoded gives zeros and the reason; `reason_B` is "" where all is well.
         """
+        blank = self._blank()
         draws = [(int(row), np.random.default_rng(seed)) for row, seed in zip(rows, seeds, strict=True)]
-        return self._stack([load_or_tell(self._random_clip, *draw, blank=self._blank()) for draw in draws], rows)
+        return self._stack([load_or_tell(self._random_clip, *draw, blank=blank) for draw in draws], rows)
 
     def center_batch(self, rows: np.ndarray) -> NumpyBatch:
         """Load the middle clip of each row, or `num_segments` at even distances, with the centre crop.

@@ -74,15 +74,12 @@ def cached_features(
         run: gets the time it took.
 
     Raises:
-        ValueError: as `run_teacher_pass`, or the pool leaves no CPU for decoding.
+        ValueError: as `run_teacher_pass`.
     """
     cache = config.cache
     assert cache is not None, "asked for with a cache only"
     fingerprint = _fingerprint(config, teacher, loader)
     files = FeatureFiles(fingerprint, cache.num_views, teacher.feature_dim)
-    if files.missing(loader.index):
-        reserved = {"CPU": cache.cpus_per_worker} | ({"GPU": 1.0} if cache.use_gpu else {})
-        session.check_workers_fit(cache.num_workers, reserved)
     started = time.monotonic()
     num_views, num_failed = run_teacher_pass(loader, teacher, files, cache)
     if num_views:
@@ -119,12 +116,15 @@ def run_teacher_pass(
         config: the pool.
 
     Raises:
-        ValueError: a side file is of another teacher, features are not finite, or a file cannot be written.
+        ValueError: a side file is of another teacher or shard, the pool leaves no CPU for decoding, features are not
+            finite, or a file cannot be written.
     """
     missing = files.missing(loader.index)
     pieces = list(_pieces(loader.index, missing, num_views=files.num_views))
     if not pieces:
         return PassOutcome(0, 0)
+    reserved = {"CPU": config.cpus_per_worker} | ({"GPU": 1.0} if config.use_gpu else {})
+    session.check_workers_fit(config.num_workers, reserved)
     num_views, num_failed_rows = sum(len(piece.rows) for piece in pieces), 0
     batches = unpacked(_feature_batches(loader, teacher, pieces, config))
     with tqdm(total=num_views, desc="teacher features", unit="view") as bar:
