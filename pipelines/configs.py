@@ -67,10 +67,10 @@ class TransferDataConfig(DataConfig):
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the source videos kept out of training, for the reported pair accuracy."""
     holdout_clips_per_row: PositiveInt = 1
-    """Clips drawn from every held-out row, with fixed seeds."""
+    """Clips drawn from every held-out row that counts, with fixed seeds."""
     rows_per_source: PositiveInt | None = None
     """Rows of one source video that a pass trains on at most, drawn anew in each, so that those with many do not crowd
-    out the rest; none: all rows."""
+    out the rest; held-out rows alike; none: all rows."""
 
 
 class EvaluateDataConfig(DataConfig):

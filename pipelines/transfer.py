@@ -59,10 +59,9 @@ class CorrespondenceStage:
     @property
     def order(self) -> TrainOrder:
         """Which rows each step sees."""
+        limit = self._limit(self.train_index)
         config = self.config
-        most, index = config.data.rows_per_source, self.train_index
-        limit = None if most is None else SourceLimit(index.source_N, most)
-        return TrainOrder(len(index), config.global_batch_size, config.seed, config.epoch_share, limit)
+        return TrainOrder(len(self.train_index), config.global_batch_size, config.seed, config.epoch_share, limit)
 
     def build_task(self) -> Task:
         """Make the student, random or inflated, a random pair head, and the teacher unless its features are there."""
@@ -86,8 +85,7 @@ class CorrespondenceStage:
 
     def validation_batches(self, *, rank: int, world_size: int) -> Iterator[NumpyBatch]:
         """Every world_size-th batch of held-out clips, from `rank` on; always the same clips in the same batches."""
-        num_clips = len(self.val_index) * self.config.data.holdout_clips_per_row
-        return self._held_out(self.loader(self.val_index), num_clips, rank=rank, world_size=world_size)
+        return self._held_out(self.loader(self.val_index), rank=rank, world_size=world_size)
 
     def examine(self, net: nn.Module, *, task: Task, worker: Worker, execution: Execution) -> Metrics:
         """Look at held-out pairs and at features from more sides (see `transfer_checks`)."""
@@ -95,22 +93,29 @@ class CorrespondenceStage:
         assert isinstance(task, CorrespondenceTask), "as the net"
         examiner = Examiner(net, task, worker, execution, self.config.clip)
         metrics: Metrics = {}
-        if num_clips := self.config.checks.max_clips:
+        if most := self.config.checks.max_clips:
             loader = self.loader(self.val_index)
             loader = replace(loader, teacher=replace(loader.teacher, is_literal=False, has_other_time=True))
-            num_clips = min(num_clips, len(self.val_index) * self.config.data.holdout_clips_per_row)
-            held_out = self._held_out(loader, num_clips, rank=worker.rank, world_size=worker.world_size)
+            held_out = self._held_out(loader, at_most=most, rank=worker.rank, world_size=worker.world_size)
             metrics |= examiner.check_pairs(held_out)
         if self.probe_index is not None:
             view = replace(view_of(self.card), num_segments=PROBE_CLIPS)
             metrics |= examiner.probe(BatchLoader(self.probe_index, view))
         return metrics
 
-    def _held_out(self, loader: BatchLoader, num_clips: int, *, rank: int, world_size: int) -> Iterator[NumpyBatch]:
-        """The first so many held-out clips, in batches."""
+    def _limit(self, index: ShardIndex) -> SourceLimit | None:
+        most = self.config.data.rows_per_source
+        return None if most is None else SourceLimit(index.source_N, most)
+
+    def _held_out(
+        self, loader: BatchLoader, *, rank: int, world_size: int, at_most: int | None = None
+    ) -> Iterator[NumpyBatch]:
+        """The held-out clips, or the first so many of them, in batches."""
         config = self.config
         size = config.micro_batch_size or config.global_batch_size
-        order = TrainOrder(len(self.val_index), size, config.seed)
+        order = TrainOrder(len(self.val_index), size, config.seed, limit=self._limit(self.val_index))
+        num_clips = order.rows_a_pass * config.data.holdout_clips_per_row
+        num_clips = num_clips if at_most is None else min(num_clips, at_most)
         num_batches = -(-num_clips // size)
 
         def load(batch: int) -> NumpyBatch:

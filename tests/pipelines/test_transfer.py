@@ -6,6 +6,7 @@ import shutil
 from typing import get_args
 
 import mlflow
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +17,7 @@ from torch import nn
 
 from pipelines.configs import ExportedTeacherConfig, ImageNetTeacherConfig, TrainConfig, TransferConfig
 from pipelines.metric_log import read_curves
-from pipelines.shard_index import load_index
+from pipelines.shard_index import hold_out, load_index
 from pipelines.teacher_pass import _fingerprint
 from pipelines.train import run_train
 from pipelines.transfer import CorrespondenceStage, run_transfer, teacher_of
@@ -294,3 +295,17 @@ def test_two_real_workers_look_at_the_student_as_one_does(small_run, synthetic_s
         assert curves["probe/linear_top1_own_statistics"][-1][0] > 0
     assert len(found[0]) >= 12
     assert found[2] == pytest.approx(found[0], abs=1e-3)
+
+
+def test_sources_with_many_rows_do_not_crowd_out_the_held_out_ones_either(small_run, weizmann_shards, monkeypatch):
+    """Ten rows of each person: of two held out, three rows a person and pass are looked at, others in the next pass."""
+    monkeypatch.setattr("pipelines.transfer.stream", lambda load, batches, **_: map(load, batches))
+    config = small_run(
+        data={"shards": (weizmann_shards,), "rows_per_source": 3, "holdout_clips_per_row": 2}, checks={"max_clips": 5}
+    )
+    card = card_of(config.model, config.clip, class_names=())
+    train_index, val_index = hold_out(load_index([weizmann_shards], fold=1, splits=["train"]), fraction=0.4, seed=0)
+    stage = CorrespondenceStage(config, card, train_index, val_index)
+    source_B = np.concatenate([batch["source_B"] for batch in stage.validation_batches(rank=0, world_size=1)])
+    assert [np.unique(part, return_counts=True)[1].tolist() for part in (source_B[:6], source_B[6:])] == [[3, 3]] * 2
+    assert stage.order.rows_a_pass == 9
