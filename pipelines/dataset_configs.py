@@ -48,6 +48,9 @@ class FolderDatasetConfig(Section):
     """Without given splits: share of the groups carved out for validation."""
     test_fraction: Fraction = 0.2
     """Without given splits: share of the groups carved out for testing."""
+    num_folds: Annotated[int, Field(ge=2)] | None = None
+    """Cross-validation by group, given splits or not: every video is tested in one of so many folds (`data.fold`); as
+    many as there are groups leaves out one at a time. None: one fold."""
     seed: int = 0
     """Of the carving."""
 

@@ -1,4 +1,4 @@
-"""A folder of videos, with or without an annotation CSV, becomes a VideoDataset with one fold.
+"""A folder of videos, with or without an annotation CSV, becomes a VideoDataset with one fold, or several.
 
 Three forms are read; no video is opened: that a listed file is absent, or a link that leads out of root, is left to be
 found when it is decoded:
@@ -17,7 +17,13 @@ from pathlib import Path, PurePosixPath
 
 from t3d_core.datasets.annotation_files import read_csv_rows
 from t3d_core.datasets.records import SPLITS, VideoDataset, VideoRecord
-from t3d_core.datasets.splits import carve_by_source, carve_test_and_val, check_fractions, check_no_leak
+from t3d_core.datasets.splits import (
+    carve_by_source,
+    carve_test_and_val,
+    check_fractions,
+    check_no_leak,
+    cross_validation,
+)
 from t3d_core.datasets.video_files import VIDEO_EXTENSIONS
 
 INDEX_NAME = "index.csv"
@@ -33,6 +39,7 @@ def read_folder(
     is_group_within_label: bool = False,
     val_fraction: float = 0.0,
     test_fraction: float = 0.2,
+    num_folds: int | None = None,
     seed: int = 0,
 ) -> VideoDataset:
     """Read a folder of videos.
@@ -52,6 +59,7 @@ def read_folder(
         val_fraction: Share of the videos carved out for validation. Where splits are given it is carved out of train,
             and only if they hold no val.
         test_fraction: Share carved out for testing where no splits are given.
+        num_folds: Cross-validation by source instead of both: every video is tested in one of so many folds.
         seed: Which sources are carved out.
 
     Raises:
@@ -59,6 +67,10 @@ def read_folder(
             given for some videos only, or one source stands on both sides of a split.
     """
     check_fractions(test_fraction=test_fraction, val_fraction=val_fraction)
+    if num_folds is not None and not is_labelled:
+        raise ValueError(
+            f"num_folds {num_folds} is for labelled videos, given is_labelled=False: leave one of them out"
+        )
     if annotations is None:
         entries = _read_folders(file_names, is_labelled=is_labelled)
     else:
@@ -70,9 +82,12 @@ def read_folder(
     )
     if is_labelled:
         has_splits = bool(entries[0].split)
-        records = _hold_out(
-            records, has_splits=has_splits, test_fraction=test_fraction, val_fraction=val_fraction, seed=seed
-        )
+        if num_folds is not None:
+            records = cross_validation(records, num_folds=num_folds, val_fraction=val_fraction, seed=seed)
+        else:
+            records = _hold_out(
+                records, has_splits=has_splits, test_fraction=test_fraction, val_fraction=val_fraction, seed=seed
+            )
     class_names = tuple(sorted({record.label for record in records if record.label is not None}))
     dataset = VideoDataset(name=_printable(name), class_names=class_names, records=records)
     check_no_leak(dataset)

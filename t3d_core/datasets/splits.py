@@ -7,6 +7,7 @@ The paper uses official splits only (4.1); what they do not hold out is carved h
 import hashlib
 import heapq
 import math
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
@@ -139,6 +140,45 @@ def carve_test_and_val(
             records, fold=1, split_from="train", split_to="val", fraction=share_of_rest, seed=seed
         )
     return records
+
+
+def cross_validation(
+    records: Iterable[VideoRecord], *, num_folds: int, val_fraction: float, seed: int
+) -> tuple[VideoRecord, ...]:
+    """Give every video one test in `num_folds` folds, by whole sources, the classes spread as evenly as these allow.
+
+    Splits that the videos have are not looked at.
+
+    Args:
+        records: The videos, with labels.
+        num_folds: Folds; as many as there are sources is leave-one-out (one person, say).
+        val_fraction: Share of each fold's training videos that validates, at least 0 and below 1.
+        seed: Which sources come together.
+
+    Raises:
+        ValueError: There are fewer sources than folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold  # a second to load, for those who ask for it
+
+    records = tuple(records)
+    ordered = sorted(records, key=lambda record: record.video_id)
+    sources = [record.source for record in ordered]
+    if len(set(sources)) < num_folds:
+        raise ValueError(f"num_folds {num_folds} needs as many sources, there are {len(set(sources))}")
+    folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
+    fold_of: dict[str, int] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes with fewer videos than folds
+        for fold, (_, tested) in enumerate(folds.split(ordered, [record.label for record in ordered], sources)):
+            fold_of |= {sources[place]: fold for place in tested}
+    parted = tuple(
+        replace(
+            record,
+            splits=tuple("test" if fold == fold_of[record.source] else "train" for fold in range(num_folds)),
+        )
+        for record in records
+    )
+    return carve_val(parted, fraction=val_fraction, seed=seed)
 
 
 def check_fractions(*, test_fraction: float, val_fraction: float) -> None:

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from t3d_core.datasets import splits
 from t3d_core.datasets.records import VideoDataset, VideoRecord
-from t3d_core.datasets.splits import carve_by_source, carve_test_and_val, carve_val, check_no_leak
+from t3d_core.datasets.splits import (
+    carve_by_source,
+    carve_test_and_val,
+    carve_val,
+    check_no_leak,
+    cross_validation,
+)
 
 
 def record(name, *, label="run", source=None, splits=("train",)):
@@ -192,3 +198,20 @@ def test_fractions_of_zero_carve_nothing():
 def test_fractions_that_leave_no_training_are_refused():
     with pytest.raises(ValueError, match=r"together below 1, got 0\.6 and 0\.4"):
         carve_test_and_val(people(), test_fraction=0.6, val_fraction=0.4, seed=0)
+
+
+def test_cross_validation_tests_every_video_once_and_keeps_sources_whole():
+    records = [record(f"v{i}", label=("run", "walk")[i % 2], source=f"person{i // 4}") for i in range(24)]
+    folds = cross_validation(records, num_folds=3, val_fraction=0.25, seed=0)
+    assert [r.video_id for r in folds] == [r.video_id for r in records]
+    assert all(sorted(r.splits).count("test") == 1 for r in folds)
+    check_no_leak(VideoDataset("set", ("run", "walk"), folds))
+    for fold in range(3):
+        assert Counter(r.splits[fold] for r in folds) == {"train": 12, "val": 4, "test": 8}
+        assert Counter(r.label for r in folds if r.splits[fold] == "test") == {"run": 4, "walk": 4}
+    assert cross_validation(records[::-1], num_folds=3, val_fraction=0.25, seed=0) == folds[::-1]
+
+
+def test_more_folds_than_sources_are_refused():
+    with pytest.raises(ValueError, match="num_folds 3 needs as many sources, there are 2"):
+        cross_validation([record("a"), record("b")], num_folds=3, val_fraction=0, seed=0)
