@@ -3,7 +3,6 @@
 A dotted path into these trees is the command-line option, the MLflow parameter and the search key.
 """
 
-import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,9 +20,6 @@ from pipelines.run_configs import (
     ScheduleConfig,
     TrackingConfig,
 )
-
-# pydantic warns of the field `register` because metaclasses have a method of that name; instances have none.
-warnings.filterwarnings("ignore", message='Field name "register"')
 
 
 class PrepareJobConfig(PrepareConfig):
@@ -320,8 +316,8 @@ class EvaluateConfig(Section):
     num_clips: PositiveInt | None = None
     """Clips of every video, at even distances; none: all that do not overlap (paper 4.4)."""
     compute: EvaluateComputeConfig = EvaluateComputeConfig()
-    num_workers: PositiveInt = 1
-    """Processes that hold the network."""
+    num_workers: Annotated[int, Field(ge=0)] = 1
+    """Processes that hold the network; 0: this one does."""
     cpus_per_worker: PositiveFloat = 1.0
     """CPUs that each reserves, and threads of its network; at least one CPU must be left for decoding."""
     use_gpu: bool = False

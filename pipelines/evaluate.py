@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow.compute as pc
@@ -49,8 +50,12 @@ class _Test:
     tracking_uri: str
 
 
-def run_evaluate(config: EvaluateConfig) -> str:
+def run_evaluate(config: EvaluateConfig, *, tags: Mapping[str, str] = MappingProxyType({})) -> str:
     """Test classifiers as `config` says; give the closing summary.
+
+    Args:
+        config: which weights on which videos.
+        tags: more tags of the MLflow run.
 
     Raises:
         ValueError: settings, weights or shards that cannot work, before any work; or no video can be decoded.
@@ -59,10 +64,10 @@ def run_evaluate(config: EvaluateConfig) -> str:
     output = base / config.output if config.output else base / config.storage / new_name("evaluate")
     if not config.folds:
         [test] = _prepare([config], [output], base=base)
-        return _run(test, run_name=output.name, tags={})[1]
+        return _run(test, run_name=output.name, tags=tags)[1]
     configs = [_of_fold(config, fold) for fold in config.folds]
     tests = _prepare(configs, [output / f"fold{fold}" for fold in config.folds], base=base)
-    return _run_folds(config, tests, output)
+    return _run_folds(config, tests, output, tags=tags)
 
 
 def _of_fold(config: EvaluateConfig, fold: int) -> EvaluateConfig:
@@ -169,10 +174,10 @@ def _listed(test: _Test) -> Counter[str]:
     return listed
 
 
-def _run_folds(config: EvaluateConfig, tests: Sequence[_Test], output: Path) -> str:
+def _run_folds(config: EvaluateConfig, tests: Sequence[_Test], output: Path, *, tags: Mapping[str, str]) -> str:
     """Test fold by fold, each a run inside the run that gets the mean."""
-    with _open_run(config, tests[0], run_name=output.name, tags={}) as run:
-        tags = {"mlflow.parentRunId": run.run_id}
+    with _open_run(config, tests[0], run_name=output.name, tags=tags) as run:
+        tags = {tracking.PARENT: run.run_id}
         evaluations = {}
         for test in tests:
             fold = test.config.data.fold
@@ -186,6 +191,11 @@ def _run_folds(config: EvaluateConfig, tests: Sequence[_Test], output: Path) -> 
     return "\n".join([*lines, f"reports: {output}", f"mlflow:  {run.describe()}", mean])
 
 
+def _trained_by(card: WeightsCard) -> dict[str, str]:
+    """The tag by which a test is found from the training run."""
+    return {} if card.run_id is None else {tracking.TRAINED_BY: card.run_id}
+
+
 @contextmanager
 def _open_run(config: EvaluateConfig, test: _Test, *, run_name: str, tags: Mapping[str, str]) -> Iterator[tracking.Run]:
     run = tracking.start_run(
@@ -193,7 +203,7 @@ def _open_run(config: EvaluateConfig, test: _Test, *, run_name: str, tags: Mappi
         experiment=config.tracking.experiment,
         run_name=run_name,
         run_id=None,
-        tags={"stage": "evaluate", **tracking.commit_tag(), **tags},
+        tags={"stage": "evaluate", **_trained_by(test.loaded.card), **tracking.commit_tag(), **tags},
     )
     with run:
         run.log_params(flatten(config))

@@ -3,6 +3,8 @@
 import contextlib
 import threading
 import time
+from collections.abc import Callable
+from typing import TypedDict
 
 import ray
 from ray.exceptions import RayError
@@ -14,30 +16,25 @@ from pipelines.batches import TrainOrder
 from pipelines.worker import Metrics
 
 
-class Progress(contextlib.AbstractContextManager):
-    """Bars with loss, accuracy, clips a second, share of waiting for data, time left in the epoch and in the run.
+class Listeners(TypedDict):
+    """Who is called with a step and its metrics: what people see, and what a validation found (see `Worker`)."""
 
-    Attributes:
-        queue: takes (step, metrics) from the first worker; it lives as long as the driver's node.
-    """
+    show: Callable[[int, Metrics], None]
+    validated: Callable[[int, Metrics], None]
+
+
+class Bars(contextlib.AbstractContextManager):
+    """Bars with loss, accuracy, clips a second, share of waiting for data, time left in the epoch and in the run."""
 
     def __init__(self, order: TrainOrder, *, epochs: int) -> None:
-        """Begin; the first bar comes with the first step that is told."""
+        """Begin; the first bar comes with the first step that is shown."""
         self._order, self._epochs, self._num_steps = order, epochs, order.num_steps(epochs)
         self._bar: tqdm | None = None
         self._epoch = -1
         self._first: tuple[int, float] | None = None
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
 
-    def _read(self) -> None:
-        with contextlib.suppress(RayError):  # a bar that nobody feeds any more is no reason to stop
-            while (told := self.queue.get()) is not None:
-                self._show(*told)
-
-    def _show(self, step: int, metrics: Metrics) -> None:
+    def show(self, step: int, metrics: Metrics) -> None:
+        """Move the bar of the step's epoch."""
         epoch = self._order.epoch(step - 1)
         first, last = self._steps_before(epoch), self._steps_before(epoch + 1)
         if epoch != self._epoch:
@@ -68,10 +65,34 @@ class Progress(contextlib.AbstractContextManager):
             self._bar.close()  # a second time it does nothing
 
     def __exit__(self, *_: object) -> None:
+        self._close()
+
+
+class Mailbox(contextlib.AbstractContextManager):
+    """What the first worker tells, wherever it runs, reaches the driver.
+
+    Attributes:
+        queue: takes the name of a listener and what it is to be called with; it lives as long as the driver's node.
+    """
+
+    def __init__(self, listeners: Listeners) -> None:
+        """Begin; the listeners are called in a thread."""
+        self._listeners = listeners
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(RayError):  # a bar that nobody feeds any more is no reason to stop
+            while (told := self.queue.get()) is not None:
+                name, step, metrics = told
+                self._listeners[name](step, metrics)  # type: ignore[literal-required]
+
+    def __exit__(self, *_: object) -> None:
         with contextlib.suppress(RayError):
             self.queue.put(None)
         self._reader.join()
-        self._close()
         self.queue.shutdown()
 
 

@@ -5,6 +5,7 @@ fill is a union of `Section`s with a `kind: Literal[...]` each; naming another k
 recipe) drops what lay there. Environment variables are never read.
 """
 
+import copy
 import difflib
 import hashlib
 import json
@@ -13,7 +14,8 @@ import signal
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +24,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from pipelines.settings import Tree, describe, find_setting, help_text, members_of, options_of, sections_of
+
+# pydantic warns of a field `register` because metaclasses have a method of that name; instances have none.
+warnings.filterwarnings("ignore", message='Field name "register"')
 
 Given = dict[str, list[list[str]]]  # option name -> the words that followed it, a list each time it was given
 SectionT = TypeVar("SectionT", bound="Section")
@@ -57,7 +62,7 @@ def load_config(config_class: type[SectionT], *, argv: Sequence[str], quickstart
     print_config = given.pop("print-config", [])
     stray += [word for words in print_config for word in words]
     try:
-        config = _build(config_class, _read_recipe(Path(recipe)), given, stray)
+        config = _build(config_class, read_recipe(Path(recipe)), given, stray)
     except JobError as error:
         print(
             f"{error}\nerror: wrong settings (recipe {recipe}); `{program} --help` lists all settings", file=sys.stderr
@@ -161,7 +166,12 @@ for _yaml_class in (_Loader, _Dumper):
     )
 
 
-def _read_recipe(path: Path) -> Tree:
+def read_recipe(path: Path) -> Tree:
+    """The settings of a recipe, not yet checked.
+
+    Raises:
+        JobError: there is no such file, or it is not a mapping in YAML.
+    """
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
@@ -195,7 +205,7 @@ def _build(config_class: type[SectionT], recipe: Tree, given: Given, stray: Sequ
     """Raises JobError with one line a wrong setting."""
     problems = {word: f"{word!r}: unexpected, a setting is given as --name value" for word in stray}
     tree = _complete(recipe, config_class)
-    for name in sorted(given, key=lambda name: (name.count("."), not name.endswith("kind"))):  # outer kinds first
+    for name in sorted(given, key=_outer_kinds_first):
         words = [word for words in given[name] for word in words]
         target, switched = find_setting(config_class, tree, name), True
         if target is None and name.startswith("no-") and not words:
@@ -208,6 +218,31 @@ def _build(config_class: type[SectionT], recipe: Tree, given: Given, stray: Sequ
             _assign(tree, target.path, switched)
         else:
             problems[name] = f"{name}: given no value, allowed: {describe(target.annotation)}"
+    return _validated(config_class, tree, problems)
+
+
+def with_values(config_class: type[SectionT], recipe: Tree, values: Mapping[str, object]) -> SectionT:
+    """The config of a recipe with other values for some dotted names, settings or whole sections.
+
+    Raises:
+        JobError: one line a wrong setting.
+    """
+    problems: dict[str, str] = {}
+    tree = _complete(copy.deepcopy(recipe), config_class)
+    for name in sorted(values, key=_outer_kinds_first):
+        target = find_setting(config_class, tree, name)
+        if target is None:
+            problems[name] = _unknown(config_class, tree, name, values[name])
+        else:
+            _assign(tree, target.path, copy.deepcopy(values[name]))
+    return _validated(config_class, tree, problems)
+
+
+def _outer_kinds_first(name: str) -> tuple[int, bool]:
+    return name.count("."), not name.endswith("kind")
+
+
+def _validated(config_class: type[SectionT], tree: Tree, problems: dict[str, str]) -> SectionT:
     tree = _complete(tree, config_class)
     for name, value in _leaves(tree):
         target = find_setting(config_class, tree, name)

@@ -6,6 +6,7 @@ added to what, is the same for any number of workers, and so is every bit of the
 Legend: B views of a batch, S segments, T frames, H x W pixels, C channels, K classes.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -82,7 +83,7 @@ def score_videos(plan: ViewPlan, loaded: LoadedModel, label_V: np.ndarray, confi
     """
     scores, failures = VideoScores(label_V, len(loaded.card.class_names)), dict[int, str]()
     with tqdm(total=plan.num_views, desc=f"evaluate fold {config.data.fold}", unit="view") as bar:
-        for batch in unpacked(_scored_batches(plan, loaded, config)):
+        for batch in _scored_batches(plan, loaded, config):
             _refuse(batch)
             is_loaded_B = batch["reason_B"] == ""
             scores.add(*(batch[name][is_loaded_B] for name in ("row_B", "score_BK", "num_padded_B")))
@@ -95,7 +96,14 @@ def score_videos(plan: ViewPlan, loaded: LoadedModel, label_V: np.ndarray, confi
     return Scored(scores, failures)
 
 
-def _scored_batches(plan: ViewPlan, loaded: LoadedModel, config: EvaluateConfig) -> ray.data.Dataset:
+def _scored_batches(plan: ViewPlan, loaded: LoadedModel, config: EvaluateConfig) -> Iterator[NumpyBatch]:
+    if config.num_workers:
+        return unpacked(_scored_by_actors(plan, loaded, config))
+    scorer = Scorer(loaded, compute=config.compute, use_gpu=config.use_gpu)
+    return map(scorer.score, unpacked(_decoded(plan, loaded, config)))
+
+
+def _decoded(plan: ViewPlan, loaded: LoadedModel, config: EvaluateConfig) -> ray.data.Dataset:
     batch_size = max(1, config.batch_size // loaded.card.num_segments)
     num_batches = -(-plan.num_views // batch_size)
 
@@ -104,7 +112,11 @@ def _scored_batches(plan: ViewPlan, loaded: LoadedModel, config: EvaluateConfig)
         return plan.batch(range(first, min(first + batch_size, plan.num_views)))
 
     items_a_task = batches_a_task(num_clips=batch_size, bytes_a_clip=plan.loader.bytes_a_clip)
-    return dataset_of(load, range(num_batches), items_a_task=items_a_task).map_batches(
+    return dataset_of(load, range(num_batches), items_a_task=items_a_task)
+
+
+def _scored_by_actors(plan: ViewPlan, loaded: LoadedModel, config: EvaluateConfig) -> ray.data.Dataset:
+    return _decoded(plan, loaded, config).map_batches(
         Scorer,
         fn_constructor_args=(loaded,),
         fn_constructor_kwargs={"compute": config.compute, "use_gpu": config.use_gpu},

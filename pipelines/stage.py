@@ -13,6 +13,7 @@ from pipelines.shard_index import ShardIndex
 from pipelines.worker import Metrics, Worker
 from t3d_core.models.execution import Execution
 from t3d_core.training.tasks import Task
+from t3d_core.training.weights_card import WeightsCard
 
 
 class Stage(Protocol):
@@ -21,6 +22,10 @@ class Stage(Protocol):
     @property
     def config(self) -> RunConfig:
         """Settings of the run."""
+
+    @property
+    def card(self) -> WeightsCard:
+        """The network and its clips."""
 
     @property
     def weights_name(self) -> str:

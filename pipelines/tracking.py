@@ -25,10 +25,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple, ParamSpec, TypeVar
 
 import mlflow.artifacts
+import mlflow.entities
 import mlflow.pyfunc
 import numpy as np
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.credentials import get_default_host_creds
@@ -40,11 +42,15 @@ import t3d_core
 from t3d_core.training.weights_card import WeightsCard, read_card
 
 MODEL_NAME = "model"
+PARENT = "mlflow.parentRunId"
+STARTED_FROM = "started_from"  # tag of a training run: the run whose weights it starts from
+TRAINED_BY = "trained_by"  # tag of a test: the run whose weights it tests
 # What `logged_model.py` needs; a test holds the list against pyproject.toml.
 MODEL_REQUIREMENTS = ("torch>=2.14", "torchvision>=0.29", "numpy>=2.4", "safetensors>=0.8", "mlflow>=3.17")
 _LOG = logging.getLogger(__name__)
 _SQLITE = "sqlite:///"
 _SERVER = ("http://", "https://")
+_RUNS_A_PAGE = 1000
 _MAX_PARAM_LENGTH, _MAX_DIGEST_LENGTH, MAX_POINTS = 6000, 36, 1000  # limits of MLflow's stores
 _SECONDS_TO_ANSWER = 10.0  # for a server that a process turns to for the first time
 _SECONDS_OF_PATIENCE = 120.0  # with a locked sqlite file; with a server MLflow has 240
@@ -249,11 +255,11 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Close the run as what happened in the block: FINISHED, FAILED, or KILLED from the keyboard."""
+        """Close the run as what happened in the block: FINISHED, FAILED, or KILLED from the keyboard or by a search."""
         if kind is None:
             self.finish()
         else:
-            self._close_if_possible("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
+            self._close_if_possible("KILLED" if issubclass(kind, KeyboardInterrupt | SystemExit) else "FAILED")
 
     def describe(self) -> str:
         """Say in one line how a person gets to see this run."""
@@ -288,6 +294,102 @@ def start_run(*, tracking_uri: str, experiment: str, run_name: str, run_id: str 
         raise ValueError(f"no run can be started in the tracking store {tracking_uri}: {error}") from error
 
 
+@dataclass(frozen=True)
+class RecordedRun:
+    """What a store knows of a run.
+
+    Attributes:
+        run_id: MLflow's id.
+        name: what people call it.
+        status: RUNNING, FINISHED, FAILED or KILLED.
+        params: dotted name -> value, as text.
+        tags: without MLflow's own, but for the parent's.
+        metrics: name -> last value.
+        datasets: names of the data sets that went in.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    datasets: tuple[str, ...]
+
+    @property
+    def parent_id(self) -> str | None:
+        """The run inside which it ran."""
+        return self.tags.get(PARENT)
+
+
+def find_runs(tracking_uri: str, *, experiment: str, condition: str = "") -> list[RecordedRun]:
+    """All runs of an experiment that meet a condition in MLflow's language, the oldest first.
+
+    Raises:
+        ValueError: the store cannot be opened, or has no such experiment.
+    """
+    _check_answers(tracking_uri)
+    client = _client(tracking_uri)
+    found = _patient(client.get_experiment_by_name)(experiment)
+    if found is None:
+        names = ", ".join(sorted(each.name for each in _patient(client.search_experiments)())) or "none"
+        raise ValueError(f"experiment {experiment!r} is not in {tracking_uri}; there are: {names}")
+    runs: list[RecordedRun] = []
+    token = None
+    while True:
+        page = _patient(client.search_runs)(
+            [found.experiment_id], condition, max_results=_RUNS_A_PAGE, order_by=["start_time ASC"], page_token=token
+        )
+        runs += [_recorded(run) for run in page]
+        token = page.token
+        if not token:
+            return runs
+
+
+def get_run(tracking_uri: str, run_id: str) -> RecordedRun:
+    """What the store knows of one run.
+
+    Raises:
+        ValueError: it has no such run.
+    """
+    _check_answers(tracking_uri)
+    try:
+        return _recorded(_patient(_client(tracking_uri).get_run)(run_id))
+    except MlflowException as error:
+        raise ValueError(f"run {run_id} is not in {tracking_uri}: check its id, and MLFLOW_TRACKING_URI") from error
+
+
+def read_curve(tracking_uri: str, run_id: str, name: str) -> list[tuple[int, float]]:
+    """All values of one metric, as (step, value) in the order of steps; none where the run has no such metric."""
+    history = _patient(_client(tracking_uri).get_metric_history)(run_id, name)
+    return sorted((metric.step, metric.value) for metric in history)
+
+
+def fetch_artifact(tracking_uri: str, run_id: str, name: str) -> Path | None:
+    """Bring a run's file to this machine; none where there is no such file."""
+    try:
+        uri = f"runs:/{run_id}/{name}"
+        return Path(
+            mlflow.artifacts.download_artifacts(_artifact_uri(_client(tracking_uri), uri), tracking_uri=tracking_uri)
+        )
+    except (MlflowException, OSError):
+        return None
+
+
+def _recorded(run: mlflow.entities.Run) -> RecordedRun:
+    tags = {name: value for name, value in run.data.tags.items() if name == PARENT or not name.startswith("mlflow.")}
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    return RecordedRun(
+        run.info.run_id,
+        run.info.run_name,
+        run.info.status,
+        run.data.params,
+        tags,
+        run.data.metrics,
+        tuple(dict.fromkeys(each.dataset.name for each in inputs)),
+    )
+
+
 @_patient
 def register_model(run: Run, model_uri: str, *, name: str, alias: str | None) -> str:
     """Make the run's model the newest version of the registered model `name`.
@@ -315,6 +417,30 @@ def register_model(run: Run, model_uri: str, *, name: str, alias: str | None) ->
         return f"models:/{name}/{version}"
     client.set_registered_model_alias(name, alias, version)
     return f"models:/{name}@{alias}"
+
+
+@_patient
+def register_model_of(run: Run, *, name: str, alias: str | None) -> str:
+    """Register the model that a run has logged, as `register_model`; a version that it has already is taken.
+
+    Raises:
+        ValueError: the run has logged no model.
+    """
+    client = _client(run.tracking_uri)
+    outputs = client.get_run(run.run_id).outputs
+    if outputs is None or not outputs.model_outputs:
+        raise ValueError(f"run {run.run_id} has logged no model: it cannot be registered as {name}")
+    known = [each for each in _versions(client, name) if each.run_id == run.run_id]
+    if not known:
+        return register_model(run, f"models:/{outputs.model_outputs[-1].model_id}", name=name, alias=alias)
+    if alias is None:
+        return f"models:/{name}/{known[0].version}"
+    client.set_registered_model_alias(name, alias, known[0].version)
+    return f"models:/{name}@{alias}"
+
+
+def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
+    return list(client.search_model_versions(f"name='{name}'"))
 
 
 def fetch_weights(uri: str, *, tracking_uri: str) -> Path:

@@ -17,7 +17,7 @@ from pipelines.prepare import prepared_shards
 from pipelines.shard_index import ShardIndex, hold_out, load_index, share_of_classes
 from pipelines.shards import describe_shards
 from pipelines.stage import random_crop_of
-from pipelines.training_run import FinishedRun, copy_whole, fit, open_run
+from pipelines.training_run import PEOPLE, Audience, FinishedRun, copy_whole, fit, open_run
 from pipelines.weights import (
     card_of,
     check_fold,
@@ -97,14 +97,14 @@ class ClassificationStage:
         save_weights(net, path, card=self.card)
 
 
-def run_train(config: TrainConfig) -> str:
+def run_train(config: TrainConfig, audience: Audience = PEOPLE) -> str:
     """Train a classifier, or one for each fold, as `config` says; give the closing summary.
 
     Raises:
         ValueError: settings, shards or weights that cannot work, before any work.
     """
     if not config.folds:
-        return _train_one(config)
+        return _train_one(config, audience)
     of_folds = {fold: _of_fold(config, fold) for fold in config.folds}
     base = session.base_folder()
     folders = prepared_shards(config.data, storage=base / config.storage)
@@ -113,7 +113,7 @@ def run_train(config: TrainConfig) -> str:
         _locate_init(of_fold, base=base)
     for fold, of_fold in of_folds.items():
         print(f"fold {fold}", flush=True)
-        print(_train_one(of_fold), flush=True)
+        print(_train_one(of_fold, audience), flush=True)
     shards = shlex.join(str(path) for path in config.data.shards)
     pattern = config.storage / f"{config.name}-fold{{fold}}"
     return (
@@ -138,7 +138,7 @@ def _of_fold(config: TrainConfig, fold: int) -> TrainConfig:
     return config.model_copy(update=described)
 
 
-def _train_one(config: TrainConfig) -> str:
+def _train_one(config: TrainConfig, audience: Audience) -> str:
     base = session.base_folder()
     init_from = _locate_init(config, base=base)
     config = _completed_from_weights(config, init_from)
@@ -154,18 +154,26 @@ def _train_one(config: TrainConfig) -> str:
     stage.build_task()  # a network or weights that do not fit are told here, not on a worker
     session.connect()
     session.check_workers_fit(config.scaling.fewest_workers(), config.scaling.resources_of_worker())
-    with open_run(stage, kind="train", shards=folders) as folder:
+    tags = {**audience.tags, **_origin_of(init_from)}
+    with open_run(stage, kind="train", shards=folders, tags=tags) as folder:
         if folder.summary is not None:
             return folder.summary
+        stage = replace(stage, card=replace(stage.card, run_id=folder.run.run_id))
         initial = folder.path / "initial.safetensors"  # where every node finds it, wherever it came from
         if inflated is not None:
             save_weights(inflated, initial, card=_card_of_run(config, class_names=()))
             stage = replace(stage, init_from=initial)
         elif init_from is not None:
             stage = replace(stage, init_from=copy_whole(init_from, initial))
-        finished = fit(stage, folder)
+        finished = fit(stage, folder, audience)
         registered = _log_model(config, finished)
         return folder.close(_summary(config, stage, finished, folders, registered=registered))
+
+
+def _origin_of(init_from: Path | None) -> dict[str, str]:
+    """The tag that names the run whose weights this one starts from."""
+    run_id = None if init_from is None else read_card(init_from).run_id
+    return {} if run_id is None else {tracking.STARTED_FROM: run_id}
 
 
 def _locate_init(config: TrainConfig, *, base: Path) -> Path | None:

@@ -21,7 +21,8 @@ from ray.util.queue import Queue
 from pipelines import tracking
 from pipelines.checkpoints import CheckpointFolder
 from pipelines.metric_log import MetricLog
-from pipelines.run_configs import ScalingConfig
+from pipelines.progress import Listeners, Mailbox
+from pipelines.run_configs import RunConfig, ScalingConfig
 from pipelines.session import quiet
 from pipelines.stage import Stage
 from pipelines.training_loop import TrainingOutcome, run_training_loop
@@ -44,7 +45,7 @@ def unreadable_file(folder: Path) -> Path:
     return folder / "unreadable.jsonl"
 
 
-def train_here(stage: Stage, folder: Path, run: tracking.Run, queue: Queue) -> TrainingOutcome:
+def train_here(stage: Stage, folder: Path, run: tracking.Run, listeners: Listeners) -> TrainingOutcome:
     """Run the loop in this process: no worker to start, the same folders and the same resume."""
     config = stage.config
     checkpoints = CheckpointFolder(folder, config.checkpoint.num_to_keep)
@@ -57,12 +58,12 @@ def train_here(stage: Stage, folder: Path, run: tracking.Run, queue: Queue) -> T
             device=torch.device("cuda" if config.scaling.use_gpu else "cpu"),
             note_unreadable=_unreadable_writer(folder),
             log=log,
-            show=_shower(queue),
+            **listeners,
         )
         return run_training_loop(stage, worker)
 
 
-def train_on_workers(stage: Stage, folder: Path, run: tracking.Run, queue: Queue) -> TrainingOutcome:
+def train_on_workers(stage: Stage, folder: Path, run: tracking.Run, listeners: Listeners) -> TrainingOutcome:
     """Run the loop on Ray Train's workers, going on from the newest checkpoint after every failure.
 
     Raises:
@@ -70,9 +71,15 @@ def train_on_workers(stage: Stage, folder: Path, run: tracking.Run, queue: Queue
     """
     config = stage.config
     os.environ.setdefault(_HEALTH_TIMEOUT_VARIABLE, str(config.failure.hang_seconds))
-    trainer = TorchTrainer(
+    with Mailbox(listeners) as mailbox:
+        told = {"stage": ray.put(stage), "folder": str(folder), "run": run, "queue": mailbox.queue}
+        return _fit(_trainer_of(config, told, folder))
+
+
+def _trainer_of(config: RunConfig, told: dict[str, Any], folder: Path) -> TorchTrainer:
+    return TorchTrainer(
         _train_on_worker,
-        train_loop_config={"stage": ray.put(stage), "folder": str(folder), "run": run, "queue": queue},
+        train_loop_config=told,
         torch_config=TorchConfig(timeout_s=max(1, round(config.failure.hang_seconds))),
         scaling_config=ray.train.ScalingConfig(
             num_workers=num_workers_that_leave_a_cpu(config.scaling),
@@ -86,6 +93,9 @@ def train_on_workers(stage: Stage, folder: Path, run: tracking.Run, queue: Queue
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )
+
+
+def _fit(trainer: TorchTrainer) -> TrainingOutcome:
     try:
         with _ctrl_c_interrupts():
             return trainer.fit().return_value
@@ -152,7 +162,8 @@ def _train_on_worker(arguments: dict[str, Any]) -> TrainingOutcome:
         if rank == 0:
             checkpoints.sweep()
             worker.log = stack.enter_context(_metric_log(folder, arguments["run"]))
-            worker.show = _shower(arguments["queue"])
+            worker.show = _teller("show", arguments["queue"])
+            worker.validated = _teller("validated", arguments["queue"])
         return run_training_loop(stage, worker)
 
 
@@ -194,9 +205,9 @@ def read_unreadable(path: Path) -> list[str]:
     return video_ids
 
 
-def _shower(queue: Queue) -> Callable[[int, Metrics], None]:
-    def show(step: int, metrics: Metrics) -> None:
+def _teller(listener: str, queue: Queue) -> Callable[[int, Metrics], None]:
+    def tell(step: int, metrics: Metrics) -> None:
         with contextlib.suppress(RayError):  # a bar that nobody reads is no reason to stop
-            queue.put((step, metrics))
+            queue.put((listener, step, metrics))
 
-    return show
+    return tell

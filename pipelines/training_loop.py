@@ -96,6 +96,7 @@ class _Training:
         self.was_preempted = False
         self.num_unread_steps = 0
         self.last_shown = -math.inf
+        self.began, self.worker_seconds_before = time.monotonic(), 0.0
         if worker.checkpoint is not None:
             self._restore(worker.checkpoint)
 
@@ -245,8 +246,13 @@ class _Training:
         metrics |= {"lr": meter.lr, "train/gradient_norm": meter.gradient_norm}
         metrics["epoch"] = self.step * self.order.global_batch_size / self.order.rows_an_epoch
         metrics |= meter.speed(share=self.share)
+        metrics["cost/worker_hours"] = self._worker_seconds() / 3600
         meter.restart()
         self._log(metrics)
+
+    def _worker_seconds(self) -> float:
+        """What the run has cost up to here, lost work not counted, in seconds of all workers."""
+        return self.worker_seconds_before + (time.monotonic() - self.began) * self.worker.world_size
 
     @torch.no_grad()
     def _validate(self) -> Metrics:
@@ -276,7 +282,11 @@ class _Training:
         extra = {"padded_share": share_padded, "unreadable_clips": counts.pop("num_unreadable")}
         metrics = {**self.task.metrics(counts), **extra}
         examined = self.stage.examine(net, task=self.task, worker=self.worker, execution=self.execution)
-        self._log({f"val/{name}": value for name, value in metrics.items()} | examined)
+        named = {f"val/{name}": value for name, value in metrics.items()} | examined
+        self._log(named)
+        if self.worker.rank == 0:
+            epoch = round(self.step * self.order.global_batch_size / self.order.rows_an_epoch)
+            self.worker.validated(self.step, named | {"epoch": float(epoch)})
         return metrics | examined
 
     def _kept_net(self) -> nn.Module:
@@ -344,6 +354,7 @@ class _Training:
     def _state(self) -> dict[str, Any]:
         return {
             "step": self.step,
+            "worker_seconds": self._worker_seconds(),
             "validations": self.validations,
             "net": self.task.net.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
@@ -359,6 +370,7 @@ class _Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.step, self.validations = state["step"], state["validations"]
+        self.worker_seconds_before = state.get("worker_seconds", 0.0)  # older ones do not say
 
 
 def _execution_of(config: RunConfig) -> Execution:

@@ -15,15 +15,15 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelines import tracking
 from pipelines.checkpoints import CheckpointFolder
 from pipelines.metric_log import drain
-from pipelines.progress import Progress
+from pipelines.progress import Bars, Listeners
 from pipelines.recipe import config_fingerprint, flatten, to_yaml
 from pipelines.run_configs import RunConfig
 from pipelines.session import base_folder
@@ -31,7 +31,8 @@ from pipelines.shard_reading import describe_skipped
 from pipelines.shards import describe_shards, whole_file
 from pipelines.stage import Stage
 from pipelines.train_workers import metrics_file, read_unreadable, train_here, train_on_workers, unreadable_file
-from pipelines.worker import Metrics
+from pipelines.weights import costs_of
+from pipelines.worker import Metrics, ignore
 from t3d_core.training.schedules import linearly_scaled
 
 # How long the end of a run waits for an MLflow server that does not answer.
@@ -43,6 +44,24 @@ _RESUMABLE = (
     *("compute.recompute", "compute.compile", "compute.debug", "model.transition_forms", "checks", "probe"),
     *("cache.num_workers", "cache.cpus_per_worker", "cache.use_gpu"),
 )
+
+
+@dataclass(frozen=True)
+class Audience:
+    """For whom a run is trained: people at a terminal, or a search.
+
+    Attributes:
+        sees_bars: a progress bar an epoch.
+        validated: called with the step and the metrics of every validation, in the process that called `fit`.
+        tags: of the MLflow run, beside its own.
+    """
+
+    sees_bars: bool = True
+    validated: Callable[[int, Metrics], None] = ignore
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+PEOPLE = Audience()
 
 
 @dataclass(frozen=True)
@@ -92,7 +111,9 @@ def new_name(stage: str) -> str:
 
 
 @contextlib.contextmanager
-def open_run(stage: Stage, *, kind: str, shards: Sequence[Path]) -> Iterator[RunFolder]:
+def open_run(
+    stage: Stage, *, kind: str, shards: Sequence[Path], tags: Mapping[str, str] = PEOPLE.tags
+) -> Iterator[RunFolder]:
     """Make the folder and the MLflow run of the stage's name, or take up those of an earlier start of it.
 
     The MLflow run ends as FINISHED, or as FAILED or KILLED when an exception leaves the block.
@@ -101,6 +122,7 @@ def open_run(stage: Stage, *, kind: str, shards: Sequence[Path]) -> Iterator[Run
         stage: what is trained, on which rows.
         kind: name of the job, a tag of the MLflow run.
         shards: the folders that the rows are from.
+        tags: more tags of the MLflow run.
 
     Raises:
         ValueError: the name belongs to a run with other settings or shards, or to one that another job is at work on;
@@ -123,18 +145,18 @@ def open_run(stage: Stage, *, kind: str, shards: Sequence[Path]) -> Iterator[Run
         raise ValueError(f"run {path.name!r} in {path.parent} was begun by an older version: give another --name")
     if known is not None and known["rows"] != rows:
         raise ValueError(_describe_other_rows(stage, path, known=known["rows"], now=rows))
-    with _alone_in(path):
+    with alone_in(path):
         run = tracking.start_run(
             tracking_uri=tracking_uri,
             experiment=config.tracking.experiment,
             run_name=path.name,
             run_id=known["mlflow_run_id"] if known else None,
-            tags={"stage": kind, "recipe_fingerprint": fingerprint} | tracking.commit_tag(),
+            tags={"stage": kind, "recipe_fingerprint": fingerprint, **tracking.commit_tag(), **tags},
         )
         with run:
             if known is None:
                 known = {"stage": kind, "fingerprint": fingerprint, "rows": rows, "mlflow_run_id": run.run_id}
-                _write_run_files(path, config, known, run=run)
+                _write_run_files(path, stage, known, run=run)
             for shard_folder, description in descriptions.items():
                 run.log_dataset(shard_folder.name, description["fingerprint"], str(shard_folder))
             yield RunFolder(path, run, _read_summary(path, weights_name=stage.weights_name))
@@ -150,8 +172,12 @@ def _read_summary(path: Path, *, weights_name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _alone_in(path: Path) -> Iterator[None]:
-    """Hold a run's folder for the only job that trains there; the lock ends with the process, however it ends."""
+def alone_in(path: Path) -> Iterator[None]:
+    """Hold a run's folder for the only job that works there; the lock ends with the process, however it ends.
+
+    Raises:
+        ValueError: another one does.
+    """
     path.mkdir(parents=True, exist_ok=True)
     with (path / ".lock").open("a+") as file:
         try:
@@ -181,6 +207,12 @@ def _read_run_file(path: Path) -> dict[str, Any] | None:
     return json.loads(file.read_text()) if file.is_file() else None
 
 
+def run_id_of(path: Path) -> str | None:
+    """The MLflow run of a run's folder; none before it has one."""
+    known = _read_run_file(path)
+    return known["mlflow_run_id"] if known else None
+
+
 def _describe_rows(stage: Stage) -> dict[str, dict[str, Any]]:
     """The rows that train and those that validate, as `run.json` keeps them: the order of clips follows from them."""
     return {
@@ -198,8 +230,10 @@ def _describe_other_rows(stage: Stage, path: Path, *, known: dict[str, Any], now
     )
 
 
-def _write_run_files(path: Path, config: RunConfig, known: dict[str, Any], *, run: tracking.Run) -> None:
+def _write_run_files(path: Path, stage: Stage, known: dict[str, Any], *, run: tracking.Run) -> None:
     """Describe a run in MLflow and in its folder; `run.json` comes last, for what has it is whole."""
+    config = stage.config
+    run.log_metrics(costs_of(stage.card), step=0)
     run.log_params(flatten(config))
     run.log_text(to_yaml(config), "recipe.yaml")
     (path / "recipe.yaml").write_text(to_yaml(config))
@@ -207,7 +241,7 @@ def _write_run_files(path: Path, config: RunConfig, known: dict[str, Any], *, ru
         partial.write_text(json.dumps(known, indent=1))
 
 
-def fit(stage: Stage, folder: RunFolder) -> FinishedRun:
+def fit(stage: Stage, folder: RunFolder, audience: Audience = PEOPLE) -> FinishedRun:
     """Train `stage` to its end, going on from the newest checkpoint in `folder`.
 
     Raises:
@@ -218,8 +252,9 @@ def fit(stage: Stage, folder: RunFolder) -> FinishedRun:
     if (scaled := describe_scaled_rate(config)) is not None:
         print(scaled, flush=True)
     train = train_on_workers if config.scaling.most_workers() else train_here
-    with Progress(stage.order, epochs=config.epochs) as progress:
-        outcome = train(stage, folder.path, folder.run, progress.queue)
+    with Bars(stage.order, epochs=config.epochs) as bars:
+        show = bars.show if audience.sees_bars else ignore
+        outcome = train(stage, folder.path, folder.run, Listeners(show=show, validated=audience.validated))
     if outcome.refusal is not None:
         with contextlib.suppress(ValueError):  # a server that is away must not hide why the run stopped
             drain(folder.run, metrics_file(folder.path), timeout_seconds=0.0)

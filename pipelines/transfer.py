@@ -21,7 +21,7 @@ from pipelines.stage import random_crop_of
 from pipelines.teacher_features import FeatureFiles
 from pipelines.teacher_pass import cached_features
 from pipelines.train_workers import metrics_file
-from pipelines.training_run import RunFolder, fit, open_run
+from pipelines.training_run import PEOPLE, Audience, RunFolder, fit, open_run
 from pipelines.transfer_checks import PROBE_CLIPS, Examiner
 from pipelines.transfer_plot import plot_checks
 from pipelines.transfer_summary import describe_transfer
@@ -171,7 +171,7 @@ class TwinStage(CorrespondenceStage):
         torch.save({name: tensor.cpu() for name, tensor in net.twin.state_dict().items()}, path)
 
 
-def run_transfer(config: TransferConfig) -> str:
+def run_transfer(config: TransferConfig, audience: Audience = PEOPLE) -> str:
     """Teach a student as `config` says; give the closing summary.
 
     Raises:
@@ -197,16 +197,17 @@ def run_transfer(config: TransferConfig) -> str:
     )
     session.connect()
     session.check_workers_fit(config.scaling.fewest_workers(), config.scaling.resources_of_worker())
-    with open_run(stage, kind="transfer", shards=folders) as folder:
+    with open_run(stage, kind="transfer", shards=folders, tags=audience.tags) as folder:
         if folder.summary is not None:
             return folder.summary
+        stage = replace(stage, card=replace(card, run_id=folder.run.run_id))
         if inflated is not None:
             initial = folder.path / "initial.safetensors"  # where every node finds it
             save_weights(inflated, initial, card=card)
             stage = replace(stage, init_from=initial)
         if config.cache is not None:
             stage = replace(stage, features=cached_features(stage.loader(index), teacher, config, folder.run))
-        finished = fit(stage, folder)
+        finished = fit(stage, folder, audience)
         _plot_checks(folder)
         num_sources = len(np.unique(val_index.source_N))
         is_labelled = bool(train_index.class_names)

@@ -12,6 +12,7 @@ from pipelines.clip_loader import ClipView
 from pipelines.model_configs import ModelConfig
 from pipelines.run_configs import ClipConfig
 from t3d_core.models import build_model
+from t3d_core.models.cost import count_macs, count_parameters
 from t3d_core.training.checkpoint import find_weights
 from t3d_core.training.weights_card import WeightsCard
 
@@ -100,6 +101,14 @@ def check_network(card: WeightsCard, *, batch_size: int) -> None:
             f"{card.model_kind} cannot train on {batch_size} clip of {card.num_frames} x {card.crop_size} x "
             f"{card.crop_size} a worker ({error}): raise global_batch_size or the size of the clip"
         ) from error
+
+
+def costs_of(card: WeightsCard) -> dict[str, float]:
+    """What a network costs, as runs log it: multiply-adds of a clip in one forward pass (1e9), and parameters."""
+    with torch.device("meta"):
+        net = build_model(card.model_kind, num_classes=len(card.class_names), **card.model_arguments)
+    macs = count_macs(net, (1, 3, card.num_frames, card.crop_size, card.crop_size))
+    return {"model/gmacs": macs / 1e9, "model/parameters": float(count_parameters(net))}
 
 
 def locate_weights(where: str, *, tracking_uri: str) -> Path:

@@ -42,6 +42,7 @@ class Worker:
         note_unreadable: takes the video id and the reason of a clip that could not be read.
         log: takes metrics and the step; called on worker 0.
         show: takes the step, metrics and clips a second for people to see; called on worker 0.
+        validated: takes the step and what was found in a validation; called on worker 0.
     """
 
     checkpoints: CheckpointFolder
@@ -59,3 +60,4 @@ class Worker:
     note_unreadable: Callable[[str, str], None] = ignore
     log: Callable[[Metrics, int], None] = ignore
     show: Callable[[int, Metrics], None] = ignore
+    validated: Callable[[int, Metrics], None] = ignore

@@ -28,6 +28,7 @@ class WeightsCard:
         num_segments: clips of a video that make one example (`VideoNet.num_segments`).
         datasets: data sets whose labelled videos it was trained on last; none where it was not.
         fold: the official split list of which it was.
+        run_id: the tracked run that trained it.
     """
 
     model_kind: str
@@ -43,6 +44,7 @@ class WeightsCard:
     num_segments: int = 1
     datasets: tuple[str, ...] = ()
     fold: int | None = None
+    run_id: str | None = None
 
 
 def read_card(path: Path) -> WeightsCard:
