@@ -12,7 +12,9 @@ import yaml
 
 from pipelines import session
 from pipelines.benchmark.run import BenchmarkConfig
+from pipelines.compare_configs import CompareConfig
 from pipelines.configs import EvaluateConfig, ExportConfig, PrepareJobConfig, TrainConfig, TransferConfig
+from pipelines.search_configs import SearchConfig
 
 REPO = Path(__file__).parents[2]
 CONFIGS = {
@@ -20,6 +22,8 @@ CONFIGS = {
     "transfer": TransferConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
+    "search": SearchConfig,
+    "compare": CompareConfig,
     "export": ExportConfig,
     "benchmark": BenchmarkConfig,
 }
@@ -109,6 +113,8 @@ CONTRACT = {
         "data.split": "val",
         "output": "tested",
     },
+    "search": {"base": "base.yaml", "budget.hours": 2.5, "name": "mine", "sampler.kind": "grid"},
+    "compare": {"table": 4, "experiment": "mine", "runs": ["first", "second"]},
     "export": {
         "checkpoint": "models:/t3d@champion",
         "format": "onnx",
@@ -145,6 +151,8 @@ ILL_TYPED = {
     "transfer": ["--epochs", "many", "--optimizer.lr", "-1"],
     "train": ["--epochs", "many", "--data.fold", "0"],
     "evaluate": ["--batch_size", "0", "--data.split", "dev"],
+    "search": ["--seeds", "-1", "--sampler.kind", "grit"],
+    "compare": ["--table", "7", "--stage", "prepare"],
     "export": ["--format", "tflite", "--fold_batch_norm", "perhaps"],
     "benchmark": ["--repeats", "0", "--num_frames", "few"],
 }

@@ -1,0 +1,10 @@
+"""Runs become a table beside the paper's: python jobs/compare.py --table 4 --experiment EXPERIMENT."""
+
+from pathlib import Path
+
+from pipelines.compare import run_compare
+from pipelines.compare_configs import CompareConfig
+from pipelines.recipe import run_job
+
+if __name__ == "__main__":
+    run_job(CompareConfig, run_compare, quickstart=Path(__file__).parent / "recipes" / "compare" / "quickstart.yaml")

@@ -1,0 +1,80 @@
+"""Runs in MLflow become a table beside the paper's, pictures, and a page: which is better, by how much, at what cost.
+
+OUTPUT/table.md, table.csv      the table for people, and its bare numbers
+OUTPUT/NAME.png                 pictures
+OUTPUT/comparison.html          all of it in one file
+"""
+
+import datetime
+from pathlib import Path
+
+from pipelines import session, tracking
+from pipelines.compare_configs import CompareConfig
+from pipelines.compare_page import render_page
+from pipelines.compare_plots import Curves, plot_comparison
+from pipelines.compare_runs import Comparison, compare_runs
+from pipelines.compare_table import as_csv, as_lines, as_markdown, columns_of
+from pipelines.compare_videos import PairedDifference, paired_difference
+from pipelines.recipe import flatten
+from pipelines.shards import whole_file
+from pipelines.training_run import new_name
+
+
+def run_compare(config: CompareConfig) -> str:
+    """Compare the runs that `config` names; give the table and where the report is.
+
+    Raises:
+        ValueError: there is nothing to compare.
+    """
+    base = session.base_folder()
+    tracking_uri = tracking.resolve_tracking_uri(config.tracking.uri, base=base)
+    comparison = compare_runs(config, tracking_uri=tracking_uri)
+    output = base / config.output if config.output else base / config.storage / new_name("compare")
+    return write_comparison(comparison, config, output, tracking_uri=tracking_uri)
+
+
+def write_comparison(comparison: Comparison, config: CompareConfig, output: Path, *, tracking_uri: str) -> str:
+    """Write and log the report; give its summary."""
+    output.mkdir(parents=True, exist_ok=True)
+    columns = columns_of(comparison, _paired_with_first(comparison, tracking_uri))
+    pictures = plot_comparison(comparison, _curves(comparison, config.curves, tracking_uri))
+    experiment = config.experiment or config.tracking.experiment
+    footer = f"Experiment {experiment} of {tracking_uri}, {datetime.datetime.now():%Y-%m-%d %H:%M}."
+    texts = {
+        "table.md": as_markdown(comparison, columns),
+        "table.csv": as_csv(comparison, columns),
+        "comparison.html": render_page(comparison, columns, pictures, footer=footer),
+    }
+    contents = {name: text.encode() for name, text in texts.items()}
+    contents |= {f"{picture.name}.png": picture.light for picture in pictures}
+    with tracking.start_run(
+        tracking_uri=tracking_uri,
+        experiment=experiment,
+        run_name=output.name,
+        run_id=None,
+        tags={"stage": "compare", **tracking.commit_tag()},
+    ) as run:
+        run.log_params(flatten(config))
+        for name, content in contents.items():
+            with whole_file(output / name) as partial:
+                partial.write_bytes(content)
+            run.log_artifact(output / name)
+    return "\n".join(
+        [*as_lines(comparison, columns), f"report:  {output / 'comparison.html'}", f"mlflow:  {run.describe()}"]
+    )
+
+
+def _paired_with_first(comparison: Comparison, tracking_uri: str) -> dict[str, PairedDifference]:
+    first, *others = comparison.rows
+    found = {row.label: paired_difference(row, first, tracking_uri=tracking_uri) for row in others}
+    return {label: difference for label, difference in found.items() if difference is not None}
+
+
+def _curves(comparison: Comparison, metrics: tuple[str, ...], tracking_uri: str) -> dict[str, Curves]:
+    return {
+        metric: {
+            row.label: [tracking.read_curve(tracking_uri, each.run.run_id, metric) for each in row.runs]
+            for row in comparison.rows
+        }
+        for metric in metrics
+    }

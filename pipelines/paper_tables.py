@@ -1,0 +1,156 @@
+"""The paper's tables of results, and the settings that they were measured with, for runs to stand beside.
+
+Accuracies are those printed (per cent, single runs, no error bars); of a network that the paper trains itself alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+UCF101_FOLD_1 = "UCF101, split 1"
+# What every table's runs share (paper 4.4), by the name of the parameter that MLflow has; Table 9 is in its own words.
+PROTOCOL = {
+    "clip.num_frames": "32",
+    "clip.frame_stride": "2",
+    "clip.crop_size": "224",
+    "global_batch_size": "64",
+    "epochs": "200",
+    "optimizer.lr": "0.1",
+    "schedule.kind": "plateau",
+    "data.class_share": "1.0",
+}
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """One line of a table.
+
+    Attributes:
+        label: as the paper calls it.
+        top1: accuracy in per cent.
+        match: what a run must have for this line: its `family` (or `model`), `init`, `segments`, `dataset`, or a
+            parameter by its dotted name.
+    """
+
+    label: str
+    top1: float
+    match: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """One table.
+
+    Attributes:
+        title: what it compares.
+        data: what its networks were tested on.
+        dataset: name of that data set; none where lines name their own.
+        axes: what a line is told apart by.
+        rows: its lines.
+        protocol: settings that differ from `PROTOCOL`; those of `axes` are left out.
+        note: what to know of its figures.
+    """
+
+    title: str
+    data: str
+    dataset: str | None
+    axes: tuple[str, ...]
+    rows: tuple[PaperRow, ...]
+    protocol: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+    def settings(self) -> dict[str, str]:
+        """What its runs share."""
+        varied = {*self.axes, *(name for row in self.rows for name in row.match)}
+        return {name: value for name, value in {**PROTOCOL, **self.protocol}.items() if name not in varied}
+
+
+def _of_families(label_top1: Mapping[str, float], **match: str) -> tuple[PaperRow, ...]:
+    return tuple(PaperRow(label, top1, {"family": label, **match}) for label, top1 in label_top1.items())
+
+
+def _of_setting(name: str, top1: Mapping[str, float]) -> tuple[PaperRow, ...]:
+    rows = top1.items()
+    return tuple(PaperRow(f"{value}", each, {"family": "DenseNet3D", name: value}) for value, each in rows)
+
+
+TABLES: dict[int, PaperTable] = {
+    2: PaperTable(
+        "Depth of DenseNet3D",
+        UCF101_FOLD_1,
+        "ucf101",
+        ("model",),
+        (
+            PaperRow("DenseNet3D-121", 69.1, {"model": "densenet3d_121"}),
+            PaperRow("DenseNet3D-169", 71.3, {"model": "densenet3d_169"}),
+        ),
+    ),
+    3: PaperTable(
+        "Frames a clip",
+        UCF101_FOLD_1,
+        "ucf101",
+        ("clip.num_frames",),
+        _of_setting("clip.num_frames", {"16": 66.8, "32": 69.1}),
+    ),
+    4: PaperTable(
+        "Architectures",
+        UCF101_FOLD_1,
+        "ucf101",
+        ("family",),
+        _of_families({"ResNet3D": 59.2, "Inception3D": 69.5, "DenseNet3D": 69.1, "T3D": 71.4}, init="scratch"),
+    ),
+    5: PaperTable(
+        "Pixels a frame",
+        UCF101_FOLD_1,
+        "ucf101",
+        ("clip.crop_size",),
+        _of_setting("clip.crop_size", {"112": 61.2, "224": 69.1}),
+    ),
+    6: PaperTable(
+        "Source frames from one frame of a clip to the next",
+        UCF101_FOLD_1,
+        "ucf101",
+        ("clip.frame_stride",),
+        _of_setting("clip.frame_stride", {"1": 65.2, "2": 69.1, "4": 68.3, "16": 60.5}),
+    ),
+    8: PaperTable(
+        "Supervision transfer",
+        UCF101_FOLD_1,
+        "ucf101",
+        ("family", "init"),
+        (
+            *_of_families({"ResNet3D": 78.2, "DenseNet3D": 79.7, "T3D": 81.3}, init="transfer"),
+            *_of_families({"ResNet3D": 82.1, "DenseNet3D": 82.5, "T3D": 84.7}, init="transfer, then fine-tuned"),
+        ),
+        note="the schedule of fine-tuning is not in the paper",
+    ),
+    9: PaperTable(
+        "Kinetics-400, validation",
+        "Kinetics-400, validation list",
+        "kinetics400",
+        ("family",),
+        _of_families({"DenseNet3D": 59.5, "T3D": 62.2, "Inception3D": 58.9}, init="scratch"),
+    ),
+    10: PaperTable(
+        "UCF101 and HMDB51, mean of three splits, from Kinetics",
+        "UCF101 or HMDB51, three splits",
+        None,
+        ("dataset", "family", "init", "segments"),
+        tuple(
+            PaperRow(f"{label}, {name}", top1, {"family": family, "init": init, "segments": segments, "dataset": name})
+            for label, family, init, segments, of_dataset in (
+                ("DenseNet3D", "DenseNet3D", "fine-tuned", "1", {"ucf101": 88.9, "hmdb51": 57.8}),
+                ("T3D", "T3D", "fine-tuned", "1", {"ucf101": 90.3, "hmdb51": 59.2}),
+                ("T3D-Transfer", "T3D", "transfer, then fine-tuned", "1", {"ucf101": 91.7, "hmdb51": 61.1}),
+                ("T3D+TSN", "T3D", "fine-tuned", "5", {"ucf101": 93.2, "hmdb51": 63.5}),
+            )
+            for name, top1 in of_dataset.items()
+        ),
+        note="the schedule of fine-tuning is not in the paper",
+    ),
+}
+
+
+def family_of(kind: str) -> str:
+    """What the paper calls networks of a kind of `model.kind`."""
+    names = {"t3d": "T3D", "densenet3d": "DenseNet3D", "resnet3d": "ResNet3D", "res3d": "Res3D", "c3d": "C3D"}
+    return names.get(kind.partition("_")[0], {"inception3d": "Inception3D"}.get(kind, kind))

@@ -1,0 +1,191 @@
+"""What a search may set: a base recipe, a space over its settings, how trials are chosen, stopped and tested."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from pipelines.recipe import Section
+from pipelines.run_configs import TrackingConfig
+
+NamedValues = dict[str, dict[str, Any]]
+AXIS_KINDS = ("grid", "choice", "uniform", "loguniform", "randint")
+
+
+class AxisConfig(Section):
+    """The values that one setting takes; exactly one of grid, choice, uniform, loguniform, randint is given."""
+
+    grid: NamedValues | list[Any] | None = None
+    """Every one of these values (sampler grid). Named values, {NAME: {setting: value, ...}}, set several settings at
+    once, and the axis then has a name of your own."""
+    choice: NamedValues | list[Any] | None = None
+    """One of these values, drawn (samplers random and tpe); named ones as in grid."""
+    uniform: tuple[float, float] | None = None
+    """A number between these two, drawn."""
+    loguniform: tuple[PositiveFloat, PositiveFloat] | None = None
+    """A number between these two whose logarithm is drawn."""
+    randint: tuple[int, int] | None = None
+    """A whole number from the first to the second, both among them, drawn."""
+    when: dict[str, Any] = Field(default_factory=dict)
+    """The axis takes part only where earlier axes have these values (one, or a list of them)."""
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> "AxisConfig":
+        given = [kind for kind in AXIS_KINDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(f"given {', '.join(given) or 'nothing'}, give one of {', '.join(AXIS_KINDS)}")
+        values = getattr(self, given[0])
+        if not values:
+            raise ValueError(f"{given[0]} has no values: give one at least")
+        if self.is_range() and values[0] >= values[1]:
+            raise ValueError(f"{given[0]} {list(values)} must be [least, most]: exchange them")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which of the five is given."""
+        return next(kind for kind in AXIS_KINDS if getattr(self, kind) is not None)
+
+    def is_range(self) -> bool:
+        """Whether values are drawn from between two."""
+        return self.kind in ("uniform", "loguniform", "randint")
+
+    def values(self) -> NamedValues | list[Any]:
+        """The values, or the two ends of a range."""
+        given = getattr(self, self.kind)
+        return list(given) if isinstance(given, tuple) else given
+
+
+class SamplerConfig(Section):
+    """Which points of the space become trials."""
+
+    kind: Literal["grid", "random", "tpe"] = "grid"
+    """grid: all of them; random: drawn independently; tpe: drawn where earlier ones did well (Optuna)."""
+    num_points: PositiveInt = 20
+    """Points that are drawn (random, tpe), each trained with every seed."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the drawing."""
+    weigh_macs: bool = False
+    """tpe: few multiply-adds count as well as accuracy, and neither alone (multi-objective)."""
+
+
+class SchedulerConfig(Section):
+    """Which trials end before their last epoch."""
+
+    kind: Literal["none", "asha", "median"] = "none"
+    """asha: those outside the best 1/reduction_factor at epochs grace_epochs, grace_epochs * reduction_factor, ...;
+    median: those below the median of the others' running means."""
+    grace_epochs: PositiveInt = 1
+    """No trial ends before this epoch."""
+    reduction_factor: Annotated[float, Field(gt=1)] = 3.0
+    """asha: of so many trials one goes on."""
+
+
+class BudgetConfig(Section):
+    """What a search may cost; trials that are cut off go on when it is started again with more."""
+
+    hours: PositiveFloat | None = None
+    """By the clock, over all starts."""
+    cpu_hours: PositiveFloat | None = None
+    """CPUs that trials reserved, times how long."""
+    gpu_hours: PositiveFloat | None = None
+    """GPUs that trials reserved, times how long."""
+
+
+class LimitsConfig(Section):
+    """What a network may cost; a point beyond is rejected before it is trained."""
+
+    max_gmacs: PositiveFloat | None = None
+    """Multiply-adds of a clip in one forward pass, 1e9."""
+    min_gmacs: PositiveFloat | None = None
+    """As max_gmacs, for searches at equal cost."""
+    max_parameters: PositiveFloat | None = None
+    """Parameters, batch-norm statistics not among them."""
+
+
+class TrialTestConfig(Section):
+    """Every trained network is tested, in its trial, as jobs/evaluate.py does."""
+
+    split: Literal["train", "val", "test"] = "test"
+    """Split of the fold."""
+    num_crops: Literal[1, 3, 10] = 1
+    """As in evaluation."""
+    num_clips: PositiveInt | None = None
+    """As in evaluation."""
+
+
+class TransferBeforeConfig(Section):
+    """A transfer run before the trial, with the trial's network, clips and seed: one for all trials that are alike."""
+
+    base: Path
+    """Recipe of jobs/transfer.py."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Settings that differ from that recipe, by dotted name."""
+
+
+class SearchConfig(Section):
+    """Train one network for every point of a space and every seed, and compare them."""
+
+    job: Literal["train", "transfer"] = "train"
+    """Which job a trial is."""
+    base: Path
+    """Recipe of that job, of which trials differ in their point and seed alone."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Settings of all trials that differ from the base recipe, by dotted name."""
+    space: dict[str, AxisConfig]
+    """Setting (dotted name) or name of an axis of named values -> its values."""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
+    """Every point is trained with each of these."""
+    transfer_before: TransferBeforeConfig | None = None
+    """Trials whose `init_from` is `transfer` start from the student of such a run."""
+    metric: str | None = None
+    """What a sampler and a scheduler look at, of those that a validation logs; none: val/clip_top1 (train),
+    check/pair_accuracy (transfer); of one that ends in loss less is better."""
+    sampler: SamplerConfig = SamplerConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    limits: LimitsConfig = LimitsConfig()
+    budget: BudgetConfig = BudgetConfig()
+    test: TrialTestConfig | None = None
+    """Test every trained classifier; none: validation alone."""
+    max_concurrent: PositiveInt | None = None
+    """Trials at once; none: as many as leave each a CPU for decoding."""
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    """Times that a trial is started again, from its last checkpoint, after its process was lost."""
+    register: str | None = None
+    """Name under which the best trial's model is registered in MLflow."""
+    alias: str | None = None
+    """Alias that the registered version gets, such as champion."""
+    tracking: TrackingConfig = TrackingConfig()
+    storage: Path = Path("runs")
+    """Folder in which the search's own folder is made; on a cluster one that all nodes share."""
+    name: str | None = None
+    """Name of the search; the same name again goes on with it. None: a new name."""
+
+    def watched_metric(self) -> str:
+        """What is looked at."""
+        return self.metric or {"train": "val/clip_top1", "transfer": "check/pair_accuracy"}[self.job]
+
+    def is_more_better(self) -> bool:
+        """Whether the metric is to grow."""
+        return not self.watched_metric().endswith("loss")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "SearchConfig":
+        if not self.space:
+            raise ValueError("space has no axis: name one setting to vary at least")
+        if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
+            raise ValueError(f"seeds {list(self.seeds)} must be some, each once")
+        is_grid = self.sampler.kind == "grid"
+        for name, axis in self.space.items():
+            if is_grid != (axis.kind == "grid"):
+                raise ValueError(
+                    f"space.{name}: {axis.kind} is not for sampler {self.sampler.kind}, which "
+                    f"{'takes every value: use grid' if is_grid else 'draws: use choice'}, or another sampler.kind"
+                )
+        if self.job == "transfer" and (self.test or self.register or self.transfer_before):
+            raise ValueError("test, register and transfer_before are for classifiers: leave them out, or set job train")
+        if self.alias is not None and self.register is None:
+            raise ValueError(f"alias {self.alias!r} needs the name of a registered model: add --register NAME")
+        if self.sampler.weigh_macs and self.sampler.kind != "tpe":
+            raise ValueError(f"sampler.weigh_macs is for kind tpe, given {self.sampler.kind}")
+        return self

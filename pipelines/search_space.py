@@ -1,0 +1,111 @@
+"""A search space becomes points: which settings a trial has, and what people call it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna import Trial
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, create_trial
+
+from pipelines.search_configs import AxisConfig
+
+Space = Mapping[str, AxisConfig]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a space.
+
+    Attributes:
+        values: axis -> its value, or the name of its named value; axes that take no part are left out.
+        settings: dotted name -> value.
+    """
+
+    values: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """What people call it: names as they are, other values after the last part of their setting."""
+        parts = [
+            str(value) if axis not in self.settings else f"{axis.rpartition('.')[2]}={_shown(value)}"
+            for axis, value in self.values.items()
+        ]
+        return ", ".join(parts)
+
+
+def grid_points(space: Space) -> list[Point]:
+    """Every point of a space of grids, the last axis fastest; axes that take no part make no second point."""
+    points = [Point({}, {})]
+    for name, axis in space.items():
+        points = [extended for point in points for extended in _extended(point, name, axis)]
+    return points
+
+
+def draw_point(space: Space, trial: Trial) -> Point:
+    """The point that a sampler proposes in an Optuna trial."""
+    point = Point({}, {})
+    for name, axis in space.items():
+        if _takes_part(axis, point):
+            point = _with(point, name, axis, _drawn(name, axis, trial))
+    return point
+
+
+def trial_of(space: Space, point: Point, objectives: Sequence[float]) -> FrozenTrial:
+    """A point that was trained before, as Optuna would have it had it proposed the point itself."""
+    distributions = {name: _distribution(space[name]) for name in point.values}
+    parameters = {
+        name: list(space[name].values()).index(value) if space[name].kind == "choice" else value
+        for name, value in point.values.items()
+    }
+    return create_trial(params=parameters, distributions=distributions, values=list(objectives))
+
+
+def check_points(space: Space) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What has to fit the base recipe: axis and settings of each listed value, and of both ends of each range."""
+    for name, axis in space.items():
+        for value in axis.values():
+            yield name, _with(Point({}, {}), name, axis, value).settings
+
+
+def _extended(point: Point, name: str, axis: AxisConfig) -> list[Point]:
+    if not _takes_part(axis, point):
+        return [point]
+    return [_with(point, name, axis, value) for value in axis.values()]
+
+
+def _takes_part(axis: AxisConfig, point: Point) -> bool:
+    return all(
+        point.values.get(name) in (wanted if isinstance(wanted, list) else [wanted])
+        for name, wanted in axis.when.items()
+    )
+
+
+def _with(point: Point, name: str, axis: AxisConfig, value: Any) -> Point:
+    listed = axis.values()
+    settings = listed[value] if isinstance(listed, dict) else {name: value}
+    return Point({**point.values, name: value}, {**point.settings, **settings})
+
+
+def _drawn(name: str, axis: AxisConfig, trial: Trial) -> Any:
+    values = list(axis.values())
+    if axis.kind == "choice":  # by their places: Optuna's own choices are numbers and texts alone
+        return values[trial.suggest_categorical(name, range(len(values)))]
+    if axis.kind == "randint":
+        return trial.suggest_int(name, *values)
+    return trial.suggest_float(name, *values, log=axis.kind == "loguniform")
+
+
+def _distribution(axis: AxisConfig) -> BaseDistribution:
+    values = list(axis.values())
+    if axis.kind == "choice":
+        return CategoricalDistribution(range(len(values)))
+    if axis.kind == "randint":
+        return IntDistribution(*values)
+    low, high = values
+    return FloatDistribution(low, high, log=axis.kind == "loguniform")
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

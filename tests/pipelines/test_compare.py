@@ -1,0 +1,298 @@
+"""Comparisons of runs that are written to a store here: nothing is trained."""
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import mlflow
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy import stats
+
+from pipelines.compare import run_compare
+from pipelines.compare_configs import CompareConfig
+from pipelines.compare_plots import pareto_front
+from pipelines.compare_runs import compare_runs
+from pipelines.paper_tables import TABLES, family_of
+
+PAPER = {
+    "model.kind": "t3d_121",
+    "clip.num_frames": 32,
+    "clip.frame_stride": 2,
+    "clip.crop_size": 224,
+    "clip.num_segments": 1,
+    "global_batch_size": 64,
+    "epochs": 200,
+    "optimizer.lr": 0.1,
+    "schedule.kind": "plateau",
+    "data.class_share": 1.0,
+    "data.fold": 1,
+    "init_from": None,
+    "inflate_from": None,
+    "scaling.use_gpu": False,
+    "scaling.resources_per_worker.CPU": 2.0,
+}
+
+
+class Store:
+    """A store with runs as the jobs write them."""
+
+    def __init__(self, folder):
+        self.folder, self.uri = folder, f"sqlite:///{folder}/mlflow.db"
+        self.client = mlflow.MlflowClient(self.uri)
+        self.experiment = self.client.create_experiment("t3d", artifact_location=(folder / "files").as_uri())
+
+    def train(self, *, seed, value=0.5, dataset="ucf101", status="FINISHED", tags=None, metrics=None, **params):
+        """A training run of the paper's settings but for `params`; gives its id."""
+        run_id = self._run({"stage": "train", **(tags or {})}, {**PAPER, "seed": seed, **params})
+        found = {"val/clip_top1": value, "model/gmacs": 10.0, "cost/worker_hours": 1.5, **(metrics or {})}
+        for name, each in found.items():
+            self.client.log_metric(run_id, name, each, step=10)
+        data = mlflow.entities.Dataset(dataset, "0123", "local", "{}")
+        self.client.log_inputs(run_id, [mlflow.entities.DatasetInput(data, [])])
+        self.client.set_terminated(run_id, status)
+        return run_id
+
+    def test(self, trained, *, value, correct=None, coverage=1.0):
+        """A test of a training run, with a table of its videos when `correct` says which are right."""
+        run_id = self._run({"stage": "evaluate", "trained_by": trained}, {})
+        for name, each in {"video_top1": value, "coverage": coverage, "num_videos": 100}.items():
+            self.client.log_metric(run_id, name, each)
+        if correct is not None:
+            path = self.folder / "scores.parquet"
+            predicted = ["jump" if right else "walk" for right in correct]
+            ids = [f"v{number}" for number in range(len(correct))]
+            pq.write_table(pa.table({"video_id": ids, "label": ["jump"] * len(ids), "predicted": predicted}), path)
+            self.client.log_artifact(run_id, str(path))
+        self.client.set_terminated(run_id, "FINISHED")
+
+    def trained_and_tested(self, *, value, correct=None, coverage=1.0, **settings):
+        self.test(self.train(**settings), value=value, correct=correct, coverage=coverage)
+
+    def compare(self, **config):
+        return compare_runs(CompareConfig(tracking={"uri": self.uri}, **config), tracking_uri=self.uri)
+
+    def _run(self, tags, params):
+        run_id = self.client.create_run(self.experiment, tags=tags).info.run_id
+        for name, value in params.items():
+            self.client.log_param(run_id, name, str(value))
+        return run_id
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path)
+
+
+def test_a_row_is_the_mean_and_spread_over_seeds_beside_the_papers_figure(store):
+    for seed, value in enumerate((0.70, 0.74, 0.72)):
+        store.trained_and_tested(seed=seed, value=value)
+        store.trained_and_tested(seed=seed, value=value - 0.1, **{"model.kind": "densenet3d_121"})
+    comparison = store.compare(table=4)
+    t3d, densenet = comparison.rows
+    assert (t3d.label, t3d.paper.top1, densenet.label, densenet.paper.top1) == ("T3D", 71.4, "DenseNet3D", 69.1)
+    assert t3d.mean == pytest.approx(0.72)
+    assert t3d.spread == pytest.approx(0.02)
+    assert t3d.interval() == pytest.approx(stats.t.interval(0.95, 2, 0.72, 0.02 / 3**0.5))
+    assert t3d.hours() == (pytest.approx(3 * 1.5 * 2), "CPU")
+    assert comparison.notes == ()
+
+
+def test_runs_that_are_not_the_papers_experiment_say_in_what(store):
+    store.trained_and_tested(seed=0, value=0.5, dataset="weizmann6", coverage=0.5, epochs=3, **{"clip.crop_size": 64})
+    notes = " ".join(store.compare(table=4).notes)
+    assert notes.startswith("Not the paper's experiment: data weizmann6 (paper: UCF101, split 1); ")
+    assert "clip.crop_size 64 (paper: 224); epochs 3 (paper: 200)" in notes
+    assert "50.0% of the listed videos (paper: all)" in notes
+    assert "Fewer than three seeds" in notes
+
+
+def test_the_axis_of_a_table_is_no_difference_from_it(store):
+    for stride in (1, 16):
+        store.trained_and_tested(seed=0, value=0.5, **{"clip.frame_stride": stride, "model.kind": "densenet3d_121"})
+    comparison = store.compare(table=6)
+    assert {row.label: row.paper.top1 for row in comparison.rows} == {"1": 65.2, "16": 60.5}
+    assert not any("Not the paper's" in note for note in comparison.notes)
+
+
+def test_weights_are_followed_to_the_run_that_they_are_from(store):
+    student = store._run({"stage": "transfer"}, {"inflate_from": None})
+    half = store.train(seed=0, dataset="kinetics400", tags={"started_from": student}, init_from="runs/student")
+    started = {"init_from": "runs/x", "optimizer.lr": 0.1}
+    store.trained_and_tested(seed=0, value=0.6, tags={"started_from": student}, **started)
+    store.trained_and_tested(seed=0, value=0.7, tags={"started_from": half}, **started)
+    rows = {row.label: (row.mean, row.paper.top1) for row in store.compare(table=8).rows if row.paper}
+    labels = sorted((row.runs[0].facts["init"], row.mean) for row in store.compare(table=8).rows)
+    assert ("transfer", 0.6) in labels
+    assert ("transfer, then fine-tuned", 0.7) in labels
+    assert {paper for _, paper in rows.values()} <= {81.3, 84.7}
+
+
+def test_folds_of_a_seed_are_one_value(store):
+    kinetics = store.train(seed=0, dataset="kinetics400")
+    for fold, value in ((1, 0.9), (2, 0.8), (3, 0.7)):
+        tags = {"started_from": kinetics}
+        store.trained_and_tested(seed=0, value=value, tags=tags, init_from="runs/x", **{"data.fold": fold})
+    [row] = [row for row in store.compare(table=10).rows if row.paper]
+    assert (row.label, row.paper.top1) == ("T3D, ucf101", 90.3)
+    assert row.values == (pytest.approx(0.8),)
+    assert row.folds == ("1", "2", "3")
+
+
+def test_of_two_runs_with_the_same_settings_and_seed_the_newer_one_counts(store):
+    for value in (0.1, 0.9):
+        store.trained_and_tested(seed=0, value=value)
+    comparison = store.compare()
+    assert [row.values for row in comparison.rows] == [(0.9,)]
+    assert any("1 older runs" in note for note in comparison.notes)
+
+
+def test_rows_are_told_apart_by_what_differs_or_by_what_is_asked(store):
+    for seed in range(3):
+        for lr in (0.1, 0.2):
+            store.train(seed=seed, value=lr, **{"optimizer.lr": lr, "epochs": 200 + seed})
+    assert [row.label for row in store.compare(group_by=("optimizer.lr",)).rows] == ["lr=0.2", "lr=0.1"]
+    assert len(store.compare().rows) == 6
+
+
+def test_a_search_is_its_trials(store):
+    search = store._run({"stage": "search", "mlflow.runName": "depths"}, {})
+    for seed in range(3):
+        for point in ("one", "two"):
+            store.train(seed=seed, tags={"mlflow.parentRunId": search, "point": point}, epochs=len(point) + seed)
+    store.train(seed=0)
+    assert sorted(row.label for row in store.compare(runs=("depths",)).rows) == ["one", "two"]
+
+
+def test_what_did_not_end_and_what_has_no_such_metric_is_said(store):
+    store.train(seed=0)
+    store.train(seed=1, status="FAILED", tags={"reason": "the loss is not finite"})
+    store.trained_and_tested(seed=2, value=0.7)
+    notes = store.compare().notes
+    assert any("is FAILED and not compared: the loss is not finite" in note for note in notes)
+    assert any("1 of 2 runs have no video_top1" in note for note in notes)
+
+
+def test_where_there_is_nothing_to_compare_the_error_says_what_there_is(store):
+    with pytest.raises(ValueError, match="has no train run that ended"):
+        store.compare()
+    with pytest.raises(ValueError, match=r"experiment .other. is not in .* there are: Default, t3d"):
+        store.compare(experiment="other")
+    store.train(seed=0)
+    with pytest.raises(ValueError, match="no run has the metric val/map; there are: cost/worker_hours, model/gmacs"):
+        store.compare(metric="val/map")
+    with pytest.raises(ValueError, match="is called 'mine'"):
+        store.compare(runs=("mine",))
+
+
+class Cells(HTMLParser):
+    """Collects the cells of the table and the addresses that a page loads."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.cells, self.loaded, self._in_cell = [], [], False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self._in_cell = tag == "td"
+        self.loaded += [value for name, value in attributes if name in ("src", "srcset", "href")]
+
+    def handle_data(self, data):
+        if self._in_cell:
+            self.cells.append(data)
+            self._in_cell = False
+
+
+@pytest.fixture
+def report(store, tmp_path):
+    """A report on two networks that were tested on the same videos with three seeds."""
+    rng = np.random.default_rng(0)
+    for seed in range(3):
+        right = rng.random(60) < 0.8
+        for kind, correct, gmacs in (
+            ("t3d_121", right, 100.0),
+            ("densenet3d_121", right & (rng.random(60) < 0.7), 60.0),
+        ):
+            store.trained_and_tested(
+                seed=seed,
+                value=float(correct.mean()),
+                correct=correct,
+                metrics={"model/gmacs": gmacs},
+                **{"model.kind": kind},
+            )
+    config = CompareConfig(table=4, tracking={"uri": store.uri}, output=tmp_path / "report")
+    return run_compare(config), tmp_path / "report"
+
+
+def test_the_report_says_the_same_in_every_form(report, store):
+    summary, folder = report
+    assert {"table.md", "table.csv", "comparison.html", "bars.png", "macs.png"} <= {
+        path.name for path in folder.iterdir()
+    }
+    [first, second] = csv.DictReader(io.StringIO((folder / "table.csv").read_text()))
+    page = Cells((folder / "comparison.html").read_text())
+    assert float(first["video_top1"]) == np.mean([float(value) for value in first["values"].split()])
+    for row in (first, second):
+        shown = f"{float(row['video_top1']):.3f}"
+        assert all(shown in text for text in (summary, (folder / "table.md").read_text(), " ".join(page.cells)))
+    assert float(second["- first"]) == pytest.approx(float(second["video_top1"]) - float(first["video_top1"]))
+    assert float(second["p"]) < 0.01
+    assert all(address.startswith("data:image/png;base64,") for address in page.loaded)
+    [run] = store.client.search_runs([store.experiment], "tags.stage = 'compare'")
+    assert "comparison.html" in [file.path for file in store.client.list_artifacts(run.info.run_id)]
+
+
+def test_other_videos_are_not_compared_one_by_one(store):
+    store.trained_and_tested(seed=0, value=0.5, correct=[True, False])
+    store.trained_and_tested(seed=0, value=0.5, correct=[True, False, True], **{"model.kind": "c3d"})
+    summary = run_compare(CompareConfig(tracking={"uri": store.uri}, output=store.folder / "report"))
+    assert " - first" not in summary
+
+
+def test_the_pareto_front_is_what_nothing_beats_in_both(store):
+    for value, gmacs in ((0.5, 1.0), (0.4, 2.0), (0.7, 3.0), (0.7, 4.0)):
+        store.train(seed=0, value=value, epochs=int(gmacs), metrics={"model/gmacs": gmacs})
+    rows = store.compare(group_by=("epochs",)).rows
+    assert [row.label for row in pareto_front(rows, is_more_better=True)] == ["epochs=1", "epochs=3"]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no headless browser: apt-get install chromium")
+def test_a_browser_shows_the_page_sorts_its_table_and_has_nothing_to_complain_of(report, tmp_path):
+    page = (report[1] / "comparison.html").read_text()
+    click = "<script>document.querySelectorAll('th button')[2].click()</script></body>"
+    (tmp_path / "sorted.html").write_text(page.replace("</body>", click))
+    command = [
+        *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"),
+        *(f"--user-data-dir={tmp_path}/profile", "--window-size=1200,2400"),
+    ]
+    address = (tmp_path / "sorted.html").as_uri()
+    ran = subprocess.run([*command, "--dump-dom", address], capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in ran.stderr
+    assert re.search(r'<th scope="col" aria-sort="ascending"><button[^>]*>video_top1', ran.stdout)
+    assert Cells(ran.stdout).cells[0] == "DenseNet3D"
+    assert Cells(page).cells[0] == "T3D"
+    subprocess.run(
+        [*command, f"--screenshot={tmp_path}/page.png", address], capture_output=True, timeout=120, check=True
+    )
+    assert (tmp_path / "page.png").stat().st_size > 50_000  # an empty page has a tenth
+
+
+def test_every_table_of_the_paper_has_lines_that_runs_can_match():
+    assert set(TABLES) == {2, 3, 4, 5, 6, 8, 9, 10}
+    for table in TABLES.values():
+        assert len({tuple(sorted(row.match.items())) for row in table.rows}) == len(table.rows)
+        assert all(0 < row.top1 < 100 for row in table.rows)
+    assert [row.top1 for row in TABLES[6].rows] == [65.2, 69.1, 68.3, 60.5]
+
+
+@pytest.mark.parametrize(
+    ("kind", "family"),
+    [("t3d_121_depths_1", "T3D"), ("resnet3d_50", "ResNet3D"), ("inception3d", "Inception3D"), ("res3d_18", "Res3D")],
+)
+def test_a_kind_of_network_is_called_as_in_the_paper(kind, family):
+    assert family_of(kind) == family

@@ -1,0 +1,165 @@
+"""Searches from their recipe to MLflow; which trials come when is in test_search_trials."""
+
+import csv
+
+import mlflow
+import pytest
+import yaml
+
+from pipelines.recipe import JobError
+from pipelines.search import run_search
+from pipelines.search_configs import SearchConfig
+
+MODEL = {"kind": "t3d", "growth_rate": 4, "block_config": [2, 2, 2, 2], "num_init_features": 24, "bn_size": 2}
+
+
+@pytest.fixture
+def search_of(tmp_path, monkeypatch):
+    """Settings of a search whose base recipe lies in a file."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    recipe = {
+        "data": {"shards": [str(tmp_path / "no_shards")]},
+        "model": MODEL,
+        "clip": {"num_frames": 16, "crop_size": 32},
+        "global_batch_size": 8,
+        "epochs": 2,
+        "schedule": {"kind": "one_cycle"},
+    }
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(recipe))
+
+    def make(**changes):
+        common = {
+            "base": tmp_path / "base.yaml",
+            "seeds": (0,),
+            "storage": tmp_path / "runs",
+            "name": "trial",
+            "tracking": {"uri": f"sqlite:///{tmp_path}/mlflow.db"},
+        }
+        return SearchConfig(**common | changes)
+
+    return make
+
+
+def recorded(tmp_path):
+    """Runs by stage, the oldest first."""
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("t3d").experiment_id
+    runs = client.search_runs([experiment], order_by=["start_time ASC"])
+    return {
+        stage: [run for run in runs if run.data.tags["stage"] == stage] for stage in ("search", "train", "evaluate")
+    }
+
+
+def test_every_point_is_a_run_inside_the_search_and_nothing_is_done_twice(search_of, synthetic_shards, tmp_path, capfd):
+    config = search_of(
+        settings={"data.shards": [str(synthetic_shards)], "epochs": 1},
+        space={
+            "architecture": {"grid": {"T3D": {}, "DenseNet3D": {"model": {**MODEL, "kind": "densenet3d"}}}},
+            "optimizer.lr": {"grid": [0.05], "when": {"architecture": "T3D"}},
+        },
+        test={"split": "test"},
+        register="best",
+        alias="champion",
+    )
+    summary = run_search(config)
+    shown = capfd.readouterr().out
+    assert "trial 1: T3D, lr=0.05, seed 0: val/clip_top1" in shown
+    assert "epoch 1/1" not in shown
+    runs = recorded(tmp_path)
+    [search] = runs["search"]
+    assert [run.data.tags["point"] for run in runs["train"]] == ["T3D, lr=0.05", "DenseNet3D"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs["train"]} == {search.info.run_id}
+    tested = {run.data.tags["trained_by"]: run for run in runs["evaluate"]}
+    assert set(tested) == {run.info.run_id for run in runs["train"]}
+    assert {run.info.status for of_stage in runs.values() for run in of_stage} == {"FINISHED"}
+    with (tmp_path / "runs" / "trial" / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["state"] for row in rows] == ["ended", "ended"]
+    for row, run in zip(rows, runs["train"], strict=True):
+        assert float(row["test/video_top1"]) == tested[run.info.run_id].data.metrics["video_top1"]
+        assert float(row["val/clip_top1"]) == run.data.metrics["val/clip_top1"]
+        assert run.data.metrics["model/gmacs"] == pytest.approx(float(row["model/gmacs"]), rel=1e-3)
+    assert run_search(config).splitlines()[:3] == summary.splitlines()[:3]
+    again = recorded(tmp_path)
+    assert {stage: len(of_stage) for stage, of_stage in again.items()} == {"search": 1, "train": 2, "evaluate": 2}
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    best = client.get_model_version_by_alias("best", "champion")
+    assert best.run_id == max(runs["train"], key=lambda run: run.data.metrics["val/clip_top1"]).info.run_id
+
+
+def test_trials_that_are_stopped_or_fail_say_why_and_none_is_left_running(search_of, synthetic_shards, tmp_path):
+    config = search_of(
+        settings={"data.shards": [str(synthetic_shards)], "epochs": 2},
+        space={"optimizer.lr": {"grid": [1e-9, 1.0, 1e30]}},
+        scheduler={"kind": "asha", "reduction_factor": 2},
+        metric="val/loss",
+    )
+    summary = run_search(config)
+    runs = {float(run.data.params["optimizer.lr"]): run for run in recorded(tmp_path)["train"]}
+    assert {lr: run.info.status for lr, run in runs.items()} == {1e-9: "FINISHED", 1.0: "KILLED", 1e30: "FAILED"}
+    assert runs[1.0].data.tags["reason"] == "stopped by asha at epoch 1"
+    assert "is not finite at step" in runs[1e30].data.tags["reason"]
+    assert "failed: 1, lr=1e+30: the" in summary
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": {"model.growth_rat": {"grid": [8]}}}, r"space.model.growth_rat: model.growth_rat: given 8, no such"),
+        ({"space": {"model.growth_rate": {"grid": ["wide"]}}}, r'model.growth_rate: given "wide", allowed: integer'),
+        ({"space": {"epochs": {"grid": [1, 0]}}}, r"space.epochs: epochs: given 0"),
+        ({"space": {"net": {"grid": {"a": {"model.kin": "c3d"}}}}}, r"space.net: model.kin"),
+        (
+            {"space": {"optimizer.lr": {"uniform": [-1, 1]}}, "sampler": {"kind": "random"}},
+            r"optimizer.lr: given -1.0, allowed: number>0",
+        ),
+        ({"space": {"seed": {"grid": [0]}}, "settings": {"epoch": 1}}, r"epoch: given 1, no such setting"),
+    ],
+)
+def test_a_space_that_does_not_fit_the_recipe_is_refused_before_anything_starts(changes, message, search_of, tmp_path):
+    with pytest.raises(JobError, match=message):
+        run_search(search_of(**changes))
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_base_recipe_that_is_not_there_is_refused(search_of, tmp_path):
+    with pytest.raises(JobError, match=r"recipe .*nowhere.yaml: No such file"):
+        run_search(search_of(base=tmp_path / "nowhere.yaml", space={"epochs": {"grid": [1]}}))
+
+
+def test_limits_that_no_point_meets_are_refused_with_what_the_points_cost(search_of, synthetic_shards):
+    config = search_of(
+        settings={"data.shards": [str(synthetic_shards)]},
+        space={"model.growth_rate": {"grid": [4, 8]}},
+        limits={"max_parameters": 1000},
+    )
+    with pytest.raises(
+        ValueError, match=r"growth_rate=4: [\d,]+ parameters, limits.max_parameters 1,000; growth_rate=8"
+    ):
+        run_search(config)
+
+
+def test_a_search_with_other_settings_is_no_continuation(search_of, synthetic_shards, tmp_path):
+    (tmp_path / "runs" / "trial").mkdir(parents=True)
+    (tmp_path / "runs" / "trial" / "search.json").write_text(
+        '{"fingerprint": "0123456789abcdef", "mlflow_run_id": "x"}'
+    )
+    config = search_of(settings={"data.shards": [str(synthetic_shards)]}, space={"epochs": {"grid": [1]}})
+    with pytest.raises(ValueError, match=r"search 'trial' .* other settings \(fingerprint 0123456789ab, now"):
+        run_search(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": {}}, "space has no axis"),
+        ({"space": {"seed": {"choice": [1]}}}, "space.seed: choice is not for sampler grid"),
+        ({"space": {"seed": {"grid": [1]}}, "sampler": {"kind": "tpe"}}, "space.seed: grid is not for sampler tpe"),
+        ({"space": {"seed": {"grid": [1]}}, "seeds": (1, 1)}, "must be some, each once"),
+        ({"space": {"seed": {"grid": [1]}}, "alias": "champion"}, "add --register NAME"),
+    ],
+)
+def test_settings_of_a_search_that_contradict_each_other_are_refused(changes, message, search_of):
+    with pytest.raises(ValueError, match=message):
+        search_of(**changes)
