@@ -72,7 +72,10 @@ class Row:
         return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
 
     def interval(self) -> tuple[float, float] | None:
-        """Where the mean over all seeds lies, at 95 % (Student's t); none of a single seed."""
+        """Where the mean over all seeds lies, at 95 % (Student's t); none of a single seed.
+
+        Of few seeds it is wide, and may lead beyond what an accuracy can be.
+        """
         if self.spread is None:
             return None
         half = stats.t.ppf((1 + _CONFIDENCE) / 2, len(self.values) - 1) * self.spread / len(self.values) ** 0.5

@@ -1,5 +1,6 @@
 """What a search tells people: a line a trial as it ends, and a table of its points at the end."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -89,7 +90,14 @@ def describe_search(ledger: Ledger, config: SearchConfig, *, table: Path, run: R
             f"cut off by the budget: {len(cut_off)} trials; with a larger budget and --name {table.parent.name} they "
             "go on"
         )
-    lines += [f"trials:  {table}", f"mlflow:  {run.describe()}"]
+    experiment = (
+        "" if config.tracking.experiment == "t3d" else f" --experiment {shlex.quote(config.tracking.experiment)}"
+    )
+    lines += [
+        f"trials:  {table}",
+        f"mlflow:  {run.describe()}",
+        f"next:    python jobs/compare.py --runs {shlex.quote(table.parent.name)}{experiment}",
+    ]
     return "\n".join(lines)
 
 
