@@ -5,6 +5,7 @@ Legend: B clips, T frames a clip, H x W pixels, C = 3 channels, D feature width,
 
 import hashlib
 import importlib
+import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,11 +97,18 @@ class _EfficientNetLiteFeatures(nn.Module):
 
 
 class _ExportedNetwork(nn.Module):
-    """A program of `torch.export`, which computes what it was exported to compute and refuses to be told a mode."""
+    """A program of `torch.export`, which computes what it was exported to compute and refuses to be told a mode.
 
-    def __init__(self, program: torch.export.ExportedProgram) -> None:
+    It goes to other processes as the file that it is from: what PyTorch makes of one cannot be pickled.
+    """
+
+    def __init__(self, file: bytes) -> None:
         super().__init__()
-        self.program = program.module()
+        self._file = file
+        self.program = torch.export.load(io.BytesIO(file)).module()
+
+    def __reduce__(self) -> tuple[type["_ExportedNetwork"], tuple[bytes]]:
+        return _ExportedNetwork, (self._file,)
 
     def train(self, mode: bool = True) -> "_ExportedNetwork":
         self.training = mode
@@ -174,12 +182,11 @@ def load_exported_teacher(
         ValueError: the file cannot be read, or its program does not take such images or give such features.
     """
     try:
-        program = torch.export.load(path)
+        network = _ExportedNetwork(path.read_bytes())
     except Exception as error:  # an archive reader, a parser and a deserializer, each with errors of its own
         raise ValueError(
             f"teacher.weights {path} cannot be read ({type(error).__name__}): give a file of torch.export.save"
         ) from error
-    network = _ExportedNetwork(program)
     given = _run(network, torch.zeros(2, 3, crop_size, crop_size), what=f"teacher {path}")
     if not isinstance(given, Tensor) or given.ndim != 2:
         found = tuple(given.shape) if isinstance(given, Tensor) else f"a {type(given).__name__}"

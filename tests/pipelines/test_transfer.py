@@ -113,7 +113,7 @@ def small_run(synthetic_shards, tmp_path, monkeypatch):
     return settings
 
 
-def test_features_are_computed_once_for_all_runs_with_the_same_teacher_and_views(small_run, tmp_path, capsys):
+def test_features_are_computed_once_for_all_runs_with_the_same_teacher_and_views(small_run, exported, tmp_path, capsys):
     for name, seed in (("first", 0), ("second", 1)):
         run_transfer(small_run(name=name, seed=seed, cache={"num_views": 2}))
         assert ("teacher features: 58 views" in capsys.readouterr().out) == (name == "first")
@@ -125,6 +125,9 @@ def test_features_are_computed_once_for_all_runs_with_the_same_teacher_and_views
         assert run.data.tags["teacher_features"].startswith(kind.name)
     assert first.data.metrics["cache/views"] == 58
     assert "cache/views" not in second.data.metrics
+    own = exported(scale=2.0).model_copy(update={"num_frames": 2})
+    run_transfer(small_run(name="own", teacher=own.model_dump(), cache={"num_views": 2}))
+    assert "teacher features: 58 views" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("pairs", ["literal", "all"])

@@ -1,5 +1,6 @@
 import copy
 import importlib
+import pickle
 from pathlib import Path
 from urllib.error import URLError
 
@@ -303,6 +304,15 @@ def test_an_exported_network_teaches_with_its_own_normalisation_and_keeps_its_mo
     torch.testing.assert_close(around[0](frames_BTHWC), expected)
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     assert len(list(teacher.parameters())) == 4
+
+
+def test_an_exported_network_goes_to_another_process(tmp_path):
+    teacher = load_exported_teacher(export(Own(), tmp_path / "own.pt2"), **OWN)
+    (tmp_path / "own.pt2").unlink()
+    frames_BTHWC = torch.randint(0, 256, (3, 2, 32, 32, 3), dtype=torch.uint8)
+    for other in (pickle.loads(pickle.dumps(teacher)), copy.deepcopy(teacher)):
+        torch.testing.assert_close(other(frames_BTHWC), teacher(frames_BTHWC), rtol=0, atol=0)
+        assert other.fingerprint() == teacher.fingerprint()
 
 
 def test_an_exported_network_that_is_bound_to_a_number_of_images_is_refused(tmp_path):
