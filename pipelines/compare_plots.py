@@ -9,11 +9,13 @@ from matplotlib import colormaps, rc_context, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.compare_runs import Comparison, Row
+from pipelines.compare_runs import Comparison, Row, differing_settings
+from pipelines.tracking import AXIS
 
 _DPI = 110
 _WIDTH, _ROW_HEIGHT = 7.2, 0.42  # inches
 _MAX_CURVES = 12  # rows whose curves are drawn: more could not be told apart
+_MAX_AXES = 8
 _MAX_LABEL = 48  # characters
 
 Curves = Mapping[str, Sequence[Sequence[tuple[int, float]]]]  # label of a row -> a curve a run
@@ -64,15 +66,11 @@ def pareto_front(rows: Sequence[Row], *, is_more_better: bool) -> list[Row]:
 
 
 def varied_axes(rows: Sequence[Row]) -> list[str]:
-    """Parameters whose values differ between rows and are the same within each, such as a search's axes."""
-    names = dict.fromkeys(name for row in rows for name in row.runs[0].run.params)
-    skipped = ("seed", "name", "tracking", "storage", "data.shards")
-    varied = []
-    for name in names:
-        within = [{each.facts.get(name) for each in row.runs} for row in rows]
-        if all(len(values) == 1 for values in within) and len(set.union(*within)) > 1 and not name.startswith(skipped):
-            varied.append(name)
-    return varied[:8]
+    """What rows are drawn along: the axes of a search where all are its trials, else the settings that differ."""
+    runs = [each for row in rows for each in row.runs]
+    of_search = [{name for name in each.facts if name.startswith(AXIS)} for each in runs]
+    names = sorted(set.union(*of_search)) if all(of_search) else differing_settings(runs)
+    return list(names)[:_MAX_AXES]
 
 
 def _drawn(name: str, title: str, draw: Callable[[Axes], None], height: float) -> Picture:
@@ -169,7 +167,7 @@ def _coordinates_drawer(comparison: Comparison, names: Sequence[str]) -> Callabl
                 axes.annotate(_short(text, 18), (column, height), (3, 2), textcoords="offset points", fontsize=7)
         for height in (0.0, 1.0):
             axes.annotate(f"{means.min() + height * np.ptp(means):.3f}", (len(columns) - 1, height), fontsize=7)
-        axes.set_xticks(range(len(columns)), [_short(name, 20) for name in columns], fontsize=8)
+        axes.set_xticks(range(len(columns)), [_short(name.removeprefix(AXIS), 20) for name in columns], fontsize=8)
         axes.set_yticks([])
         axes.grid(axis="x", alpha=0.4)
 

@@ -193,7 +193,9 @@ def _measured(
         "segments": run.params.get("clip.num_segments", "1"),
         "dataset": " + ".join(run.datasets),
     }
-    return Measured(run, test, {**run.params, **derived, **{"point": run.tags.get("point", "")}}, metrics[metric])
+    of_search = {name: value for name, value in run.tags.items() if name.startswith(tracking.AXIS)}
+    point = {"point": run.tags.get(tracking.POINT, "")}
+    return Measured(run, test, {**run.params, **derived, **of_search, **point}, metrics[metric])
 
 
 def _init_of(run: RecordedRun, by_id: Mapping[str, RecordedRun]) -> str:
@@ -213,12 +215,16 @@ def _init_of(run: RecordedRun, by_id: Mapping[str, RecordedRun]) -> str:
 
 def _usual_axes(measured: Sequence[Measured]) -> tuple[str, ...]:
     """The points of a search where every run has one, else the settings that differ."""
-    if all(each.facts["point"] for each in measured):
-        return ("point",)
+    return ("point",) if all(each.facts["point"] for each in measured) else differing_settings(measured)
+
+
+def differing_settings(measured: Sequence[Measured]) -> tuple[str, ...]:
+    """The settings of which runs have different values; `init` for the weights that they start from."""
     names = dict.fromkeys(name for each in measured for name in each.run.params)
     settings = [name for name in names if not any(f"{name}.".startswith(f"{each}.") for each in _NOT_SETTINGS)]
     differing = [name for name in settings if len({each.facts.get(name, "-") for each in measured}) > 1]
-    return tuple("init" if name in ("init_from", "inflate_from") else name for name in differing)
+    named = ("init" if name in ("init_from", "inflate_from") else name for name in differing)
+    return tuple(dict.fromkeys(named))
 
 
 def _rows(measured: Sequence[Measured], axes: Sequence[str], table: PaperTable | None) -> tuple[list[Row], int]:

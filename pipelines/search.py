@@ -209,7 +209,7 @@ class _Search:
 
     def run_trials(self) -> None:
         """Run what is left to run, within the budget."""
-        source = TrialSource(
+        self._source = TrialSource(
             self._config,
             self._ledger,
             max_concurrent=self._max_concurrent,
@@ -224,7 +224,7 @@ class _Search:
         tune.Tuner(
             tune.with_resources(tune.with_parameters(run_trial, plan=self._plan), self._resources()),
             tune_config=tune.TuneConfig(
-                search_alg=source, scheduler=self._scheduler(), num_samples=-1, reuse_actors=self._is_in_process()
+                search_alg=self._source, scheduler=self._scheduler(), num_samples=-1, reuse_actors=self._is_in_process()
             ),
             run_config=tune.RunConfig(
                 name=tune_folder.name,
@@ -310,6 +310,7 @@ class _Search:
     def _close_cut_off(self) -> None:
         """Trials that a budget cut off are no longer running; they go on when the search does."""
         for record in self._ledger.unfinished():
+            self._ledger.update(record.name, hours=record.hours + self._source.hours.get(record.name, 0.0))
             run_id = run_id_of(self._plan.trial_folder(record.name))
             if run_id is not None:
                 trial_run = tracking.Run(self._run.tracking_uri, run_id)

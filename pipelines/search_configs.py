@@ -85,7 +85,7 @@ class BudgetConfig(Section):
     """What a search may cost; trials that are cut off go on when it is started again with more."""
 
     hours: PositiveFloat | None = None
-    """By the clock, over all starts."""
+    """By the clock, from each start on."""
     cpu_hours: PositiveFloat | None = None
     """CPUs that trials reserved, times how long."""
     gpu_hours: PositiveFloat | None = None

@@ -100,8 +100,10 @@ def run_trial(told: Mapping[str, Any], plan: SearchPlan) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with _printing_to(folder / "log.txt"):
-            config = plan.trial_config(json.loads(told["settings"]), seed=told["seed"], name=told["trial"])
-            tags = {**plan.tags, "point": told["label"]}
+            point = json.loads(told["point"])
+            config = plan.trial_config(point["settings"], seed=told["seed"], name=told["trial"])
+            axes = {f"{tracking.AXIS}{name}": str(value) for name, value in point["values"].items()}
+            tags = {**plan.tags, tracking.POINT: point["label"], **axes}
             metrics = _train_and_test(plan, config, tags=tags)
     except (ValueError, JobError) as error:
         tune.report({"failure": " ".join(str(error).split()), "epoch": 0.0})

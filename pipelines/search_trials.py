@@ -21,6 +21,9 @@ class TrialSource(Searcher):
     """Gives Ray Tune the trials that were cut off, then new ones, never more at once than there is room for.
 
     It keeps nothing of its own that a restart would miss: what has been is in the ledger.
+
+    Attributes:
+        hours: how long each trial has run in this start, up to its last report.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class TrialSource(Searcher):
         self._study = optuna.create_study(directions=_directions(config))
         self._asked: dict[int, optuna.Trial] = {}
         self._told: set[int] = set()
+        self.hours: dict[str, float] = {}
         self._new = self._grid_trials() if config.sampler.kind == "grid" else self._drawn_trials()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
@@ -62,6 +66,10 @@ class TrialSource(Searcher):
             return Searcher.FINISHED  # type: ignore[return-value]  # as Ray documents it
         self._running[trial_id] = record.name
         return told_of(record)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Note how long the trial has run in this start."""
+        self.hours[self._running[trial_id]] = result["time_total_s"] / 3600
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Make room, keep what became of the trial, and tell the sampler of a point trained with every seed."""
@@ -150,8 +158,8 @@ class TrialSource(Searcher):
 
 def told_of(record: TrialRecord) -> dict[str, Any]:
     """What a trial's process is told: JSON, for Tune takes nested settings apart."""
-    settings = json.dumps(dict(record.point.settings))
-    return {"trial": record.name, "label": record.point.label, "settings": settings, "seed": record.seed}
+    point = {"settings": dict(record.point.settings), "values": dict(record.point.values), "label": record.point.label}
+    return {"trial": record.name, "seed": record.seed, "point": json.dumps(point)}
 
 
 def _directions(config: SearchConfig) -> list[Direction]:

@@ -44,6 +44,7 @@ from t3d_core.training.weights_card import WeightsCard, read_card
 MODEL_NAME = "model"
 PARENT = "mlflow.parentRunId"
 STARTED_FROM = "started_from"  # tag of a training run: the run whose weights it starts from
+POINT, AXIS = "point", "axis."  # tags of a trial: what its point is called, and its value on each axis
 TRAINED_BY = "trained_by"  # tag of a test: the run whose weights it tests
 # What `logged_model.py` needs; a test holds the list against pyproject.toml.
 MODEL_REQUIREMENTS = ("torch>=2.14", "torchvision>=0.29", "numpy>=2.4", "safetensors>=0.8", "mlflow>=3.17")

@@ -1,5 +1,7 @@
 """Which trials a search gives Ray Tune, in which order, and what a restart makes of it; nothing is trained."""
 
+import json
+
 import pytest
 from ray.tune.search import Searcher
 
@@ -76,7 +78,7 @@ def test_a_drawn_point_goes_through_all_seeds_and_restarts_change_nothing(tmp_pa
     sampler = {"kind": kind, "num_points": 15}
 
     def value(told):
-        return float(told["settings"][-8:-2] or 0)
+        return json.loads(told["point"])["settings"]["optimizer.lr"]
 
     (tmp_path / "once").mkdir()
     (tmp_path / "cut").mkdir()
