@@ -4,7 +4,6 @@ STORAGE/NAME/search.json      what the search is: settings, MLflow run
 STORAGE/NAME/trials.jsonl     what became of every trial
 STORAGE/NAME/trials/TRIAL/    every trial's run
 STORAGE/NAME/trials.csv       the result: a line a trial
-STORAGE/NAME/summary.txt      the closing summary, once all is done
 
 A search that was killed goes on when it is started again: trials that ended are kept, those under way go on from their
 checkpoints, and all keep their MLflow runs. Ray Tune runs, schedules and stops trials; what has been is in files of
@@ -17,6 +16,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,12 @@ from pipelines.search_configs import SearchConfig
 from pipelines.search_ledger import Ledger, TrialRecord
 from pipelines.search_space import Point, check_points, grid_points
 from pipelines.search_summary import describe_search, describe_trial
-from pipelines.search_trial import SearchPlan, costs_of_trial, run_trial
+from pipelines.search_trial import TRANSFER, SearchPlan, run_trial
 from pipelines.search_trials import TrialSource
 from pipelines.shard_index import load_index
 from pipelines.shards import whole_file
 from pipelines.training_run import alone_in, new_name, run_id_of
-from pipelines.weights import card_of, check_network
+from pipelines.weights import check_network, costs_of
 
 # What may change when a search goes on: where it lies, what it may cost and how much runs at once.
 _RESUMABLE = (
@@ -93,12 +93,12 @@ def _plan(config: SearchConfig, folder: Path, *, tracking_uri: str) -> SearchPla
         "tracking.uri": tracking_uri,
         "tracking.experiment": config.tracking.experiment,
     }
-    plan = SearchPlan(config, base, transfer_base, common, folder, tags={})
+    plan = SearchPlan(config, base, transfer_base, common, folder)
     of_base = _checked(plan)
     folders = prepared_shards(of_base.data, storage=session.base_folder() / config.storage)
-    load_index(folders, fold=of_base.data.fold, splits=["train"])
+    index = load_index(folders, fold=of_base.data.fold, splits=["train"])
     common |= {"data.shards": [str(path) for path in folders], "data.prepare": None}
-    return SearchPlan(config, base, transfer_base, common, folder, tags={})
+    return replace(plan, common=common, class_names=index.class_names if config.job == "train" else ())
 
 
 def _checked(plan: SearchPlan) -> TrainConfig | TransferConfig:
@@ -115,7 +115,7 @@ def _checked(plan: SearchPlan) -> TrainConfig | TransferConfig:
     for where, settings in tried:
         try:
             trial = plan.trial_config(settings, seed=0, name="trial")
-            if isinstance(trial, TrainConfig) and plan.transfer_base is not None:
+            if isinstance(trial, TrainConfig) and trial.init_from == TRANSFER:
                 plan.transfer_config(trial)
         except JobError as error:
             problems.setdefault(str(error), f"space.{where}: {error}")
@@ -129,14 +129,22 @@ class _Rejection:
 
     def __init__(self, plan: SearchPlan) -> None:
         self._plan = plan
+        self._reasons: dict[str, str | None] = {}
 
     def __call__(self, point: Point) -> str | None:
+        """The reason; none: it may be trained."""
+        settings = json.dumps(dict(point.settings), sort_keys=True)
+        if settings not in self._reasons:  # a network is built and counted for it
+            self._reasons[settings] = self._reason(point)
+        return self._reasons[settings]
+
+    def _reason(self, point: Point) -> str | None:
         limits = self._plan.config.limits
         try:
             config = self._plan.trial_config(point.settings, seed=0, name="trial")
-            card = card_of(config.model, config.clip, class_names=())  # type: ignore[arg-type]
+            card = self._plan.card(config)
             check_network(card, batch_size=config.smallest_batch())
-            costs = costs_of_trial(config)
+            costs = costs_of(card)
         except (JobError, ValueError) as error:
             return " ".join(str(error).split())
         gmacs, parameters = costs["model/gmacs"], costs["model/parameters"]
@@ -153,8 +161,9 @@ def _check_some_point_is_left(config: SearchConfig, reject: _Rejection) -> None:
     """Refuse a grid of which every point is rejected; what is drawn is seen when it is drawn."""
     if config.sampler.kind != "grid":
         return
-    reasons = [f"{point.label}: {reject(point)}" for point in grid_points(config.space) if reject(point)]
-    if len(reasons) == len(grid_points(config.space)):
+    points = grid_points(config.space)
+    reasons = [f"{point.label}: {reject(point)}" for point in points if reject(point)]
+    if len(reasons) == len(points):
         raise ValueError(f"no point of the space can be trained ({'; '.join(reasons[:3])}): widen limits, or the space")
 
 
@@ -203,13 +212,14 @@ class _Search:
         self, plan: SearchPlan, ledger: Ledger, run: tracking.Run, *, reject: _Rejection, max_concurrent: int
     ) -> None:
         tags = {tracking.PARENT: run.run_id, "search": plan.folder.name}
-        self._plan = SearchPlan(plan.config, plan.base, plan.transfer_base, plan.common, plan.folder, tags)
+        self._plan = replace(plan, tags=tags)
         self._config, self._ledger, self._run = plan.config, ledger, run
         self._reject, self._max_concurrent = reject, max_concurrent
+        self._budget = _Budget(plan.config, ledger, self._resources())
 
     def run_trials(self) -> None:
         """Run what is left to run, within the budget."""
-        self._source = TrialSource(
+        source = TrialSource(
             self._config,
             self._ledger,
             max_concurrent=self._max_concurrent,
@@ -224,13 +234,13 @@ class _Search:
         tune.Tuner(
             tune.with_resources(tune.with_parameters(run_trial, plan=self._plan), self._resources()),
             tune_config=tune.TuneConfig(
-                search_alg=self._source, scheduler=self._scheduler(), num_samples=-1, reuse_actors=self._is_in_process()
+                search_alg=source, scheduler=self._scheduler(), num_samples=-1, reuse_actors=self._is_in_process()
             ),
             run_config=tune.RunConfig(
                 name=tune_folder.name,
                 storage_path=str(tune_folder.parent),
                 failure_config=tune.FailureConfig(max_failures=self._config.max_failures),
-                stop=_Budget(self._config, self._ledger, self._resources()),
+                stop=self._budget,
                 verbose=0,
             ),
         ).fit()
@@ -267,16 +277,20 @@ class _Search:
         """Keep and show what became of a trial, from what it told last, and close its MLflow run when it was ended."""
         folder = self._plan.trial_folder(record.name)
         run_id = run_id_of(folder)
-        metrics = {name: value for name, value in told.items() if "/" in name and isinstance(value, int | float)}
+        metrics = {
+            name: value
+            for name, value in told.items()
+            if "/" in name and not name.startswith("config/") and isinstance(value, int | float)
+        }
         hours = record.hours + told.get("time_total_s", 0.0) / 3600
         common = {"run_id": run_id, "metrics": metrics, "hours": hours}
         if told.get("ended"):
-            costs = costs_of_trial(self._plan.trial_config(record.point.settings, seed=record.seed, name=record.name))
-            common["metrics"] = metrics | costs
             record = self._ledger.update(record.name, state="ended", reason="", **common)
         elif is_lost or "failure" in told:
             reason = told.get("failure") or f"its process was lost, or failed, too often: see {folder / 'log.txt'}"
             record = self._ledger.update(record.name, state="failed", reason=reason, **common)
+        elif self._budget.stop_all():
+            return self._ledger.update(record.name, **common)  # it goes on when the search does
         else:
             reason = f"stopped by {self._config.scheduler.kind} at epoch {told.get('epoch', 0):g}"
             record = self._ledger.update(record.name, state="stopped", reason=reason, **common)
@@ -310,7 +324,6 @@ class _Search:
     def _close_cut_off(self) -> None:
         """Trials that a budget cut off are no longer running; they go on when the search does."""
         for record in self._ledger.unfinished():
-            self._ledger.update(record.name, hours=record.hours + self._source.hours.get(record.name, 0.0))
             run_id = run_id_of(self._plan.trial_folder(record.name))
             if run_id is not None:
                 trial_run = tracking.Run(self._run.tracking_uri, run_id)

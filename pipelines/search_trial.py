@@ -12,7 +12,7 @@ import functools
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from pipelines.training_run import Audience, run_id_of
 from pipelines.transfer import run_transfer
 from pipelines.weights import card_of, costs_of
 from pipelines.worker import Metrics
+from t3d_core.training.weights_card import WeightsCard
 
 TRANSFER = "transfer"  # as `init_from`: the student of a transfer run before the trial
 
@@ -47,6 +48,7 @@ class SearchPlan:
         common: settings of every trial, such as where shards and runs lie.
         folder: of the search.
         tags: of every trial's MLflow run.
+        class_names: of the shards; none of a transfer's.
     """
 
     config: SearchConfig
@@ -54,7 +56,8 @@ class SearchPlan:
     transfer_base: Tree | None
     common: Mapping[str, Any]
     folder: Path
-    tags: Mapping[str, str]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
 
     def trial_config(self, settings: Mapping[str, Any], *, seed: int, name: str) -> TrainConfig | TransferConfig:
         """The settings of one trial.
@@ -70,10 +73,14 @@ class SearchPlan:
         return config
 
     def transfer_config(self, trial: TrainConfig) -> TransferConfig:
-        """The settings of the transfer that a trial starts from: with its network, clips and seed."""
+        """The settings of the transfer that a trial starts from: with its network, clips and seed.
+
+        Raises:
+            JobError: the search has no such transfer, or settings that it cannot have.
+        """
         before = self.config.transfer_before
-        assert before is not None, "checked at the start"
-        assert self.transfer_base is not None, "as `before`"
+        if before is None or self.transfer_base is None:
+            raise JobError(f"init_from {TRANSFER} needs a transfer before the trial: say which in transfer_before")
         assert trial.model is not None, "checked at the start"
         assert trial.clip is not None, "as the network"
         sections = {name: getattr(trial, name).model_dump(exclude_none=True) for name in ("model", "clip")}
@@ -83,6 +90,12 @@ class SearchPlan:
         name = f"transfer-{config_fingerprint(config, exclude=('name',))[:8]}-seed{trial.seed}"
         scaling = config.scaling.model_copy(update={"num_workers": 0})
         return config.model_copy(update={"name": name, "scaling": scaling})
+
+    def card(self, config: TrainConfig | TransferConfig) -> WeightsCard:
+        """The network of a trial and its clips."""
+        assert config.model is not None, "checked at the start"
+        assert config.clip is not None, "as the network"
+        return card_of(config.model, config.clip, class_names=self.class_names)
 
     def trial_folder(self, name: str) -> Path:
         """The folder of a trial's run."""
@@ -112,16 +125,17 @@ def run_trial(told: Mapping[str, Any], plan: SearchPlan) -> None:
 
 
 def _train_and_test(plan: SearchPlan, config: TrainConfig | TransferConfig, *, tags: Mapping[str, str]) -> Metrics:
-    audience = Audience(sees_bars=False, validated=functools.partial(_report, plan.config.watched_metric()), tags=tags)
+    costs, watched = costs_of(plan.card(config)), plan.config.watched_metric()
+    audience = Audience(sees_bars=False, validated=functools.partial(_report, watched, costs), tags=tags)
     assert config.name is not None, "given by the plan"
     folder = plan.trial_folder(config.name)
     if isinstance(config, TransferConfig):
         print(run_transfer(config, audience))
-        return final_metrics(folder)
+        return final_metrics(folder) | costs
     if config.init_from == TRANSFER:
         config = config.model_copy(update={"init_from": str(_transferred(plan, config))})
     print(run_train(config, audience))
-    return final_metrics(folder) | _test(plan, config, folder)
+    return final_metrics(folder) | costs | _test(plan, config, folder)
 
 
 def _transferred(plan: SearchPlan, trial: TrainConfig) -> Path:
@@ -135,12 +149,12 @@ def _transferred(plan: SearchPlan, trial: TrainConfig) -> Path:
     return folder
 
 
-def _report(watched: str, step: int, metrics: Metrics) -> None:
+def _report(watched: str, costs: Metrics, step: int, metrics: Metrics) -> None:
     """Tell Ray Tune of a validation, but of the one before the first step: nothing is known of a trial by that."""
     if watched not in metrics:
         raise ValueError(f"metric {watched} is not among those of a validation: {', '.join(sorted(metrics))}")
     if step:
-        tune.report({**metrics, "step": step})
+        tune.report({**metrics, **costs, "step": step})
 
 
 def final_metrics(folder: Path) -> Metrics:
@@ -174,13 +188,6 @@ def _test(plan: SearchPlan, config: TrainConfig, folder: Path) -> Metrics:
         done.touch()
     evaluation = json.loads(metrics_written.read_text())
     return {f"test/{name}": float(value) for name, value in evaluation.items() if isinstance(value, int | float)}
-
-
-def costs_of_trial(config: TrainConfig | TransferConfig) -> Metrics:
-    """What the network of a trial costs, its head left out: classes are known only with the shards."""
-    assert config.model is not None, "checked at the start"
-    assert config.clip is not None, "as the network"
-    return costs_of(card_of(config.model, config.clip, class_names=()))
 
 
 @contextlib.contextmanager

@@ -21,9 +21,6 @@ class TrialSource(Searcher):
     """Gives Ray Tune the trials that were cut off, then new ones, never more at once than there is room for.
 
     It keeps nothing of its own that a restart would miss: what has been is in the ledger.
-
-    Attributes:
-        hours: how long each trial has run in this start, up to its last report.
     """
 
     def __init__(
@@ -54,7 +51,6 @@ class TrialSource(Searcher):
         self._study = optuna.create_study(directions=_directions(config))
         self._asked: dict[int, optuna.Trial] = {}
         self._told: set[int] = set()
-        self.hours: dict[str, float] = {}
         self._new = self._grid_trials() if config.sampler.kind == "grid" else self._drawn_trials()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
@@ -66,10 +62,6 @@ class TrialSource(Searcher):
             return Searcher.FINISHED  # type: ignore[return-value]  # as Ray documents it
         self._running[trial_id] = record.name
         return told_of(record)
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Note how long the trial has run in this start."""
-        self.hours[self._running[trial_id]] = result["time_total_s"] / 3600
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Make room, keep what became of the trial, and tell the sampler of a point trained with every seed."""

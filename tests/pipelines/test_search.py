@@ -9,6 +9,7 @@ import yaml
 from pipelines.recipe import JobError
 from pipelines.search import run_search
 from pipelines.search_configs import SearchConfig
+from pipelines.search_ledger import Ledger
 
 MODEL = {"kind": "t3d", "growth_rate": 4, "block_config": [2, 2, 2, 2], "num_init_features": 24, "bn_size": 2}
 
@@ -78,7 +79,8 @@ def test_every_point_is_a_run_inside_the_search_and_nothing_is_done_twice(search
     for row, run in zip(rows, runs["train"], strict=True):
         assert float(row["test/video_top1"]) == tested[run.info.run_id].data.metrics["video_top1"]
         assert float(row["val/clip_top1"]) == run.data.metrics["val/clip_top1"]
-        assert run.data.metrics["model/gmacs"] == pytest.approx(float(row["model/gmacs"]), rel=1e-3)
+        assert run.data.metrics["model/gmacs"] == float(row["model/gmacs"])
+        assert run.data.metrics["model/parameters"] == float(row["model/parameters"])
     assert run_search(config).splitlines()[:3] == summary.splitlines()[:3]
     again = recorded(tmp_path)
     assert {stage: len(of_stage) for stage, of_stage in again.items()} == {"search": 1, "train": 2, "evaluate": 2}
@@ -98,13 +100,30 @@ def test_trials_that_are_stopped_or_fail_say_why_and_none_is_left_running(search
     runs = {float(run.data.params["optimizer.lr"]): run for run in recorded(tmp_path)["train"]}
     assert {lr: run.info.status for lr, run in runs.items()} == {1e-9: "FINISHED", 1.0: "KILLED", 1e30: "FAILED"}
     assert runs[1.0].data.tags["reason"] == "stopped by asha at epoch 1"
+    stopped = Ledger(tmp_path / "runs" / "trial" / "trials.jsonl").records["p001-seed0"]
+    assert (stopped.state, stopped.metrics["model/gmacs"]) == ("stopped", runs[1.0].data.metrics["model/gmacs"])
     assert "is not finite at step" in runs[1e30].data.tags["reason"]
     assert "failed: 1, lr=1e+30: the" in summary
+
+
+def test_what_a_budget_cuts_off_goes_on_with_a_larger_one(search_of, synthetic_shards, tmp_path):
+    described = {
+        "settings": {"data.shards": [str(synthetic_shards)], "epochs": 3},
+        "space": {"optimizer.lr": {"grid": [0.05]}},
+    }
+    summary = run_search(search_of(**described, budget={"cpu_hours": 1e-9}))
+    assert "cut off by the budget: 1 trials" in summary
+    [cut_off] = recorded(tmp_path)["train"]
+    assert (cut_off.info.status, cut_off.data.tags["reason"]) == ("KILLED", "cut off by the budget of the search")
+    run_search(search_of(**described))
+    [run] = recorded(tmp_path)["train"]
+    assert (run.info.run_id, run.info.status) == (cut_off.info.run_id, "FINISHED")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"space": {"init_from": {"grid": ["transfer"]}}}, "init_from transfer needs a transfer before the trial"),
         ({"space": {"model.growth_rat": {"grid": [8]}}}, r"space.model.growth_rat: model.growth_rat: given 8, no such"),
         ({"space": {"model.growth_rate": {"grid": ["wide"]}}}, r'model.growth_rate: given "wide", allowed: integer'),
         ({"space": {"epochs": {"grid": [1, 0]}}}, r"space.epochs: epochs: given 0"),
