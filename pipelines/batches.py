@@ -105,6 +105,10 @@ class TrainOrder:
         """Steps of `epochs` epochs; at least one."""
         return max(1, epochs * self.rows_an_epoch // self.global_batch_size)
 
+    def steps_before(self, epoch: int) -> int:
+        """Steps whose first clip belongs to an earlier epoch."""
+        return -(-epoch * self.rows_an_epoch // self.global_batch_size)
+
     def epoch(self, step: int) -> int:
         """The epoch to which the first clip of `step` belongs."""
         return step * self.global_batch_size // self.rows_an_epoch

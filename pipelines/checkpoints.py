@@ -55,6 +55,14 @@ class CheckpointFolder:
             shutil.rmtree(old)
         return target
 
+    def copy(self, other: Path) -> Path:
+        """Make a whole checkpoint of another run the one of this run at its step."""
+
+        def write(partial: Path) -> None:
+            shutil.copytree(other, partial, dirs_exist_ok=True, ignore=shutil.ignore_patterns(_MANIFEST))
+
+        return self.save(int(other.name.rpartition("_")[2]), write)
+
     def newest(self) -> Path | None:
         """Find the newest checkpoint that is whole; each damaged one that is newer is warned of."""
         for folder in reversed(self._found()):

@@ -297,7 +297,7 @@ def _left_out(
     notes = []
     for run in chosen:
         if run.status != "FINISHED":
-            reason = run.tags.get("reason", "no reason is known")
+            reason = run.tags.get(tracking.REASON, "no reason is known")
             notes.append(f"{run.name} is {run.status} and not compared: {reason}")
     if len(notes) > 5:
         notes = [*notes[:5], f"... and {len(notes) - 5} more runs that did not end"]

@@ -36,7 +36,7 @@ class Bars(contextlib.AbstractContextManager):
     def show(self, step: int, metrics: Metrics) -> None:
         """Move the bar of the step's epoch."""
         epoch = self._order.epoch(step - 1)
-        first, last = self._steps_before(epoch), self._steps_before(epoch + 1)
+        first, last = self._order.steps_before(epoch), min(self._order.steps_before(epoch + 1), self._num_steps)
         if epoch != self._epoch:
             self._close()
             self._epoch = epoch
@@ -46,10 +46,6 @@ class Bars(contextlib.AbstractContextManager):
         self._bar.update(step - first - self._bar.n)
         if step == last:
             self._close()
-
-    def _steps_before(self, epoch: int) -> int:
-        """Steps that begin in an earlier epoch."""
-        return min(-(-epoch * self._order.rows_an_epoch // self._order.global_batch_size), self._num_steps)
 
     def _time_left(self, step: int) -> str:
         if self._first is None:

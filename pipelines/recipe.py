@@ -238,6 +238,15 @@ def with_values(config_class: type[SectionT], recipe: Tree, values: Mapping[str,
     return _validated(config_class, tree, problems)
 
 
+def changed(config: SectionT, settings: Mapping[str, object]) -> SectionT:
+    """The config with other values for some dotted names.
+
+    Raises:
+        JobError: one line a wrong setting.
+    """
+    return with_values(type(config), config.model_dump(mode="json", by_alias=True), settings)
+
+
 def _outer_kinds_first(name: str) -> tuple[int, bool]:
     return name.count("."), not name.endswith("kind")
 

@@ -26,11 +26,13 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 from ray.tune.stopper import Stopper
 
 from pipelines import session, tracking
+from pipelines.checkpoints import CheckpointFolder
 from pipelines.configs import TrainConfig, TransferConfig
 from pipelines.prepare import prepared_shards
 from pipelines.recipe import JobError, config_fingerprint, flatten, read_recipe, to_yaml
 from pipelines.search_configs import SearchConfig
 from pipelines.search_ledger import Ledger, TrialRecord
+from pipelines.search_population import Heir
 from pipelines.search_space import Point, check_points, grid_points
 from pipelines.search_summary import describe_search, describe_trial
 from pipelines.search_trial import TRANSFER, SearchPlan, run_trial
@@ -121,7 +123,30 @@ def _checked(plan: SearchPlan) -> TrainConfig | TransferConfig:
             problems.setdefault(str(error), f"space.{where}: {error}")
     if problems:
         raise JobError("\n".join(problems.values()))
+    if plan.config.scheduler.kind == "pbt":
+        _check_population(plan.config, of_base)
     return of_base
+
+
+def _check_population(config: SearchConfig, of_base: TrainConfig | TransferConfig) -> None:
+    """Refuse a population that cannot be one."""
+    interval, every = config.scheduler.interval_epochs, of_base.validate_every_epochs
+    num_members = len(grid_points(config.space)) if config.sampler.kind == "grid" else config.sampler.num_points
+    problems = []
+    if num_members < 2:
+        problems.append(f"scheduler pbt needs 2 points at least, the space has {num_members}: widen it")
+    if of_base.schedule.kind != "constant":
+        problems.append(
+            f"scheduler pbt makes the schedule itself, out of constants, but schedule.kind is {of_base.schedule.kind}: "
+            "add schedule.kind: constant to settings"
+        )
+    if interval >= of_base.epochs or interval % every:
+        problems.append(
+            f"scheduler.interval_epochs {interval} must be less than epochs {of_base.epochs}, and a multiple of "
+            f"validate_every_epochs {every}: change one of them"
+        )
+    if problems:
+        raise JobError("\n".join(problems))
 
 
 class _Rejection:
@@ -225,6 +250,7 @@ class _Search:
             max_concurrent=self._max_concurrent,
             reject=self._reject,
             ended=self._ended,
+            take_over=self._take_over,
         )
         tune_folder = self._plan.folder / "tune"
         shutil.rmtree(tune_folder, ignore_errors=True)  # of an earlier start: what counts is in the ledger
@@ -271,7 +297,7 @@ class _Search:
             return MedianStoppingRule(
                 time_attr="epoch", metric=watched, mode=mode, grace_period=settings.grace_epochs, min_samples_required=3
             )
-        return FIFOScheduler()
+        return FIFOScheduler()  # of a population: its members wait by themselves
 
     def _ended(self, record: TrialRecord, told: Mapping[str, Any], *, is_lost: bool) -> TrialRecord:
         """Keep and show what became of a trial, from what it told last, and close its MLflow run when it was ended."""
@@ -286,6 +312,11 @@ class _Search:
         common = {"run_id": run_id, "metrics": metrics, "hours": hours}
         if told.get("ended"):
             record = self._ledger.update(record.name, state="ended", reason="", **common)
+        elif told.get("waits"):
+            scores = [*record.scores, metrics[self._config.watched_metric()]]
+            record = self._ledger.update(record.name, state="waiting", scores=scores, **common)
+            self._note_reason(record, "waits for the others of its population")
+            return record
         elif is_lost or "failure" in told:
             reason = told.get("failure") or f"its process was lost, or failed, too often: see {folder / 'log.txt'}"
             record = self._ledger.update(record.name, state="failed", reason=reason, **common)
@@ -294,12 +325,35 @@ class _Search:
         else:
             reason = f"stopped by {self._config.scheduler.kind} at epoch {told.get('epoch', 0):g}"
             record = self._ledger.update(record.name, state="stopped", reason=reason, **common)
-        if record.state != "ended" and run_id is not None:
-            trial_run = tracking.Run(self._run.tracking_uri, run_id)
-            trial_run.set_tags({"reason": record.reason})
-            trial_run.finish("FAILED" if record.state == "failed" else "KILLED")
+        if record.state != "ended":
+            self._note_reason(record, record.reason)
         print(describe_trial(record, self._ledger, self._config), flush=True)
         return record
+
+    def _note_reason(self, record: TrialRecord, reason: str) -> None:
+        """Close the MLflow run of a trial that is not at its end, and say why it is not."""
+        if (run_id := run_id_of(self._plan.trial_folder(record.name))) is not None:
+            trial_run = tracking.Run(self._run.tracking_uri, run_id)
+            trial_run.set_tags({tracking.REASON: reason})
+            trial_run.finish("FAILED" if record.state == "failed" else "KILLED")
+
+    def _take_over(self, heir: Heir) -> None:
+        """Give a member of a population its donor's newest checkpoint in place of its own."""
+        record, donor = heir
+        assert donor is not None, "or there is nothing to take over"
+        num_to_keep = self._trial().checkpoint.num_to_keep
+        newest = CheckpointFolder(self._plan.trial_folder(donor.name), num_to_keep).newest()
+        if newest is None:
+            raise ValueError(
+                f"trial {donor.name} has no checkpoint that is whole in {self._plan.folder}: give a new --name"
+            )
+        CheckpointFolder(self._plan.trial_folder(record.name), num_to_keep).copy(newest)
+        scores = f"{record.scores[-1]:.3f} -> {donor.scores[-1]:.3f}"
+        print(
+            f"epoch {record.donors[-1].partition('@')[2]}, seed {record.seed}: {record.point.label} takes over from "
+            f"{donor.point.label} ({self._config.watched_metric()} {scores}), with {record.current.label}",
+            flush=True,
+        )
 
     def close(self) -> str:
         """Write the table of trials, register the best one's model where asked; give the summary."""
@@ -324,11 +378,7 @@ class _Search:
     def _close_cut_off(self) -> None:
         """Trials that a budget cut off are no longer running; they go on when the search does."""
         for record in self._ledger.unfinished():
-            run_id = run_id_of(self._plan.trial_folder(record.name))
-            if run_id is not None:
-                trial_run = tracking.Run(self._run.tracking_uri, run_id)
-                trial_run.set_tags({"reason": "cut off by the budget of the search"})
-                trial_run.finish("KILLED")
+            self._note_reason(record, "cut off by the budget of the search")
 
 
 class _Budget(Stopper):
@@ -360,11 +410,12 @@ def write_trials(path: Path, ledger: Ledger) -> Path:
     metrics = list(dict.fromkeys(name for record in records for name in record.metrics))
     with whole_file(path) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["trial", *axes, "seed", "state", "reason", "hours", "run_id", *metrics])
+        writer.writerow(["trial", *axes, "seed", "state", "reason", "donors", "hours", "run_id", *metrics])
         for record in records:
             values = [record.point.values.get(axis, "") for axis in axes]
             found = [record.metrics.get(name, "") for name in metrics]
-            own = [record.seed, record.state, record.reason, f"{record.hours:.4f}", record.run_id or ""]
+            donors, hours = " ".join(record.donors), f"{record.hours:.4f}"
+            own = [record.seed, record.state, record.reason, donors, hours, record.run_id or ""]
             writer.writerow([record.name, *values, *own, *found])
     return path
 

@@ -5,9 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from pipelines.model_configs import Fraction
 from pipelines.recipe import Section
 from pipelines.run_configs import TrackingConfig
 
+# What population based training may change in a run under way: neither its network nor its order of clips.
+CHANGEABLE = ("optimizer", "augmentation", "label_smoothing")
 NamedValues = dict[str, dict[str, Any]]
 AXIS_KINDS = ("grid", "choice", "uniform", "loguniform", "randint")
 
@@ -55,6 +58,11 @@ class AxisConfig(Section):
         given = getattr(self, self.kind)
         return list(given) if isinstance(given, tuple) else given
 
+    def settings(self, name: str) -> set[str]:
+        """The settings, by dotted name, that this axis of that name sets."""
+        values = self.values()
+        return {setting for named in values.values() for setting in named} if isinstance(values, dict) else {name}
+
 
 class SamplerConfig(Section):
     """Which points of the space become trials."""
@@ -70,15 +78,23 @@ class SamplerConfig(Section):
 
 
 class SchedulerConfig(Section):
-    """Which trials end before their last epoch."""
+    """Which trials end before their last epoch, or take over from others."""
 
-    kind: Literal["none", "asha", "median"] = "none"
+    kind: Literal["none", "asha", "median", "pbt"] = "none"
     """asha: those outside the best 1/reduction_factor at epochs grace_epochs, grace_epochs * reduction_factor, ...;
-    median: those below the median of the others' running means."""
+    median: those below the median of the others' running means; pbt (population based training): none, but every
+    interval_epochs the worst of a seed take over the weights of the best, and change their settings."""
     grace_epochs: PositiveInt = 1
-    """No trial ends before this epoch."""
+    """asha, median: no trial ends before this epoch."""
     reduction_factor: Annotated[float, Field(gt=1)] = 3.0
     """asha: of so many trials one goes on."""
+    interval_epochs: PositiveInt = 1
+    """pbt: epochs after which all wait for the last, and are compared."""
+    share_replaced: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+    """pbt: so many of the worst take over from as many of the best."""
+    share_drawn: Fraction = 0.25
+    """pbt: of their settings so many are drawn anew; the others become 0.8 or 1.25 times the donor's, or of listed
+    values the one before or after it."""
 
 
 class BudgetConfig(Section):
@@ -188,4 +204,18 @@ class SearchConfig(Section):
             raise ValueError(f"alias {self.alias!r} needs the name of a registered model: add --register NAME")
         if self.sampler.weigh_macs and self.sampler.kind != "tpe":
             raise ValueError(f"sampler.weigh_macs is for kind tpe, given {self.sampler.kind}")
+        if self.scheduler.kind == "pbt":
+            self._check_population()
         return self
+
+    def _check_population(self) -> None:
+        if self.sampler.kind == "tpe":
+            raise ValueError("scheduler pbt changes points while they learn, of which sampler tpe knows nothing: draw "
+                             "them at random, or take a grid")  # fmt: skip
+        for name, axis in self.space.items():
+            fixed = sorted(each for each in axis.settings(name) if each.partition(".")[0] not in CHANGEABLE)
+            if fixed:
+                raise ValueError(
+                    f"space.{name}: scheduler pbt changes settings while a network learns, which {fixed[0]} cannot: "
+                    f"vary settings of {', '.join(CHANGEABLE)} alone, or choose another scheduler"
+                )

@@ -4,14 +4,14 @@ STORAGE/NAME/trials.jsonl    an event a line, in the order of time; what a cut l
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.search_space import Point
 
-TrialState = Literal["begun", "ended", "stopped", "failed", "rejected"]
+TrialState = Literal["begun", "waiting", "ended", "stopped", "failed", "rejected"]
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,15 @@ class TrialRecord:
         point_number: the same for every seed of a point.
         point: values and settings.
         seed: of the run.
-        state: begun: under way, or cut off; stopped: by the scheduler; rejected: beyond the limits, never trained.
+        state: begun: under way, or cut off; waiting: for the others of its population; stopped: by the scheduler;
+            rejected: beyond the limits, never trained.
         reason: why it stopped, failed or was rejected.
         metrics: of its last validation, its network and its test.
         run_id: its MLflow run; none before there is one.
         hours: that it held its resources, over all starts.
+        scores: of a population: what was looked at, after each interval.
+        changed: of a population: values and settings now; none: those of `point`.
+        donors: of a population: names of the trials whose weights it took over, each after its epoch.
     """
 
     name: str
@@ -39,6 +43,14 @@ class TrialRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)
     run_id: str | None = None
     hours: float = 0.0
+    scores: Sequence[float] = ()
+    changed: Point | None = None
+    donors: Sequence[str] = ()
+
+    @property
+    def current(self) -> Point:
+        """Values and settings now."""
+        return self.changed or self.point
 
 
 class Ledger:
@@ -57,14 +69,16 @@ class Ledger:
         except ValueError:
             return
         event["point"] = Point(**event["point"])
+        event["changed"] = event.get("changed") and Point(**event["changed"])
         record = TrialRecord(**event)
         self.records[record.name] = record
 
-    def write(self, record: TrialRecord) -> None:
-        """Keep what is known of a trial now."""
-        self.records[record.name] = record
-        with self._path.open("a") as file:
-            file.write(json.dumps(asdict(record)) + "\n")
+    def write(self, *records: TrialRecord) -> None:
+        """Keep what is known of trials now: of all or, if the driver is killed, of none."""
+        self.records |= {record.name: record for record in records}
+        lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
+        with self._path.open("ab", buffering=0) as file:
+            file.write(lines.encode())
 
     def update(self, name: str, **changes: Any) -> TrialRecord:
         """Keep what has changed of a trial; give its record."""
@@ -76,6 +90,10 @@ class Ledger:
         """The trials of a point that began, one a seed."""
         return [record for record in self.records.values() if record.point_number == number]
 
+    def of_state(self, *states: TrialState) -> list[TrialRecord]:
+        """The trials of these states."""
+        return [record for record in self.records.values() if record.state in states]
+
     def unfinished(self) -> list[TrialRecord]:
-        """Trials that were cut off, and go on first."""
-        return [record for record in self.records.values() if record.state == "begun"]
+        """Trials that go on when the search does."""
+        return self.of_state("begun", "waiting")

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, create_trial
@@ -50,6 +51,47 @@ def draw_point(space: Space, trial: Trial) -> Point:
         if _takes_part(axis, point):
             point = _with(point, name, axis, _drawn(name, axis, trial))
     return point
+
+
+def perturbed_point(space: Space, donor: Point, rng: np.random.Generator, *, share_drawn: float) -> Point:
+    """A point near a donor's: the exploration of population based training (Jaderberg et al. 2017, section 3.1).
+
+    Args:
+        space: the axes.
+        donor: the point from which it starts.
+        rng: what is random about it.
+        share_drawn: probability for each axis that its value is drawn anew.
+    """
+    point = Point({}, {})
+    for name, axis in space.items():
+        if _takes_part(axis, point):
+            is_drawn = rng.random() < share_drawn or name not in donor.values
+            value = _drawn_anew(axis, rng) if is_drawn else _neighbour(axis, donor.values[name], rng)
+            point = _with(point, name, axis, value)
+    return point
+
+
+def _drawn_anew(axis: AxisConfig, rng: np.random.Generator) -> Any:
+    values = list(axis.values())
+    if not axis.is_range():
+        return values[int(rng.integers(len(values)))]
+    low, high = values
+    if axis.kind == "randint":
+        return int(rng.integers(low, high + 1))
+    if axis.kind == "loguniform":
+        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    return float(rng.uniform(low, high))
+
+
+def _neighbour(axis: AxisConfig, value: Any, rng: np.random.Generator) -> Any:
+    """0.8 or 1.25 times the value, within the range; of listed values the one before or after it, if there is one."""
+    values, is_up = list(axis.values()), bool(rng.integers(2))
+    if not axis.is_range():
+        place = values.index(value) + (1 if is_up else -1)
+        return values[min(max(place, 0), len(values) - 1)]
+    low, high = values
+    moved = min(max(value * (1.25 if is_up else 0.8), low), high)
+    return round(moved) if axis.kind == "randint" else moved
 
 
 def trial_of(space: Space, point: Point, objectives: Sequence[float]) -> FrozenTrial:

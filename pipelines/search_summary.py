@@ -28,7 +28,7 @@ class PointResult(NamedTuple):
 
 def describe_trial(record: TrialRecord, ledger: Ledger, config: SearchConfig) -> str:
     """One line about a trial that is over."""
-    over = sum(trial.state not in ("begun", "rejected") for trial in ledger.records.values())
+    over = len(ledger.of_state("ended", "stopped", "failed"))
     what = f"trial {over}: {record.point.label}, seed {record.seed}"
     if record.state == "failed":
         return f"{what}: failed, {record.reason}"

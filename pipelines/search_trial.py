@@ -31,7 +31,7 @@ from pipelines.train_workers import metrics_file
 from pipelines.training_run import Audience, run_id_of
 from pipelines.transfer import run_transfer
 from pipelines.weights import card_of, costs_of
-from pipelines.worker import Metrics
+from pipelines.worker import Interval, Metrics
 from t3d_core.training.weights_card import WeightsCard
 
 TRANSFER = "transfer"  # as `init_from`: the student of a transfer run before the trial
@@ -117,16 +117,23 @@ def run_trial(told: Mapping[str, Any], plan: SearchPlan) -> None:
             config = plan.trial_config(point["settings"], seed=told["seed"], name=told["trial"])
             axes = {f"{tracking.AXIS}{name}": str(value) for name, value in point["values"].items()}
             tags = {**plan.tags, tracking.POINT: point["label"], **axes}
-            metrics = _train_and_test(plan, config, tags=tags)
+            interval = Interval(**json.loads(told["interval"])) if "interval" in told else None
+            metrics = _train_and_test(plan, config, tags=tags, interval=interval)
+    except tracking.PausedError:
+        tune.report(final_metrics(folder) | costs_of(plan.card(config)) | {"waits": True})
+        return
     except (ValueError, JobError) as error:
         tune.report({"failure": " ".join(str(error).split()), "epoch": 0.0})
         return
     tune.report(metrics | {"ended": True})
 
 
-def _train_and_test(plan: SearchPlan, config: TrainConfig | TransferConfig, *, tags: Mapping[str, str]) -> Metrics:
+def _train_and_test(
+    plan: SearchPlan, config: TrainConfig | TransferConfig, *, tags: Mapping[str, str], interval: Interval | None
+) -> Metrics:
     costs, watched = costs_of(plan.card(config)), plan.config.watched_metric()
-    audience = Audience(sees_bars=False, validated=functools.partial(_report, watched, costs), tags=tags)
+    validated = functools.partial(_report, watched, costs)
+    audience = Audience(sees_bars=False, validated=validated, tags=tags, interval=interval)
     assert config.name is not None, "given by the plan"
     folder = plan.trial_folder(config.name)
     if isinstance(config, TransferConfig):

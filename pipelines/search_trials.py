@@ -10,7 +10,9 @@ from ray.tune.search import Searcher
 
 from pipelines.search_configs import SearchConfig
 from pipelines.search_ledger import Ledger, TrialRecord
+from pipelines.search_population import Heir, next_interval
 from pipelines.search_space import Point, draw_point, grid_points, trial_of
+from pipelines.worker import ignore
 
 Direction = Literal["maximize", "minimize"]
 # Points in a row that may lie beyond the limits before a search gives up drawing.
@@ -31,6 +33,7 @@ class TrialSource(Searcher):
         max_concurrent: int,
         reject: Callable[[Point], str | None],
         ended: Callable[..., TrialRecord],
+        take_over: Callable[[Heir], None] = ignore,
     ) -> None:
         """Begin.
 
@@ -41,27 +44,28 @@ class TrialSource(Searcher):
             reject: says why a point is not to be trained; none: it is.
             ended: takes a trial's record, what it reported last and whether its process was lost; gives the record
                 of what became of it.
+            take_over: gives a member of a population the weights of its donor.
         """
         super().__init__(metric=config.watched_metric(), mode="max" if config.is_more_better() else "min")
-        self._ended = ended
+        self._ended, self._take_over = ended, take_over
         self._config, self._ledger, self._max_concurrent, self._reject = config, ledger, max_concurrent, reject
         self._running: dict[str, str] = {}
-        self._cut_off = ledger.unfinished()
+        self._cut_off = ledger.of_state("begun")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(directions=_directions(config))
         self._asked: dict[int, optuna.Trial] = {}
         self._told: set[int] = set()
-        self._new = self._grid_trials() if config.sampler.kind == "grid" else self._drawn_trials()
+        self._new = self._all_trials()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """Name the next trial; none while there is no room; FINISHED when there are no more."""
+        """Name the next trial; none while there is no room or others must end first; FINISHED: there are no more."""
         if len(self._running) >= self._max_concurrent:
             return None
-        record = self._cut_off.pop(0) if self._cut_off else next(self._new, None)
-        if record is None:
-            return Searcher.FINISHED  # type: ignore[return-value]  # as Ray documents it
+        record = self._cut_off.pop(0) if self._cut_off else next(self._new, Searcher.FINISHED)
+        if not isinstance(record, TrialRecord):
+            return record  # type: ignore[return-value]  # as Ray documents it
         self._running[trial_id] = record.name
-        return told_of(record)
+        return told_of(record, self._config)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Make room, keep what became of the trial, and tell the sampler of a point trained with every seed."""
@@ -77,6 +81,27 @@ class TrialSource(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, as in `save`: Tune writes its parts down for a restart of its own, which no search makes."""
         return {}
+
+    def _all_trials(self) -> Iterator[TrialRecord | None]:
+        """All trials that have not begun; of a population then its next intervals, and none while it waits for one."""
+        yield from self._grid_trials() if self._config.sampler.kind == "grid" else self._drawn_trials()
+        while self._config.scheduler.kind == "pbt" and self._ledger.unfinished():
+            yield from self._next_interval()
+
+    def _next_interval(self) -> Iterator[TrialRecord | None]:
+        while self._ledger.of_state("begun"):
+            yield None
+        waiting = self._ledger.of_state("waiting")
+        heirs: list[Heir] = []
+        for seed in self._config.seeds:
+            if members := [record for record in waiting if record.seed == seed]:
+                heirs += next_interval(members, self._config, seed=seed)
+        for heir in heirs:
+            if heir.donor is not None:
+                self._take_over(heir)
+        # Only now: until then a search that is killed finds all as they waited.
+        self._ledger.write(*(heir.record for heir in heirs))
+        yield from (heir.record for heir in heirs)
 
     def _grid_trials(self) -> Iterator[TrialRecord]:
         """A seed goes through all points before the next one."""
@@ -148,10 +173,14 @@ class TrialSource(Searcher):
         return True
 
 
-def told_of(record: TrialRecord) -> dict[str, Any]:
+def told_of(record: TrialRecord, config: SearchConfig) -> dict[str, Any]:
     """What a trial's process is told: JSON, for Tune takes nested settings apart."""
     point = {"settings": dict(record.point.settings), "values": dict(record.point.values), "label": record.point.label}
-    return {"trial": record.name, "seed": record.seed, "point": json.dumps(point)}
+    told = {"trial": record.name, "seed": record.seed, "point": json.dumps(point)}
+    if config.scheduler.kind != "pbt":
+        return told
+    until_epoch = (len(record.scores) + 1) * config.scheduler.interval_epochs
+    return told | {"interval": json.dumps({"until_epoch": until_epoch, "settings": dict(record.current.settings)})}
 
 
 def _directions(config: SearchConfig) -> list[Direction]:

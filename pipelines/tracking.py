@@ -45,6 +45,7 @@ MODEL_NAME = "model"
 PARENT = "mlflow.parentRunId"
 STARTED_FROM = "started_from"  # tag of a training run: the run whose weights it starts from
 POINT, AXIS = "point", "axis."  # tags of a trial: what its point is called, and its value on each axis
+REASON = "reason"  # tag of a run that ended as KILLED or FAILED
 TRAINED_BY = "trained_by"  # tag of a test: the run whose weights it tests
 # What `logged_model.py` needs; a test holds the list against pyproject.toml.
 MODEL_REQUIREMENTS = ("torch>=2.14", "torchvision>=0.29", "numpy>=2.4", "safetensors>=0.8", "mlflow>=3.17")
@@ -63,6 +64,10 @@ _Result = TypeVar("_Result")
 
 class StoreAwayError(ValueError):
     """The store cannot be reached or does not answer now; it may take the same later."""
+
+
+class PausedError(Exception):
+    """Raised inside a run that is left for now and goes on later: until then MLflow has it as KILLED."""
 
 
 class PointsRefusedError(ValueError):
@@ -260,7 +265,8 @@ class Run:
         if kind is None:
             self.finish()
         else:
-            self._close_if_possible("KILLED" if issubclass(kind, KeyboardInterrupt | SystemExit) else "FAILED")
+            is_interrupted = issubclass(kind, KeyboardInterrupt | SystemExit | PausedError)
+            self._close_if_possible("KILLED" if is_interrupted else "FAILED")
 
     def describe(self) -> str:
         """Say in one line how a person gets to see this run."""
@@ -582,6 +588,8 @@ def _continue_run(run: Run, *, tags: Mapping[str, str]) -> Run:
             f"run {run.run_id} cannot go on in the tracking store {run.tracking_uri} ({error}): restore it there, "
             f"or start again under a new --name"
         ) from error
+    if REASON in _patient(client.get_run)(run.run_id).data.tags:
+        _patient(client.delete_tag)(run.run_id, REASON)
     run.set_tags(tags)
     return run
 

@@ -27,7 +27,7 @@ from pipelines.session import quiet
 from pipelines.stage import Stage
 from pipelines.training_loop import TrainingOutcome, run_training_loop
 from pipelines.watchdog import Watchdog
-from pipelines.worker import Metrics, Worker, keep
+from pipelines.worker import Interval, Metrics, Worker, keep
 
 # Ray Train's controller ends a worker that does not answer for so long (a stopped process, say).
 _HEALTH_TIMEOUT_VARIABLE = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
@@ -45,7 +45,9 @@ def unreadable_file(folder: Path) -> Path:
     return folder / "unreadable.jsonl"
 
 
-def train_here(stage: Stage, folder: Path, run: tracking.Run, listeners: Listeners) -> TrainingOutcome:
+def train_here(
+    stage: Stage, folder: Path, run: tracking.Run, listeners: Listeners, interval: Interval | None
+) -> TrainingOutcome:
     """Run the loop in this process: no worker to start, the same folders and the same resume."""
     config = stage.config
     checkpoints = CheckpointFolder(folder, config.checkpoint.num_to_keep)
@@ -58,12 +60,15 @@ def train_here(stage: Stage, folder: Path, run: tracking.Run, listeners: Listene
             device=torch.device("cuda" if config.scaling.use_gpu else "cpu"),
             note_unreadable=_unreadable_writer(folder),
             log=log,
+            interval=interval,
             **listeners,
         )
         return run_training_loop(stage, worker)
 
 
-def train_on_workers(stage: Stage, folder: Path, run: tracking.Run, listeners: Listeners) -> TrainingOutcome:
+def train_on_workers(
+    stage: Stage, folder: Path, run: tracking.Run, listeners: Listeners, interval: Interval | None
+) -> TrainingOutcome:
     """Run the loop on Ray Train's workers, going on from the newest checkpoint after every failure.
 
     Raises:
@@ -72,7 +77,13 @@ def train_on_workers(stage: Stage, folder: Path, run: tracking.Run, listeners: L
     config = stage.config
     os.environ.setdefault(_HEALTH_TIMEOUT_VARIABLE, str(config.failure.hang_seconds))
     with Mailbox(listeners) as mailbox:
-        told = {"stage": ray.put(stage), "folder": str(folder), "run": run, "queue": mailbox.queue}
+        told = {
+            "stage": ray.put(stage),
+            "folder": str(folder),
+            "run": run,
+            "queue": mailbox.queue,
+            "interval": interval,
+        }
         return _fit(_trainer_of(config, told, folder))
 
 
@@ -158,6 +169,7 @@ def _train_on_worker(arguments: dict[str, Any]) -> TrainingOutcome:
             is_preempted=lambda: ray.train.get_preemption_info() is not None,
             note_progress=watchdog.note_progress,
             note_unreadable=_unreadable_writer(folder),
+            interval=arguments["interval"],
         )
         if rank == 0:
             checkpoints.sweep()

@@ -75,6 +75,9 @@ class _Training:
         self.stage, self.worker, self.config = stage, worker, config
         self.order = stage.order
         self.num_steps = self.order.num_steps(config.epochs)
+        self.last_step = self.num_steps
+        if worker.interval is not None:
+            self.last_step = min(self.num_steps, self.order.steps_before(worker.interval.until_epoch))
         self.places = micro_batches(
             config.global_batch_size, size=config.micro_batch_size, rank=worker.rank, world_size=worker.world_size
         )
@@ -104,14 +107,20 @@ class _Training:
         if "initial" not in self.validations:
             self.validations["initial"] = self._validate()
         meter, first_step = Meter(), self.step
-        batches = self._noted(self.stage.train_batches(steps=range(self.step, self.num_steps), places=self.places))
-        while self.step < self.num_steps and not self.schedule.has_ended:
+        self._log_new_settings()
+        batches = self._noted(self.stage.train_batches(steps=range(self.step, self.last_step), places=self.places))
+        while self.step < self.last_step and not self.schedule.has_ended:
             with meter.step():
                 self._train_step(batches, meter)
             if self.step == first_step + 1:
                 assert meter.first_wait_seconds is not None, "a step has a batch"
                 self._log({"throughput/time_to_first_batch_seconds": meter.first_wait_seconds})
             self._after_step(meter)
+
+    def _log_new_settings(self) -> None:
+        settings = {} if self.worker.interval is None else self.worker.interval.settings
+        numbers = {name: value for name, value in settings.items() if isinstance(value, int | float)}
+        self._log({f"setting/{name}": float(value) for name, value in numbers.items()})
 
     def _train_step(self, batches: Iterator[NumpyBatch], meter: Meter) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -211,7 +220,7 @@ class _Training:
 
     def _after_step(self, meter: Meter) -> None:
         epoch_before, epoch = self.order.epoch(self.step - 1), self.order.epoch(self.step)
-        is_last, every = self.step == self.num_steps, self.config.validate_every_epochs
+        is_last, every = self.step == self.last_step, self.config.validate_every_epochs
         is_validated = is_last or epoch // every > epoch_before // every
         self._show(meter, is_due=is_last or epoch > epoch_before)
         if is_validated or self.step % self.config.log_every_steps == 0:
@@ -367,7 +376,11 @@ class _Training:
         self.task.net.load_state_dict(state["net"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        own = {name: self.optimizer.defaults[name] for name in ("lr", "momentum", "nesterov", "weight_decay")}
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.worker.interval is not None:  # its settings, not those of the interval before
+            for group in self.optimizer.param_groups:
+                group.update(own)
         self.schedule.load_state_dict(state["schedule"])
         self.step, self.validations = state["step"], state["validations"]
         self.worker_seconds_before = state.get("worker_seconds", 0.0)  # older ones do not say

@@ -16,7 +16,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from pipelines import tracking
 from pipelines.checkpoints import CheckpointFolder
 from pipelines.metric_log import drain
 from pipelines.progress import Bars, Listeners
-from pipelines.recipe import config_fingerprint, flatten, to_yaml
+from pipelines.recipe import changed, config_fingerprint, flatten, to_yaml
 from pipelines.run_configs import RunConfig
 from pipelines.session import base_folder
 from pipelines.shard_reading import describe_skipped
@@ -32,7 +32,7 @@ from pipelines.shards import describe_shards, whole_file
 from pipelines.stage import Stage
 from pipelines.train_workers import metrics_file, read_unreadable, train_here, train_on_workers, unreadable_file
 from pipelines.weights import costs_of
-from pipelines.worker import Metrics, ignore
+from pipelines.worker import Interval, Metrics, ignore
 from t3d_core.training.schedules import linearly_scaled
 
 # How long the end of a run waits for an MLflow server that does not answer.
@@ -54,11 +54,13 @@ class Audience:
         sees_bars: a progress bar an epoch.
         validated: called with the step and the metrics of every validation, in the process that called `fit`.
         tags: of the MLflow run, beside its own.
+        interval: the part of the run that is to be trained now; none: all of it.
     """
 
     sees_bars: bool = True
     validated: Callable[[int, Metrics], None] = ignore
     tags: Mapping[str, str] = field(default_factory=dict)
+    interval: Interval | None = None
 
 
 PEOPLE = Audience()
@@ -246,20 +248,27 @@ def fit(stage: Stage, folder: RunFolder, audience: Audience = PEOPLE) -> Finishe
 
     Raises:
         ValueError: the run cannot go on (a loss that is not finite, a full disk), or MLflow does not take its curves.
+        PausedError: the audience's interval is over, and the run is not.
         Exception: what failed a worker, when that happened more often than `failure.max_failures` allows.
     """
+    interval = audience.interval
+    if interval is not None:
+        stage = replace(stage, config=changed(stage.config, interval.settings))  # type: ignore[type-var]
     config = stage.config
     if (scaled := describe_scaled_rate(config)) is not None:
         print(scaled, flush=True)
     train = train_on_workers if config.scaling.most_workers() else train_here
     with Bars(stage.order, epochs=config.epochs) as bars:
         show = bars.show if audience.sees_bars else ignore
-        outcome = train(stage, folder.path, folder.run, Listeners(show=show, validated=audience.validated))
+        listeners = Listeners(show=show, validated=audience.validated)
+        outcome = train(stage, folder.path, folder.run, listeners, interval)
     if outcome.refusal is not None:
         with contextlib.suppress(ValueError):  # a server that is away must not hide why the run stopped
             drain(folder.run, metrics_file(folder.path), timeout_seconds=0.0)
         raise ValueError(outcome.refusal)
     drain(folder.run, metrics_file(folder.path), timeout_seconds=_MLFLOW_PATIENCE_SECONDS)
+    if interval is not None and interval.until_epoch < config.epochs:
+        raise tracking.PausedError(f"run {folder.path.name!r} waits at epoch {interval.until_epoch} of {config.epochs}")
     newest = CheckpointFolder(folder.path, config.checkpoint.num_to_keep).newest()
     assert newest is not None, "the loop ends with a checkpoint"
     weights = copy_whole(newest / stage.weights_name, folder.path / stage.weights_name)

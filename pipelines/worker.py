@@ -1,9 +1,9 @@
 """The surroundings of one training worker: what Ray Train, or a plain process, gives to the loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -20,6 +20,18 @@ def keep(value: Any) -> Any:
 
 def ignore(*_: object) -> None:
     """Nobody is to be told."""
+
+
+class Interval(NamedTuple):
+    """A part of a run, after which it waits: of a population whose settings change as it learns.
+
+    Attributes:
+        until_epoch: epochs of the run after which it waits, or ends.
+        settings: dotted name -> value, from here on.
+    """
+
+    until_epoch: int
+    settings: Mapping[str, Any]
 
 
 @dataclass
@@ -43,6 +55,7 @@ class Worker:
         log: takes metrics and the step; called on worker 0.
         show: takes the step, metrics and clips a second for people to see; called on worker 0.
         validated: takes the step and what was found in a validation; called on worker 0.
+        interval: the part of the run that is to be trained; none: all of it.
     """
 
     checkpoints: CheckpointFolder
@@ -61,3 +74,4 @@ class Worker:
     log: Callable[[Metrics, int], None] = ignore
     show: Callable[[int, Metrics], None] = ignore
     validated: Callable[[int, Metrics], None] = ignore
+    interval: Interval | None = None

@@ -10,6 +10,7 @@ import yaml
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
+from pipelines.search_ledger import Ledger
 from tests.faults.training_faults import MODEL, Job, below, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
@@ -17,16 +18,16 @@ EPOCHS, EVERY = 30, 10
 
 
 class SearchJob(Job):
-    """Two points with two seeds each, of some hundred steps."""
+    """Two points with two seeds each, of some hundred steps; of a population, the worse one takes over."""
 
-    def __init__(self, root, shards):
+    def __init__(self, root, shards, scheduler):
         super().__init__(root, shards)
         recipe = {
             "data": {"shards": [str(shards)]},
             "model": json.loads(MODEL),
             "clip": {"num_frames": 16, "crop_size": 32},
             "global_batch_size": 8,
-            "schedule": {"kind": "cosine"},
+            "schedule": {"kind": "constant" if scheduler == "pbt" else "cosine"},
             "epochs": EPOCHS,
             "validate_every_epochs": 10,
             "log_every_steps": 1,
@@ -35,6 +36,7 @@ class SearchJob(Job):
         search = {
             "base": str(root / "base.yaml"),
             "space": {"optimizer.lr": {"grid": [0.02, 0.05]}},
+            "scheduler": {"kind": scheduler, "interval_epochs": 10},
             "seeds": [0, 1],
             "name": "trial",
             "storage": str(root / "runs"),
@@ -57,6 +59,11 @@ class SearchJob(Job):
             ]
         return found
 
+    def donors(self):
+        """Trial -> the trials whose weights it took over, of those that did."""
+        records = Ledger(self.folder / "trials.jsonl").records
+        return {name: record.donors for name, record in records.items() if record.donors}
+
     def runs(self):
         """What MLflow has: (name, stage, status, parent's name, number of points)."""
         client = MlflowClient(self.tracking_uri)
@@ -74,8 +81,10 @@ class SearchJob(Job):
         )
 
 
-def test_a_search_killed_three_times_has_every_trial_once_as_if_it_had_not_been(tiny_shards, tmp_path):
-    with SearchJob(tmp_path / "whole", tiny_shards) as whole, SearchJob(tmp_path / "killed", tiny_shards) as killed:
+@pytest.mark.parametrize("scheduler", ["none", "pbt"])
+def test_a_search_killed_three_times_has_every_trial_once_as_if_it_had_not_been(scheduler, tiny_shards, tmp_path):
+    jobs = (SearchJob(tmp_path / name, tiny_shards, scheduler) for name in ("whole", "killed"))
+    with next(jobs) as whole, next(jobs) as killed:
         assert whole.run() == 0, whole.last_line()
         rng = random.Random(0)
         seen = []
@@ -93,6 +102,8 @@ def test_a_search_killed_three_times_has_every_trial_once_as_if_it_had_not_been(
         assert killed.points() == whole.points()
         assert killed.runs() == whole.runs()
         assert {status for _, _, status, _, _ in killed.runs()} == {"FINISHED"}
+        assert killed.donors() == whole.donors()
+        assert len(whole.donors()) == (2 if scheduler == "pbt" else 0)
         for weights in (whole.folder / "trials").glob("*/model.safetensors"):
             expected, found = (
                 load_file(job.folder / "trials" / weights.parent.name / weights.name) for job in (whole, killed)

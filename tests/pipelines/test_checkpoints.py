@@ -92,3 +92,15 @@ def test_what_a_kill_left_is_never_read_and_swept(checkpoints):
 def test_a_step_that_was_saved_before_is_saved_anew(checkpoints):
     checkpoints.save(5, write(b"first"))
     assert (checkpoints.save(5, write(b"second")) / "training_state.pt").read_bytes() == b"second"
+
+
+def test_another_runs_checkpoint_takes_the_place_of_the_own_one_at_its_step(checkpoints, tmp_path):
+    other = CheckpointFolder(tmp_path / "other", num_to_keep=2).save(10, write(b"theirs"))
+    checkpoints.save(5, write(b"ours"))
+    checkpoints.save(10, write(b"ours"))
+    copied = checkpoints.copy(other)
+    assert copied == checkpoints.newest()
+    assert find_damage(copied) is None
+    assert (copied / "training_state.pt").read_bytes() == b"theirs"
+    assert names(checkpoints) == ["checkpoint_00000005", "checkpoint_00000010"]
+    assert (other / "training_state.pt").read_bytes() == b"theirs"

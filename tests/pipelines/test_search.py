@@ -120,6 +120,39 @@ def test_what_a_budget_cuts_off_goes_on_with_a_larger_one(search_of, synthetic_s
     assert (run.info.run_id, run.info.status) == (cut_off.info.run_id, "FINISHED")
 
 
+def test_a_population_goes_on_from_its_best_with_other_rates(search_of, synthetic_shards, tmp_path, capfd):
+    """At a rate of 1 the network is ruined; then it has the other one's weights, and all but stands still as that does.
+
+    Batch norms alone move at a rate of 1e-9, and on the same clips.
+    """
+    config = search_of(
+        settings={"data.shards": [str(synthetic_shards)], "epochs": 2, "schedule": {"kind": "constant"}},
+        space={"optimizer.lr": {"grid": [1.0, 1e-9]}},
+        sampler={"seed": 1},  # which draws 1e-9 again
+        scheduler={"kind": "pbt", "share_drawn": 0.0},
+        metric="val/loss",
+    )
+    run_search(config)
+    assert "epoch 1, seed 0: lr=1 takes over from lr=1e-09 (val/loss" in capfd.readouterr().out
+    records = Ledger(tmp_path / "runs" / "trial" / "trials.jsonl").records
+    assert [list(record.donors) for record in records.values()] == [["p001-seed0@1"], []]
+    runs = recorded(tmp_path)["train"]
+    assert len(runs) == 2
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert not any("reason" in run.data.tags for run in runs)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+
+    def curves(metric):
+        return [{p.step: p.value for p in client.get_metric_history(run.info.run_id, metric)} for run in runs]
+
+    ruined, still = curves("val/loss")
+    _, middle, end = sorted(ruined)
+    assert ruined[middle] > still[middle] + 0.1
+    assert ruined[end] == pytest.approx(still[end], abs=1e-4)
+    assert curves("setting/optimizer.lr")[0] == {0: 1.0, middle: 1e-9}
+    assert curves("lr")[0][end] == 1e-9
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -133,6 +166,10 @@ def test_what_a_budget_cuts_off_goes_on_with_a_larger_one(search_of, synthetic_s
             r"optimizer.lr: given -1.0, allowed: number>0",
         ),
         ({"space": {"seed": {"grid": [0]}}, "settings": {"epoch": 1}}, r"epoch: given 1, no such setting"),
+        (
+            {"space": {"optimizer.lr": {"grid": [1, 2]}}, "scheduler": {"kind": "pbt", "interval_epochs": 2}},
+            r"(?s)schedule.kind is one_cycle: add.*interval_epochs 2 must be less than epochs 2",
+        ),
     ],
 )
 def test_a_space_that_does_not_fit_the_recipe_is_refused_before_anything_starts(changes, message, search_of, tmp_path):
@@ -177,6 +214,14 @@ def test_a_search_with_other_settings_is_no_continuation(search_of, synthetic_sh
         ({"space": {"seed": {"grid": [1]}}, "sampler": {"kind": "tpe"}}, "space.seed: grid is not for sampler tpe"),
         ({"space": {"seed": {"grid": [1]}}, "seeds": (1, 1)}, "must be some, each once"),
         ({"space": {"seed": {"grid": [1]}}, "alias": "champion"}, "add --register NAME"),
+        (
+            {"space": {"net": {"grid": {"a": {"model.kind": "c3d"}}}}, "scheduler": {"kind": "pbt"}},
+            "space.net: scheduler pbt changes settings while a network learns, which model.kind cannot",
+        ),
+        (
+            {"space": {"optimizer.lr": {"choice": [1]}}, "sampler": {"kind": "tpe"}, "scheduler": {"kind": "pbt"}},
+            "of which sampler tpe knows nothing",
+        ),
     ],
 )
 def test_settings_of_a_search_that_contradict_each_other_are_refused(changes, message, search_of):

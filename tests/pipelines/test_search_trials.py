@@ -10,6 +10,7 @@ from pipelines.search_ledger import Ledger
 from pipelines.search_trials import TrialSource
 
 GRID = {"optimizer.lr": {"grid": [0.1, 0.2]}}
+INTERVALS = 4
 DRAWN = {"optimizer.lr": {"uniform": [0.0001, 1.0]}}
 
 
@@ -20,11 +21,19 @@ class Driver:
         self.config = SearchConfig(base="recipe.yaml", **{"seeds": (0, 1), **config})
         self.ledger = Ledger(path / "trials.jsonl")
         self.source = TrialSource(
-            self.config, self.ledger, max_concurrent=max_concurrent, reject=reject, ended=self._ended
+            self.config,
+            self.ledger,
+            max_concurrent=max_concurrent,
+            reject=reject,
+            ended=self._ended,
+            take_over=lambda heir: self.taken_over.append((heir.record.name, heir.donor.name)),
         )
-        self.asked = 0
+        self.asked, self.taken_over = 0, []
 
     def _ended(self, record, told, *, is_lost):
+        if self.config.scheduler.kind == "pbt" and len(record.scores) < INTERVALS - 1:
+            scores = [*record.scores, told["val/clip_top1"]]
+            return self.ledger.update(record.name, state="failed" if is_lost else "waiting", scores=scores)
         return self.ledger.update(record.name, state="failed" if is_lost else "ended", metrics=told)
 
     def ask(self):
@@ -128,3 +137,79 @@ def test_a_trial_that_is_lost_leaves_the_others_to_speak_for_its_point(tmp_path)
     driver.run(driver.ask()[0], 0.75)
     [study_trial] = driver.source._study.trials
     assert study_trial.value == 0.75
+
+
+POPULATION = {
+    "space": {"optimizer.lr": {"loguniform": [0.001, 1.0]}, "label_smoothing": {"choice": [0.0, 0.1, 0.2]}},
+    "sampler": {"kind": "random", "num_points": 8},
+    "scheduler": {"kind": "pbt", "interval_epochs": 3},
+    "max_concurrent": 3,
+}
+
+
+def rate(told):
+    """What a trial is told to learn with now."""
+    return json.loads(told["interval"])["settings"]["optimizer.lr"]
+
+
+def test_after_every_interval_the_worst_of_a_seed_take_over_from_its_best(tmp_path):
+    driver = Driver(tmp_path, **POPULATION)
+    first = driver.run_all(most=16, value=rate)
+    assert len(set(first)) == 16
+    _, told = driver.ask()
+    assert json.loads(told["interval"])["until_epoch"] == 6
+    ranked = {
+        seed: sorted((r for r in driver.ledger.records.values() if r.seed == seed), key=lambda r: r.scores[0])
+        for seed in (0, 1)
+    }
+    assert len(driver.taken_over) == 4
+    for name, donor in driver.taken_over:
+        of_seed = [record.name for record in ranked[driver.ledger.records[name].seed]]
+        assert name in of_seed[:2]
+        assert donor in of_seed[-2:]
+        record = driver.ledger.records[name]
+        assert record.donors == (f"{donor}@3",)
+        assert record.current != record.point
+    kept = set(driver.ledger.records) - {name for name, _ in driver.taken_over}
+    assert all(driver.ledger.records[name].changed is None for name in kept)
+
+
+def test_a_population_finds_the_rate_at_which_it_does_well(tmp_path):
+    driver = Driver(tmp_path, **POPULATION)
+    driver.run_all(value=rate)
+    before = [record.point.settings["optimizer.lr"] for record in driver.ledger.records.values()]
+    after = [record.current.settings["optimizer.lr"] for record in driver.ledger.records.values()]
+    assert sorted(after)[4] > 2 * sorted(before)[4]
+    assert all(0.001 <= lr <= 1.0 for lr in after)
+    assert {record.state for record in driver.ledger.records.values()} == {"ended"}
+
+
+def test_a_population_that_is_cut_off_anywhere_comes_to_the_same_end(tmp_path):
+    (tmp_path / "once").mkdir()
+    (tmp_path / "cut").mkdir()
+    assert len(Driver(tmp_path / "once", **POPULATION).run_all(value=rate)) == 16 * INTERVALS
+    num_run, rounds = 0, 0
+    while names := (cut := Driver(tmp_path / "cut", **POPULATION)).run_all(most=7, value=rate):
+        num_run, rounds = num_run + len(names), rounds + 1
+        cut.ask()  # is under way when the driver dies
+    assert (num_run, rounds) == (16 * INTERVALS, 10)
+    once, cut = (Ledger(tmp_path / each / "trials.jsonl").records for each in ("once", "cut"))
+    assert once == cut
+
+
+def test_a_population_waits_for_its_last_member_and_goes_on_without_a_lost_one(tmp_path):
+    driver = Driver(tmp_path, **POPULATION | {"seeds": (0,)})
+    driver.run_all(most=6, value=rate)
+    (lost, _), (last, told) = driver.ask(), driver.ask()
+    assert driver.ask()[1] is None
+    driver.source.on_trial_complete(lost, {"val/clip_top1": 0.0}, error=True)
+    assert driver.ask()[1] is None
+    driver.run(last, rate(told))
+    assert driver.ask()[1]["trial"] == "p000-seed0"
+    assert len([record for record in driver.ledger.records.values() if record.state == "begun"]) == 7
+
+
+def test_members_that_do_equally_well_keep_their_weights(tmp_path):
+    driver = Driver(tmp_path, **POPULATION)
+    driver.run_all()
+    assert driver.taken_over == []
