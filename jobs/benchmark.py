@@ -1,4 +1,4 @@
-"""This machine is measured: python jobs/benchmark.py model (or decode, prepare, train, transfer) --output rows.json."""
+"""This machine is measured: python jobs/benchmark.py model --output rows.json; suites: see --help."""
 
 import sys
 from pathlib import Path

@@ -11,13 +11,12 @@ from pathlib import Path
 from pipelines import session, tracking
 from pipelines.compare_configs import CompareConfig
 from pipelines.compare_page import render_page
-from pipelines.compare_plots import Curves, plot_comparison
+from pipelines.compare_plots import MAX_CURVES, MAX_CURVES_A_ROW, Curves, plot_comparison
 from pipelines.compare_runs import Comparison, compare_runs
 from pipelines.compare_table import as_csv, as_lines, as_markdown, columns_of
 from pipelines.compare_videos import PairedDifference, paired_difference
 from pipelines.recipe import flatten
 from pipelines.shards import whole_file
-from pipelines.training_run import new_name
 
 
 def run_compare(config: CompareConfig) -> str:
@@ -29,7 +28,7 @@ def run_compare(config: CompareConfig) -> str:
     base = session.base_folder()
     tracking_uri = tracking.resolve_tracking_uri(config.tracking.uri, base=base)
     comparison = compare_runs(config, tracking_uri=tracking_uri)
-    output = base / config.output if config.output else base / config.storage / new_name("compare")
+    output = base / config.output if config.output else base / config.storage / session.new_name("compare")
     return write_comparison(comparison, config, output, tracking_uri=tracking_uri)
 
 
@@ -71,10 +70,13 @@ def _paired_with_first(comparison: Comparison, tracking_uri: str) -> dict[str, P
 
 
 def _curves(comparison: Comparison, metrics: tuple[str, ...], tracking_uri: str) -> dict[str, Curves]:
+    """Read the curves that are drawn, and no others: a store takes long to find each."""
     return {
         metric: {
-            row.label: [tracking.read_curve(tracking_uri, each.run.run_id, metric) for each in row.runs]
-            for row in comparison.rows
+            row.label: [
+                tracking.read_curve(tracking_uri, each.run.run_id, metric) for each in row.runs[:MAX_CURVES_A_ROW]
+            ]
+            for row in comparison.rows[:MAX_CURVES]
         }
         for metric in metrics
     }

@@ -14,7 +14,8 @@ from pipelines.tracking import AXIS
 
 _DPI = 110
 _WIDTH, _ROW_HEIGHT = 7.2, 0.42  # inches
-_MAX_CURVES = 12  # rows whose curves are drawn: more could not be told apart
+MAX_CURVES, MAX_CURVES_A_ROW = 12, 10  # rows, and runs of each, whose curves are drawn: more could not be told apart
+_MAX_BARS = 60
 _MAX_AXES = 8
 _MAX_LABEL = 48  # characters
 
@@ -35,10 +36,10 @@ def plot_comparison(comparison: Comparison, curves: Mapping[str, Curves]) -> lis
 
     Args:
         comparison: what is drawn.
-        curves: name of a metric -> the curves of each row; a metric of which no run has a curve is left out.
+        curves: name of a metric -> the curves of the best rows; a metric of which no run has a curve is left out.
     """
     rows = comparison.rows
-    height = 1.6 + _ROW_HEIGHT * len(rows)
+    height = 1.6 + _ROW_HEIGHT * min(len(rows), _MAX_BARS)
     pictures = [_drawn("bars", f"{comparison.metric} by row", lambda axes: _draw_bars(axes, comparison), height)]
     if any(row.metric("model/gmacs") for row in rows):
         title = f"{comparison.metric} against multiply-adds, with the Pareto front"
@@ -46,7 +47,7 @@ def plot_comparison(comparison: Comparison, curves: Mapping[str, Curves]) -> lis
     for metric, of_rows in curves.items():
         if any(curve for each in of_rows.values() for curve in each):
             name = "curves_" + metric.replace("/", "_")
-            draw = _curve_drawer(metric, of_rows)
+            draw = _curve_drawer(metric, of_rows, num_rows=len(rows))
             pictures.append(_drawn(name, f"{metric} while training", draw, 4.4))
     axes_varied = varied_axes(rows)
     if len(axes_varied) > 1:
@@ -88,7 +89,8 @@ def _drawn(name: str, title: str, draw: Callable[[Axes], None], height: float) -
 
 
 def _draw_bars(axes: Axes, comparison: Comparison) -> None:
-    rows = comparison.rows
+    rows = comparison.rows[:_MAX_BARS]
+    _say_which(axes, len(rows), of=len(comparison.rows))
     for place, row in enumerate(rows):
         axes.barh(place, row.mean, height=0.62, color="#4c8ac7", zorder=2)
         if (interval := row.interval()) is not None:
@@ -123,18 +125,22 @@ def _draw_macs(axes: Axes, comparison: Comparison) -> None:
     axes.legend(frameon=False)
 
 
-def _curve_drawer(metric: str, of_rows: Curves) -> Callable[[Axes], None]:
+def _say_which(axes: Axes, number: int, *, of: int) -> None:
+    if number < of:
+        axes.set_title(f"the first {number} of {of} rows", fontsize=9)
+
+
+def _curve_drawer(metric: str, of_rows: Curves, *, num_rows: int) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
         colours = colormaps["tab20" if len(of_rows) > 10 else "tab10"]
-        for number, (label, curves) in enumerate(list(of_rows.items())[:_MAX_CURVES]):
+        _say_which(axes, len(of_rows), of=num_rows)
+        for number, (label, curves) in enumerate(of_rows.items()):
             colour = colours(number)
             for curve in filter(None, curves):
                 axes.plot(*zip(*curve, strict=True), color=colour, alpha=0.35, linewidth=1)
             steps, means = _mean_curve(curves)
             axes.plot(steps, means, color=colour, linewidth=2, label=_short(label, 30))
-        if len(of_rows) > _MAX_CURVES:
-            axes.set_title(f"the best {_MAX_CURVES} of {len(of_rows)} rows", fontsize=9)
-        axes.set_xlabel("step; thin: seeds, thick: their mean")
+        axes.set_xlabel(f"step; thin: runs, of each row {MAX_CURVES_A_ROW} at most; thick: their mean")
         axes.set_ylabel(metric)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize=8)

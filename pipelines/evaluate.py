@@ -29,7 +29,6 @@ from pipelines.scoring import score_videos
 from pipelines.shard_index import ShardIndex, load_index, num_listed
 from pipelines.shard_reading import describe_skipped, read_videos
 from pipelines.shards import describe_shards, open_shard_folder
-from pipelines.training_run import new_name
 from pipelines.view_plan import ViewPlan
 from pipelines.weights import check_fold, locate_weights, newest_run, view_of
 from t3d_core.evaluation.evaluation import Evaluation, average_folds, evaluate_scores
@@ -61,7 +60,7 @@ def run_evaluate(config: EvaluateConfig, *, tags: Mapping[str, str] = MappingPro
         ValueError: settings, weights or shards that cannot work, before any work; or no video can be decoded.
     """
     base = session.base_folder()
-    output = base / config.output if config.output else base / config.storage / new_name("evaluate")
+    output = base / config.output if config.output else base / config.storage / session.new_name("evaluate")
     if not config.folds:
         [test] = _prepare([config], [output], base=base)
         return _run(test, run_name=output.name, tags=tags)[1]

@@ -19,7 +19,6 @@ from pipelines.configs import ExportConfig
 from pipelines.exported_model import FORMATS, INPUT_NAME, ClipModel, ExportFormat, RunClips, output_name, trace
 from pipelines.recipe import flatten, to_yaml
 from pipelines.shards import whole_file
-from pipelines.training_run import new_name
 from pipelines.weights import locate_weights, newest_run
 from t3d_core.models.folding import fold_batch_norms
 from t3d_core.training.checkpoint import LoadedModel, load_model
@@ -84,7 +83,7 @@ def run_export(config: ExportConfig) -> str:
     weights = locate_weights(config.checkpoint or str(newest_run(storage)), tracking_uri=tracking_uri)
     loaded = load_model(weights)
     clips = _video_clips(session.input_path(config.video), loaded.card) if config.video else _noise_clips(loaded.card)
-    name = new_name("export")
+    name = session.new_name("export")
     output = base / config.output if config.output else _default_output(config, weights, storage / name)
     with _start_run(config, tracking_uri, weights, run_name=name) as run:
         difference = export_checked(loaded, clips, output, file_format, fold_batch_norm=config.fold_batch_norm)

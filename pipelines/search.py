@@ -39,7 +39,7 @@ from pipelines.search_trial import TRANSFER, SearchPlan, run_trial
 from pipelines.search_trials import TrialSource
 from pipelines.shard_index import load_index
 from pipelines.shards import whole_file
-from pipelines.training_run import alone_in, new_name, run_id_of
+from pipelines.training_run import alone_in, run_id_of
 from pipelines.weights import check_network, costs_of
 
 # What may change when a search goes on: where it lies, what it may cost and how much runs at once.
@@ -57,7 +57,7 @@ def run_search(config: SearchConfig) -> str:
         ValueError: points, shards or resources that cannot work, before anything starts.
     """
     base = session.base_folder()
-    folder = base / config.storage / (config.name or new_name("search"))
+    folder = base / config.storage / (config.name or session.new_name("search"))
     tracking_uri = tracking.resolve_tracking_uri(config.tracking.uri, base=base)
     plan = _plan(config, folder, tracking_uri=tracking_uri)
     reject = _Rejection(plan)

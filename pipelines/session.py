@@ -1,8 +1,9 @@
-"""Connect a process to Ray, quietly, and say where relative paths lead.
+"""Connect a process to Ray, quietly, say where relative paths lead, and name what has no name.
 
 `ray job submit --working-dir .` runs a job in a throw-away copy of the folder: what is written there is lost.
 """
 
+import datetime
 import functools
 import logging
 import os
@@ -32,6 +33,11 @@ _LOUD = {
 def is_throw_away_copy(folder: Path) -> bool:
     """Whether `folder` lies in the copy of a working directory that Ray unpacked for a job."""
     return "working_dir_files" in folder.parts
+
+
+def new_name(stage: str) -> str:
+    """Make a name that no earlier run has: the stage and the time."""
+    return f"{stage}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
 def base_folder() -> Path:

@@ -52,7 +52,7 @@ MODEL_REQUIREMENTS = ("torch>=2.14", "torchvision>=0.29", "numpy>=2.4", "safeten
 _LOG = logging.getLogger(__name__)
 _SQLITE = "sqlite:///"
 _SERVER = ("http://", "https://")
-_RUNS_A_PAGE = 1000
+_RUNS_A_PAGE = 100
 _MAX_PARAM_LENGTH, _MAX_DIGEST_LENGTH, MAX_POINTS = 6000, 36, 1000  # limits of MLflow's stores
 _SECONDS_TO_ANSWER = 10.0  # for a server that a process turns to for the first time
 _SECONDS_OF_PATIENCE = 120.0  # with a locked sqlite file; with a server MLflow has 240

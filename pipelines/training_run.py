@@ -8,7 +8,6 @@ STORAGE/NAME/{model,student}.safetensors, summary.txt   the result
 """
 
 import contextlib
-import datetime
 import fcntl
 import hashlib
 import json
@@ -26,7 +25,7 @@ from pipelines.metric_log import drain
 from pipelines.progress import Bars, Listeners
 from pipelines.recipe import changed, config_fingerprint, flatten, to_yaml
 from pipelines.run_configs import RunConfig
-from pipelines.session import base_folder
+from pipelines.session import base_folder, new_name
 from pipelines.shard_reading import describe_skipped
 from pipelines.shards import describe_shards, whole_file
 from pipelines.stage import Stage
@@ -105,11 +104,6 @@ class FinishedRun:
             return []
         num_clips, num_videos, path = self.unreadable
         return [f"not read: {num_clips} clips of {num_videos} videos, see {path}; the steps went on without them"]
-
-
-def new_name(stage: str) -> str:
-    """Make a name that no earlier run has: the stage and the time."""
-    return f"{stage}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
 @contextlib.contextmanager

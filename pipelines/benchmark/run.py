@@ -2,7 +2,7 @@
 
 What can be counted is counted exactly. Times are medians of rounds in which the cases take turns (A B A B); they mean
 something only as the ratio to the baseline of the same run. One module a suite: `model`, `decode`, `prepare`, `train`,
-`transfer`.
+`transfer`, `search`.
 """
 
 import json
@@ -19,21 +19,22 @@ from pipelines.benchmark.decode import DecodeSuiteConfig, run_decode_suite
 from pipelines.benchmark.model import ModelSuiteConfig, run_model_suite
 from pipelines.benchmark.prepare import PrepareSuiteConfig, run_prepare_suite
 from pipelines.benchmark.rows import BenchmarkRow, SuiteReport
+from pipelines.benchmark.search import SearchSuiteConfig, run_search_suite
 from pipelines.benchmark.train import TrainSuiteConfig, run_train_suite
 from pipelines.benchmark.transfer import TransferSuiteConfig, run_transfer_suite
 from pipelines.recipe import Section, flatten, to_yaml
 from pipelines.run_configs import TrackingConfig
-from pipelines.session import base_folder
+from pipelines.session import base_folder, new_name
 from pipelines.shards import whole_file
-from pipelines.training_run import new_name
 
 
 class BenchmarkConfig(Section):
     """What to measure, and where to write it."""
 
-    suite: Literal["model", "decode", "prepare", "train", "transfer"] = "model"
+    suite: Literal["model", "decode", "prepare", "train", "transfer", "search"] = "model"
     """`model`: cost of the networks; `decode`: clips from videos and shards; `prepare`: shards from videos; `train`:
-    training, its input and memory; `transfer`: what a pair costs, and the transfer's input."""
+    training, its input and memory; `transfer`: what a pair costs, and the transfer's input; `search`: what a
+    search costs beyond its trials, and a comparison of many runs."""
     output: Path | None = None
     """JSON file for the list of rows, with a suite's other files beside it (NAME.plan.txt); none: in MLflow alone."""
     repeats: PositiveInt = 5
@@ -43,6 +44,7 @@ class BenchmarkConfig(Section):
     prepare: PrepareSuiteConfig = PrepareSuiteConfig()
     train: TrainSuiteConfig = TrainSuiteConfig()
     transfer: TransferSuiteConfig = TransferSuiteConfig()
+    search: SearchSuiteConfig = SearchSuiteConfig()
     tracking: TrackingConfig = TrackingConfig()
 
 
@@ -85,7 +87,9 @@ def _run_suite(config: BenchmarkConfig) -> SuiteReport:
         return run_prepare_suite(config.prepare, repeats=config.repeats)
     if config.suite == "train":
         return run_train_suite(config.train, repeats=config.repeats)
-    return run_transfer_suite(config.transfer, repeats=config.repeats)
+    if config.suite == "transfer":
+        return run_transfer_suite(config.transfer, repeats=config.repeats)
+    return run_search_suite(config.search)
 
 
 def _start_run(config: BenchmarkConfig) -> tracking.Run:
