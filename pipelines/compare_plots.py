@@ -112,12 +112,14 @@ def _draw_macs(axes: Axes, comparison: Comparison) -> None:
     is_more_better = not comparison.metric.endswith("loss")
     front = pareto_front(comparison.rows, is_more_better=is_more_better)
     points = [(row.metric("model/gmacs") or 0.0, row.mean) for row in front]
-    axes.plot(*zip(*points, strict=True), color="#8a8a8a", drawstyle="steps-post", zorder=1, label="Pareto front")
-    for row in comparison.rows:
+    [line] = axes.plot(*zip(*points, strict=True), color="#8a8a8a", drawstyle="steps-post", zorder=1)
+    line.set(label="Pareto front", marker="o", markersize=12, fillstyle="none")
+    for place, row in enumerate(comparison.rows):
         if (gmacs := row.metric("model/gmacs")) is not None:
             spread = row.spread or 0.0
             axes.errorbar(gmacs, row.mean, yerr=spread, fmt="o", color="#4c8ac7", ecolor="#c05a1e", zorder=2)
-            axes.annotate(_short(row.label, 22), (gmacs, row.mean), (5, 5), textcoords="offset points", fontsize=8)
+            beside = (7, -12 if place % 2 else 6)  # neighbours of about one result do not write over each other
+            axes.annotate(_short(row.label, 22), (gmacs, row.mean), beside, textcoords="offset points", fontsize=8)
     axes.set_xscale("log")
     axes.set_xlabel("GMAC a clip, forward (logarithmic)")
     axes.set_ylabel(f"{comparison.metric}, +- spread over seeds")

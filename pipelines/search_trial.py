@@ -118,9 +118,17 @@ def run_trial(told: Mapping[str, Any], plan: SearchPlan) -> None:
             axes = {f"{tracking.AXIS}{name}": str(value) for name, value in point["values"].items()}
             tags = {**plan.tags, tracking.POINT: point["label"], **axes}
             interval = Interval(**json.loads(told["interval"])) if "interval" in told else None
-            metrics = _train_and_test(plan, config, tags=tags, interval=interval)
+            watched, costs = plan.config.watched_metric(), costs_of(plan.card(config))
+            audience = Audience(
+                sees_bars=False,
+                validated=functools.partial(_report, watched, costs),
+                run_name=f"{point['label']}, seed {told['seed']}",
+                tags=tags,
+                interval=interval,
+            )
+            metrics = costs | _train_and_test(plan, config, audience)
     except tracking.PausedError:
-        tune.report(final_metrics(folder) | costs_of(plan.card(config)) | {"waits": True})
+        tune.report(final_metrics(folder) | costs | {"waits": True})
         return
     except (ValueError, JobError) as error:
         tune.report({"failure": " ".join(str(error).split()), "epoch": 0.0})
@@ -128,21 +136,16 @@ def run_trial(told: Mapping[str, Any], plan: SearchPlan) -> None:
     tune.report(metrics | {"ended": True})
 
 
-def _train_and_test(
-    plan: SearchPlan, config: TrainConfig | TransferConfig, *, tags: Mapping[str, str], interval: Interval | None
-) -> Metrics:
-    costs, watched = costs_of(plan.card(config)), plan.config.watched_metric()
-    validated = functools.partial(_report, watched, costs)
-    audience = Audience(sees_bars=False, validated=validated, tags=tags, interval=interval)
+def _train_and_test(plan: SearchPlan, config: TrainConfig | TransferConfig, audience: Audience) -> Metrics:
     assert config.name is not None, "given by the plan"
     folder = plan.trial_folder(config.name)
     if isinstance(config, TransferConfig):
         print(run_transfer(config, audience))
-        return final_metrics(folder) | costs
+        return final_metrics(folder)
     if config.init_from == TRANSFER:
         config = config.model_copy(update={"init_from": str(_transferred(plan, config))})
     print(run_train(config, audience))
-    return final_metrics(folder) | costs | _test(plan, config, folder)
+    return final_metrics(folder) | _test(plan, config, folder)
 
 
 def _transferred(plan: SearchPlan, trial: TrainConfig) -> Path:

@@ -155,7 +155,7 @@ def _train_one(config: TrainConfig, audience: Audience) -> str:
     session.connect()
     session.check_workers_fit(config.scaling.fewest_workers(), config.scaling.resources_of_worker())
     tags = {**audience.tags, **_origin_of(init_from)}
-    with open_run(stage, kind="train", shards=folders, tags=tags) as folder:
+    with open_run(stage, kind="train", shards=folders, tags=tags, run_name=audience.run_name) as folder:
         if folder.summary is not None:
             return folder.summary
         stage = replace(stage, card=replace(stage.card, run_id=folder.run.run_id))

@@ -52,12 +52,14 @@ class Audience:
     Attributes:
         sees_bars: a progress bar an epoch.
         validated: called with the step and the metrics of every validation, in the process that called `fit`.
+        run_name: of the MLflow run; none: the folder's.
         tags: of the MLflow run, beside its own.
         interval: the part of the run that is to be trained now; none: all of it.
     """
 
     sees_bars: bool = True
     validated: Callable[[int, Metrics], None] = ignore
+    run_name: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     interval: Interval | None = None
 
@@ -108,7 +110,12 @@ class FinishedRun:
 
 @contextlib.contextmanager
 def open_run(
-    stage: Stage, *, kind: str, shards: Sequence[Path], tags: Mapping[str, str] = PEOPLE.tags
+    stage: Stage,
+    *,
+    kind: str,
+    shards: Sequence[Path],
+    tags: Mapping[str, str] = PEOPLE.tags,
+    run_name: str | None = None,
 ) -> Iterator[RunFolder]:
     """Make the folder and the MLflow run of the stage's name, or take up those of an earlier start of it.
 
@@ -119,6 +126,7 @@ def open_run(
         kind: name of the job, a tag of the MLflow run.
         shards: the folders that the rows are from.
         tags: more tags of the MLflow run.
+        run_name: of the MLflow run; none: the folder's.
 
     Raises:
         ValueError: the name belongs to a run with other settings or shards, or to one that another job is at work on;
@@ -145,7 +153,7 @@ def open_run(
         run = tracking.start_run(
             tracking_uri=tracking_uri,
             experiment=config.tracking.experiment,
-            run_name=path.name,
+            run_name=run_name or path.name,
             run_id=known["mlflow_run_id"] if known else None,
             tags={"stage": kind, "recipe_fingerprint": fingerprint, **tracking.commit_tag(), **tags},
         )

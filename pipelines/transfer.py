@@ -197,7 +197,7 @@ def run_transfer(config: TransferConfig, audience: Audience = PEOPLE) -> str:
     )
     session.connect()
     session.check_workers_fit(config.scaling.fewest_workers(), config.scaling.resources_of_worker())
-    with open_run(stage, kind="transfer", shards=folders, tags=audience.tags) as folder:
+    with open_run(stage, kind="transfer", shards=folders, tags=audience.tags, run_name=audience.run_name) as folder:
         if folder.summary is not None:
             return folder.summary
         stage = replace(stage, card=replace(card, run_id=folder.run.run_id))
