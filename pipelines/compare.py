@@ -14,7 +14,7 @@ from pipelines.compare_page import render_page
 from pipelines.compare_plots import MAX_CURVES, MAX_CURVES_A_ROW, Curves, plot_comparison
 from pipelines.compare_runs import Comparison, compare_runs
 from pipelines.compare_table import as_csv, as_lines, as_markdown, columns_of
-from pipelines.compare_videos import PairedDifference, paired_difference
+from pipelines.compare_videos import paired_differences
 from pipelines.recipe import flatten
 from pipelines.shards import whole_file
 
@@ -35,7 +35,7 @@ def run_compare(config: CompareConfig) -> str:
 def write_comparison(comparison: Comparison, config: CompareConfig, output: Path, *, tracking_uri: str) -> str:
     """Write and log the report; give its summary."""
     output.mkdir(parents=True, exist_ok=True)
-    columns = columns_of(comparison, _paired_with_first(comparison, tracking_uri))
+    columns = columns_of(comparison, paired_differences(comparison.rows, tracking_uri=tracking_uri))
     pictures = plot_comparison(comparison, _curves(comparison, config.curves, tracking_uri))
     experiment = config.experiment or config.tracking.experiment
     footer = f"Experiment {experiment} of {tracking_uri}, {datetime.datetime.now():%Y-%m-%d %H:%M}."
@@ -61,12 +61,6 @@ def write_comparison(comparison: Comparison, config: CompareConfig, output: Path
     return "\n".join(
         [*as_lines(comparison, columns), f"report:  {output / 'comparison.html'}", f"mlflow:  {run.describe()}"]
     )
-
-
-def _paired_with_first(comparison: Comparison, tracking_uri: str) -> dict[str, PairedDifference]:
-    first, *others = comparison.rows
-    found = {row.label: paired_difference(row, first, tracking_uri=tracking_uri) for row in others}
-    return {label: difference for label, difference in found.items() if difference is not None}
 
 
 def _curves(comparison: Comparison, metrics: tuple[str, ...], tracking_uri: str) -> dict[str, Curves]:

@@ -9,7 +9,7 @@ from matplotlib import colormaps, rc_context, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.compare_runs import Comparison, Row, differing_settings
+from pipelines.compare_runs import TESTED, VALIDATED, Comparison, Row, differing_settings, is_more_better
 from pipelines.tracking import AXIS
 
 _DPI = 110
@@ -91,16 +91,16 @@ def _drawn(name: str, title: str, draw: Callable[[Axes], None], height: float) -
 def _draw_bars(axes: Axes, comparison: Comparison) -> None:
     rows = comparison.rows[:_MAX_BARS]
     _say_which(axes, len(rows), of=len(comparison.rows))
+    has_paper = comparison.metric in (TESTED, VALIDATED) and any(row.paper for row in rows)
     for place, row in enumerate(rows):
         axes.barh(place, row.mean, height=0.62, color="#4c8ac7", zorder=2)
         if (interval := row.interval()) is not None:
             axes.plot(interval, (place, place), color="#c05a1e", linewidth=2, zorder=3)
         axes.scatter(row.values, [place] * len(row.values), s=14, color="#c05a1e", zorder=4)
-        if row.paper is not None:
+        if row.paper is not None and has_paper:
             axes.plot([row.paper.top1 / 100] * 2, [place - 0.4, place + 0.4], color="#8a8a8a", linestyle="--", zorder=3)
     axes.set_yticks(range(len(rows)), [_short(row.label) for row in rows])
     axes.invert_yaxis()
-    has_paper = any(row.paper for row in rows)
     axes.set_xlabel(
         f"{comparison.metric}: mean; dots: seeds; line: 95 % interval{'; dashed: the paper' if has_paper else ''}"
     )
@@ -109,8 +109,7 @@ def _draw_bars(axes: Axes, comparison: Comparison) -> None:
 
 
 def _draw_macs(axes: Axes, comparison: Comparison) -> None:
-    is_more_better = not comparison.metric.endswith("loss")
-    front = pareto_front(comparison.rows, is_more_better=is_more_better)
+    front = pareto_front(comparison.rows, is_more_better=is_more_better(comparison.metric))
     points = [(row.metric("model/gmacs") or 0.0, row.mean) for row in front]
     [line] = axes.plot(*zip(*points, strict=True), color="#8a8a8a", drawstyle="steps-post", zorder=1)
     line.set(label="Pareto front", marker="o", markersize=12, fillstyle="none")

@@ -1,11 +1,14 @@
-"""Runs that MLflow has become the rows of a table: groups of runs that differ in their seed (and fold) alone.
+"""Runs that MLflow has become the rows of a table: groups of runs that differ in their seed and fold alone.
 
-A value is the accuracy of one seed: the mean over its folds where it was trained on several.
+A value is the accuracy of one seed: the mean over its folds where it was trained on several. Only `group_by` puts runs
+together that differ in more, and then a note says in what.
 """
 
+import hashlib
+import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import stats
@@ -21,6 +24,8 @@ _NOT_SETTINGS = (
     *("seed", "name", "storage", "folds", "register", "alias", "log_every_steps", "data.fold"),
     *("data.shards", "data.prepare", "data.fingerprint", "tracking", "scaling", "checkpoint", "failure"),
 )
+_PAPERS_WAY = {"data.split": "test", "num_crops": "1", "num_clips": "None"}
+_WAY_OF_TESTING = tuple(_PAPERS_WAY)
 _CONFIDENCE = 0.95
 
 
@@ -32,12 +37,14 @@ class Measured:
         run: the training run.
         test: its newest test that ended; none: it was not tested.
         facts: what rows are told apart by: parameters, and `family`, `model`, `init`, `segments`, `dataset`.
+        settings: all that it shares with the other runs of its row.
         value: what is compared.
     """
 
     run: RecordedRun
     test: RecordedRun | None
     facts: Mapping[str, str]
+    settings: Mapping[str, str]
     value: float
 
 
@@ -46,10 +53,10 @@ class Row:
     """One group of runs.
 
     Attributes:
-        label: what people call it.
+        label: what people call it; no other row is called the same.
         paper: the paper's line for it; none: the paper has none.
-        runs: its runs, the newest of each seed and fold.
-        values: one a seed, in the order of seeds.
+        runs: its runs, by seed and fold; of those that are alike the newest.
+        values: one a seed (of pooled settings one for each, too), in the order of seeds.
         seeds: their seeds.
         folds: the folds that they are means of.
     """
@@ -136,12 +143,8 @@ def compare_runs(config: CompareConfig, *, tracking_uri: str) -> Comparison:
             f"{f' ({states})' if states else ''}: train first, or name another --experiment"
         )
     by_id = {run.run_id: run for run in runs}
-    tests = {
-        run.tags[tracking.TRAINED_BY]: run
-        for run in runs
-        if run.status == "FINISHED" and tracking.TRAINED_BY in run.tags and TESTED in run.metrics
-    }
-    metric = config.metric or _usual_metric(config.stage, any(run.run_id in tests for run in ended))
+    tests, notes_of_tests = _tests(runs, {run.run_id for run in ended})
+    metric = config.metric or _usual_metric(config.stage, bool(tests))
     measured = [_measured(run, tests.get(run.run_id), by_id, metric) for run in ended]
     table = TABLES[config.table] if config.table is not None else None
     having = [each for each in measured if each is not None]
@@ -149,15 +152,48 @@ def compare_runs(config: CompareConfig, *, tracking_uri: str) -> Comparison:
         known = sorted({name for run in ended for name in run.metrics})
         raise ValueError(f"no run has the metric {metric}; there are: {', '.join(known)}")
     axes = table.axes if table else tuple(config.group_by) or _usual_axes(having)
-    rows, num_older = _rows(having, axes, table)
-    rows.sort(key=lambda row: row.mean, reverse=not metric.endswith("loss"))
+    groups, num_older = _groups(having, axes if config.group_by else ())
+    rows = _told_apart([_row(group, axes, table) for group in groups])
+    rows.sort(key=lambda row: row.mean, reverse=is_more_better(metric))
     notes = [
-        *(_differences(having, table) if table else ()),
+        *(_differences(rows, table) if table else ()),
         *_left_out(chosen, ended, num_without=len(ended) - len(having), metric=metric, num_older=num_older),
+        *notes_of_tests,
         *_uneven(rows),
     ]
     title = f"Table {config.table}: {table.title}" if table else f"{experiment}, by {', '.join(axes) or 'nothing'}"
     return Comparison(title, metric, tuple(rows), table, tuple(notes))
+
+
+def is_more_better(metric: str) -> bool:
+    """Whether runs want much of it: accuracies, but no losses and costs."""
+    return not metric.endswith("loss") and not metric.startswith(("cost/", "model/"))
+
+
+def _tests(runs: Sequence[RecordedRun], trained: Collection[str]) -> tuple[dict[str, RecordedRun], list[str]]:
+    """The newest test of each training run, made in the way in which most of them were tested; and what is left out.
+
+    The way: split, crops and clips of a video, and the data.
+    """
+    by_way: dict[tuple[str, ...], dict[str, RecordedRun]] = defaultdict(dict)
+    for run in runs:
+        of_run = run.tags.get(tracking.TRAINED_BY, "")
+        if run.status == "FINISHED" and of_run in trained and TESTED in run.metrics:
+            way = (*(run.params.get(name, "-") for name in _WAY_OF_TESTING), " + ".join(run.datasets) or "-")
+            by_way[way][of_run] = run
+    if not by_way:
+        return {}, []
+    way = max(by_way, key=lambda way: (len(by_way[way]), -float(way[1]) if way[1].isdigit() else 0.0))
+    others = sorted(each for each in by_way if each != way)
+    if not others:
+        return by_way[way], []
+    names = [name.rpartition(".")[2] for name in (*_WAY_OF_TESTING, "dataset")]
+    differ = [len({each[place] for each in by_way}) > 1 for place in range(len(names))]
+
+    def text(each: tuple[str, ...]) -> str:
+        return ", ".join(f"{name} {value}" for name, value, told in zip(names, each, differ, strict=True) if told)
+
+    return by_way[way], [f"Tests with {text(way)} are compared, not those with {'; '.join(map(text, others))}."]
 
 
 def _chosen(of_stage: list[RecordedRun], runs: list[RecordedRun], named: Sequence[str]) -> list[RecordedRun]:
@@ -186,16 +222,38 @@ def _measured(
     if metric not in metrics:
         return None
     kind = run.params.get("model.kind", "")
+    settings = settings_of(run, by_id)
     derived = {
         "family": family_of(kind),
         "model": kind,
         "init": _init_of(run, by_id),
         "segments": run.params.get("clip.num_segments", "1"),
-        "dataset": " + ".join(run.datasets),
+        "dataset": settings["dataset"],
     }
     of_search = {name: value for name, value in run.tags.items() if name.startswith(tracking.AXIS)}
     point = {"point": run.tags.get(tracking.POINT, "")}
-    return Measured(run, test, {**run.params, **derived, **of_search, **point}, metrics[metric])
+    return Measured(run, test, {**run.params, **derived, **of_search, **point}, settings, metrics[metric])
+
+
+def settings_of(run: RecordedRun, by_id: Mapping[str, RecordedRun]) -> dict[str, str]:
+    """All that makes a run what it is, but for seed and fold: parameters, data, and the run whose weights it took.
+
+    Members of a population have their search's name, too: their settings changed on the way.
+    """
+    origin = by_id.get(run.tags.get(tracking.STARTED_FROM, ""))
+    settings = {
+        name: value
+        for name, value in run.params.items()
+        if not any(f"{name}.".startswith(f"{each}.") for each in _NOT_SETTINGS)
+        and not (origin is not None and name == "init_from")
+    }
+    settings["dataset"] = " + ".join(run.datasets)
+    if origin is not None:
+        described = json.dumps(settings_of(origin, by_id), sort_keys=True)
+        settings["init"] = f"{_init_of(run, by_id)} ({hashlib.sha256(described.encode()).hexdigest()[:6]})"
+    if any(name.startswith("setting/") for name in run.metrics):
+        settings["population"] = run.tags.get("search", "-")
+    return settings
 
 
 def _init_of(run: RecordedRun, by_id: Mapping[str, RecordedRun]) -> str:
@@ -220,45 +278,69 @@ def _usual_axes(measured: Sequence[Measured]) -> tuple[str, ...]:
 
 def differing_settings(measured: Sequence[Measured]) -> tuple[str, ...]:
     """The settings of which runs have different values; `init` for the weights that they start from."""
-    names = dict.fromkeys(name for each in measured for name in each.run.params)
-    settings = [name for name in names if not any(f"{name}.".startswith(f"{each}.") for each in _NOT_SETTINGS)]
-    differing = [name for name in settings if len({each.facts.get(name, "-") for each in measured}) > 1]
+    names = dict.fromkeys(name for each in measured for name in each.settings)
+    differing = [name for name in names if len({each.settings.get(name, "-") for each in measured}) > 1]
     named = ("init" if name in ("init_from", "inflate_from") else name for name in differing)
     return tuple(dict.fromkeys(named))
 
 
-def _rows(measured: Sequence[Measured], axes: Sequence[str], table: PaperTable | None) -> tuple[list[Row], int]:
-    """The groups, and how many runs were left out for a newer one of the same seed and fold."""
-    groups: dict[tuple[str, ...], dict[tuple[str, str], Measured]] = defaultdict(dict)
+Unit = dict[str, Measured]  # one seed of one kind of run: by fold
+
+
+def _groups(measured: Sequence[Measured], pooled_by: Sequence[str]) -> tuple[list[list[Unit]], int]:
+    """Runs that make a row, one list of seeds each; and how many were left out for a newer one that is the same.
+
+    Without `pooled_by` all settings of a row's runs are the same. Seeds of different folds are never put together.
+    """
+    units: dict[tuple[str, str], Unit] = defaultdict(dict)
     num_older = 0
     for each in measured:  # the oldest first: a newer one takes its place
-        group = groups[tuple(each.facts.get(axis, "-") for axis in axes)]
-        place = (each.run.params.get("seed", "0"), each.run.params.get("data.fold", "1"))
-        num_older += place in group
-        group[place] = each
-    rows = [_row(key, group, axes, table) for key, group in groups.items()]
-    return rows, num_older
+        unit = units[json.dumps(each.settings, sort_keys=True), each.run.params.get("seed", "0")]
+        fold = each.run.params.get("data.fold", "1")
+        num_older += fold in unit
+        unit[fold] = each
+    groups: dict[tuple[object, ...], list[Unit]] = defaultdict(list)
+    for (settings, _), unit in units.items():
+        facts = next(iter(unit.values())).facts
+        key = tuple(facts.get(axis, "-") for axis in pooled_by) or (settings,)
+        groups[key, tuple(sorted(unit))].append(unit)
+    return list(groups.values()), num_older
 
 
-def _row(
-    key: tuple[str, ...], group: Mapping[tuple[str, str], Measured], axes: Sequence[str], table: PaperTable | None
-) -> Row:
-    by_seed: dict[str, list[float]] = defaultdict(list)
-    for (seed, _), each in sorted(group.items()):
-        by_seed[seed].append(each.value)
-    facts = next(iter(group.values())).facts
+def _row(group: Sequence[Unit], axes: Sequence[str], table: PaperTable | None) -> Row:
+    group = sorted(group, key=lambda unit: next(iter(unit.values())).run.params.get("seed", "0"))
+    runs = [unit[fold] for unit in group for fold in sorted(unit)]
+    facts = runs[0].facts
     paper = _paper_row(facts, table)
-    label = (
-        paper.label
-        if paper
-        else ", ".join(
-            value if axis in ("family", "model", "init", "dataset", "point") else f"{axis.rpartition('.')[2]}={value}"
-            for axis, value in zip(axes, key, strict=True)
-        )
+    named = ("family", "model", "init", "dataset", "point")
+    label = ", ".join(
+        facts.get(axis, "-") if axis in named else f"{axis.rpartition('.')[2]}={facts.get(axis, '-')}" for axis in axes
     )
-    values = tuple(float(np.mean(of_seed)) for of_seed in by_seed.values())
-    folds = tuple(sorted({fold for _, fold in group}))
-    return Row(label or "all runs", paper, tuple(group.values()), values, tuple(by_seed), folds)
+    values = tuple(float(np.mean([each.value for each in unit.values()])) for unit in group)
+    seeds = tuple(next(iter(unit.values())).run.params.get("seed", "0") for unit in group)
+    return Row(
+        paper.label if paper else label or "all runs", paper, tuple(runs), values, seeds, tuple(sorted(group[0]))
+    )
+
+
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+    """Rows of one label get what they differ in, or their place among them, added to it."""
+    by_label: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_label[row.label].append(row)
+    told_apart = []
+    for label, alike in by_label.items():
+        names = differing_settings([row.runs[0] for row in alike]) if len(alike) > 1 else ()
+        has_folds = len({row.folds for row in alike}) > 1
+        for place, row in enumerate(alike, start=1):
+            first = row.runs[0]
+            parts = [
+                f"{name.rpartition('.')[2]}={first.settings.get(name, first.facts.get(name, '-'))}" for name in names
+            ]
+            parts += [f"folds {' '.join(row.folds)}"] if has_folds else []
+            parts = parts or ([f"no. {place}"] if len(alike) > 1 else [])
+            told_apart.append(replace(row, label=", ".join([label, *parts])))
+    return told_apart
 
 
 def _paper_row(facts: Mapping[str, str], table: PaperTable | None) -> PaperRow | None:
@@ -268,27 +350,48 @@ def _paper_row(facts: Mapping[str, str], table: PaperTable | None) -> PaperRow |
     return None
 
 
-def _differences(measured: Sequence[Measured], table: PaperTable) -> list[str]:
+def _differences(rows: Sequence[Row], table: PaperTable) -> list[str]:
     """How the runs differ from those of the paper: no reader takes a miniature for a reproduction."""
-    found = []
-    datasets = sorted({each.facts["dataset"] for each in measured})
-    wanted = [table.dataset] if table.dataset else sorted({row.match["dataset"] for row in table.rows})
-    if set(datasets) - set(wanted):
-        found.append(f"data {', '.join(datasets)} (paper: {table.data})")
-    for name, value in table.settings().items():
-        ours = sorted({each.facts.get(name, "-") for each in measured})
-        if ours != [value]:
-            found.append(f"{name} {', '.join(ours)} (paper: {value})")
-    if any(each.facts["model"] in ("t3d", "densenet3d") for each in measured):
-        sizes = sorted({f"{each.run.metrics.get('model/parameters', 0):,.0f}" for each in measured})
-        found.append(f"networks of {', '.join(sizes)} parameters, not those of the paper's Table 1")
-    if not any(each.test for each in measured):
-        found.append("validated on middle clips (paper: tested on all clips of a video)")
-    elif (coverage := min(each.test.metrics.get("coverage", 1.0) for each in measured if each.test)) < 1:
-        found.append(f"{coverage:.1%} of the listed videos (paper: all)")
-    if not found:
-        return []
-    return [f"Not the paper's experiment: {'; '.join(found)}. The paper's figures are for orientation alone."]
+    of_rows = [list(_differences_of_row(row, table)) for row in rows]
+    common = [text for text in of_rows[0] if all(text in texts for texts in of_rows)]
+    notes = [f"Not the paper's experiment: {'; '.join(common)}."] if common else []
+    for row, texts in zip(rows, of_rows, strict=True):
+        if own := [text for text in texts if text not in common]:
+            notes.append(f"{row.label}{' also' if common else ''} is not the paper's: {'; '.join(own)}.")
+    if notes:
+        notes.append("The paper's figures are for orientation alone.")
+    return [*notes, *([table.note] if table.note else ())]
+
+
+def _differences_of_row(row: Row, table: PaperTable) -> Iterator[str]:
+    first = row.runs[0]
+    if row.paper is None:
+        yield "the paper has no such line"
+        return
+    wanted = table.dataset or row.paper.match["dataset"]
+    if first.facts["dataset"] != wanted:
+        yield f"data {first.facts['dataset']} (paper: {table.data})"
+    if table.folds and row.folds != table.folds:
+        yield f"folds {', '.join(row.folds)} (paper: {', '.join(table.folds)})"
+    settings = table.settings(row.paper)
+    kind = settings.pop("model.kind")
+    if first.facts["model"] != kind:
+        yield f"network {first.facts['model']} (paper: {kind})"
+        settings = {name: value for name, value in settings.items() if not name.startswith("model.")}
+    for name, value in settings.items():
+        ours = sorted({each.run.params[name] for each in row.runs if name in each.run.params})
+        if ours and ours != [value]:
+            yield f"{name} {', '.join(ours)} (paper: {value})"
+    tests = [each.test for each in row.runs if each.test is not None]
+    if not tests:
+        yield "validated on middle clips (paper: tested on all clips of a video)"
+        return
+    for name, value in _PAPERS_WAY.items():
+        ours = sorted({test.params[name] for test in tests if name in test.params})
+        if ours and ours != [value]:
+            yield f"tested with {name.rpartition('.')[2]} {', '.join(ours)} (paper: {value.replace('None', 'all')})"
+    if (coverage := min(test.metrics.get("coverage", 1.0) for test in tests)) < 1:
+        yield f"{coverage:.1%} of the listed videos (paper: all)"
 
 
 def _left_out(
@@ -315,6 +418,11 @@ def _uneven(rows: Sequence[Row]) -> list[str]:
         notes.append(f"Rows have different seeds ({seeds}).")
     if any(len(row.values) < 3 for row in rows):
         notes.append("Fewer than three seeds: a spread says little, a difference may be chance.")
+    for row in rows:
+        if differing := [name for name in differing_settings(row.runs) if name != "dataset"]:
+            notes.append(f"Runs of {row.label} differ in {', '.join(differing)}.")
+    if any("population" in row.runs[0].settings for row in rows):
+        notes.append("Rows of a population based search are called by the settings with which their trials began.")
     if len({row.folds for row in rows}) > 1:
         folds = "; ".join(f"{row.label}: {', '.join(row.folds)}" for row in rows)
         notes.append(f"Rows are means over different folds ({folds}).")

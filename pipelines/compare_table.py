@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from pipelines.compare_runs import Comparison, Row
+from pipelines.compare_runs import TESTED, VALIDATED, Comparison, Row
 from pipelines.compare_videos import PairedDifference
 from pipelines.search_summary import format_table
 
@@ -38,9 +38,10 @@ def columns_of(comparison: Comparison, paired: Mapping[str, PairedDifference]) -
         Column("n", "seeds", lambda row: Cell(str(len(row.values)), len(row.values))),
         Column(metric, f"mean of {metric} over seeds", lambda row: _number(row.mean, ".3f")),
         Column("+-", "standard deviation over seeds", lambda row: _number(row.spread, ".3f")),
-        Column("95 %", "where the mean over all seeds lies (Student's t)", lambda row: _interval(row.interval())),
-        Column("paper", "the paper's figure (a single run)", lambda row: _number(_paper(row), ".3f")),
-        Column("- paper", "ours less the paper's", lambda row: _number(_less_paper(row), "+.3f")),
+        Column("95 % from", "the mean over all seeds lies from here (Student's t)", lambda row: _end(row, 0)),
+        Column("to", "up to here", lambda row: _end(row, 1)),
+        Column("paper", "the paper's figure (a single run)", lambda row: _number(_paper(row, metric), ".3f")),
+        Column("- paper", "ours less the paper's", lambda row: _number(_less_paper(row, metric), "+.3f")),
         Column(
             "- first",
             "difference to the first row, on the same videos and seeds",
@@ -62,7 +63,8 @@ def columns_of(comparison: Comparison, paired: Mapping[str, PairedDifference]) -
         Column(
             "coverage", "tested videos of those that are listed", lambda row: _number(row.metric("coverage"), ".1%")
         ),
-        Column("hours", "of all its runs: GPU-hours where they had GPUs, else CPU-hours", _hours),
+        Column("GPU-hours", "of all its runs", lambda row: _hours(row, "GPU")),
+        Column("CPU-hours", "of all its runs, where they had no GPUs", lambda row: _hours(row, "CPU")),
     ]
     return [column for column in columns if any(column.cell(row).value is not None for row in comparison.rows)]
 
@@ -103,20 +105,20 @@ def _number(value: float | None, form: str) -> Cell:
     return Cell("-" if value is None else format(value, form), value)
 
 
-def _interval(interval: tuple[float, float] | None) -> Cell:
-    if interval is None:
-        return Cell("-", None)
-    return Cell(f"{interval[0]:.3f} to {interval[1]:.3f}", interval[0])
+def _end(row: Row, which: int) -> Cell:
+    interval = row.interval()
+    return _number(None if interval is None else interval[which], ".3f")
 
 
-def _paper(row: Row) -> float | None:
-    return None if row.paper is None else row.paper.top1 / 100
+def _paper(row: Row, metric: str) -> float | None:
+    return None if row.paper is None or metric not in (TESTED, VALIDATED) else row.paper.top1 / 100
 
 
-def _less_paper(row: Row) -> float | None:
-    return None if row.paper is None else row.mean - row.paper.top1 / 100
+def _less_paper(row: Row, metric: str) -> float | None:
+    paper = _paper(row, metric)
+    return None if paper is None else row.mean - paper
 
 
-def _hours(row: Row) -> Cell:
-    hours, unit = row.hours()
-    return Cell(f"{hours:.2f} {unit}", hours) if hours else Cell("-", None)
+def _hours(row: Row, unit: str) -> Cell:
+    hours, of_unit = row.hours()
+    return _number(hours if hours and of_unit == unit else None, ".2f")

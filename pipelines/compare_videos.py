@@ -1,7 +1,6 @@
 """Two rows of a table, tested with the same seeds on the same videos, become a difference and its p-value."""
 
 from collections.abc import Sequence
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ from pipelines import tracking
 from pipelines.compare_runs import Row
 
 _SCORES = "scores.parquet"
-_NUM_RESAMPLES = 9999
+_NUM_RESAMPLES, _RESAMPLES_AT_ONCE = 9999, 200
 
 
 class PairedDifference(NamedTuple):
@@ -31,24 +30,47 @@ class PairedDifference(NamedTuple):
     num_videos: int
 
 
-def paired_difference(row: Row, other: Row, *, tracking_uri: str) -> PairedDifference | None:
-    """Compare two rows video by video; none where seeds, folds or videos do not match, or were not tested."""
-    if row.seeds != other.seeds or row.folds != other.folds:
-        return None
-    ours, others = (_correct_by_video(each, tracking_uri) for each in (row, other))
-    if ours is None or others is None or ours.keys() != others.keys():
-        return None
-    difference_V = np.array([np.mean(ours[video_id]) - np.mean(others[video_id]) for video_id in ours])
-    if not difference_V.any():
-        return PairedDifference(0.0, 1.0, len(difference_V))
-    test = permutation_test(
-        (difference_V,),
-        np.mean,
-        permutation_type="samples",
-        n_resamples=_NUM_RESAMPLES,
-        rng=np.random.default_rng(0),
+def paired_differences(rows: Sequence[Row], *, tracking_uri: str) -> dict[str, PairedDifference]:
+    """Compare rows with the first one, video by video: label of a row -> its difference.
+
+    Rows are left out whose seeds, folds or videos are not those of the first, or that were not tested.
+    """
+    first, found = rows[0], {}
+    candidates = [row for row in rows[1:] if (row.seeds, row.folds) == (first.seeds, first.folds)]
+    of_first = _correct_by_video(first, tracking_uri) if candidates else None
+    for row in candidates if of_first else ():
+        ours = _correct_by_video(row, tracking_uri)
+        if of_first and ours and ours.keys() == of_first.keys():
+            difference_V = np.array([np.mean(ours[video_id]) - np.mean(of_first[video_id]) for video_id in ours])
+            found[row.label] = PairedDifference(
+                float(difference_V.mean()), permutation_p_value(difference_V), len(difference_V)
+            )
+    return found
+
+
+def permutation_p_value(difference_V: np.ndarray) -> float:
+    """Two-sided p-value of the mean of paired differences, by changing their signs at random (one way counts as seen).
+
+    All 2^V ways where there are no more than are drawn otherwise.
+
+    Args:
+        difference_V: one for each video; those that are 0 say nothing.
+    """
+    moved_V = difference_V[difference_V != 0]
+    test = (
+        permutation_test(
+            (moved_V,),
+            np.sum,
+            permutation_type="samples",
+            n_resamples=_NUM_RESAMPLES,
+            batch=_RESAMPLES_AT_ONCE,
+            vectorized=True,
+            rng=np.random.default_rng(0),
+        )
+        if len(moved_V)
+        else None
     )
-    return PairedDifference(float(difference_V.mean()), float(test.pvalue), len(difference_V))
+    return 1.0 if test is None else float(test.pvalue)
 
 
 def _correct_by_video(row: Row, tracking_uri: str) -> dict[str, list[float]] | None:
@@ -63,7 +85,6 @@ def _correct_by_video(row: Row, tracking_uri: str) -> dict[str, list[float]] | N
     return found
 
 
-@cache
 def _read_scores(tracking_uri: str, run_id: str) -> tuple[Sequence[str], Sequence[bool]] | None:
     path = tracking.fetch_artifact(tracking_uri, run_id, _SCORES)
     if path is None:

@@ -208,5 +208,6 @@ def _open_run(config: EvaluateConfig, test: _Test, *, run_name: str, tags: Mappi
         run.log_params(flatten(config))
         run.log_text(to_yaml(config), "recipe.yaml")
         for path in test.folders:
-            run.log_dataset(path.name, describe_shards(path)["fingerprint"], str(path), context=config.data.split)
+            described = describe_shards(path)
+            run.log_dataset(described["dataset"], described["fingerprint"], str(path), context=config.data.split)
         yield run

@@ -234,7 +234,7 @@ def _tracked(config: PrepareJobConfig, folder: ShardFolder, listing: Listing) ->
     """An MLflow run of this job; the one that a killed job left open at this folder is closed."""
     uri = tracking.resolve_tracking_uri(config.tracking.uri, base=session.base_folder())
     if folder.run_file.is_file():
-        tracking.Run(**json.loads(folder.run_file.read_text())).close_as_killed()
+        tracking.Run(**json.loads(folder.run_file.read_text())).close_if_possible("KILLED")
     run = tracking.start_run(
         tracking_uri=uri,
         experiment=config.tracking.experiment,

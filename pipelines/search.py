@@ -11,37 +11,38 @@ ours, for Tune's own snapshots lag behind.
 """
 
 import csv
+import hashlib
 import json
+import logging
 import os
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ray
+import yaml
 from ray import tune
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
-from ray.tune.stopper import Stopper
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from pipelines import session, tracking
 from pipelines.checkpoints import CheckpointFolder
 from pipelines.configs import TrainConfig, TransferConfig
-from pipelines.prepare import prepared_shards
-from pipelines.recipe import JobError, config_fingerprint, flatten, read_recipe, to_yaml
+from pipelines.recipe import config_fingerprint, flatten, to_yaml
+from pipelines.search_checks import Rejection, check_some_point_is_left, make_plan, room_for_trials
 from pipelines.search_configs import SearchConfig
 from pipelines.search_ledger import Ledger, TrialRecord
 from pipelines.search_population import Heir
-from pipelines.search_space import Point, check_points, grid_points
+from pipelines.search_stopping import EarlyStopping, Reports
 from pipelines.search_summary import describe_search, describe_trial
-from pipelines.search_trial import TRANSFER, SearchPlan, run_trial
+from pipelines.search_trial import SearchPlan, run_trial
 from pipelines.search_trials import TrialSource
-from pipelines.shard_index import load_index
 from pipelines.shards import whole_file
 from pipelines.training_run import alone_in, run_id_of
-from pipelines.weights import check_network, costs_of
 
+_LOG = logging.getLogger(__name__)
+# What a trial holds whose workers are processes of their own: no part of a CPU, for decoding needs a whole one.
+_OF_CONTROLLER = {"memory": 1e6}
 # What may change when a search goes on: where it lies, what it may cost and how much runs at once.
 _RESUMABLE = (
     *("storage", "name", "budget", "max_concurrent", "max_failures", "tracking", "register", "alias"),
@@ -59,13 +60,13 @@ def run_search(config: SearchConfig) -> str:
     base = session.base_folder()
     folder = base / config.storage / (config.name or session.new_name("search"))
     tracking_uri = tracking.resolve_tracking_uri(config.tracking.uri, base=base)
-    plan = _plan(config, folder, tracking_uri=tracking_uri)
-    reject = _Rejection(plan)
-    _check_some_point_is_left(config, reject)
+    plan = make_plan(config, folder, tracking_uri=tracking_uri)
+    reject = Rejection(plan)
+    check_some_point_is_left(config, reject)
     session.connect()
-    max_concurrent = _max_concurrent(plan)
+    max_concurrent = room_for_trials(plan)
     with alone_in(folder):
-        known = _read_search_file(folder, config)
+        known = _read_search_file(folder, plan)
         with tracking.start_run(
             tracking_uri=tracking_uri,
             experiment=config.tracking.experiment,
@@ -74,158 +75,52 @@ def run_search(config: SearchConfig) -> str:
             tags={"stage": "search", **tracking.commit_tag()},
         ) as run:
             if known is None:
-                _write_search_files(folder, config, run)
+                _write_search_files(folder, plan, run)
             ledger = Ledger(folder / "trials.jsonl")
             search = _Search(plan, ledger, run, reject=reject, max_concurrent=max_concurrent)
-            search.run_trials()
+            search.close_left_running("its process was killed")
+            try:
+                search.run_trials()
+            except BaseException:
+                search.close_left_running("the search was interrupted")
+                raise
             return search.close()
 
 
-def _plan(config: SearchConfig, folder: Path, *, tracking_uri: str) -> SearchPlan:
-    """Read the recipes, try every value of the space on them, and find the shards.
-
-    Raises:
-        JobError: one line a wrong setting.
-    """
-    base = read_recipe(session.input_path(config.base))
-    before = config.transfer_before
-    transfer_base = None if before is None else read_recipe(session.input_path(before.base))
-    common: dict[str, Any] = {
-        "storage": str(folder / "trials"),
-        "tracking.uri": tracking_uri,
-        "tracking.experiment": config.tracking.experiment,
-    }
-    plan = SearchPlan(config, base, transfer_base, common, folder)
-    of_base = _checked(plan)
-    folders = prepared_shards(of_base.data, storage=session.base_folder() / config.storage)
-    index = load_index(folders, fold=of_base.data.fold, splits=["train"])
-    common |= {"data.shards": [str(path) for path in folders], "data.prepare": None}
-    return replace(plan, common=common, class_names=index.class_names if config.job == "train" else ())
+def _fingerprint(plan: SearchPlan) -> str:
+    """What a search computes follows from this: its settings, and those of the recipes that it names."""
+    parts = [config_fingerprint(plan.config, exclude=_RESUMABLE), plan.base, plan.transfer_base]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _checked(plan: SearchPlan) -> TrainConfig | TransferConfig:
-    """Try the base recipe, then each value of each axis on it, and of a grid every point; give the base's settings."""
-    of_base = plan.trial_config({}, seed=0, name="base")
-    if isinstance(of_base, TrainConfig) and of_base.folds:
-        raise JobError(f"folds {list(of_base.folds)}: a trial trains one network: vary data.fold in space instead")
-    if of_base.model is None or of_base.clip is None:
-        raise JobError("model and clip are left to weights: write them into the base recipe, or into settings")
-    problems: dict[str, str] = {}
-    tried = list(check_points(plan.config.space))
-    if plan.config.sampler.kind == "grid":
-        tried += [(point.label, point.settings) for point in grid_points(plan.config.space)]
-    for where, settings in tried:
-        try:
-            trial = plan.trial_config(settings, seed=0, name="trial")
-            if isinstance(trial, TrainConfig) and trial.init_from == TRANSFER:
-                plan.transfer_config(trial)
-        except JobError as error:
-            problems.setdefault(str(error), f"space.{where}: {error}")
-    if problems:
-        raise JobError("\n".join(problems.values()))
-    if plan.config.scheduler.kind == "pbt":
-        _check_population(plan.config, of_base)
-    return of_base
-
-
-def _check_population(config: SearchConfig, of_base: TrainConfig | TransferConfig) -> None:
-    """Refuse a population that cannot be one."""
-    interval, every = config.scheduler.interval_epochs, of_base.validate_every_epochs
-    num_members = len(grid_points(config.space)) if config.sampler.kind == "grid" else config.sampler.num_points
-    problems = []
-    if num_members < 2:
-        problems.append(f"scheduler pbt needs 2 points at least, the space has {num_members}: widen it")
-    if of_base.schedule.kind != "constant":
-        problems.append(
-            f"scheduler pbt makes the schedule itself, out of constants, but schedule.kind is {of_base.schedule.kind}: "
-            "add schedule.kind: constant to settings"
-        )
-    if interval >= of_base.epochs or interval % every:
-        problems.append(
-            f"scheduler.interval_epochs {interval} must be less than epochs {of_base.epochs}, and a multiple of "
-            f"validate_every_epochs {every}: change one of them"
-        )
-    if problems:
-        raise JobError("\n".join(problems))
-
-
-class _Rejection:
-    """Says why a point is not to be trained: settings or sizes that cannot be, or costs beyond the limits."""
-
-    def __init__(self, plan: SearchPlan) -> None:
-        self._plan = plan
-        self._reasons: dict[str, str | None] = {}
-
-    def __call__(self, point: Point) -> str | None:
-        """The reason; none: it may be trained."""
-        settings = json.dumps(dict(point.settings), sort_keys=True)
-        if settings not in self._reasons:  # a network is built and counted for it
-            self._reasons[settings] = self._reason(point)
-        return self._reasons[settings]
-
-    def _reason(self, point: Point) -> str | None:
-        limits = self._plan.config.limits
-        try:
-            config = self._plan.trial_config(point.settings, seed=0, name="trial")
-            card = self._plan.card(config)
-            check_network(card, batch_size=config.smallest_batch())
-            costs = costs_of(card)
-        except (JobError, ValueError) as error:
-            return " ".join(str(error).split())
-        gmacs, parameters = costs["model/gmacs"], costs["model/parameters"]
-        if limits.max_gmacs is not None and gmacs > limits.max_gmacs:
-            return f"{gmacs:.3g} GMAC a clip, limits.max_gmacs {limits.max_gmacs:g}"
-        if limits.min_gmacs is not None and gmacs < limits.min_gmacs:
-            return f"{gmacs:.3g} GMAC a clip, limits.min_gmacs {limits.min_gmacs:g}"
-        if limits.max_parameters is not None and parameters > limits.max_parameters:
-            return f"{parameters:,.0f} parameters, limits.max_parameters {limits.max_parameters:,.0f}"
-        return None
-
-
-def _check_some_point_is_left(config: SearchConfig, reject: _Rejection) -> None:
-    """Refuse a grid of which every point is rejected; what is drawn is seen when it is drawn."""
-    if config.sampler.kind != "grid":
-        return
-    points = grid_points(config.space)
-    reasons = [f"{point.label}: {reject(point)}" for point in points if reject(point)]
-    if len(reasons) == len(points):
-        raise ValueError(f"no point of the space can be trained ({'; '.join(reasons[:3])}): widen limits, or the space")
-
-
-def _max_concurrent(plan: SearchPlan) -> int:
-    """Trials for which there is room, each with a CPU for decoding.
-
-    Raises:
-        ValueError: there is not even room for one.
-    """
-    config = plan.trial_config({}, seed=0, name="trial")
-    workers, each = max(1, config.scaling.fewest_workers()), config.scaling.resources_of_worker()
-    session.check_workers_fit(workers, each)
-    needed = {name: workers * amount + (name == "CPU") for name, amount in each.items()}
-    cluster = ray.cluster_resources()
-    room = min(int(cluster.get(name, 0.0) / amount) for name, amount in needed.items() if amount)
-    return min(max(1, room), plan.config.max_concurrent or room)
-
-
-def _read_search_file(folder: Path, config: SearchConfig) -> dict[str, Any] | None:
+def _read_search_file(folder: Path, plan: SearchPlan) -> dict[str, Any] | None:
     file = folder / "search.json"
     if not file.is_file():
         return None
     known = json.loads(file.read_text())
-    fingerprint = config_fingerprint(config, exclude=_RESUMABLE)
+    fingerprint = _fingerprint(plan)
     if known["fingerprint"] != fingerprint:
         raise ValueError(
-            f"search {folder.name!r} in {folder.parent} was begun with other settings (fingerprint "
-            f"{known['fingerprint'][:12]}, now {fingerprint[:12]}; see {folder / 'recipe.yaml'}): give another --name"
+            f"search {folder.name!r} in {folder.parent} was begun with other settings or another base recipe "
+            f"(fingerprint {known['fingerprint'][:12]}, now {fingerprint[:12]}; see {folder / 'recipe.yaml'}): give "
+            "another --name"
         )
     return known
 
 
-def _write_search_files(folder: Path, config: SearchConfig, run: tracking.Run) -> None:
-    run.log_params(flatten(config))
-    run.log_text(to_yaml(config), "recipe.yaml")
-    (folder / "recipe.yaml").write_text(to_yaml(config))
-    known = {"fingerprint": config_fingerprint(config, exclude=_RESUMABLE), "mlflow_run_id": run.run_id}
+def _write_search_files(folder: Path, plan: SearchPlan, run: tracking.Run) -> None:
+    config = plan.config
+    # Names of values and axes are people's own: MLflow would not take some of them for names of parameters.
+    space = json.dumps(config.model_dump(mode="json", exclude_none=True)["space"])
+    run.log_params({name: value for name, value in flatten(config).items() if not name.startswith("space.")})
+    run.log_params({"space": space})
+    recipes = {"recipe.yaml": to_yaml(config), "base.yaml": yaml.safe_dump(plan.base, sort_keys=False)}
+    if plan.transfer_base is not None:
+        recipes["transfer_base.yaml"] = yaml.safe_dump(plan.transfer_base, sort_keys=False)
+    for name, text in recipes.items():
+        run.log_text(text, name)
+        (folder / name).write_text(text)
+    known = {"fingerprint": _fingerprint(plan), "mlflow_run_id": run.run_id}
     with whole_file(folder / "search.json") as partial:
         partial.write_text(json.dumps(known, indent=1))
 
@@ -234,13 +129,15 @@ class _Search:
     """The trials of one search, on Ray Tune."""
 
     def __init__(
-        self, plan: SearchPlan, ledger: Ledger, run: tracking.Run, *, reject: _Rejection, max_concurrent: int
+        self, plan: SearchPlan, ledger: Ledger, run: tracking.Run, *, reject: Rejection, max_concurrent: int
     ) -> None:
         tags = {tracking.PARENT: run.run_id, "search": plan.folder.name}
         self._plan = replace(plan, tags=tags)
         self._config, self._ledger, self._run = plan.config, ledger, run
         self._reject, self._max_concurrent = reject, max_concurrent
-        self._budget = _Budget(plan.config, ledger, self._resources())
+        scaling = self._trial().scaling
+        of_trial = {name: max(1, scaling.most_workers()) * each for name, each in scaling.resources_of_worker().items()}
+        self._reports = Reports(plan.config, ledger, of_trial)
 
     def run_trials(self) -> None:
         """Run what is left to run, within the budget."""
@@ -266,7 +163,7 @@ class _Search:
                 name=tune_folder.name,
                 storage_path=str(tune_folder.parent),
                 failure_config=tune.FailureConfig(max_failures=self._config.max_failures),
-                stop=self._budget,
+                stop=self._reports,
                 verbose=0,
             ),
         ).fit()
@@ -279,37 +176,24 @@ class _Search:
 
     def _resources(self) -> dict[str, float]:
         """What the process of a trial reserves; workers of its own reserve theirs."""
-        return self._trial().scaling.resources_of_worker() if self._is_in_process() else {"CPU": 0.0}
+        return self._trial().scaling.resources_of_worker() if self._is_in_process() else _OF_CONTROLLER
 
     def _scheduler(self) -> TrialScheduler:
-        settings, watched = self._config.scheduler, self._config.watched_metric()
-        mode = "max" if self._config.is_more_better() else "min"
-        if settings.kind == "asha":
-            return AsyncHyperBandScheduler(
-                time_attr="epoch",
-                metric=watched,
-                mode=mode,
-                max_t=self._trial().epochs + 1,  # one that gets to its end ends by itself
-                grace_period=settings.grace_epochs,
-                reduction_factor=settings.reduction_factor,
-            )
-        if settings.kind == "median":
-            return MedianStoppingRule(
-                time_attr="epoch", metric=watched, mode=mode, grace_period=settings.grace_epochs, min_samples_required=3
-            )
+        if self._config.scheduler.kind in ("asha", "median"):
+            return EarlyStopping(self._config, self._ledger, epochs=self._trial().epochs)
         return FIFOScheduler()  # of a population: its members wait by themselves
 
     def _ended(self, record: TrialRecord, told: Mapping[str, Any], *, is_lost: bool) -> TrialRecord:
         """Keep and show what became of a trial, from what it told last, and close its MLflow run when it was ended."""
         folder = self._plan.trial_folder(record.name)
         run_id = run_id_of(folder)
+        record = self._ledger.records[record.name]  # with what was reported meanwhile
         metrics = {
             name: value
             for name, value in told.items()
             if "/" in name and not name.startswith("config/") and isinstance(value, int | float)
         }
-        hours = record.hours + told.get("time_total_s", 0.0) / 3600
-        common = {"run_id": run_id, "metrics": metrics, "hours": hours}
+        common = {"run_id": run_id, "metrics": metrics}
         if told.get("ended"):
             record = self._ledger.update(record.name, state="ended", reason="", **common)
         elif told.get("waits"):
@@ -318,9 +202,9 @@ class _Search:
             self._note_reason(record, "waits for the others of its population")
             return record
         elif is_lost or "failure" in told:
-            reason = told.get("failure") or f"its process was lost, or failed, too often: see {folder / 'log.txt'}"
+            reason = told.get("failure") or f"lost or failed too often: {_last_line(folder / 'log.txt')}"
             record = self._ledger.update(record.name, state="failed", reason=reason, **common)
-        elif self._budget.stop_all():
+        elif self._reports.stop_all():
             return self._ledger.update(record.name, **common)  # it goes on when the search does
         else:
             reason = f"stopped by {self._config.scheduler.kind} at epoch {told.get('epoch', 0):g}"
@@ -334,8 +218,7 @@ class _Search:
         """Close the MLflow run of a trial that is not at its end, and say why it is not."""
         if (run_id := run_id_of(self._plan.trial_folder(record.name))) is not None:
             trial_run = tracking.Run(self._run.tracking_uri, run_id)
-            trial_run.set_tags({tracking.REASON: reason})
-            trial_run.finish("FAILED" if record.state == "failed" else "KILLED")
+            trial_run.close_if_possible("FAILED" if record.state == "failed" else "KILLED", reason=reason)
 
     def _take_over(self, heir: Heir) -> None:
         """Give a member of a population its donor's newest checkpoint in place of its own."""
@@ -359,7 +242,7 @@ class _Search:
         """Write the table of trials, register the best one's model where asked; give the summary."""
         table = write_trials(self._plan.folder / "trials.csv", self._ledger)
         self._run.log_artifact(table)
-        self._close_cut_off()
+        self.close_left_running("cut off by the budget of the search")
         self._run.log_metrics(_counts(self._ledger), step=0)
         summary = describe_search(self._ledger, self._config, table=table, run=self._run)
         registered = self._register_best()
@@ -375,32 +258,31 @@ class _Search:
         run = tracking.Run(self._run.tracking_uri, str(best.run_id))
         return tracking.register_model_of(run, name=config.register, alias=config.alias)
 
-    def _close_cut_off(self) -> None:
-        """Trials that a budget cut off are no longer running; they go on when the search does."""
+    def close_left_running(self, reason: str) -> None:
+        """Close what is no longer at work and could not say so: trials, their tests and transfers.
+
+        Those that go on later have their MLflow runs opened again.
+        """
         for record in self._ledger.unfinished():
-            self._note_reason(record, "cut off by the budget of the search")
+            self._note_reason(record, reason)
+        trials = {run_id_of(self._plan.trial_folder(record.name)) for record in self._ledger.records.values()}
+        try:
+            running = tracking.find_runs(
+                self._run.tracking_uri,
+                experiment=self._config.tracking.experiment,
+                condition="attributes.status = 'RUNNING'",
+            )
+        except ValueError as error:
+            _LOG.warning("Runs that were left running cannot be closed: %s", error)
+            return
+        for run in running:
+            if run.parent_id is not None and run.parent_id in {self._run.run_id, *trials}:
+                tracking.Run(self._run.tracking_uri, run.run_id).close_if_possible("KILLED", reason=reason)
 
 
-class _Budget(Stopper):
-    """Stops all trials when the search has cost what it may."""
-
-    def __init__(self, config: SearchConfig, ledger: Ledger, resources: Mapping[str, float]) -> None:
-        self._budget, self._resources = config.budget, dict(resources)
-        self._began, self._before = time.monotonic(), sum(record.hours for record in ledger.records.values())
-        self._running: dict[str, float] = {}
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        self._running[trial_id] = result["time_total_s"] / 3600
-        return False
-
-    def stop_all(self) -> bool:
-        budget, trial_hours = self._budget, self._before + sum(self._running.values())
-        spent = (
-            (budget.hours, (time.monotonic() - self._began) / 3600),
-            (budget.cpu_hours, trial_hours * self._resources.get("CPU", 0.0)),
-            (budget.gpu_hours, trial_hours * self._resources.get("GPU", 0.0)),
-        )
-        return any(most is not None and cost >= most for most, cost in spent)
+def _last_line(log: Path) -> str:
+    lines = log.read_text().split("\n") if log.is_file() else []
+    return next((line for line in reversed(lines) if line.strip()), "nothing is known")
 
 
 def write_trials(path: Path, ledger: Ledger) -> Path:

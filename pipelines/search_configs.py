@@ -1,5 +1,6 @@
 """What a search may set: a base recipe, a space over its settings, how trials are chosen, stopped and tested."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,10 @@ from pipelines.run_configs import TrackingConfig
 
 # What population based training may change in a run under way: neither its network nor its order of clips.
 CHANGEABLE = ("optimizer", "augmentation", "label_smoothing")
+# What a search gives each trial itself.
+_RESERVED = ("seed", "name", "storage", "tracking", "data.shards", "data.prepare", "register", "alias", "folds")
+_AXIS_NAME = re.compile(r"[\w\-. /]+", re.ASCII)  # MLflow takes these as the name of a tag
+_METRICS = {"train": ("val/loss", "val/clip_top1", "val/clip_top5"), "transfer": ("val/", "check/", "probe/")}
 NamedValues = dict[str, dict[str, Any]]
 AXIS_KINDS = ("grid", "choice", "uniform", "loguniform", "randint")
 
@@ -198,6 +203,13 @@ class SearchConfig(Section):
                     f"space.{name}: {axis.kind} is not for sampler {self.sampler.kind}, which "
                     f"{'takes every value: use grid' if is_grid else 'draws: use choice'}, or another sampler.kind"
                 )
+            self._check_axis(name, axis)
+        if not self.watched_metric().startswith(_METRICS[self.job]):
+            raise ValueError(
+                f"metric {self.metric!r} is not looked at in a {self.job} run: {', '.join(_METRICS[self.job])}"
+            )
+        if "seed" in self.settings:
+            raise ValueError("settings: seed is given by seeds")
         if self.job == "transfer" and (self.test or self.register or self.transfer_before):
             raise ValueError("test, register and transfer_before are for classifiers: leave them out, or set job train")
         if self.alias is not None and self.register is None:
@@ -207,6 +219,27 @@ class SearchConfig(Section):
         if self.scheduler.kind == "pbt":
             self._check_population()
         return self
+
+    def _check_axis(self, name: str, axis: AxisConfig) -> None:
+        if not _AXIS_NAME.fullmatch(name):
+            raise ValueError(f"space: an axis cannot be called {name!r}: use letters, digits and _ - . /")
+        for setting in sorted(axis.settings(name)):
+            if any(f"{setting}.".startswith(f"{reserved}.") for reserved in _RESERVED):
+                raise ValueError(
+                    f"space.{name}: {setting} is not varied by a search, which sets it itself: leave it out"
+                )
+        earlier = list(self.space)[: list(self.space).index(name)]
+        for other, wanted in axis.when.items():
+            if other not in earlier:
+                raise ValueError(
+                    f"space.{name}.when: {other} is no earlier axis; these are: {', '.join(earlier) or 'none'}"
+                )
+            known = self.space[other]
+            wanted_values = wanted if isinstance(wanted, list) else [wanted]
+            missing = [value for value in wanted_values if value not in known.values()]
+            if missing and not known.is_range():
+                values = ", ".join(map(str, known.values()))
+                raise ValueError(f"space.{name}.when: {other} is never {missing[0]!r}; its values are: {values}")
 
     def _check_population(self) -> None:
         if self.sampler.kind == "tpe":

@@ -29,6 +29,7 @@ class TrialRecord:
         metrics: of its last validation, its network and its test.
         run_id: its MLflow run; none before there is one.
         hours: that it held its resources, over all starts.
+        curve: what was looked at: (epoch, value) of each validation but that before the first step.
         scores: of a population: what was looked at, after each interval.
         changed: of a population: values and settings now; none: those of `point`.
         donors: of a population: names of the trials whose weights it took over, each after its epoch.
@@ -43,6 +44,7 @@ class TrialRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)
     run_id: str | None = None
     hours: float = 0.0
+    curve: Sequence[tuple[float, float]] = ()
     scores: Sequence[float] = ()
     changed: Point | None = None
     donors: Sequence[str] = ()
@@ -59,9 +61,12 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.records: dict[str, TrialRecord] = {}
-        if path.is_file():
-            for line in path.read_text().splitlines():
-                self._take(line)
+        text = path.read_text() if path.is_file() else ""
+        for line in text.splitlines():
+            self._take(line)
+        if text and not text.endswith("\n"):  # cut short: what comes next is a line of its own
+            with path.open("a") as file:
+                file.write("\n")
 
     def _take(self, line: str) -> None:
         try:

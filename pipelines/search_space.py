@@ -105,10 +105,27 @@ def trial_of(space: Space, point: Point, objectives: Sequence[float]) -> FrozenT
 
 
 def check_points(space: Space) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """What has to fit the base recipe: axis and settings of each listed value, and of both ends of each range."""
+    """What has to fit the base recipe: where it stands in the space, and settings.
+
+    Of a grid every point, else each listed value and both ends of each range, with values of the axes that it needs.
+    """
+    if all(axis.kind == "grid" for axis in space.values()):
+        yield from ((f"point {point.label}", point.settings) for point in grid_points(space))
+        return
     for name, axis in space.items():
+        needed = _needed(space, axis)
         for value in axis.values():
-            yield name, _with(Point({}, {}), name, axis, value).settings
+            yield f"axis {name}", _with(needed, name, axis, value).settings
+
+
+def _needed(space: Space, axis: AxisConfig) -> Point:
+    """A point at which an axis takes part, with no values but of the axes that it asks for."""
+    point = Point({}, {})
+    for name, wanted in axis.when.items():
+        other = _needed(space, space[name])
+        point = Point({**point.values, **other.values}, {**point.settings, **other.settings})
+        point = _with(point, name, space[name], wanted[0] if isinstance(wanted, list) else wanted)
+    return point
 
 
 def _extended(point: Point, name: str, axis: AxisConfig) -> list[Point]:

@@ -11,6 +11,7 @@ import fcntl
 import functools
 import json
 import os
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,7 +106,8 @@ class SearchPlan:
 def run_trial(told: Mapping[str, Any], plan: SearchPlan) -> None:
     """Train and test one point with one seed, telling Ray Tune of every validation, and at the end of all.
 
-    What starting again would not help is told as `failure`; anything else fails the trial, and Tune starts it again.
+    What starting again at once would not help is told as `failure`; anything else, such as a store that is away, fails
+    the trial, and Tune starts it again.
     """
     quiet()
     os.chdir(os.environ["TUNE_ORIG_WORKING_DIR"])  # relative paths lead where they lead the driver
@@ -127,11 +129,15 @@ def run_trial(told: Mapping[str, Any], plan: SearchPlan) -> None:
                 interval=interval,
             )
             metrics = costs | _train_and_test(plan, config, audience)
+            if watched not in metrics:
+                raise ValueError(f"metric {watched} is not among those of the run: {', '.join(sorted(metrics))}")
     except tracking.PausedError:
         tune.report(final_metrics(folder) | costs | {"waits": True})
         return
+    except tracking.StoreAwayError:
+        raise
     except (ValueError, JobError) as error:
-        tune.report({"failure": " ".join(str(error).split()), "epoch": 0.0})
+        tune.report({"failure": " ".join(str(error).split())})
         return
     tune.report(metrics | {"ended": True})
 
@@ -161,9 +167,7 @@ def _transferred(plan: SearchPlan, trial: TrainConfig) -> Path:
 
 def _report(watched: str, costs: Metrics, step: int, metrics: Metrics) -> None:
     """Tell Ray Tune of a validation, but of the one before the first step: nothing is known of a trial by that."""
-    if watched not in metrics:
-        raise ValueError(f"metric {watched} is not among those of a validation: {', '.join(sorted(metrics))}")
-    if step:
+    if step and watched in metrics:
         tune.report({**metrics, **costs, "step": step})
 
 
@@ -190,7 +194,7 @@ def _test(plan: SearchPlan, config: TrainConfig, folder: Path) -> Metrics:
             output=folder / "test",
             num_crops=test.num_crops,
             num_clips=test.num_clips,
-            num_workers=0,
+            num_workers=1 if config.scaling.most_workers() and config.scaling.use_gpu else 0,  # where the GPU is
             use_gpu=config.scaling.use_gpu,
             tracking=config.tracking,
         )
@@ -204,4 +208,10 @@ def _test(plan: SearchPlan, config: TrainConfig, folder: Path) -> Metrics:
 def _printing_to(path: Path) -> Iterator[None]:
     """Let what is printed go to a file: beside the search's own lines nobody could read it."""
     with path.open("a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        yield
+        try:
+            yield
+        except tracking.PausedError:
+            raise
+        except Exception:
+            traceback.print_exc()
+            raise

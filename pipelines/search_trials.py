@@ -50,7 +50,9 @@ class TrialSource(Searcher):
         self._ended, self._take_over = ended, take_over
         self._config, self._ledger, self._max_concurrent, self._reject = config, ledger, max_concurrent, reject
         self._running: dict[str, str] = {}
-        self._cut_off = ledger.of_state("begun")
+        # What failed may do so no longer; of a population it would be intervals behind.
+        goes_on = ("begun",) if config.scheduler.kind == "pbt" else ("begun", "failed")
+        self._cut_off = ledger.of_state(*goes_on)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(directions=_directions(config))
         self._asked: dict[int, optuna.Trial] = {}
@@ -64,6 +66,8 @@ class TrialSource(Searcher):
         record = self._cut_off.pop(0) if self._cut_off else next(self._new, Searcher.FINISHED)
         if not isinstance(record, TrialRecord):
             return record  # type: ignore[return-value]  # as Ray documents it
+        if record.state == "failed":
+            record = self._ledger.update(record.name, state="begun", reason="")
         self._running[trial_id] = record.name
         return told_of(record, self._config)
 
@@ -195,4 +199,5 @@ def _objectives(records: Sequence[TrialRecord], config: SearchConfig) -> list[fl
     if not found:
         return None
     names = [metric, "model/gmacs"] if config.sampler.weigh_macs else [metric]
-    return [float(np.mean([metrics[name] for metrics in found])) for name in names]
+    means = [float(np.mean([metrics[name] for metrics in found])) for name in names]
+    return means if np.isfinite(means).all() else None

@@ -8,6 +8,7 @@ import functools
 import logging
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,27 @@ def check_workers_fit(num_workers: int, resources_of_worker: dict[str, float]) -
                 f"{' and 1 CPU that must be left for decoding' if spare else ''} make {needed:g} {resource}, "
                 f"but the cluster has {there:g}: lower the number of workers or what each reserves"
             )
+    if (places := _places_for(resources_of_worker)) < num_workers:
+        needs = " and ".join(f"{each:g} {resource}" for resource, each in resources_of_worker.items())
+        raise ValueError(
+            f"{num_workers} workers with {needs} each do not fit: each needs that on one node, and the nodes have "
+            f"places for {places}: lower the number of workers or what each reserves"
+        )
+
+
+def room_for_groups(num_workers: int, resources_of_worker: dict[str, float]) -> int:
+    """How many groups of so many workers, each group with a CPU for decoding, the cluster has room for now."""
+    needed = {name: num_workers * each for name, each in resources_of_worker.items() if each}
+    needed["CPU"] = needed.get("CPU", 0.0) + 1.0
+    free = ray.available_resources()
+    room = min(int(free.get(name, 0.0) / amount) for name, amount in needed.items())
+    return min(room, _places_for(resources_of_worker) // num_workers)
+
+
+def _places_for(resources_of_worker: dict[str, float]) -> int:
+    """Workers that the nodes of the cluster can hold, each on one node."""
+    needed = {name: each for name, each in resources_of_worker.items() if each}
+    if not needed:
+        return sys.maxsize
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(min(int(node.get(name, 0.0) / each) for name, each in needed.items()) for node in nodes)

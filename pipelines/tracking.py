@@ -246,13 +246,12 @@ class Run:
         """Close the run; `start_run` with its id opens it again."""
         _client(self.tracking_uri).set_terminated(self.run_id, status)
 
-    def close_as_killed(self) -> None:
-        """Close a run whose process is gone; a store that has been moved away is no reason to stop."""
-        self._close_if_possible("KILLED")
-
-    def _close_if_possible(self, status: Literal["FAILED", "KILLED"]) -> None:
+    def close_if_possible(self, status: Literal["FAILED", "KILLED"], *, reason: str | None = None) -> None:
+        """Close a run that is not at its end, and say why; a store that is away is warned of, and no reason to stop."""
         try:
             _check_answers(self.tracking_uri)
+            if reason is not None:
+                self.set_tags({REASON: reason})
             self.finish(status)
         except (MlflowException, SQLAlchemyError, ValueError, OSError) as error:
             _LOG.warning("The interrupted run %s in %s cannot be closed: %s", self.run_id, self.tracking_uri, error)
@@ -266,7 +265,7 @@ class Run:
             self.finish()
         else:
             is_interrupted = issubclass(kind, KeyboardInterrupt | SystemExit | PausedError)
-            self._close_if_possible("KILLED" if is_interrupted else "FAILED")
+            self.close_if_possible("KILLED" if is_interrupted else "FAILED")
 
     def describe(self) -> str:
         """Say in one line how a person gets to see this run."""

@@ -162,7 +162,7 @@ def open_run(
                 known = {"stage": kind, "fingerprint": fingerprint, "rows": rows, "mlflow_run_id": run.run_id}
                 _write_run_files(path, stage, known, run=run)
             for shard_folder, description in descriptions.items():
-                run.log_dataset(shard_folder.name, description["fingerprint"], str(shard_folder))
+                run.log_dataset(description["dataset"], description["fingerprint"], str(shard_folder))
             yield RunFolder(path, run, _read_summary(path, weights_name=stage.weights_name))
 
 

@@ -20,7 +20,7 @@ EPOCHS, EVERY = 30, 10
 class SearchJob(Job):
     """Two points with two seeds each, of some hundred steps; of a population, the worse one takes over."""
 
-    def __init__(self, root, shards, scheduler):
+    def __init__(self, root, shards, scheduler, changes=None):
         super().__init__(root, shards)
         recipe = {
             "data": {"shards": [str(shards)]},
@@ -42,8 +42,10 @@ class SearchJob(Job):
             "storage": str(root / "runs"),
             "tracking": {"uri": self.tracking_uri},
         }
+        changes = dict(changes or {})
+        recipe |= changes.pop("recipe", {})
         (root / "base.yaml").write_text(yaml.safe_dump(recipe))
-        (root / "search.yaml").write_text(yaml.safe_dump(search))
+        (root / "search.yaml").write_text(yaml.safe_dump(search | changes))
         script = str(self.command[1]).replace("train.py", "search.py")
         self.command = [self.command[0], script, "--recipe", str(root / "search.yaml")]
 
@@ -109,3 +111,25 @@ def test_a_search_killed_three_times_has_every_trial_once_as_if_it_had_not_been(
                 load_file(job.folder / "trials" / weights.parent.name / weights.name) for job in (whole, killed)
             )
             assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_trials_of_several_workers_leave_what_they_reserved_when_they_are_stopped(tiny_shards, tmp_path):
+    """Two workers of half a CPU: the third trial could not start on two CPUs if the second one's were still held."""
+    recipe = {
+        "scaling": {"num_workers": 2, "resources_per_worker": {"CPU": 0.5}},
+        "epochs": 4,
+        "validate_every_epochs": 1,
+    }
+    changes = {
+        "recipe": recipe,
+        "space": {"optimizer.lr": {"grid": [1e-9, 1.0, 2e-9]}},
+        "seeds": [0],
+        "metric": "val/loss",
+        "scheduler": {"kind": "asha", "reduction_factor": 2},
+    }
+    with SearchJob(tmp_path, tiny_shards, "asha", changes) as job:
+        assert job.run() == 0, job.last_line()
+        records = Ledger(job.folder / "trials.jsonl").records
+        assert [record.state for record in records.values()] == ["ended", "stopped", "ended"]
+        statuses = [status for _, stage, status, _, _ in job.runs() if stage == "train"]
+        assert sorted(statuses) == ["FINISHED", "FINISHED", "KILLED"]

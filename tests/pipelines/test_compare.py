@@ -18,6 +18,7 @@ from pipelines.compare import run_compare
 from pipelines.compare_configs import CompareConfig
 from pipelines.compare_plots import pareto_front
 from pipelines.compare_runs import compare_runs
+from pipelines.compare_videos import permutation_p_value
 from pipelines.paper_tables import TABLES, family_of
 
 PAPER = {
@@ -58,9 +59,10 @@ class Store:
         self.client.set_terminated(run_id, status)
         return run_id
 
-    def test(self, trained, *, value, correct=None, coverage=1.0):
+    def test(self, trained, *, value, correct=None, coverage=1.0, **params):
         """A test of a training run, with a table of its videos when `correct` says which are right."""
-        run_id = self._run({"stage": "evaluate", "trained_by": trained}, {})
+        way = {"data.split": "test", "num_crops": 1, "num_clips": None}
+        run_id = self._run({"stage": "evaluate", "trained_by": trained}, {**way, **params})
         for name, each in {"video_top1": value, "coverage": coverage, "num_videos": 100}.items():
             self.client.log_metric(run_id, name, each)
         if correct is not None:
@@ -107,7 +109,8 @@ def test_runs_that_are_not_the_papers_experiment_say_in_what(store):
     store.trained_and_tested(seed=0, value=0.5, dataset="weizmann6", coverage=0.5, epochs=3, **{"clip.crop_size": 64})
     notes = " ".join(store.compare(table=4).notes)
     assert notes.startswith("Not the paper's experiment: data weizmann6 (paper: UCF101, split 1); ")
-    assert "clip.crop_size 64 (paper: 224); epochs 3 (paper: 200)" in notes
+    assert "epochs 3 (paper: 200)" in notes
+    assert "clip.crop_size 64 (paper: 224)" in notes
     assert "50.0% of the listed videos (paper: all)" in notes
     assert "Fewer than three seeds" in notes
 
@@ -126,11 +129,8 @@ def test_weights_are_followed_to_the_run_that_they_are_from(store):
     started = {"init_from": "runs/x", "optimizer.lr": 0.1}
     store.trained_and_tested(seed=0, value=0.6, tags={"started_from": student}, **started)
     store.trained_and_tested(seed=0, value=0.7, tags={"started_from": half}, **started)
-    rows = {row.label: (row.mean, row.paper.top1) for row in store.compare(table=8).rows if row.paper}
-    labels = sorted((row.runs[0].facts["init"], row.mean) for row in store.compare(table=8).rows)
-    assert ("transfer", 0.6) in labels
-    assert ("transfer, then fine-tuned", 0.7) in labels
-    assert {paper for _, paper in rows.values()} <= {81.3, 84.7}
+    rows = {row.label: (row.mean, row.paper.top1) for row in store.compare(table=8).rows}
+    assert rows == {"T3D, Transfer": (0.6, 81.3), "T3D, FT-Transfer": (0.7, 84.7)}
 
 
 def test_folds_of_a_seed_are_one_value(store):
@@ -152,19 +152,141 @@ def test_of_two_runs_with_the_same_settings_and_seed_the_newer_one_counts(store)
     assert any("1 older runs" in note for note in comparison.notes)
 
 
+def test_runs_of_other_settings_are_rows_of_their_own_beside_the_paper(store):
+    """The newer one, of Table 6, does not take the place of Table 4's."""
+    for stride, value in ((2, 0.69), (16, 0.60)):
+        for seed in range(3):
+            settings = {"model.kind": "densenet3d_121", "clip.frame_stride": stride}
+            store.trained_and_tested(seed=seed, value=value, **settings)
+    comparison = store.compare(table=4)
+    assert [(row.label, row.mean, len(row.values)) for row in comparison.rows] == [
+        ("DenseNet3D, frame_stride=2", pytest.approx(0.69), 3),
+        ("DenseNet3D, frame_stride=16", pytest.approx(0.60), 3),
+    ]
+    assert comparison.notes == (
+        "DenseNet3D, frame_stride=16 is not the paper's: clip.frame_stride 16 (paper: 2).",
+        "The paper's figures are for orientation alone.",
+    )
+
+
+def test_what_the_paper_did_not_do_is_a_difference_whatever_it_is(store):
+    store.trained_and_tested(seed=0, value=0.5, **{"label_smoothing": 0.1, "augmentation.mixup_alpha": 0.2})
+    [note] = [note for note in store.compare(table=4).notes if note.startswith("Not the paper's")]
+    assert "label_smoothing 0.1 (paper: 0.0)" in note
+    assert "augmentation.mixup_alpha 0.2 (paper: 0.0)" in note
+
+
+@pytest.mark.parametrize("kind", ["resnet3d_18", "t3d_121_depths_1", "densenet3d_121_wide"])
+def test_another_network_of_the_family_is_not_the_papers(kind, store):
+    store.trained_and_tested(seed=0, value=0.5, **{"model.kind": kind})
+    notes = " ".join(store.compare(table=4).notes)
+    assert f"network {kind} (paper: " in notes
+
+
+def test_other_folds_than_the_papers_are_a_difference(store):
+    store.trained_and_tested(seed=0, value=0.5, **{"data.fold": 2})
+    assert any("folds 2 (paper: 1)" in note for note in store.compare(table=4).notes)
+
+
+def test_seeds_of_other_folds_are_not_averaged(store):
+    for seed, fold, value in ((0, 1, 0.9), (0, 2, 0.5), (1, 1, 0.9)):
+        store.trained_and_tested(seed=seed, value=value, **{"data.fold": fold})
+    rows = {row.label: row.values for row in store.compare(table=4).rows}
+    assert rows == {"T3D, folds 1": (0.9,), "T3D, folds 1 2": (pytest.approx(0.7),)}
+
+
+def test_tests_made_in_another_way_are_not_mixed_in(store):
+    for seed in range(3):
+        trained = store.train(seed=seed)
+        store.test(trained, value=0.7)
+        if seed == 0:
+            store.test(trained, value=0.99, **{"data.split": "train"})
+            store.test(trained, value=0.75, num_crops=10)
+    comparison = store.compare(table=4)
+    assert comparison.rows[0].values == (0.7, 0.7, 0.7)
+    [note] = comparison.notes
+    assert note.startswith("Tests with split test, num_crops 1 are compared, not those with split test, num_crops 10; ")
+
+
+def test_tests_made_in_one_other_way_than_the_papers_say_so(store):
+    store.test(store.train(seed=0), value=0.75, num_crops=10)
+    assert any("tested with num_crops 10 (paper: 1)" in note for note in store.compare(table=4).notes)
+
+
+def test_pooled_rows_say_in_what_their_runs_differ(store):
+    for seed in range(2):
+        for lr in (0.1, 0.2):
+            store.train(seed=seed, value=lr, **{"optimizer.lr": lr})
+    comparison = store.compare(group_by=("model.kind",))
+    assert [(row.label, row.values, row.seeds) for row in comparison.rows] == [
+        ("kind=t3d_121", (0.1, 0.2, 0.1, 0.2), ("0", "0", "1", "1"))
+    ]
+    assert "Runs of kind=t3d_121 differ in optimizer.lr." in comparison.notes
+
+
+def test_points_of_one_name_in_two_searches_are_two_rows(store):
+    for size in (48, 64):
+        store.train(seed=0, value=size / 100, tags={"point": "T3D"}, **{"clip.crop_size": size})
+    assert [row.label for row in store.compare().rows] == ["T3D, crop_size=64", "T3D, crop_size=48"]
+
+
+def test_weights_of_unlike_transfers_are_unlike(store):
+    for epochs, value in ((10, 0.5), (20, 0.6)):
+        for seed in range(2):
+            student = store._run({"stage": "transfer"}, {"epochs": epochs, "seed": seed})
+            tags = {"started_from": student}
+            store.trained_and_tested(seed=seed, value=value, tags=tags, init_from=f"runs/student-{epochs}-{seed}")
+    rows = store.compare(table=8).rows
+    assert [row.values for row in rows] == [(0.6, 0.6), (0.5, 0.5)]
+    assert all(row.label.startswith("T3D, Transfer, init=transfer (") for row in rows)
+
+
+def test_members_of_a_population_are_called_as_they_began_and_the_table_says_so(store):
+    for seed in range(3):
+        store.train(seed=seed, tags={"point": "lr=0.1", "search": "pop"}, metrics={"setting/optimizer.lr": 0.2})
+        store.train(seed=seed, tags={"point": "lr=0.1"})
+    comparison = store.compare()
+    assert [row.label for row in comparison.rows] == ["lr=0.1, population=pop", "lr=0.1, population=-"]
+    assert any("settings with which their trials began" in note for note in comparison.notes)
+
+
+def test_what_is_no_accuracy_is_not_set_beside_the_papers(store, tmp_path):
+    for kind, loss in (("t3d_121", 1.0), ("densenet3d_121", 0.5)):
+        store.train(seed=0, metrics={"val/loss": loss}, **{"model.kind": kind})
+    config = CompareConfig(table=4, metric="val/loss", tracking={"uri": store.uri}, output=tmp_path / "report")
+    summary = run_compare(config)
+    assert " paper " not in summary.splitlines()[1]
+    assert summary.splitlines()[2].startswith("DenseNet3D")
+    assert [row.label for row in store.compare(metric="cost/worker_hours").rows]
+
+
+@pytest.mark.parametrize("num_videos", [3, 12, 2000])
+def test_the_permutation_test_is_scipys(num_videos):
+    difference_V = np.random.default_rng(num_videos).choice([-1.0, 0.0, 1.0], num_videos, p=[0.2, 0.4, 0.4])
+    expected = stats.permutation_test(
+        (difference_V,), np.mean, permutation_type="samples", n_resamples=9999, batch=100, rng=np.random.default_rng(1)
+    )
+    assert permutation_p_value(difference_V) == pytest.approx(expected.pvalue, abs=0.01)
+
+
+def test_rows_without_a_difference_have_none():
+    assert permutation_p_value(np.zeros(5)) == 1.0
+
+
 def test_rows_are_told_apart_by_what_differs_or_by_what_is_asked(store):
     for seed in range(3):
         for lr in (0.1, 0.2):
             store.train(seed=seed, value=lr, **{"optimizer.lr": lr, "epochs": 200 + seed})
-    assert [row.label for row in store.compare(group_by=("optimizer.lr",)).rows] == ["lr=0.2", "lr=0.1"]
+    rows = store.compare(group_by=("optimizer.lr",)).rows
+    assert [(row.label, len(row.values)) for row in rows] == [("lr=0.2", 3), ("lr=0.1", 3)]
     assert len(store.compare().rows) == 6
 
 
 def test_a_search_is_its_trials(store):
     search = store._run({"stage": "search", "mlflow.runName": "depths"}, {})
     for seed in range(3):
-        for point in ("one", "two"):
-            store.train(seed=seed, tags={"mlflow.parentRunId": search, "point": point}, epochs=len(point) + seed)
+        for epochs, point in enumerate(("one", "two")):
+            store.train(seed=seed, tags={"mlflow.parentRunId": search, "point": point}, epochs=epochs)
     store.train(seed=0)
     assert sorted(row.label for row in store.compare(runs=("depths",)).rows) == ["one", "two"]
 

@@ -66,11 +66,21 @@ def test_a_point_that_was_trained_before_is_one_that_the_sampler_could_have_prop
 def test_ends_of_ranges_and_all_listed_values_are_tried_on_the_recipe():
     axes = space(lr={"uniform": [0.1, 0.2]}, net={"choice": {"a": {"x": 1, "y": 2}}}, d={"randint": [1, 3]})
     assert list(check_points(axes)) == [
-        ("lr", {"lr": 0.1}),
-        ("lr", {"lr": 0.2}),
-        ("net", {"x": 1, "y": 2}),
-        ("d", {"d": 1}),
-        ("d", {"d": 3}),
+        ("axis lr", {"lr": 0.1}),
+        ("axis lr", {"lr": 0.2}),
+        ("axis net", {"x": 1, "y": 2}),
+        ("axis d", {"d": 1}),
+        ("axis d", {"d": 3}),
+    ]
+
+
+def test_of_a_grid_every_point_is_tried():
+    axes = {"net": AxisConfig(grid={"T3D": {}, "ResNet3D": {"kind": "resnet3d_18"}}),
+            "ttl": AxisConfig(grid=[True, False], when={"net": "ResNet3D"})}  # fmt: skip
+    assert list(check_points(axes)) == [
+        ("point T3D", {}),
+        ("point ResNet3D, ttl=True", {"kind": "resnet3d_18", "ttl": True}),
+        ("point ResNet3D, ttl=False", {"kind": "resnet3d_18", "ttl": False}),
     ]
 
 

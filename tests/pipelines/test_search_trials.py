@@ -1,6 +1,7 @@
 """Which trials a search gives Ray Tune, in which order, and what a restart makes of it; nothing is trained."""
 
 import json
+import math
 
 import pytest
 from ray.tune.search import Searcher
@@ -80,6 +81,14 @@ def test_a_line_that_a_full_disk_cut_short_costs_its_trial_alone(tmp_path):
     text = (tmp_path / "trials.jsonl").read_text()
     (tmp_path / "trials.jsonl").write_text(text[:-20])
     assert Driver(tmp_path, space=GRID).run_all() == ["p001-seed1"]
+    assert Driver(tmp_path, space=GRID).run_all() == []
+
+
+def test_what_failed_is_tried_again_by_the_next_start_alone(tmp_path):
+    driver = Driver(tmp_path, space=GRID)
+    driver.source.on_trial_complete(driver.ask()[0], None, error=True)
+    assert driver.run_all() == ["p001-seed0", "p000-seed1", "p001-seed1"]
+    assert Driver(tmp_path, space=GRID).run_all() == ["p000-seed0"]
 
 
 @pytest.mark.parametrize("kind", ["random", "tpe"])
@@ -128,6 +137,12 @@ def test_a_space_without_a_point_within_the_limits_is_given_up(tmp_path):
     driver = Driver(tmp_path, space=DRAWN, sampler={"kind": "random", "num_points": 1}, reject=lambda point: "too dear")
     with pytest.raises(ValueError, match="200 points in a row lie beyond the limits, the last one for too dear"):
         driver.ask()
+
+
+def test_a_point_whose_metric_is_no_number_is_no_reason_to_stop(tmp_path):
+    sampler = {"kind": "tpe", "num_points": 2}
+    Driver(tmp_path, space=DRAWN, sampler=sampler).run_all(most=2, value=lambda told: math.nan)
+    assert len(Driver(tmp_path, space=DRAWN, sampler=sampler).run_all()) == 2
 
 
 def test_a_trial_that_is_lost_leaves_the_others_to_speak_for_its_point(tmp_path):
