@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pipelines.compare_runs import TESTED, VALIDATED, Comparison, Row
 from pipelines.compare_videos import PairedDifference
-from pipelines.search_summary import format_table
+from pipelines.text_table import format_table
 
 
 class Cell(NamedTuple):

@@ -256,7 +256,8 @@ def _validated(config_class: type[SectionT], tree: Tree, problems: dict[str, str
     for name, value in _leaves(tree):
         target = find_setting(config_class, tree, name)
         # pydantic reads true as 1, and YAML reads `epochs: yes` as true
-        if isinstance(value, bool) and target and not _fits(value, target.annotation, strict=True):
+        is_setting = target is not None and _at(tree, target.path) is value  # or it lies inside of a value of any kind
+        if isinstance(value, bool) and target and is_setting and not _fits(value, target.annotation, strict=True):
             problems.setdefault(name, f"{name}: given {_show(value)}, allowed: {describe(target.annotation)}")
     try:
         config = config_class.model_validate(tree)
@@ -267,6 +268,13 @@ def _validated(config_class: type[SectionT], tree: Tree, problems: dict[str, str
     if problems:
         raise JobError("\n".join(problems.values()))
     return config
+
+
+def _at(tree: Tree, path: Sequence[str]) -> object:
+    node: Any = tree
+    for part in path:
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
 
 
 def _complete(given: Tree, section: type[BaseModel], default: BaseModel | None = None) -> Tree:

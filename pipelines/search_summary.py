@@ -9,6 +9,7 @@ import numpy as np
 
 from pipelines.search_configs import SearchConfig
 from pipelines.search_ledger import Ledger, TrialRecord
+from pipelines.text_table import format_table
 from pipelines.tracking import Run
 
 TESTED = "test/video_top1"
@@ -107,14 +108,3 @@ def mean_and_spread(values: Sequence[float]) -> str:
         return "-"
     spread = f" +- {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
     return f"{np.mean(values):.3f}{spread}"
-
-
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with columns under each other: the first to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in (header, *rows)
-    ]

@@ -124,7 +124,7 @@ class TrialSource(Searcher):
         while num_points < self._config.sampler.num_points:
             known = self._ledger.of_point(number)
             point = known[0].point if known else self._draw(number)
-            if self._is_rejected(number, point):
+            if known[0].state == "rejected" if known else self._is_rejected(number, point):
                 num_rejected += 1
                 if num_rejected == _MAX_REJECTED:
                     raise ValueError(

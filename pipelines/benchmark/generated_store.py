@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines import tracking
 from pipelines.benchmark.processes import memory_bytes
@@ -29,8 +31,15 @@ class ComparisonCosts(NamedTuple):
     peak_bytes: int
 
 
-def make_store(folder: Path, *, num_runs: int, num_points: int) -> str:
-    """Log runs of a search, five seeds a point, each with two curves of so many points; give the tracking URI."""
+def make_store(folder: Path, *, num_runs: int, num_points: int, num_tested: int) -> str:
+    """Log runs of a search, five seeds a point, and the test of each; give the tracking URI.
+
+    Args:
+        folder: for the store.
+        num_runs: training runs.
+        num_points: of each of two curves of a run.
+        num_tested: videos of a test.
+    """
     tracking_uri = f"sqlite:///{folder / 'mlflow.db'}"
     rng = np.random.default_rng(0)
     for number in range(num_runs):
@@ -62,7 +71,24 @@ def make_store(folder: Path, *, num_runs: int, num_points: int) -> str:
             ]
             for first in range(0, len(points), tracking.MAX_POINTS):
                 run.log_points(points[first : first + tracking.MAX_POINTS])
+        _log_test(run, folder / "scores.parquet", is_correct_V=rng.random(num_tested) < 0.5)
     return tracking_uri
+
+
+def _log_test(trained: tracking.Run, scores: Path, *, is_correct_V: np.ndarray) -> None:
+    labels = ["jump"] * len(is_correct_V)
+    predicted = ["jump" if is_correct else "walk" for is_correct in is_correct_V]
+    ids = [f"video-{number}" for number in range(len(is_correct_V))]
+    pq.write_table(pa.table({"video_id": ids, "label": labels, "predicted": predicted}), scores)
+    with tracking.start_run(
+        tracking_uri=trained.tracking_uri,
+        experiment=TrackingConfig().experiment,
+        run_name="test",
+        run_id=None,
+        tags={"stage": "evaluate", tracking.TRAINED_BY: trained.run_id},
+    ) as run:
+        run.log_metrics({"video_top1": float(is_correct_V.mean()), "num_videos": float(len(ids))}, step=0)
+        run.log_artifact(scores)
 
 
 def measure_comparison(tracking_uri: str, folder: Path) -> ComparisonCosts:

@@ -1,10 +1,19 @@
 """Comparisons of runs that are written to a store here: nothing is trained."""
 
+import contextlib
 import csv
 import io
+import json
+import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
 from html.parser import HTMLParser
 
 import mlflow
@@ -383,25 +392,82 @@ def test_the_pareto_front_is_what_nothing_beats_in_both(store):
     assert [row.label for row in pareto_front(rows, is_more_better=True)] == ["epochs=1", "epochs=3"]
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no headless browser: apt-get install chromium")
+BROWSER = pytest.mark.skipif(shutil.which("chromium") is None, reason="no headless browser: apt-get install chromium")
+
+
+class Browser:
+    """A browser without a window; pictures stay in pytest's folder of the test (`--basetemp` says where)."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self._command = [
+            *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"),
+            *(f"--user-data-dir={folder}/profile", "--window-size=1200,2400", "--virtual-time-budget=30000"),
+        ]
+
+    def look(self, address):
+        """What the page has come to, what the browser complains of, and how large a picture of it is, in bytes."""
+        ran = self._run("--dump-dom", address)
+        self._run(f"--screenshot={self.folder}/page.png", address)
+        complaints = [line for line in ran.stderr.splitlines() if "CONSOLE" in line]
+        return ran.stdout, complaints, (self.folder / "page.png").stat().st_size
+
+    def _run(self, *options):
+        return subprocess.run([*self._command, *options], capture_output=True, text=True, timeout=120, check=True)
+
+
+@BROWSER
 def test_a_browser_shows_the_page_sorts_its_table_and_has_nothing_to_complain_of(report, tmp_path):
     page = (report[1] / "comparison.html").read_text()
     click = "<script>document.querySelectorAll('th button')[2].click()</script></body>"
     (tmp_path / "sorted.html").write_text(page.replace("</body>", click))
-    command = [
-        *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"),
-        *(f"--user-data-dir={tmp_path}/profile", "--window-size=1200,2400"),
-    ]
-    address = (tmp_path / "sorted.html").as_uri()
-    ran = subprocess.run([*command, "--dump-dom", address], capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in ran.stderr
-    assert re.search(r'<th scope="col" aria-sort="ascending"><button[^>]*>video_top1', ran.stdout)
-    assert Cells(ran.stdout).cells[0] == "DenseNet3D"
+    shown, complaints, num_bytes = Browser(tmp_path).look((tmp_path / "sorted.html").as_uri())
+    assert not complaints
+    assert re.search(r'<th scope="col" aria-sort="ascending"><button[^>]*>video_top1', shown)
+    assert Cells(shown).cells[0] == "DenseNet3D"
     assert Cells(page).cells[0] == "T3D"
-    subprocess.run(
-        [*command, f"--screenshot={tmp_path}/page.png", address], capture_output=True, timeout=120, check=True
-    )
-    assert (tmp_path / "page.png").stat().st_size > 50_000  # an empty page has a tenth
+    assert num_bytes > 50_000  # an empty page has a tenth
+
+
+@BROWSER
+def test_mlflows_own_view_compares_the_trials_of_a_search_by_what_they_are_called(store, tmp_path):
+    search = store._run({"stage": "search", "mlflow.runName": "depths"}, {})
+    names = [f"depth {depth}, seed {seed}" for depth in (1, 3) for seed in (0, 1)]
+    runs = [
+        store.train(seed=number % 2, value=0.25, tags={"mlflow.parentRunId": search, "mlflow.runName": name})
+        for number, name in enumerate(names)
+    ]
+    with served(store.uri, tmp_path) as address:
+        asked = {"runs": json.dumps(runs), "experiments": json.dumps([store.experiment])}
+        shown, _, num_bytes = Browser(tmp_path).look(f"{address}/#/compare-runs?{urllib.parse.urlencode(asked)}")
+    assert "Comparing 4 Runs" in shown
+    assert all(text in shown for text in (*names, "optimizer.lr", "val/clip_top1", "0.25"))
+    assert num_bytes > 50_000
+
+
+@contextlib.contextmanager
+def served(tracking_uri, folder):
+    """The address of an MLflow server that shows a store."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", tracking_uri, "--port", str(port)]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [*command, "--workers", "1"], stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+        try:
+            deadline = time.monotonic() + 90
+            while time.monotonic() < deadline:
+                with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
+                    break
+                time.sleep(0.5)
+            yield address
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
 
 
 def test_every_table_of_the_paper_has_lines_that_runs_can_match():

@@ -2,7 +2,8 @@ import optuna
 import pytest
 from pydantic import ValidationError
 
-from pipelines.search_configs import AxisConfig
+from pipelines.recipe import with_values
+from pipelines.search_configs import AxisConfig, SearchConfig
 from pipelines.search_space import Point, check_points, draw_point, grid_points, trial_of
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -102,3 +103,10 @@ def test_a_label_names_named_values_and_the_last_part_of_settings():
 def test_an_axis_that_says_nothing_or_two_things_is_refused(axis, message):
     with pytest.raises(ValidationError, match=message):
         AxisConfig(**axis)
+
+
+def test_named_values_may_set_anything():
+    settings = {"replace_head": True, "model": {"ttl": True}}
+    recipe = {"base": "recipe.yaml", "space": {"weights": {"grid": {"tuned": settings}}}}
+    config = with_values(SearchConfig, recipe, {})
+    assert grid_points(config.space)[0].settings == settings
