@@ -10,9 +10,11 @@ from scipy.stats import permutation_test
 
 from pipelines import tracking
 from pipelines.compare_runs import Row
+from pipelines.tracking import RecordedRun
 
 _SCORES = "scores.parquet"
-_NUM_RESAMPLES, _RESAMPLES_AT_ONCE = 9999, 200
+_NUM_RESAMPLES = 9999
+_SIGNS_AT_ONCE = 500_000  # of all videos of some ways: a few tens of MB
 
 
 class PairedDifference(NamedTuple):
@@ -63,7 +65,7 @@ def permutation_p_value(difference_V: np.ndarray) -> float:
             np.sum,
             permutation_type="samples",
             n_resamples=_NUM_RESAMPLES,
-            batch=_RESAMPLES_AT_ONCE,
+            batch=max(1, _SIGNS_AT_ONCE // len(moved_V)),
             vectorized=True,
             rng=np.random.default_rng(0),
         )
@@ -77,7 +79,7 @@ def _correct_by_video(row: Row, tracking_uri: str) -> dict[str, list[float]] | N
     """Of each video, whether each of the row's tests was right; none where a test has no scores."""
     found: dict[str, list[float]] = {}
     for each in row.runs:
-        scores = None if each.test is None else _read_scores(tracking_uri, each.test.run_id)
+        scores = None if each.test is None else _read_scores(tracking_uri, each.test)
         if scores is None:
             return None
         for video_id, is_correct in zip(*scores, strict=True):
@@ -85,8 +87,8 @@ def _correct_by_video(row: Row, tracking_uri: str) -> dict[str, list[float]] | N
     return found
 
 
-def _read_scores(tracking_uri: str, run_id: str) -> tuple[Sequence[str], Sequence[bool]] | None:
-    path = tracking.fetch_artifact(tracking_uri, run_id, _SCORES)
+def _read_scores(tracking_uri: str, test: RecordedRun) -> tuple[Sequence[str], Sequence[bool]] | None:
+    path = tracking.fetch_artifact(tracking_uri, test, _SCORES)
     if path is None:
         return None
     table = pq.read_table(path, columns=["video_id", "label", "predicted"])

@@ -312,6 +312,7 @@ class RecordedRun:
         tags: without MLflow's own, but for the parent's.
         metrics: name -> last value.
         datasets: names of the data sets that went in.
+        files: address of its files.
     """
 
     run_id: str
@@ -321,6 +322,7 @@ class RecordedRun:
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
     datasets: tuple[str, ...]
+    files: str
 
     @property
     def parent_id(self) -> str | None:
@@ -371,13 +373,10 @@ def read_curve(tracking_uri: str, run_id: str, name: str) -> list[tuple[int, flo
     return sorted((metric.step, metric.value) for metric in history)
 
 
-def fetch_artifact(tracking_uri: str, run_id: str, name: str) -> Path | None:
+def fetch_artifact(tracking_uri: str, run: RecordedRun, name: str) -> Path | None:
     """Bring a run's file to this machine; none where there is no such file."""
     try:
-        uri = f"runs:/{run_id}/{name}"
-        return Path(
-            mlflow.artifacts.download_artifacts(_artifact_uri(_client(tracking_uri), uri), tracking_uri=tracking_uri)
-        )
+        return Path(mlflow.artifacts.download_artifacts(f"{run.files}/{name}", tracking_uri=tracking_uri))
     except (MlflowException, OSError):
         return None
 
@@ -393,6 +392,7 @@ def _recorded(run: mlflow.entities.Run) -> RecordedRun:
         tags,
         run.data.metrics,
         tuple(dict.fromkeys(each.dataset.name for each in inputs)),
+        run.info.artifact_uri,
     )
 
 

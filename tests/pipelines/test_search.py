@@ -58,7 +58,7 @@ def test_every_point_is_a_run_inside_the_search_and_nothing_is_done_twice(search
     config = search_of(
         settings={"data.shards": [str(synthetic_shards)], "epochs": 1},
         space={
-            "architecture": {"grid": {"T3D": {}, "DenseNet3D": {"model": {**MODEL, "kind": "densenet3d"}}}},
+            "architecture": {"grid": {"T3D": {}, "DenseNet3D, narrow": {"model": {**MODEL, "kind": "densenet3d"}}}},
             "optimizer.lr": {"grid": [0.05], "when": {"architecture": "T3D"}},
         },
         test={"split": "test"},
@@ -71,7 +71,7 @@ def test_every_point_is_a_run_inside_the_search_and_nothing_is_done_twice(search
     assert "epoch 1/1" not in shown
     runs = recorded(tmp_path)
     [search] = runs["search"]
-    assert [run.data.tags["point"] for run in runs["train"]] == ["T3D, lr=0.05", "DenseNet3D"]
+    assert [run.data.tags["point"] for run in runs["train"]] == ["T3D, lr=0.05", "DenseNet3D, narrow"]
     assert {run.data.tags["mlflow.parentRunId"] for run in runs["train"]} == {search.info.run_id}
     tested = {run.data.tags["trained_by"]: run for run in runs["evaluate"]}
     assert set(tested) == {run.info.run_id for run in runs["train"]}

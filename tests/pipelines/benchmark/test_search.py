@@ -33,6 +33,7 @@ def test_a_comparison_that_fails_says_why(tmp_path):
         measure_comparison(f"sqlite:///{tmp_path}/empty.db", tmp_path)
 
 
+@pytest.mark.slow
 def test_the_first_trial_is_not_counted(synthetic_shards, tmp_path):
     config = SearchSuiteConfig(epochs=1, num_trials=2)
     times = measure_trials(config, synthetic_shards, tmp_path)
