@@ -23,6 +23,7 @@ TESTED, VALIDATED, PAIRS = "video_top1", "val/clip_top1", "check/pair_accuracy"
 _NOT_SETTINGS = (
     *("seed", "name", "storage", "folds", "register", "alias", "log_every_steps", "data.fold"),
     *("data.shards", "data.prepare", "data.fingerprint", "tracking", "scaling", "checkpoint", "failure"),
+    *("compute.channels_last", "compute.recompute", "compute.compile", "compute.debug", "model.transition_forms"),
 )
 _PAPERS_WAY = {"data.split": "test", "num_crops": "1", "num_clips": "None"}
 _WAY_OF_TESTING = tuple(_PAPERS_WAY)
@@ -183,7 +184,8 @@ def _tests(runs: Sequence[RecordedRun], trained: Collection[str]) -> tuple[dict[
             by_way[way][of_run] = run
     if not by_way:
         return {}, []
-    way = max(by_way, key=lambda way: (len(by_way[way]), -float(way[1]) if way[1].isdigit() else 0.0))
+    papers = tuple(_PAPERS_WAY.values())
+    way = max(by_way, key=lambda way: (len(by_way[way]), way[: len(papers)] == papers))
     others = sorted(each for each in by_way if each != way)
     if not others:
         return by_way[way], []

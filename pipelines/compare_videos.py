@@ -59,20 +59,18 @@ def permutation_p_value(difference_V: np.ndarray) -> float:
         difference_V: one for each video; those that are 0 say nothing.
     """
     moved_V = difference_V[difference_V != 0]
-    test = (
-        permutation_test(
-            (moved_V,),
-            np.sum,
-            permutation_type="samples",
-            n_resamples=_NUM_RESAMPLES,
-            batch=max(1, _SIGNS_AT_ONCE // len(moved_V)),
-            vectorized=True,
-            rng=np.random.default_rng(0),
-        )
-        if len(moved_V)
-        else None
+    if not len(moved_V):
+        return 1.0
+    test = permutation_test(
+        (moved_V,),
+        np.sum,
+        permutation_type="samples",
+        n_resamples=_NUM_RESAMPLES,
+        batch=max(1, _SIGNS_AT_ONCE // len(moved_V)),
+        vectorized=True,
+        rng=np.random.default_rng(0),
     )
-    return 1.0 if test is None else float(test.pvalue)
+    return float(test.pvalue)
 
 
 def _correct_by_video(row: Row, tracking_uri: str) -> dict[str, list[float]] | None:

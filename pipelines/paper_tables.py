@@ -14,7 +14,8 @@ UCF101_FOLD_1 = "UCF101, split 1"
 KINDS = {"T3D": "t3d_121", "DenseNet3D": "densenet3d_121", "ResNet3D": "resnet3d_50", "Inception3D": "inception3d"}
 # What the paper leaves open, or what changes nothing but the way there.
 _OPEN = (
-    *("compute", "checkpoint", "failure", "scaling", "tracking", "data", "micro_batch_size", "validate_every_epochs"),
+    *("compute", "checkpoint", "failure", "scaling", "tracking", "micro_batch_size", "validate_every_epochs"),
+    *("data.shards", "data.prepare", "data.fingerprint", "data.fold", "data.holdout_fraction"),
     *("log_every_steps", "schedule.min_lr", "schedule.patience", "seed", "name", "storage", "folds", "register"),
     *("alias", "init_from", "inflate_from", "replace_head", "model.transition_forms"),
 )
@@ -67,12 +68,11 @@ class PaperTable:
         kind = row.match.get("model") or KINDS[row.match["family"]]
         given = {"data": {"shards": ["shards"]}, "model": {"kind": kind}}
         settings = {name: str(value) for name, value in flatten(TrainConfig.model_validate(given)).items()}
-        settings |= {"data.class_share": "1.0"}
-        left_out = [name for name in (*_OPEN, *self.left_open) if name != "data.class_share"]
+        left_out = (*_OPEN, *self.left_open)
         kept = {
             name: value
             for name, value in settings.items()
-            if name == "data.class_share" or not any(f"{name}.".startswith(f"{each}.") for each in left_out)
+            if not any(f"{name}.".startswith(f"{each}.") for each in left_out)
         }
         segments = {"clip.num_segments": row.match["segments"]} if "segments" in row.match else {}
         return kept | segments | {name: value for name, value in row.match.items() if name in kept}
