@@ -14,7 +14,7 @@ from pipelines.tracking import RecordedRun
 
 _SCORES = "scores.parquet"
 _NUM_RESAMPLES = 9999
-_SIGNS_AT_ONCE = 500_000  # of all videos of some ways: a few tens of MB
+_SIGNS_AT_ONCE = 500_000  # of all rows' videos, of some ways: a few tens of MB
 
 
 class PairedDifference(NamedTuple):
@@ -37,52 +37,58 @@ def paired_differences(rows: Sequence[Row], *, tracking_uri: str) -> dict[str, P
 
     Rows are left out whose seeds, folds or videos are not those of the first, or that were not tested.
     """
-    first, found = rows[0], {}
+    first = rows[0]
     candidates = [row for row in rows[1:] if (row.seeds, row.folds) == (first.seeds, first.folds)]
-    of_first = _correct_by_video(first, tracking_uri) if candidates else None
-    for row in candidates if of_first else ():
-        ours = _correct_by_video(row, tracking_uri)
-        if of_first and ours and ours.keys() == of_first.keys():
-            difference_V = np.array([np.mean(ours[video_id]) - np.mean(of_first[video_id]) for video_id in ours])
-            found[row.label] = PairedDifference(
-                float(difference_V.mean()), permutation_p_value(difference_V), len(difference_V)
-            )
-    return found
+    of_first = _accuracy_by_video(first, tracking_uri) if candidates else None
+    if of_first is None:
+        return {}
+    differences: dict[str, list[float]] = {}
+    for row in candidates:
+        ours = _accuracy_by_video(row, tracking_uri)
+        if ours is not None and ours.keys() == of_first.keys():
+            differences[row.label] = [ours[video_id] - of_first[video_id] for video_id in of_first]
+    if not differences:
+        return {}
+    difference_RV = np.array(list(differences.values()))
+    return {
+        label: PairedDifference(float(difference_V.mean()), float(p_value), len(difference_V))
+        for label, difference_V, p_value in zip(
+            differences, difference_RV, permutation_p_values(difference_RV), strict=True
+        )
+    }
 
 
-def permutation_p_value(difference_V: np.ndarray) -> float:
-    """Two-sided p-value of the mean of paired differences, by changing their signs at random (one way counts as seen).
+def permutation_p_values(difference_RV: np.ndarray) -> np.ndarray:
+    """Two-sided p-values of the means of paired differences, by changing signs at random (one way counts as seen).
 
-    All 2^V ways where there are no more than are drawn otherwise.
+    The signs are the same for all rows; all 2^V ways where there are no more than are drawn otherwise.
 
     Args:
-        difference_V: one for each video; those that are 0 say nothing.
+        difference_RV: of each row, one for each video.
     """
-    moved_V = difference_V[difference_V != 0]
-    if not len(moved_V):
-        return 1.0
     test = permutation_test(
-        (moved_V,),
+        (difference_RV,),
         np.sum,
         permutation_type="samples",
         n_resamples=_NUM_RESAMPLES,
-        batch=max(1, _SIGNS_AT_ONCE // len(moved_V)),
+        batch=max(1, _SIGNS_AT_ONCE // difference_RV.size),
         vectorized=True,
+        axis=-1,
         rng=np.random.default_rng(0),
     )
-    return float(test.pvalue)
+    return np.asarray(test.pvalue)
 
 
-def _correct_by_video(row: Row, tracking_uri: str) -> dict[str, list[float]] | None:
-    """Of each video, whether each of the row's tests was right; none where a test has no scores."""
-    found: dict[str, list[float]] = {}
+def _accuracy_by_video(row: Row, tracking_uri: str) -> dict[str, float] | None:
+    """Of each video, how many of the row's tests were right, in [0, 1]; none where a test has no scores."""
+    correct: dict[str, list[bool]] = {}
     for each in row.runs:
         scores = None if each.test is None else _read_scores(tracking_uri, each.test)
         if scores is None:
             return None
         for video_id, is_correct in zip(*scores, strict=True):
-            found.setdefault(video_id, []).append(float(is_correct))
-    return found
+            correct.setdefault(video_id, []).append(is_correct)
+    return {video_id: sum(of_video) / len(of_video) for video_id, of_video in correct.items()}
 
 
 def _read_scores(tracking_uri: str, test: RecordedRun) -> tuple[Sequence[str], Sequence[bool]] | None:
