@@ -9,13 +9,17 @@ from matplotlib import colormaps, rc_context, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.compare_runs import TESTED, VALIDATED, Comparison, Row, differing_settings, is_more_better
+from pipelines.compare_measured import TESTED, VALIDATED, differing_settings
+from pipelines.compare_rows import Row
+from pipelines.compare_runs import Comparison, is_more_better
 from pipelines.tracking import AXIS
 
 _DPI = 110
-_WIDTH, _ROW_HEIGHT = 7.2, 0.42  # inches
+_WIDTH, _ROW_HEIGHT, _LEGEND_HEIGHT = 7.2, 0.42, 0.1  # inches; the latter two a row
 MAX_CURVES, MAX_CURVES_A_ROW = 12, 10  # rows, and runs of each, whose curves are drawn: more could not be told apart
 _MAX_BARS = 60
+_MAX_NAMED = 30  # points of a plot; of more only those of the Pareto front
+_LOGARITHMIC_FROM = 3  # times the smallest cost is the largest
 _MAX_AXES = 8
 _MAX_LABEL = 48  # characters
 
@@ -48,7 +52,7 @@ def plot_comparison(comparison: Comparison, curves: Mapping[str, Curves]) -> lis
         if any(curve for each in of_rows.values() for curve in each):
             name = "curves_" + metric.replace("/", "_")
             draw = _curve_drawer(metric, of_rows, num_rows=len(rows))
-            pictures.append(_drawn(name, f"{metric} while training", draw, 4.4))
+            pictures.append(_drawn(name, f"{metric} while training", draw, 4.0 + _LEGEND_HEIGHT * len(of_rows)))
     axes_varied = varied_axes(rows)
     if len(axes_varied) > 1:
         draw_lines = _coordinates_drawer(comparison, axes_varied)
@@ -113,17 +117,21 @@ def _draw_macs(axes: Axes, comparison: Comparison) -> None:
     points = [(row.metric("model/gmacs") or 0.0, row.mean) for row in front]
     [line] = axes.plot(*zip(*points, strict=True), color="#8a8a8a", drawstyle="steps-post", zorder=1)
     line.set(label="Pareto front", marker="o", markersize=12, fillstyle="none")
-    for place, row in enumerate(comparison.rows):
-        if (gmacs := row.metric("model/gmacs")) is not None:
-            spread = row.spread or 0.0
-            axes.errorbar(gmacs, row.mean, yerr=spread, fmt="o", color="#4c8ac7", ecolor="#c05a1e", zorder=2)
+    rows = [row for row in comparison.rows if row.metric("model/gmacs") is not None]
+    gmacs = [row.metric("model/gmacs") or 0.0 for row in rows]
+    spreads = [row.spread or 0.0 for row in rows]
+    axes.errorbar(gmacs, [row.mean for row in rows], yerr=spreads, fmt="o", color="#4c8ac7", ecolor="#c05a1e", zorder=2)
+    for place, row in enumerate(rows):
+        if len(rows) <= _MAX_NAMED or row in front:
             beside = (7, -12 if place % 2 else 6)  # neighbours of about one result do not write over each other
-            axes.annotate(_short(row.label, 22), (gmacs, row.mean), beside, textcoords="offset points", fontsize=8)
-    axes.set_xscale("log")
-    axes.set_xlabel("GMAC a clip, forward (logarithmic)")
+            text, point = _short(row.label, 22), (gmacs[place], row.mean)
+            axes.annotate(text, point, beside, textcoords="offset points", fontsize=8)
+    is_wide = max(gmacs) > _LOGARITHMIC_FROM * min(gmacs)
+    axes.set_xscale("log" if is_wide else "linear")
+    axes.set_xlabel(f"GMAC a clip, forward{' (logarithmic)' if is_wide else ''}")
     axes.set_ylabel(f"{comparison.metric}, +- spread over seeds")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower right")
 
 
 def _say_which(axes: Axes, number: int, *, of: int) -> None:
@@ -144,7 +152,7 @@ def _curve_drawer(metric: str, of_rows: Curves, *, num_rows: int) -> Callable[[A
         axes.set_xlabel(f"step; thin: runs, of each row {MAX_CURVES_A_ROW} at most; thick: their mean")
         axes.set_ylabel(metric)
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=8)
+        axes.figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
 
     return draw
 

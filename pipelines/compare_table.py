@@ -5,7 +5,9 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from pipelines.compare_runs import TESTED, VALIDATED, Comparison, Row
+from pipelines.compare_measured import TESTED, VALIDATED
+from pipelines.compare_rows import Row
+from pipelines.compare_runs import Comparison
 from pipelines.compare_videos import PairedDifference
 from pipelines.text_table import format_table
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from scipy.stats import permutation_test
 
 from pipelines import tracking
-from pipelines.compare_runs import Row
+from pipelines.compare_rows import Row
 from pipelines.tracking import RecordedRun
 
 _SCORES = "scores.parquet"

@@ -46,6 +46,7 @@ PARENT = "mlflow.parentRunId"
 STARTED_FROM = "started_from"  # tag of a training run: the run whose weights it starts from
 POINT, AXIS = "point", "axis."  # tags of a trial: what its point is called, and its value on each axis
 REASON = "reason"  # tag of a run that ended as KILLED or FAILED
+_MARK = "mark"  # tag of a run that goes on when it is started again, unique in the world
 TRAINED_BY = "trained_by"  # tag of a test: the run whose weights it tests
 # What `logged_model.py` needs; a test holds the list against pyproject.toml.
 MODEL_REQUIREMENTS = ("torch>=2.14", "torchvision>=0.29", "numpy>=2.4", "safetensors>=0.8", "mlflow>=3.17")
@@ -275,7 +276,15 @@ class Run:
         return f"mlflow ui --backend-store-uri {shlex.quote(self.tracking_uri)}  # run {self.run_id}"
 
 
-def start_run(*, tracking_uri: str, experiment: str, run_name: str, run_id: str | None, tags: Mapping[str, str]) -> Run:
+def start_run(
+    *,
+    tracking_uri: str,
+    experiment: str,
+    run_name: str,
+    run_id: str | None,
+    tags: Mapping[str, str],
+    mark: str | None = None,
+) -> Run:
     """Open a new run, or go on with an old one.
 
     Args:
@@ -284,6 +293,8 @@ def start_run(*, tracking_uri: str, experiment: str, run_name: str, run_id: str 
         run_name: name of a new run.
         run_id: the run to go on with; none for a new one.
         tags: such as `mlflow.source.git.commit`, `mlflow.source.name`, `mlflow.user`.
+        mark: becomes a tag; without `run_id` a run that has it already is the one to go on with, for who made it was
+            killed before the id was kept.
 
     Raises:
         ValueError: the store cannot be opened, or the run or the experiment is gone from it.
@@ -294,6 +305,10 @@ def start_run(*, tracking_uri: str, experiment: str, run_name: str, run_id: str 
     try:
         client = _client(tracking_uri)
         experiment_id = _patient(_experiment_id)(client, experiment)
+        if mark is not None:
+            tags = {**tags, _MARK: mark}
+            if begun := _patient(client.search_runs)([experiment_id], f"tags.{_MARK} = '{mark}'"):
+                return _continue_run(Run(tracking_uri, begun[0].info.run_id), tags=tags)
         created = _patient(client.create_run)(experiment_id, tags=dict(tags), run_name=run_name)
         return Run(tracking_uri, created.info.run_id)
     except (MlflowException, SQLAlchemyError, OSError) as error:

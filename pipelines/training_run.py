@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import socket
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -156,6 +157,7 @@ def open_run(
             run_name=run_name or path.name,
             run_id=known["mlflow_run_id"] if known else None,
             tags={"stage": kind, "recipe_fingerprint": fingerprint, **tracking.commit_tag(), **tags},
+            mark=mark_of(path),
         )
         with run:
             if known is None:
@@ -215,6 +217,18 @@ def run_id_of(path: Path) -> str | None:
     """The MLflow run of a run's folder; none before it has one."""
     known = _read_run_file(path)
     return known["mlflow_run_id"] if known else None
+
+
+def mark_of(path: Path) -> str:
+    """What tells a run's folder from every other, also from one of the same name that was deleted; a run's own folder.
+
+    A run that MLflow has, and whose id a kill kept out of the folder, is found again by it.
+    """
+    file = path / ".mark"
+    if not file.is_file():
+        with whole_file(file) as partial:
+            partial.write_text(uuid.uuid4().hex)
+    return file.read_text()
 
 
 def _describe_rows(stage: Stage) -> dict[str, dict[str, Any]]:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import shutil
 from dataclasses import replace
+from unittest.mock import Mock
 
 import mlflow
 import pytest
@@ -114,6 +115,20 @@ def test_a_run_does_not_go_on_where_other_rows_can_be_read(config_of, synthetic_
     described.write_text(json.dumps(known))
     with pytest.raises(ValueError, match="begun by an older version: give another --name"):
         run_train(config)
+
+
+def test_a_run_that_was_killed_before_its_id_was_kept_is_one_in_mlflow(config_of, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.training_run._write_run_files", Mock(side_effect=SystemExit("killed")))
+        with pytest.raises(SystemExit):
+            run_train(config_of(name="mine"))
+    assert not (tmp_path / "runs" / "mine" / "run.json").exists()
+    config = config_of(name="mine")
+    run_train(config)
+    shutil.rmtree(tmp_path / "runs" / "mine")
+    run_train(config)
+    found = [(run.info.run_name, run.info.status) for run in runs_of(tmp_path)]
+    assert found == [("mine", "FINISHED")] * 2, "one of the run that was deleted, one of the new one"
 
 
 def test_weights_of_another_fold_of_the_same_videos_are_refused_in_training_and_testing(config_of, tmp_path):
