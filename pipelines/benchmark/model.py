@@ -4,14 +4,13 @@ Paper 3.1, Table 4. Times are medians of rounds in which all cases take turns, e
 untimed before it is timed; ratios are medians over the rounds.
 """
 
-import statistics
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from pipelines.benchmark.matmul_ceiling import matmul_ceilings
 from pipelines.benchmark.model_cases import DEFAULT, PEERS, Case, build, runs_of, switch_cases
 from pipelines.benchmark.model_memory import peak_training_bytes
 from pipelines.benchmark.model_report import Measured, Switches, report_models
@@ -28,8 +27,8 @@ from t3d_core.models import (
     saved_bytes,
 )
 
-MATMUL_SIZE = 2048
-MATMUL_POSITIONS = (8, 16, 16)  # MATMUL_SIZE of them
+MIN_BF16_OF_FP32 = 0.1
+"""Below this rate of a matrix product in bf16, relative to fp32, no network is timed in bf16."""
 
 
 class ModelSuiteConfig(Section):
@@ -70,19 +69,22 @@ def run_model_suite(config: ModelSuiteConfig, *, repeats: int) -> SuiteReport:
         _on_meta(case, shape).train()(torch.empty(shape, device="meta"))
     print(describe_machine("before"), f"device {device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     clip_BCTHW = torch.randn(shape, device=device)
-    ceilings = _matmul_ceilings(device, repeats=repeats)
+    ceilings = matmul_ceilings(device, repeats=repeats)
     measured = _measure(networks, clip_BCTHW, repeats=repeats, with_memory=config.memory)
-    switches = _measure_switches(config, clip_BCTHW, repeats=repeats) if config.switches_of else None
+    is_bf16 = ceilings["bf16"] >= MIN_BF16_OF_FP32 * ceilings["fp32"]
+    if config.switches_of and not is_bf16:
+        print(f"skipped: cases in bf16, whose matrix products run {ceilings['fp32'] / ceilings['bf16']:.0f}x slower")
+    switches = _measure_switches(config, clip_BCTHW, is_bf16, repeats=repeats) if config.switches_of else None
     print(describe_machine("after"))
     return report_models(measured, switches, ceilings, clip_shape=shape)
 
 
-def _measure_switches(config: ModelSuiteConfig, clip_BCTHW: Tensor, *, repeats: int) -> Switches:
+def _measure_switches(config: ModelSuiteConfig, clip_BCTHW: Tensor, is_bf16: bool, *, repeats: int) -> Switches:
     kind = config.switches_of
     assert kind is not None, "asked for"
     net = build_model(kind, num_classes=0).to(clip_BCTHW.device)
     plan = measure_plan(net, clip_BCTHW, execution=DEFAULT, repeats=repeats)
-    cases = switch_cases(kind, plan.forms, is_compiled=config.compile)
+    cases = switch_cases(kind, plan.forms, is_compiled=config.compile, is_bf16=is_bf16)
     return Switches(kind, plan, _measure(cases, clip_BCTHW, repeats=repeats, with_memory=config.memory))
 
 
@@ -93,35 +95,6 @@ def _on_meta(case: Case, shape: Sequence[int]) -> nn.Module:
     if isinstance(net, VideoNet):
         net.set_recompute(case.execution.recompute)
     return net
-
-
-def _matmul_ceilings(device: torch.device, *, repeats: int) -> dict[str, float]:
-    """Return the multiply-adds a second of a product of large matrices, by precision.
-
-    Of two ways the faster: `torch.mm`, and as much as a 1x1x1 convolution, for the two may come from other libraries
-    (on a CPU from MKL and oneDNN).
-    """
-    runs: dict[tuple[str, str], Callable[[], Tensor]] = {}
-    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        kernel = torch.randn(MATMUL_SIZE, MATMUL_SIZE, device=device, dtype=dtype)
-        maps = torch.randn(2, MATMUL_SIZE, *MATMUL_POSITIONS, device=device, dtype=dtype)
-        columns = maps.transpose(0, 1).flatten(1)  # (MATMUL_SIZE, 2 * MATMUL_SIZE)
-        last = partial(Tensor.contiguous, memory_format=torch.channels_last_3d)
-        runs[precision, "mm"] = partial(torch.mm, kernel, columns)
-        runs[precision, "conv"] = partial(nn.functional.conv3d, last(maps), last(kernel[:, :, None, None, None]))
-    timed = {name: partial(_run_and_wait, run, device) for name, run in runs.items()}
-    with torch.inference_mode():
-        seconds = alternating_seconds(timed, repeats=repeats)
-    return {
-        precision: 2 * MATMUL_SIZE**3 / min(statistics.median(seconds[precision, way]) for way in ("mm", "conv"))
-        for precision in ("fp32", "bf16")
-    }
-
-
-def _run_and_wait(run: Callable[[], Tensor], device: torch.device) -> None:
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _measure(cases: Sequence[Case], clip_BCTHW: Tensor, *, repeats: int, with_memory: bool) -> list[Measured]:

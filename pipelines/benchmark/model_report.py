@@ -21,6 +21,7 @@ from pipelines.benchmark.model_plot import plot_costs
 from pipelines.benchmark.rows import BenchmarkRow, Goal, SuiteReport, format_goals, median_ratio, quotient
 from pipelines.benchmark.transition_plan import TransitionPlan
 from t3d_core.models import ModelKind, build_model, count_macs
+from t3d_core.models.execution import Precision
 from t3d_core.models.transition_forms import TransitionForm, default_forms
 
 BASELINE = "r3d_18"
@@ -50,7 +51,7 @@ class Switches(NamedTuple):
 def report_models(
     networks: Sequence[Measured],
     switches: Switches | None,
-    ceilings: Mapping[str, float],
+    ceilings: Mapping[Precision, float],
     *,
     clip_shape: tuple[int, ...],
 ) -> SuiteReport:
@@ -138,7 +139,7 @@ def _plan_text(switches: Switches) -> str:
     return "\n".join(lines)
 
 
-def _table(measured: Sequence[Measured], ceilings: Mapping[str, float], *, baseline: str, batch_size: int) -> str:
+def _table(measured: Sequence[Measured], ceilings: Mapping[Precision, float], *, baseline: str, batch_size: int) -> str:
     """Return a line a case; `x` columns say how many times faster than the baseline it is."""
     reference = next(each for each in measured if each.case.name == baseline)
     lines = [

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from pipelines.benchmark.matmul_ceiling import MAX_SECONDS, largest_in_time
+from pipelines.benchmark.model import ModelSuiteConfig, run_model_suite
 from pipelines.benchmark.model_cases import (
     DEFAULT,
     DEFAULT_CASE,
@@ -71,6 +73,37 @@ def test_the_switches_cover_every_form_and_every_field_of_the_execution():
             assert {getattr(case.execution, name) for case in cases} > {default}, name
     assert len({case.name for case in cases}) == len(cases)
     assert not any(case.execution.compile for case in switch_cases("t3d_121", PLAN, is_compiled=False))
+    in_fp32 = switch_cases("t3d_121", PLAN, is_compiled=True, is_bf16=False)
+    assert [case for case in cases if case.execution.precision == "fp32"] == in_fp32
+
+
+@pytest.mark.parametrize(("seconds_of_256", "expected"), [(1e-3, 2048), (2.5e-3, 1024), (0.2, 256), (60.0, 256)])
+def test_the_largest_matrices_that_are_multiplied_in_time_are_taken(seconds_of_256, expected):
+    now = [0.0]
+
+    def make_product(size):
+        def product():
+            now[0] += seconds_of_256 * (size / 256) ** 3
+
+        return product
+
+    assert largest_in_time(make_product, clock=lambda: now[0]) == expected
+    assert now[0] <= 2 * max(seconds_of_256, MAX_SECONDS)
+
+
+def test_where_bf16_is_slow_its_cases_are_skipped_by_name(monkeypatch, capsys):
+    plan = TransitionPlan(PLAN, [dict.fromkeys(FORMS, 1.0)] * 3)
+    monkeypatch.setattr(
+        "pipelines.benchmark.model.matmul_ceilings", lambda device, *, repeats: {"fp32": 9e9, "bf16": 1e8}
+    )
+    monkeypatch.setattr(
+        "pipelines.benchmark.model._measure", lambda cases, *args, **kwargs: [measured(case.name) for case in cases]
+    )
+    monkeypatch.setattr("pipelines.benchmark.model.measure_plan", lambda *args, **kwargs: plan)
+    config = ModelSuiteConfig(num_frames=16, crop_size=32)
+    report = run_model_suite(config, repeats=1)
+    assert "skipped: cases in bf16, whose matrix products run 90x slower" in capsys.readouterr().out
+    assert not [row for row in report.rows if "bf16" in row.case and "matmul" not in row.case]
 
 
 def test_a_net_without_transitions_has_no_cases_of_forms_and_no_plan():
