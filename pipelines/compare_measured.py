@@ -42,7 +42,7 @@ class Measured:
 def measure(
     run: RecordedRun, test: RecordedRun | None, by_id: Mapping[str, RecordedRun], metric: str
 ) -> Measured | None:
-    """Give the value of a run, of its training or else of its test; none where it has no such metric."""
+    """Give the value of a run, of its test or else of its training; none where it has no such metric."""
     metrics = {**run.metrics, **(test.metrics if test else {})}
     if metric not in metrics:
         return None

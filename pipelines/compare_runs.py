@@ -1,5 +1,6 @@
 """Runs that MLflow has become a table: rows of runs that differ in their seed and fold alone, best first, and notes."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -60,7 +61,8 @@ def compare_runs(config: CompareConfig, *, tracking_uri: str) -> Comparison:
     axes = table.axes if table else tuple(config.group_by) or _usual_axes(having)
     groups, num_older = group_runs(having, axes if config.group_by else ())
     rows = told_apart([make_row(group, axes, table) for group in groups])
-    rows.sort(key=lambda row: row.mean, reverse=is_more_better(metric))
+    sign = -1 if is_more_better(metric) else 1
+    rows.sort(key=lambda row: (math.isnan(row.mean), sign * row.mean))  # what is not a number comes last
     notes = [
         *(differences_from_paper(rows, table) if table else ()),
         *left_out(chosen, ended, num_without=len(ended) - len(having), metric=metric, num_older=num_older),

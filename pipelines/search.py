@@ -38,7 +38,7 @@ from pipelines.search_summary import describe_search, describe_trial
 from pipelines.search_trial import SearchPlan, run_trial
 from pipelines.search_trials import TrialSource
 from pipelines.shards import whole_file
-from pipelines.training_run import alone_in, mark_of, run_id_of
+from pipelines.training_run import alone_in, folder_mark, run_id_of
 
 _LOG = logging.getLogger(__name__)
 # What a trial holds whose workers are processes of their own: no part of a CPU, for decoding needs a whole one.
@@ -73,7 +73,7 @@ def run_search(config: SearchConfig) -> str:
             run_name=folder.name,
             run_id=known["mlflow_run_id"] if known else None,
             tags={"stage": "search", **tracking.commit_tag()},
-            mark=mark_of(folder),
+            mark=folder_mark(folder),
         ) as run:
             if known is None:
                 _write_search_files(folder, plan, run)

@@ -157,7 +157,7 @@ def open_run(
             run_name=run_name or path.name,
             run_id=known["mlflow_run_id"] if known else None,
             tags={"stage": kind, "recipe_fingerprint": fingerprint, **tracking.commit_tag(), **tags},
-            mark=mark_of(path),
+            mark=folder_mark(path),
         )
         with run:
             if known is None:
@@ -219,8 +219,8 @@ def run_id_of(path: Path) -> str | None:
     return known["mlflow_run_id"] if known else None
 
 
-def mark_of(path: Path) -> str:
-    """What tells a run's folder from every other, also from one of the same name that was deleted; a run's own folder.
+def folder_mark(path: Path) -> str:
+    """What tells a folder from every other, also from one of the same name that was deleted; made when it is missing.
 
     A run that MLflow has, and whose id a kill kept out of the folder, is found again by it.
     """

@@ -53,14 +53,13 @@ class Case:
     is_trained: bool = True
 
 
-def switch_cases(kind: str, plan: tuple[TransitionForm, ...], *, is_compiled: bool, is_bf16: bool = True) -> list[Case]:
+def switch_cases(kind: str, plan: tuple[TransitionForm, ...], *, is_compiled: bool) -> list[Case]:
     """The plain net, every switch by itself, then what they do together.
 
     Args:
         kind: Kind of the net.
         plan: What suits this machine; empty for a net without transitions.
         is_compiled: Whether `torch.compile` is a case too.
-        is_bf16: Whether cases in bf16 are among them.
     """
     literal: Forms | None = "literal" if plan else None
     forms = [
@@ -88,7 +87,7 @@ def switch_cases(kind: str, plan: tuple[TransitionForm, ...], *, is_compiled: bo
         cases.append(Case(DENSENET_CASE, "densenet3d_121"))  # what it is to be compared with, in the same rounds
     if is_compiled:
         cases.append(Case("default + compile", kind, Execution(compile=True)))
-    return [case for case in cases if is_bf16 or case.execution.precision != "bf16"]
+    return cases
 
 
 def build(case: Case, clip_shape: Sequence[int]) -> nn.Module:

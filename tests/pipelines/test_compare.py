@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -279,6 +280,29 @@ def test_the_permutation_test_of_right_and_wrong_is_the_sign_test(num_videos):
         for row_V in difference_RV
     ]
     assert permutation_p_values(difference_RV) == pytest.approx(expected, abs=0.015)
+
+
+@pytest.mark.parametrize("num_moved", [0, 1, 2, 6, 13])
+def test_where_few_videos_differ_all_ways_are_taken(num_moved):
+    difference_RV = np.zeros((2, 100))
+    difference_RV[0, 10 : 10 + num_moved] = 1 / 3
+    assert permutation_p_values(difference_RV) == pytest.approx([min(1.0, 2 * 0.5**num_moved), 1.0], rel=1e-12)
+    assert permutation_p_values(difference_RV[:, :1]) == pytest.approx([1.0, 1.0])
+
+
+def test_differences_of_means_over_seeds_are_tested_as_by_scipy():
+    difference_RV = np.random.default_rng(0).choice(np.arange(-3, 4) / 3, (3, 60)) + np.array([[0.0], [0.1], [0.3]])
+    expected = [
+        stats.permutation_test((row_V,), np.mean, permutation_type="samples", n_resamples=9999, rng=1).pvalue
+        for row_V in difference_RV
+    ]
+    assert permutation_p_values(difference_RV) == pytest.approx(expected, abs=0.015)
+
+
+def test_what_is_not_a_number_comes_last(store):
+    for seed, value in enumerate((0.2, math.nan, 0.9)):
+        store.train(seed=0, value=value, epochs=seed)
+    assert [row.values for row in store.compare().rows][:2] == [(0.9,), (0.2,)]
 
 
 def test_rows_are_told_apart_by_what_differs_or_by_what_is_asked(store):
