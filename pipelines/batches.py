@@ -27,6 +27,7 @@ from typing import TypeVar
 import numpy as np
 import ray
 
+from pipelines import pools
 from pipelines.clip_loader import BatchLoader, NumpyBatch
 
 ItemT = TypeVar("ItemT")
@@ -209,12 +210,13 @@ def dataset_of(load: Callable[[ItemT], NumpyBatch], items: Sequence[ItemT], *, i
         for place in block["id"]:
             yield as_row(load(items[int(place)]))
 
-    num_cpus = max(1, round(ray.cluster_resources()["CPU"]))
+    num_cpus = max(1, round(pools.cpus("decode")))
     # As many for every CPU: none works alone at the end.
     tasks_a_cpu = max(_TASKS_A_CPU, math.ceil(len(items) / items_a_task / num_cpus))
     dataset = ray.data.range(len(items), override_num_blocks=min(len(items), tasks_a_cpu * num_cpus))
     dataset = dataset.map_batches(load_some, batch_size=None)
     dataset.context.execution_options.preserve_order = True
+    dataset.context.execution_options.label_selector = pools.selector("decode")
     dataset.context.enable_progress_bars = False
     dataset.context.target_max_block_size = 1  # bytes: every row becomes a block at once
     # By default a task whose results nobody takes stands still and keeps its CPU: training would wait for a validation,
@@ -230,8 +232,7 @@ def unpacked(dataset: ray.data.Dataset) -> Iterator[NumpyBatch]:
 
 def batches_a_task(*, num_clips: int, bytes_a_clip: int) -> int:
     """How many batches of so many clips one task decodes."""
-    cluster = ray.cluster_resources()
-    of_store = int(_TASKS_SHARE_OF_STORE * cluster["object_store_memory"] / cluster["CPU"])
+    of_store = int(_TASKS_SHARE_OF_STORE * pools.object_store_bytes("decode") / pools.cpus("decode"))
     return max(1, min(_TASK_CLIPS // num_clips, of_store // (num_clips * bytes_a_clip)))
 
 

@@ -18,7 +18,7 @@ from types import MappingProxyType
 import numpy as np
 import pyarrow.compute as pc
 
-from pipelines import session, tracking
+from pipelines import pools, session, tracking
 from pipelines.clip_loader import BatchLoader
 from pipelines.configs import EvaluateConfig
 from pipelines.evaluation_report import report_videos, write_failures, write_metrics, write_results
@@ -29,6 +29,7 @@ from pipelines.scoring import score_videos
 from pipelines.shard_index import ShardIndex, load_index, num_listed
 from pipelines.shard_reading import describe_skipped, read_videos
 from pipelines.shards import describe_shards, open_shard_folder
+from pipelines.shared_storage import check_shared
 from pipelines.view_plan import ViewPlan
 from pipelines.weights import check_fold, locate_weights, newest_run, view_of
 from t3d_core.evaluation.evaluation import Evaluation, average_folds, evaluate_scores
@@ -93,7 +94,8 @@ def _prepare(configs: Sequence[EvaluateConfig], outputs: Sequence[Path], *, base
         tests.append(_Test(config, loaded, folders, index, label_V, output, tracking_uri))
     session.connect()
     reserved = {"CPU": common.cpus_per_worker} | ({"GPU": 1.0} if common.use_gpu else {})
-    session.check_workers_fit(common.num_workers, reserved)
+    pools.check_workers_fit(common.num_workers, reserved)
+    check_shared(read=folders)
     return tests
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import ray
 from tqdm import tqdm
 
-from pipelines import session, tracking
+from pipelines import pools, session, tracking
 from pipelines.configs import DataConfig, PrepareJobConfig
 from pipelines.contact_sheet import write_contact_sheet
 from pipelines.coverage import Coverage, count_coverage, format_coverage, metrics, write_coverage_csv
@@ -38,6 +38,8 @@ from pipelines.prepare_plan import format_plan, plan_prepare
 from pipelines.recipe import JobError, flatten, to_yaml
 from pipelines.shard_task import ShardCounts, ShardTask, make_shard_or_tell
 from pipelines.shards import ShardFolder, describe_shards, whole_file, write_table
+from pipelines.shared_storage import check_shared
+from pipelines.sources import LocalRoot
 from t3d_core.video.guard import GuardLimits
 
 _SHOWN_DIGITS = 12  # of a fingerprint
@@ -198,6 +200,8 @@ def _make_shards(task: ShardTask, later: dict[int, frozenset[int]], *, num_video
     if not later:
         return
     session.connect()
+    pools.check_decoders()
+    check_shared(written=task.folder.root, read=[task.root.folder] if isinstance(task.root, LocalRoot) else [])
     shards = list(later.items())
 
     def make(block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -206,6 +210,7 @@ def _make_shards(task: ShardTask, later: dict[int, frozenset[int]], *, num_video
         return {name: np.array([value]) for name, value in {**counts._asdict(), "error": error}.items()}
 
     done = ray.data.range(len(shards), override_num_blocks=len(shards)).map_batches(make, batch_size=1)
+    done.context.execution_options.label_selector = pools.selector("decode")
     done.context.enable_progress_bars = False  # ours counts videos, over all tasks
     # One operator needs no share of its own, and with shares two cores were busy 1.4 of the time (tasks of 0.4 s).
     done.context.op_resource_reservation_enabled = False

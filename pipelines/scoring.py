@@ -14,6 +14,7 @@ import ray
 import torch
 from tqdm import tqdm
 
+from pipelines import pools
 from pipelines.batches import as_row, batches_a_task, dataset_of, from_row, unpacked
 from pipelines.clip_loader import NumpyBatch
 from pipelines.configs import EvaluateComputeConfig, EvaluateConfig
@@ -124,8 +125,8 @@ def _scored_by_actors(plan: ViewPlan, loaded: LoadedModel, config: EvaluateConfi
         compute=ray.data.ActorPoolStrategy(size=config.num_workers),
         num_cpus=config.cpus_per_worker,
         num_gpus=1 if config.use_gpu else 0,
-        # Any node, as for `load`, but said: steps that say the same are made one by Ray, and the actors would decode.
-        label_selector={},
+        # Said even where it is empty, unlike for `load`: Ray joins steps that say the same, and actors would decode.
+        label_selector=pools.selector("train"),
     )
 
 

@@ -25,7 +25,7 @@ import yaml
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from pipelines import session, tracking
+from pipelines import pools, session, tracking
 from pipelines.checkpoints import CheckpointFolder
 from pipelines.configs import TrainConfig, TransferConfig
 from pipelines.recipe import config_fingerprint, flatten, to_yaml
@@ -38,6 +38,7 @@ from pipelines.search_summary import describe_search, describe_trial
 from pipelines.search_trial import SearchPlan, run_trial
 from pipelines.search_trials import TrialSource
 from pipelines.shards import whole_file
+from pipelines.shared_storage import check_shared
 from pipelines.training_run import alone_in, folder_mark, run_id_of
 
 _LOG = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ def run_search(config: SearchConfig) -> str:
     check_some_point_is_left(config, reject)
     session.connect()
     max_concurrent = room_for_trials(plan)
+    check_shared(written=base / config.storage)
     with alone_in(folder):
         known = _read_search_file(folder, plan)
         with tracking.start_run(
@@ -175,9 +177,14 @@ class _Search:
     def _is_in_process(self) -> bool:
         return not self._trial().scaling.most_workers()
 
-    def _resources(self) -> dict[str, float]:
-        """What the process of a trial reserves; workers of its own reserve theirs."""
-        return self._trial().scaling.resources_of_worker() if self._is_in_process() else _OF_CONTROLLER
+    def _resources(self) -> tune.PlacementGroupFactory:
+        """What the process of a trial reserves, and where; workers of its own reserve theirs."""
+        if not self._is_in_process():
+            return tune.PlacementGroupFactory([_OF_CONTROLLER])
+        labels = pools.selector("train")
+        return tune.PlacementGroupFactory(
+            [self._trial().scaling.resources_of_worker()], bundle_label_selector=[labels] if labels else None
+        )
 
     def _scheduler(self) -> TrialScheduler:
         if self._config.scheduler.kind in ("asha", "median"):

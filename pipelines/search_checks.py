@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipelines import session
+from pipelines import pools, session
 from pipelines.configs import TrainConfig, TransferConfig
 from pipelines.prepare import prepared_shards
 from pipelines.recipe import JobError, read_recipe
@@ -146,6 +146,6 @@ def room_for_trials(plan: SearchPlan) -> int:
     """
     scaling = plan.trial_config({}, seed=0, name="trial").scaling
     fewest, each = max(1, scaling.fewest_workers()), scaling.resources_of_worker()
-    session.check_workers_fit(fewest, each)
-    room = session.room_for_groups(max(1, scaling.most_workers()), each)
+    pools.check_workers_fit(fewest, each)
+    room = pools.room_for_groups(max(1, scaling.most_workers()), each)
     return min(max(1, room), plan.config.max_concurrent or room or 1)

@@ -1,6 +1,7 @@
 """Connect a process to Ray, quietly, say where relative paths lead, and name what has no name.
 
-`ray job submit --working-dir .` runs a job in a throw-away copy of the folder: what is written there is lost.
+`ray job submit` runs a job in the folder of `ray start`, on one node's disk, or with `--working-dir .` in a throw-away
+copy of the submitted folder: what is written there is lost. T3D_HOME names the storage that all nodes share.
 """
 
 import datetime
@@ -8,13 +9,16 @@ import functools
 import logging
 import os
 import socket
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import ray
 
 JOB_HOME = "t3d-runs"
+HOME_VARIABLE = "T3D_HOME"
+# A head that is just being started again does not listen yet.
+_SECONDS_TO_ANSWER = 10.0
 # The port of the Ray that `ray.init` starts: its address is known before it runs.
 _PORT_VARIABLE = "RAY_GCS_SERVER_PORT"
 # Ray starts workers with niceness 15, and its own processes push them aside: up to 4 % of a training worker's time.
@@ -42,10 +46,17 @@ def new_name(stage: str) -> str:
 
 
 def base_folder() -> Path:
-    """The folder that relative paths of runs, shards and tracking start from: where the user stands.
+    """The folder that relative paths of runs, shards and tracking start from: T3D_HOME, or else where the user stands.
 
-    In a job's throw-away copy it is `$HOME/t3d-runs` instead, and the log says so.
+    In a job's throw-away copy without T3D_HOME it is `$HOME/t3d-runs`, and the log says so.
+
+    Raises:
+        ValueError: T3D_HOME is no folder.
     """
+    if home := os.environ.get(HOME_VARIABLE):
+        if not Path(home).is_dir():  # making it would hide that nothing is mounted there
+            raise ValueError(f"{HOME_VARIABLE} {home} is no folder: mount the shared storage there, or unset it")
+        return Path(home).absolute()
     here = Path.cwd()
     return _leave_copy(here) if is_throw_away_copy(here) else here
 
@@ -67,17 +78,48 @@ def connect() -> None:
     """Join the cluster that RAY_ADDRESS names (a job's, say), or start Ray on this machine for this process.
 
     On one machine Ray is told of two CPUs at least: one trains while the other decodes.
+
+    Raises:
+        ValueError: the cluster does not answer, does not take the token, or has another version of Ray or Python.
     """
     quiet()
     if ray.is_initialized():
         return
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(logging_level=logging.WARNING)
+    if address := os.environ.get("RAY_ADDRESS"):
+        _join(address)
         return
     start_local()
     if ray.cluster_resources()["CPU"] < 2:
         ray.shutdown()
         start_local(num_cpus=2)
+
+
+def _join(address: str) -> None:
+    try:
+        _check_answers(address)
+        ray.init(logging_level=logging.WARNING)
+    except (RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        cure = (
+            "run the job with the cluster's own Ray and Python, those of its image"
+            if "ersion mismatch" in reason
+            else "see that it runs (`ray status`), and that RAY_ADDRESS, RAY_AUTH_MODE and the token are its own"
+        )
+        raise ValueError(f"the Ray cluster at {address} cannot be joined: {reason}; {cure}") from error
+
+
+def _check_answers(address: str) -> None:
+    """Raise an OSError within seconds where nothing listens; Ray itself would try for minutes, without a word."""
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + _SECONDS_TO_ANSWER
+    while port.isdecimal() and "://" not in host:  # neither `auto` nor `ray://...`
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER):
+                return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 def start_local(**options: Any) -> None:
@@ -113,45 +155,3 @@ def quiet() -> None:
 
 def _is_at_least(level: int, record: logging.LogRecord) -> bool:
     return record.levelno >= level
-
-
-def check_workers_fit(num_workers: int, resources_of_worker: dict[str, float]) -> None:
-    """Refuse workers that leave no CPU for decoding: Ray would wait for ever without a word.
-
-    Raises:
-        ValueError: the cluster has fewer CPUs or GPUs than the workers and one decoder need.
-    """
-    cluster = ray.cluster_resources()
-    for resource, each in resources_of_worker.items() if num_workers else ():
-        spare = 1.0 if resource == "CPU" else 0.0
-        needed, there = num_workers * each + spare, cluster.get(resource, 0.0)
-        if needed > there:
-            raise ValueError(
-                f"{num_workers} workers with {each:g} {resource} each"
-                f"{' and 1 CPU that must be left for decoding' if spare else ''} make {needed:g} {resource}, "
-                f"but the cluster has {there:g}: lower the number of workers or what each reserves"
-            )
-    if (places := _places_for(resources_of_worker)) < num_workers:
-        needs = " and ".join(f"{each:g} {resource}" for resource, each in resources_of_worker.items())
-        raise ValueError(
-            f"{num_workers} workers with {needs} each do not fit: each needs that on one node, and the nodes have "
-            f"places for {places}: lower the number of workers or what each reserves"
-        )
-
-
-def room_for_groups(num_workers: int, resources_of_worker: dict[str, float]) -> int:
-    """How many groups of so many workers, each group with a CPU for decoding, the cluster has room for now."""
-    needed = {name: num_workers * each for name, each in resources_of_worker.items() if each}
-    needed["CPU"] = needed.get("CPU", 0.0) + 1.0
-    free = ray.available_resources()
-    room = min(int(free.get(name, 0.0) / amount) for name, amount in needed.items())
-    return min(room, _places_for(resources_of_worker) // num_workers)
-
-
-def _places_for(resources_of_worker: dict[str, float]) -> int:
-    """Workers that the nodes of the cluster can hold, each on one node."""
-    needed = {name: each for name, each in resources_of_worker.items() if each}
-    if not needed:
-        return sys.maxsize
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return sum(min(int(node.get(name, 0.0) / each) for name, each in needed.items()) for node in nodes)

@@ -20,7 +20,7 @@ import ray
 import torch
 from tqdm import tqdm
 
-from pipelines import session, tracking
+from pipelines import pools, tracking
 from pipelines.batches import CLIPS_A_PIECE, as_row, batches_a_task, dataset_of, from_row, unpacked
 from pipelines.clip_loader import NumpyBatch
 from pipelines.configs import ExportedTeacherConfig, TeacherCacheConfig, TransferConfig
@@ -124,7 +124,7 @@ def run_teacher_pass(
     if not pieces:
         return PassOutcome(0, 0)
     reserved = {"CPU": config.cpus_per_worker} | ({"GPU": 1.0} if config.use_gpu else {})
-    session.check_workers_fit(config.num_workers, reserved)
+    pools.check_workers_fit(config.num_workers, reserved)
     num_views, num_failed_rows = sum(len(piece.rows) for piece in pieces), 0
     batches = unpacked(_feature_batches(loader, teacher, pieces, config))
     with tqdm(total=num_views, desc="teacher features", unit="view") as bar:
@@ -160,7 +160,7 @@ def _feature_batches(
         compute=ray.data.ActorPoolStrategy(size=config.num_workers),
         num_cpus=config.cpus_per_worker,
         num_gpus=1 if config.use_gpu else 0,
-        label_selector={},  # as in `scoring`: a step of its own, and the actors do not decode
+        label_selector=pools.selector("train"),  # as in `scoring`: a step of its own, and the actors do not decode
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from pipelines import session, tracking
+from pipelines import pools, session, tracking
 from pipelines.batches import TrainOrder, batches_a_task, stream, train_batches
 from pipelines.clip_loader import BatchLoader, NumpyBatch
 from pipelines.configs import TrainConfig
@@ -16,6 +16,7 @@ from pipelines.inflated import inflated_net
 from pipelines.prepare import prepared_shards
 from pipelines.shard_index import ShardIndex, hold_out, load_index, share_of_classes
 from pipelines.shards import describe_shards
+from pipelines.shared_storage import check_shared
 from pipelines.stage import random_crop_of
 from pipelines.training_run import PEOPLE, Audience, FinishedRun, copy_whole, fit, open_run
 from pipelines.weights import (
@@ -153,7 +154,8 @@ def _train_one(config: TrainConfig, audience: Audience) -> str:
     stage = build_stage(config, folders, init_from)
     stage.build_task()  # a network or weights that do not fit are told here, not on a worker
     session.connect()
-    session.check_workers_fit(config.scaling.fewest_workers(), config.scaling.resources_of_worker())
+    pools.check_workers_fit(config.scaling.fewest_workers(), config.scaling.resources_of_worker())
+    check_shared(written=base / config.storage, read=folders)
     tags = {**audience.tags, **_origin_of(init_from)}
     with open_run(stage, kind="train", shards=folders, tags=tags, run_name=audience.run_name) as folder:
         if folder.summary is not None:

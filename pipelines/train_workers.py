@@ -18,10 +18,11 @@ from ray.exceptions import RayError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 
-from pipelines import tracking
+from pipelines import pools, tracking
 from pipelines.checkpoints import CheckpointFolder
 from pipelines.metric_log import MetricLog
 from pipelines.progress import Listeners, Mailbox
+from pipelines.prometheus import RunGauges
 from pipelines.run_configs import RunConfig, ScalingConfig
 from pipelines.session import quiet
 from pipelines.stage import Stage
@@ -96,6 +97,7 @@ def _trainer_of(config: RunConfig, told: dict[str, Any], folder: Path) -> TorchT
             num_workers=num_workers_that_leave_a_cpu(config.scaling),
             use_gpu=config.scaling.use_gpu,
             resources_per_worker=dict(config.scaling.resources_per_worker),
+            label_selector=pools.selector("train") or None,
         ),
         run_config=ray.train.RunConfig(
             name=folder.name,
@@ -132,14 +134,10 @@ def _ctrl_c_interrupts() -> Iterator[None]:
 
 
 def num_workers_that_leave_a_cpu(scaling: ScalingConfig) -> int | tuple[int, int]:
-    """The workers asked for; of an elastic run no more than leave one CPU for decoding, of those there are now.
-
-    A cluster that grows later gets no more workers than that: start the job again with the same name.
-    """
+    """The workers asked for; of an elastic run no more than leave one CPU for decoding, whatever an autoscaler adds."""
     if isinstance(scaling.num_workers, int):
         return scaling.num_workers
-    each, there = scaling.resources_of_worker().get("CPU", 0.0), ray.cluster_resources()["CPU"]
-    room = int((there - 1) / each) if each else scaling.most_workers()
+    room = pools.room_for_workers(scaling.resources_of_worker())
     return scaling.fewest_workers(), max(scaling.fewest_workers(), min(scaling.most_workers(), room))
 
 
@@ -192,9 +190,14 @@ def _gather(values: list[Any]) -> list[Any]:
 
 @contextlib.contextmanager
 def _metric_log(folder: Path, run: tracking.Run) -> Iterator[Callable[[Metrics, int], None]]:
-    log = MetricLog(run, metrics_file(folder))
+    log, gauges = MetricLog(run, metrics_file(folder)), RunGauges(folder.name)
+
+    def write(metrics: Metrics, step: int) -> None:
+        log.log(metrics, step=step)
+        gauges.show(metrics, step=step)
+
     try:
-        yield lambda metrics, step: log.log(metrics, step=step)
+        yield write
     finally:
         with contextlib.suppress(OSError):  # on a full disk closing fails as logging did, whose error says more
             log.close(timeout_seconds=_LAST_METRICS_SECONDS)

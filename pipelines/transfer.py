@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipelines import session
+from pipelines import pools, session
 from pipelines.batches import SourceLimit, TrainOrder, batches_a_task, stream, train_batches
 from pipelines.clip_loader import BatchLoader, NumpyBatch
 from pipelines.configs import ExportedTeacherConfig, ProbeConfig, TeacherConfig, TransferConfig
@@ -17,6 +17,7 @@ from pipelines.metric_log import read_curves
 from pipelines.pair_loader import PairLoader, TeacherView
 from pipelines.prepare import prepared_shards
 from pipelines.shard_index import ShardIndex, hold_out, load_index, share_of_classes
+from pipelines.shared_storage import check_shared
 from pipelines.stage import random_crop_of
 from pipelines.teacher_features import FeatureFiles
 from pipelines.teacher_pass import cached_features
@@ -196,7 +197,8 @@ def run_transfer(config: TransferConfig, audience: Audience = PEOPLE) -> str:
         config, card, train_index, val_index, _load_probe(config.probe)
     )
     session.connect()
-    session.check_workers_fit(config.scaling.fewest_workers(), config.scaling.resources_of_worker())
+    pools.check_workers_fit(config.scaling.fewest_workers(), config.scaling.resources_of_worker())
+    check_shared(written=session.base_folder() / config.storage, read=folders)
     with open_run(stage, kind="transfer", shards=folders, tags=audience.tags, run_name=audience.run_name) as folder:
         if folder.summary is not None:
             return folder.summary

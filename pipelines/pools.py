@@ -1,0 +1,153 @@
+"""Which nodes decode and which train, and what they have room for.
+
+Where nodes carry the label `t3d.io/pool` (cluster/ gives it them), decoding runs on those labelled `decode`, and what
+runs a network (train workers, a teacher, tests, trials) on those labelled `train`; neither takes CPUs of the other.
+Where no node is labelled, on one machine say, all share all nodes, and one CPU at least is left for decoding.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray
+from ray._private.state import state as ray_state
+
+LABEL = "t3d.io/pool"
+Pool = Literal["decode", "train"]
+
+# Ray labels a node with the autoscaler's group that it came from.
+_GROUP_LABEL = "ray.io/node-group"
+
+
+@dataclass(frozen=True)
+class _Nodes:
+    """So many nodes, each with these resources."""
+
+    count: int
+    resources: dict[str, float]
+
+
+def selector(pool: Pool) -> dict[str, str]:
+    """The labels that Ray asks of a node of this pool; none where no node is labelled."""
+    return {LABEL: pool} if _is_labelled(_alive()) else {}
+
+
+def cpus(pool: Pool) -> float:
+    """CPUs of the nodes of a pool that are there now."""
+    return _sum(pool, "CPU")
+
+
+def object_store_bytes(pool: Pool) -> float:
+    """Bytes of the object stores of the nodes of a pool that are there now."""
+    return _sum(pool, "object_store_memory")
+
+
+def check_decoders() -> None:
+    """Refuse a cluster on which nothing may decode: Ray would wait for ever.
+
+    Raises:
+        ValueError: no node with a CPU may.
+    """
+    if not any(nodes.resources.get("CPU", 0.0) for nodes in _possible("decode")):
+        is_shared = not _is_labelled(_alive())
+        raise ValueError(
+            "no node of the cluster has a CPU for tasks: add one"
+            if is_shared
+            else f"no node with a CPU is labelled {LABEL}=decode, though others are labelled: add one, or label none"
+        )
+
+
+def check_workers_fit(num_workers: int, resources_of_worker: dict[str, float]) -> None:
+    """Refuse workers that leave no CPU for decoding: Ray would wait for ever without a word.
+
+    What an autoscaler may still add counts as there.
+
+    Raises:
+        ValueError: the cluster has fewer CPUs or GPUs than the workers and one decoder need, or as `check_decoders`.
+    """
+    check_decoders()
+    if not num_workers:
+        return
+    possible, is_shared = _possible("train"), not _is_labelled(_alive())
+    where = "the cluster has" if is_shared else f"the nodes labelled {LABEL}=train have"
+    for resource, each in resources_of_worker.items():
+        spare = 1.0 if resource == "CPU" and is_shared else 0.0
+        needed = num_workers * each + spare
+        there = sum(nodes.count * nodes.resources.get(resource, 0.0) for nodes in possible)
+        if needed > there:
+            raise ValueError(
+                f"{num_workers} workers with {each:g} {resource} each"
+                f"{' and 1 CPU that must be left for decoding' if spare else ''} make {needed:g} {resource}, "
+                f"but {where} {there:g}: lower the number of workers or what each reserves"
+                + (", or train without GPUs (use_gpu false)" if resource == "GPU" and not there else "")
+            )
+    if (places := _places(possible, resources_of_worker)) < num_workers:
+        needs = " and ".join(f"{each:g} {resource}" for resource, each in resources_of_worker.items())
+        raise ValueError(
+            f"{num_workers} workers with {needs} each do not fit: each needs that on one node, and the nodes have "
+            f"places for {places}: lower the number of workers or what each reserves"
+        )
+
+
+def room_for_workers(resources_of_worker: dict[str, float]) -> int:
+    """How many workers there is room for in all, with what an autoscaler may add, when a CPU is left for decoding."""
+    possible, each = _possible("train"), resources_of_worker.get("CPU", 0.0)
+    places = _places(possible, resources_of_worker)
+    if not each or _is_labelled(_alive()):
+        return places
+    there = sum(nodes.count * nodes.resources.get("CPU", 0.0) for nodes in possible)
+    return min(places, int((there - 1) / each))
+
+
+def room_for_groups(num_workers: int, resources_of_worker: dict[str, float]) -> int:
+    """How many groups of so many workers, each group with a CPU for decoding, the cluster has room for now."""
+    needed = {name: num_workers * each for name, each in resources_of_worker.items() if each}
+    needed["CPU"] = needed.get("CPU", 0.0) + 1.0
+    free = ray.available_resources()
+    room = min(int(free.get(name, 0.0) / amount) for name, amount in needed.items())
+    return min(room, _places(_there("train"), resources_of_worker) // num_workers)
+
+
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _is_labelled(nodes: list[dict[str, Any]]) -> bool:
+    return any(LABEL in node["Labels"] for node in nodes)
+
+
+def _in_pool(pool: Pool) -> list[dict[str, Any]]:
+    nodes = _alive()
+    return [node for node in nodes if node["Labels"].get(LABEL) == pool] if _is_labelled(nodes) else nodes
+
+
+def _sum(pool: Pool, resource: str) -> float:
+    return sum(nodes.resources.get(resource, 0.0) for nodes in _there(pool))
+
+
+def _there(pool: Pool) -> list[_Nodes]:
+    return [_Nodes(1, node["Resources"]) for node in _in_pool(pool)]
+
+
+def _possible(pool: Pool) -> list[_Nodes]:
+    """The nodes of a pool, and of the autoscaler's groups as many as it may start; a group is called like its pool."""
+    config = ray_state.get_cluster_config()
+    groups = {group.name: group for group in config.node_group_configs if group.max_count} if config else {}
+    nodes = [_Nodes(1, node["Resources"]) for node in _in_pool(pool) if node["Labels"].get(_GROUP_LABEL) not in groups]
+    is_labelled = _is_labelled(_alive())
+    return nodes + [
+        _Nodes(group.max_count, dict(group.resources))
+        for group in groups.values()
+        if not is_labelled or group.name == pool
+    ]
+
+
+def _places(possible: list[_Nodes], resources_of_worker: dict[str, float]) -> int:
+    """Workers that the nodes can hold, each on one node."""
+    needed = {name: each for name, each in resources_of_worker.items() if each}
+    if not needed:
+        return sys.maxsize
+    return sum(
+        nodes.count * min(int(nodes.resources.get(name, 0.0) / each) for name, each in needed.items())
+        for nodes in possible
+    )

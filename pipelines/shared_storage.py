@@ -1,0 +1,71 @@
+"""Whether all nodes of the cluster see the folders of a job; a job that starts without that fails hours later."""
+
+import contextlib
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+# A network file system may show what another node wrote only so many seconds later.
+_PATIENCE_SECONDS = 5.0
+_ANSWER_SECONDS = 60.0
+
+
+def check_shared(*, written: Path | None = None, read: Sequence[Path] = ()) -> None:
+    """Write a file here and look for it, and for what is to be read, on every other node.
+
+    Args:
+        written: folder that the job writes to, made if it is absent; none where its driver alone writes.
+        read: files or folders that it reads.
+
+    Raises:
+        ValueError: a node does not see one of them.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    name_of = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+    others = name_of.keys() - {here}
+    if not others:
+        return
+    with _probe(written) as probes:
+        paths = [str(path) for path in (*probes, *read)]
+        answers = {}
+        for node_id in others:
+            on_node = NodeAffinitySchedulingStrategy(node_id, soft=True)
+            answers[node_id] = _unseen.options(scheduling_strategy=on_node).remote(paths)
+        for node_id, answer in answers.items():
+            with contextlib.suppress(RayError):  # it is being lost: no reason to refuse the others
+                if missing := ray.get(answer, timeout=_ANSWER_SECONDS):
+                    folder = written if missing[0] in map(str, probes) else missing[0]
+                    raise ValueError(
+                        f"{folder} is not shared by all nodes: {name_of[node_id]} does not see what is there on "
+                        f"{name_of[here]}; mount the same storage on every node and name it with T3D_HOME (or "
+                        "--storage, --output)"
+                    )
+
+
+@contextlib.contextmanager
+def _probe(folder: Path | None) -> Iterator[list[Path]]:
+    """A file in the folder that was not there before; none without a folder."""
+    if folder is None:
+        yield []
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".probe-{uuid.uuid4().hex}"
+    probe.touch()
+    try:
+        yield [probe]
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+@ray.remote(num_cpus=0)
+def _unseen(paths: list[str]) -> list[str]:
+    """Those of `paths` that this node does not see even after a while."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while (missing := [path for path in paths if not Path(path).exists()]) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return missing
