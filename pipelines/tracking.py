@@ -23,6 +23,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 import mlflow.artifacts
 import mlflow.entities
@@ -519,18 +520,25 @@ def _check_answers(tracking_uri: str) -> None:
     """Refuse a wrong address within seconds, where MLflow's own tries would take four minutes.
 
     Raises:
-        ValueError: no server answers there.
+        ValueError: no server answers there, or not to who calls it by that name.
     """
     deadline = time.monotonic() + _SECONDS_TO_ANSWER
     while tracking_uri.startswith(_SERVER):
         try:
-            http_request(
+            answer = http_request(
                 get_default_host_creds(tracking_uri),
-                "/health",
+                "/api/2.0/mlflow/experiments/search",
                 "GET",
                 max_retries=0,
                 timeout=_CONNECT_AND_READ_SECONDS[0],
+                params={"max_results": 1},
             )
+            if answer.status_code == 403 and "Host header" in answer.text:
+                host = urlsplit(tracking_uri).netloc
+                raise ValueError(
+                    f"the MLflow server at {tracking_uri} refuses to be called {host}: add that to its --allowed-hosts "
+                    "(MLFLOW_SERVER_ALLOWED_HOSTS), or call it by a name that is there"
+                )
             return
         except MlflowException as error:
             if time.monotonic() > deadline:

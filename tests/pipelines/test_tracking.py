@@ -190,6 +190,7 @@ class FakeServer(HTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), FakeServerHandler)
         self.answers, self.received = [], []
+        self.answer_to_get = (200, {})
         self.uri = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -199,7 +200,7 @@ class FakeServerHandler(BaseHTTPRequestHandler):
         self._answer(*self.server.answers.pop(0))
 
     def do_GET(self):
-        self._answer(200, {})
+        self._answer(*self.server.answer_to_get)
 
     def _answer(self, status, body):
         self.send_response(status)
@@ -243,6 +244,12 @@ def test_a_server_refuses_points_or_may_take_them_later(status, body, error, ser
     with pytest.raises(error):
         Run(server.uri, "a" * 32).log_points([Point("loss", 1.0, 7, 3)])
     assert len(server.received) == 1
+
+
+def test_a_server_that_does_not_know_its_name_is_told_with_the_cure(server):
+    server.answer_to_get = (403, "Invalid Host header - possible DNS rebinding attack detected")
+    with pytest.raises(ValueError, match=rf"refuses to be called 127\.0\.0\.1:{server.server_port}: .*--allowed-hosts"):
+        open_run(server.uri)
 
 
 @pytest.fixture
