@@ -2,7 +2,7 @@
 
 What can be counted is counted exactly. Times are medians of rounds in which the cases take turns (A B A B); they mean
 something only as the ratio to the baseline of the same run. One module a suite: `model`, `decode`, `prepare`, `train`,
-`transfer`, `search`.
+`transfer`, `search`, `plan`.
 """
 
 import json
@@ -17,6 +17,7 @@ from pydantic import PositiveInt
 from pipelines import tracking
 from pipelines.benchmark.decode import DecodeSuiteConfig, run_decode_suite
 from pipelines.benchmark.model import ModelSuiteConfig, run_model_suite
+from pipelines.benchmark.plan import PlanSuiteConfig, run_plan_suite
 from pipelines.benchmark.prepare import PrepareSuiteConfig, run_prepare_suite
 from pipelines.benchmark.rows import BenchmarkRow, SuiteReport
 from pipelines.benchmark.search import SearchSuiteConfig, run_search_suite
@@ -31,10 +32,10 @@ from pipelines.shards import whole_file
 class BenchmarkConfig(Section):
     """What to measure, and where to write it."""
 
-    suite: Literal["model", "decode", "prepare", "train", "transfer", "search"] = "model"
+    suite: Literal["model", "decode", "prepare", "train", "transfer", "search", "plan"] = "model"
     """`model`: cost of the networks; `decode`: clips from videos and shards; `prepare`: shards from videos; `train`:
     training, its input and memory; `transfer`: what a pair costs, and the transfer's input; `search`: what a
-    search costs beyond its trials, and a comparison of many runs."""
+    search costs beyond its trials, and a comparison of many runs; `plan`: what a transfer would take on a cluster."""
     output: Path | None = None
     """JSON file for the list of rows, with a suite's other files beside it (NAME.plan.txt); none: in MLflow alone."""
     repeats: PositiveInt = 5
@@ -45,6 +46,7 @@ class BenchmarkConfig(Section):
     train: TrainSuiteConfig = TrainSuiteConfig()
     transfer: TransferSuiteConfig = TransferSuiteConfig()
     search: SearchSuiteConfig = SearchSuiteConfig()
+    plan: PlanSuiteConfig = PlanSuiteConfig()
     tracking: TrackingConfig = TrackingConfig()
 
 
@@ -89,6 +91,8 @@ def _run_suite(config: BenchmarkConfig) -> SuiteReport:
         return run_train_suite(config.train, repeats=config.repeats)
     if config.suite == "transfer":
         return run_transfer_suite(config.transfer, repeats=config.repeats)
+    if config.suite == "plan":
+        return run_plan_suite(config.plan, repeats=config.repeats)
     return run_search_suite(config.search)
 
 
