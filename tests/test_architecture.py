@@ -130,8 +130,7 @@ def test_commands_are_found_in_fenced_blocks() -> None:
 
 
 def readme_jobs() -> list[list[str]]:
-    readme = REPO / "README.md"
-    commands = commands_in(readme.read_text()) if readme.is_file() else []
+    commands = [each for path in ("README.md", "cluster/README.md") for each in commands_in((REPO / path).read_text())]
     return [arguments for command in commands if (arguments := job_arguments(command))]
 
 

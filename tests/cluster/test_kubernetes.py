@@ -1,0 +1,174 @@
+"""What `kubectl apply -k` would send: valid, safe, of the size it says, and a typo in it is found."""
+
+import copy
+import functools
+import shutil
+import subprocess
+from pathlib import Path
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.cluster.crd_schema import validator_of
+
+CLUSTER = Path(__file__).parents[2] / "cluster"
+CRDS = Path(__file__).parents[3] / "shared" / "kuberay-crds"
+KUBERNETES = "1.37.0"
+OVERLAYS = ("cpu-small", "gpu-8", "gpu-64-elastic")
+STAGES = {"prepare", "transfer", "train", "evaluate", "search"}
+BUILDS = [
+    "mlflow",
+    *(f"kuberay/overlays/{overlay}" for overlay in OVERLAYS),
+    *(f"kuberay/overlays/{overlay}/jobs" for overlay in OVERLAYS),
+]
+
+
+def build(folder):
+    """Resources as kubectl sends them."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed: .ci/run does it")
+    return copy.deepcopy(_built(folder))
+
+
+@functools.cache
+def _built(folder):
+    built = subprocess.run(["kubectl", "kustomize", CLUSTER / folder], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return list(yaml.safe_load_all(built.stdout))
+
+
+def check(resource):
+    """Raise a ValidationError where the API server would refuse the resource or drop a part of it."""
+    if resource["apiVersion"] == "ray.io/v1":
+        if not CRDS.is_dir():
+            pytest.skip(f"the schemas of KubeRay are not at {CRDS}")
+        validator_of(CRDS / f"{resource['kind'].lower()}s.yaml", "v1").validate(resource)
+    else:
+        kubernetes_validate.validate(resource, KUBERNETES, strict=True)
+
+
+def pod_specs(node):
+    """Every pod's spec, however deep."""
+    if isinstance(node, dict):
+        if "containers" in node:
+            yield node
+        for value in node.values():
+            yield from pod_specs(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from pod_specs(value)
+
+
+@pytest.mark.parametrize("folder", BUILDS)
+def test_every_resource_is_valid(folder):
+    resources = build(folder)
+    assert len(resources) >= 7
+    for resource in resources:
+        check(resource)
+
+
+def of_kind(kind, folder):
+    return [resource for resource in build(folder) if resource["kind"] == kind]
+
+
+def test_a_typo_is_caught():
+    (cluster,) = of_kind("RayCluster", "kuberay/overlays/gpu-8")
+    for path, key, value in (
+        (["spec", "workerGroupSpecs", 0], "maxReplica", 4),
+        (["spec", "autoscalerOptions"], "version", "v3"),
+        (["spec", "workerGroupSpecs", 0, "template", "spec"], "terminationGracePeriodSecond", 60),
+        (["spec"], "enableInTreeAutoscaling", "yes"),
+    ):
+        broken = copy.deepcopy(cluster)
+        node = broken
+        for step in path:
+            node = node[step]
+        node[key] = value
+        with pytest.raises(jsonschema.ValidationError):
+            check(broken)
+    (deployment,) = of_kind("Deployment", "mlflow")
+    deployment["spec"]["template"]["spec"]["containers"][0]["imag"] = "x"
+    with pytest.raises(kubernetes_validate.ValidationError):
+        check(deployment)
+
+
+@pytest.mark.parametrize("folder", BUILDS)
+def test_pods_are_restricted_and_end_in_time(folder):
+    """As the namespace's pod-security level demands; Ray's pods have a minute at least to write a checkpoint."""
+    specs = [(resource["kind"], spec) for resource in build(folder) for spec in pod_specs(resource)]
+    assert specs
+    for kind, spec in specs:
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in spec["containers"]:
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+            assert "memory" in container["resources"]["limits"]
+        if kind == "RayCluster":
+            assert spec["terminationGracePeriodSeconds"] >= 60
+
+
+@pytest.mark.parametrize("folder", BUILDS)
+def test_secrets_are_named_and_never_given(folder):
+    for resource in build(folder):
+        assert resource["kind"] != "Secret"
+        for spec in pod_specs(resource):
+            for variable in (each for container in spec["containers"] for each in container.get("env", ())):
+                if any(word in variable["name"] for word in ("PASSWORD", "TOKEN", "SECRET", "KEY")):
+                    assert "secretKeyRef" in variable["valueFrom"]
+
+
+def test_every_stage_is_a_job_of_the_overlays_own_cluster_that_is_tried_again():
+    for overlay in OVERLAYS:
+        (cluster,) = of_kind("RayCluster", f"kuberay/overlays/{overlay}")
+        jobs = of_kind("RayJob", f"kuberay/overlays/{overlay}/jobs")
+        assert {job["metadata"]["labels"]["t3d.io/stage"] for job in jobs} == STAGES
+        for job in jobs:
+            assert job["spec"]["rayClusterSpec"]["workerGroupSpecs"] == cluster["spec"]["workerGroupSpecs"]
+            assert job["spec"]["backoffLimit"] > 0
+            submitter = job["spec"]["submitterPodTemplate"]
+            assert submitter["metadata"]["labels"]["t3d.io/submits-jobs"] == "true"  # the network policy lets it in
+        assert not of_kind("RayCluster", f"kuberay/overlays/{overlay}/jobs")
+
+
+def test_a_job_names_its_run_so_that_a_retry_resumes_it():
+    root = CLUSTER.parent
+    for job in of_kind("RayJob", "kuberay/overlays/cpu-small/jobs"):
+        python, script, option, recipe, *more = job["spec"]["entrypoint"].split()
+        assert (python, option) == ("python", "--recipe")
+        assert (root / script).is_file()
+        named = yaml.safe_load((root / recipe).read_text()).keys() | {word.removeprefix("--") for word in more}
+        assert {"name", "output"} & named, recipe
+
+
+@pytest.mark.parametrize(
+    ("overlay", "gpus", "decode_nodes"), [("cpu-small", 0, 1), ("gpu-8", 8, 4), ("gpu-64-elastic", 64, 32)]
+)
+def test_an_overlay_is_of_the_size_it_says(overlay, gpus, decode_nodes):
+    (cluster,) = of_kind("RayCluster", f"kuberay/overlays/{overlay}")
+    head, (decode, train) = cluster["spec"]["headGroupSpec"], cluster["spec"]["workerGroupSpecs"]
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    assert (decode["groupName"], decode["labels"]) == ("decode", {"t3d.io/pool": "decode"})
+    assert (train["groupName"], train["labels"]) == ("train", {"t3d.io/pool": "train"})
+    assert decode["maxReplicas"] == decode_nodes
+    (container,) = train["template"]["spec"]["containers"]
+    assert train["maxReplicas"] * container["resources"]["limits"].get("nvidia.com/gpu", 0) == gpus
+    assert container["image"].endswith(":gpu" if gpus else ":cpu")
+
+
+def test_the_object_store_fits_in_the_memory_that_backs_it():
+    """Ray takes 30 % of a pod's memory for its object store, of which /dev/shm must hold all."""
+    for overlay in OVERLAYS:
+        (cluster,) = of_kind("RayCluster", f"kuberay/overlays/{overlay}")
+        for spec in pod_specs(cluster):
+            memory = _gib(spec["containers"][0]["resources"]["limits"]["memory"])
+            (shm,) = (each["emptyDir"]["sizeLimit"] for each in spec["volumes"] if each["name"] == "object-store")
+            assert 0.3 * memory <= _gib(shm) < 0.5 * memory
+
+
+def _gib(quantity):
+    assert quantity.endswith("Gi")
+    return int(quantity.removesuffix("Gi"))
