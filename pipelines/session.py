@@ -144,6 +144,14 @@ def start_local(**options: Any) -> None:
         ray.init(address="local", runtime_env=runtime_env, logging_level=logging.WARNING, **options)
     finally:
         del os.environ[_PORT_VARIABLE]
+        _hide_token()
+
+
+def _hide_token() -> None:
+    """Let nobody else read the token of this user's clusters: Ray writes it for all to read."""
+    token = Path.home() / ".ray" / "auth_token"
+    if token.is_file() and token.stat().st_uid == os.getuid():
+        token.chmod(0o600)
 
 
 def quiet() -> None:

@@ -30,6 +30,14 @@ def test_workers_find_the_ray_of_their_job_beside_another_ray_on_the_machine(loc
     assert child.stdout.startswith("True "), child.stdout + child.stderr
 
 
+def test_the_token_that_ray_writes_is_for_its_user_alone(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    script = "from pipelines.session import start_local; start_local(num_cpus=1, include_dashboard=False)"
+    environment |= {"PYTHONPATH": os.getcwd(), "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)
+    assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
+
+
 def test_relative_paths_start_where_the_user_stands_or_at_t3d_home(tmp_path, monkeypatch):
     monkeypatch.delenv("T3D_HOME", raising=False)
     monkeypatch.chdir(tmp_path)
