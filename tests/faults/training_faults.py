@@ -205,7 +205,7 @@ def wait_for(condition: Callable[[], Any], *, seconds: float) -> Any:
 
 def below(roots: Iterable[int]) -> set[int]:
     """Process ids of `roots` and of all their descendants, dead ones that nobody waited for left out."""
-    parents = {pid: int(fields[1]) for pid in _all_pids() if (fields := _stat(pid)) and fields[0] != "Z"}
+    parents = {pid: int(fields[1]) for pid in all_pids() if (fields := _stat(pid)) and fields[0] != "Z"}
     known = set(roots)
     while new := {pid for pid, parent in parents.items() if parent in known} - known:
         known |= new
@@ -215,7 +215,7 @@ def below(roots: Iterable[int]) -> set[int]:
 def marked(entry: str) -> set[int]:
     """Process ids of those whose environment has the entry NAME=value."""
     found = set()
-    for pid in _all_pids():
+    for pid in all_pids():
         with contextlib.suppress(OSError):
             if entry.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                 found.add(pid)
@@ -235,7 +235,8 @@ def end(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _all_pids() -> list[int]:
+def all_pids() -> list[int]:
+    """Of the whole machine."""
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
 
 

@@ -1,0 +1,171 @@
+"""The drivers of prepare and train against up to 500,000 videos in 5,000 shards, whose decoder is a stub.
+
+python -m tests.faults.simulated_scale FOLDER [--sizes 20000 100000 500000]
+
+Everything but decoding is real: the list of ids, the folder of files, the records, Ray's tasks, shards, reports and
+tables, the index, the order of clips, the batches. A size that is done is kept in FOLDER and not done again.
+"""
+
+import argparse
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipelines import pools, prepare, session, shard_task
+from pipelines.batches import TrainOrder, micro_batches, train_batches
+from pipelines.benchmark.prepare_memory import _youtube_id
+from pipelines.benchmark.processes import memory_bytes
+from pipelines.dataset_configs import PrepareConfig, YouTube8MDatasetConfig
+from pipelines.shard_index import load_index
+from t3d_core.video.storage import encode_segments, encode_video
+from tests.faults.training_faults import REPO
+
+VIDEOS_A_SHARD = 100
+BATCH, STEPS = 32, 500
+PLAIN_SHARDS = 10
+
+
+@functools.cache
+def tiny_segment():
+    """Sixteen frames of noise, encoded once a process."""
+    with tempfile.TemporaryDirectory() as folder:
+        frames_THWC = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), np.uint8)
+        encode_video(frames_THWC, path=f"{folder}/tiny.mp4", fps=8.0)
+        return next(iter(encode_segments(f"{folder}/tiny.mp4", encoding="copy", short_side=16)))
+
+
+def stub_prepare_video(record, task):
+    """What a video gives that costs nothing to decode."""
+    return shard_task.Outcome([tiny_segment()], source_bytes=1000)
+
+
+def make_shard(task, shard, *, left_out):
+    """As in the tasks of prepare, but for the decoder."""
+    shard_task.prepare_video = stub_prepare_video
+    return shard_task.make_shard_or_tell(task, shard, left_out=left_out)
+
+
+@dataclass(frozen=True)
+class StubLoader:
+    """Gives clips of 16 x 8 x 8 without looking at their rows."""
+
+    bytes_a_clip: int = 16 * 8 * 8 * 3
+
+    def random_batch(self, rows, seeds):
+        """Zeros."""
+        return {
+            "clip_BTHWC": np.zeros((len(rows), 16, 8, 8, 3), np.uint8),
+            "row_B": np.asarray(rows),
+            "num_padded_B": np.zeros(len(rows), np.int64),
+        }
+
+
+def measure_prepare(folder, num_videos):
+    """Prepare so many listed videos; seconds, seconds of a task beyond its work, peak of the driver."""
+    videos = folder / "videos"
+    videos.mkdir()
+    ids = [_youtube_id(number) for number in range(num_videos)]
+    (folder / "ids.txt").write_text("\n".join(ids) + "\n")
+    for video_id in ids:
+        (videos / f"{video_id}.mp4").touch()
+    session.quiet()
+    session.start_local(num_cpus=2, log_to_driver=False)
+    dataset = YouTube8MDatasetConfig(root=str(videos), annotations=folder / "ids.txt")
+    config = PrepareConfig(dataset=dataset, videos_per_shard=VIDEOS_A_SHARD)
+    timed = {}
+    real = prepare._make_shards
+
+    def timed_make_shards(task, later, *, num_videos):
+        began = time.perf_counter()
+        for shard in list(later)[:PLAIN_SHARDS]:
+            make_shard(task, shard, left_out=())
+        timed["plain"] = (time.perf_counter() - began) / min(PLAIN_SHARDS, len(later))
+        began = time.perf_counter()
+        real(task, later, num_videos=num_videos)
+        timed["tasks"] = (time.perf_counter() - began) / len(later) * pools.cpus("decode")
+
+    prepare._make_shards, prepare.make_shard_or_tell = timed_make_shards, make_shard
+    began = time.perf_counter()
+    coverage = prepare.prepare(config, folder / "shards")
+    seconds = time.perf_counter() - began
+    assert coverage.total.prepared == coverage.num_segments == num_videos
+    return {
+        "prepare seconds": seconds,
+        "prepare task overhead ms": 1000 * (timed["tasks"] - timed["plain"]),
+        "prepare driver MB": memory_bytes(os.getpid(), "VmHWM") / 1e6,
+    }
+
+
+def measure_train(folder, num_videos):
+    """Read the index and so many batches; seconds to the first, milliseconds a step, peak of the driver."""
+    session.quiet()
+    session.start_local(num_cpus=2, log_to_driver=False)
+    began = time.perf_counter()
+    index = load_index([folder / "shards"], fold=1, splits=["train"])
+    indexed = time.perf_counter()
+    assert len(index) == num_videos
+    order = TrainOrder(len(index), BATCH, seed=0)
+    places = micro_batches(BATCH, size=None, rank=0, world_size=1)
+    batches = train_batches(StubLoader(), order, steps=range(STEPS), places=places)
+    first = next(batches)
+    to_first = time.perf_counter() - indexed
+    rows = [first["row_B"], *(batch["row_B"] for batch in batches)]
+    assert np.array_equal(np.concatenate(rows), np.concatenate([order.rows(step)[0] for step in range(STEPS)]))
+    return {
+        "index seconds": indexed - began,
+        "first batch seconds": to_first,
+        "train step ms": 1000 * (time.perf_counter() - indexed - to_first) / (STEPS - 1),
+        "train driver MB": memory_bytes(os.getpid(), "VmHWM") / 1e6,
+    }
+
+
+def measure(folder, num_videos):
+    """Both, each in a process of its own."""
+    kept = folder / f"{num_videos}.json"
+    if not kept.exists():
+        data = folder / "data"
+        shutil.rmtree(data, ignore_errors=True)
+        data.mkdir(parents=True)
+        figures = {}
+        for what in ("prepare", "train"):
+            # Not as `-m`: Ray's workers find the functions by the name of this module.
+            call = "from tests.faults.simulated_scale import main; main()"
+            command = [sys.executable, "-c", call, str(data), "--only", what, "--sizes", str(num_videos)]
+            environment = os.environ | {"PYTHONPATH": str(REPO)}
+            child = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
+            figures |= json.loads(child.stdout.splitlines()[-1])
+        shutil.rmtree(data)
+        kept.write_text(json.dumps(figures))
+    return json.loads(kept.read_text())
+
+
+def main():
+    """Measure every size, then show how each figure grows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 100_000, 500_000])
+    parser.add_argument("--only", choices=["prepare", "train"])
+    given = parser.parse_args()
+    if given.only:
+        measured = (measure_prepare if given.only == "prepare" else measure_train)(given.folder, given.sizes[0])
+        print(json.dumps(measured))
+        return
+    figures = {size: measure(given.folder, size) for size in given.sizes}
+    print(f"{'':<26}" + "".join(f"{size:>12,}" for size in figures) + "   at 0 + a 100,000")
+    for name in next(iter(figures.values())):
+        values = [of_size[name] for of_size in figures.values()]
+        slope, start = np.polyfit(np.array(given.sizes) / 100_000, values, 1) if len(values) > 1 else (np.nan, np.nan)
+        print(f"{name:<26}" + "".join(f"{value:>12,.1f}" for value in values) + f"{start:>10,.1f} + {slope:,.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""A cluster whose train nodes are not there yet: an autoscaler starts them for a job, labelled: `pytest -m faults`."""
+
+import json
+
+import pytest
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+
+from tests.faults.ray_nodes import Nodes
+from tests.faults.training_faults import Job, assert_every_step_once
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+
+
+def group(pool, *, fewest, most):
+    """Nodes of one CPU."""
+    labels = {"t3d.io/pool": pool}
+    counts = {"min_workers": fewest, "max_workers": most}
+    return {"resources": {"CPU": 1}, "node_config": {}, "labels": labels, **counts}
+
+
+def autoscaler(address):
+    """Its configuration: one node that decodes, and none to two that train, which it makes up on this machine."""
+    return {
+        "cluster_name": "t3d",
+        "max_workers": 3,
+        "idle_timeout_minutes": 1,
+        "provider": {
+            "type": "fake_multinode",
+            "launch_multiple": True,
+            "head_node_id": FAKE_HEAD_NODE_ID,
+            "gcs_address": address,
+        },
+        "head_node_type": "ray.head.default",
+        "available_node_types": {
+            "ray.head.default": {"resources": {}, "node_config": {}, "max_workers": 0},
+            "decode": group("decode", fewest=1, most=1),
+            "train": group("train", fewest=0, most=2),
+        },
+    }
+
+
+def test_a_job_is_given_the_train_nodes_that_it_asks_for_and_no_more_than_there_can_be(tiny_shards, tmp_path):
+    arguments = ["--epochs", "40", "--scaling.num_workers"]
+    with Nodes() as nodes, Job(tmp_path / "fits", tiny_shards, *arguments, "2") as job:
+        job.environment |= nodes.environment | {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120"}
+        config = tmp_path / "autoscaler.json"
+        config.write_text(json.dumps(autoscaler(nodes.environment["RAY_ADDRESS"])))
+        nodes.start_head(num_cpus=0, pool="head", autoscaler=config)
+        with Job(tmp_path / "too large", tiny_shards, *arguments, "3") as refused:
+            refused.environment |= nodes.environment
+            assert refused.run(seconds=120) == 1
+            assert "make 3 CPU, but the nodes labelled t3d.io/pool=train have 2: lower" in refused.last_line()
+        assert job.run(seconds=600) == 0, job.last_line()
+        assert_every_step_once(job, 145)
