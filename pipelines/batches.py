@@ -232,7 +232,8 @@ def unpacked(dataset: ray.data.Dataset) -> Iterator[NumpyBatch]:
 
 def batches_a_task(*, num_clips: int, bytes_a_clip: int) -> int:
     """How many batches of so many clips one task decodes."""
-    of_store = int(_TASKS_SHARE_OF_STORE * pools.object_store_bytes("decode") / pools.cpus("decode"))
+    a_cpu = pools.object_store_bytes("decode") / max(1.0, pools.cpus("decode"))  # none before the first node is there
+    of_store = int(_TASKS_SHARE_OF_STORE * a_cpu)
     return max(1, min(_TASK_CLIPS // num_clips, of_store // (num_clips * bytes_a_clip)))
 
 

@@ -3,20 +3,22 @@
 Where nodes carry the label `t3d.io/pool` (cluster/ gives it them), decoding runs on those labelled `decode`, and what
 runs a network (train workers, a teacher, tests, trials) on those labelled `train`; neither takes CPUs of the other.
 Where no node is labelled, on one machine say, all share all nodes, and one CPU at least is left for decoding.
+
+What an autoscaler may add Ray does not tell. T3D_POOLS says it where jobs start, for each pool the most nodes and what
+each has: {"decode": {"nodes": 4, "CPU": 30}, "train": {"nodes": 8, "CPU": 64, "GPU": 8}}.
 """
 
+import json
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import ray
-from ray._private.state import state as ray_state
 
 LABEL = "t3d.io/pool"
 Pool = Literal["decode", "train"]
-
-# Ray labels a node with the autoscaler's group that it came from.
-_GROUP_LABEL = "ray.io/node-group"
+POOLS_VARIABLE = "T3D_POOLS"
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,18 @@ def room_for_workers(resources_of_worker: dict[str, float]) -> int:
 
 
 def room_for_groups(num_workers: int, resources_of_worker: dict[str, float]) -> int:
-    """How many groups of so many workers, each group with a CPU for decoding, the cluster has room for now."""
+    """How many groups of so many workers, each group with a CPU for decoding, the cluster has room for.
+
+    That is now, where all share the nodes; in a pool of their own, with what an autoscaler may add.
+    """
+    places = _places(_possible("train"), resources_of_worker) // num_workers
+    if _is_labelled(_alive()):
+        return places
     needed = {name: num_workers * each for name, each in resources_of_worker.items() if each}
     needed["CPU"] = needed.get("CPU", 0.0) + 1.0
     free = ray.available_resources()
     room = min(int(free.get(name, 0.0) / amount) for name, amount in needed.items())
-    return min(room, _places(_there("train"), resources_of_worker) // num_workers)
+    return min(room, places)
 
 
 def _alive() -> list[dict[str, Any]]:
@@ -130,16 +138,25 @@ def _there(pool: Pool) -> list[_Nodes]:
 
 
 def _possible(pool: Pool) -> list[_Nodes]:
-    """The nodes of a pool, and of the autoscaler's groups as many as it may start; a group is called like its pool."""
-    config = ray_state.get_cluster_config()
-    groups = {group.name: group for group in config.node_group_configs if group.max_count} if config else {}
-    nodes = [_Nodes(1, node["Resources"]) for node in _in_pool(pool) if node["Labels"].get(_GROUP_LABEL) not in groups]
-    is_labelled = _is_labelled(_alive())
-    return nodes + [
-        _Nodes(group.max_count, dict(group.resources))
-        for group in groups.values()
-        if not is_labelled or group.name == pool
-    ]
+    """The nodes of a pool with those that an autoscaler may add."""
+    declared = _declared_pools().get(pool)
+    return _there(pool) if declared is None else [declared]
+
+
+def _declared_pools() -> dict[str, _Nodes]:
+    text = os.environ.get(POOLS_VARIABLE) or "{}"
+    try:
+        return {
+            pool: _Nodes(
+                int(of_each["nodes"]), {name: float(each) for name, each in of_each.items() if name != "nodes"}
+            )
+            for pool, of_each in json.loads(text).items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{POOLS_VARIABLE} {text!r} cannot be read ({type(error).__name__}: {error}): write it as "
+            '{"train": {"nodes": 8, "CPU": 64, "GPU": 8}}, or unset it'
+        ) from error
 
 
 def _places(possible: list[_Nodes], resources_of_worker: dict[str, float]) -> int:

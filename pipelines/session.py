@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 JOB_HOME = "t3d-runs"
 HOME_VARIABLE = "T3D_HOME"
@@ -98,7 +99,7 @@ def _join(address: str) -> None:
     try:
         _check_answers(address)
         ray.init(logging_level=logging.WARNING)
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, RayError) as error:
         reason = " ".join(str(error).split())
         cure = (
             "run the job with the cluster's own Ray and Python, those of its image"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 # A network file system may show what another node wrote only so many seconds later.
@@ -23,7 +23,7 @@ def check_shared(*, written: Path | None = None, read: Sequence[Path] = ()) -> N
         read: files or folders that it reads.
 
     Raises:
-        ValueError: a node does not see one of them.
+        ValueError: a node does not see one of them, or does not answer.
     """
     here = ray.get_runtime_context().get_node_id()
     name_of = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
@@ -36,15 +36,24 @@ def check_shared(*, written: Path | None = None, read: Sequence[Path] = ()) -> N
         for node_id in others:
             on_node = NodeAffinitySchedulingStrategy(node_id, soft=True)
             answers[node_id] = _unseen.options(scheduling_strategy=on_node).remote(paths)
+        ray.wait(list(answers.values()), num_returns=len(answers), timeout=_ANSWER_SECONDS)
         for node_id, answer in answers.items():
-            with contextlib.suppress(RayError):  # it is being lost: no reason to refuse the others
-                if missing := ray.get(answer, timeout=_ANSWER_SECONDS):
-                    folder = written if missing[0] in map(str, probes) else missing[0]
-                    raise ValueError(
-                        f"{folder} is not shared by all nodes: {name_of[node_id]} does not see what is there on "
-                        f"{name_of[here]}; mount the same storage on every node and name it with T3D_HOME (or "
-                        "--storage, --output)"
-                    )
+            what = "does not see what is there on"
+            try:
+                missing = ray.get(answer, timeout=0)
+            except GetTimeoutError:
+                missing, what = (
+                    paths[:1],
+                    f"did not answer within {_ANSWER_SECONDS:g} s when it was asked for what is on",
+                )
+            except RayError:  # it is being lost: no reason to refuse the others
+                continue
+            if missing:
+                folder = written if missing[0] in map(str, probes) else missing[0]
+                raise ValueError(
+                    f"{folder} is not shared by all nodes: {name_of[node_id]} {what} {name_of[here]}; mount the same "
+                    "storage on every node and name it with T3D_HOME (or --storage, --output)"
+                )
 
 
 @contextlib.contextmanager

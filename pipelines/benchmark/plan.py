@@ -68,6 +68,12 @@ class PlanSuiteConfig(Section):
         """`nodes=8,gpus=64` is short for two settings."""
         return dict(part.partition("=")[::2] for part in given.split(",")) if isinstance(given, str) else given
 
+    @model_validator(mode="after")
+    def _both_prices(self) -> "PlanSuiteConfig":
+        if (self.cpu_hour_price is None) != (self.gpu_hour_price is None):
+            raise ValueError("give both cpu_hour_price and gpu_hour_price, or none")
+        return self
+
 
 class Measured(NamedTuple):
     """Of one core of this machine, on one video.
@@ -266,7 +272,7 @@ def _rows(stages: list[Stage]) -> Iterator[BenchmarkRow]:
 
 def _table(stages: list[Stage], config: PlanSuiteConfig) -> Iterator[str]:
     yield f"{config.clips:,} clips on {config.nodes} nodes of {config.cpus} CPUs and {config.gpus} GPUs:"
-    with_price = config.cpu_hour_price is not None or config.gpu_hour_price is not None
+    with_price = config.cpu_hour_price is not None
     yield (
         f"{'stage':<10}{'core-hours':>12}{'GPU-days':>10}{'hours here':>12}  {'bound by':<9}{'TB read':>9}"
         f"{'TB written':>12}{'MB/s read':>11}" + (f"{'price':>12}" if with_price else "")
@@ -312,5 +318,5 @@ def _assumptions(
     )
     yield (
         "  left out  what Ray, guard and report cost (see `benchmark.py prepare` and `train`), exchange of gradients, "
-        "validation"
+        "validation" + ("" if transfer.cache else "; the teacher's own frames, decoded with the student's")
     )

@@ -58,6 +58,7 @@ def test_the_code_lies_where_ray_starts_and_runs_as_nobody_special():
     stages = re.split(r"^FROM ", DOCKERFILE.read_text(), flags=re.MULTILINE)[1:]
     base, *targets = stages
     assert re.findall(r"^WORKDIR (.*)$", base, re.MULTILINE) == ["/home/t3d/t3d"]
+    assert "--owner t3d --group t3d /home/t3d/t3d\n" in base  # where T3D_HOME is unset, runs are written there
     assert {re.search(r"AS (\w+)", target)[1] for target in targets} == {"cpu", "gpu"}
     for target in targets:
         assert "WORKDIR" not in target

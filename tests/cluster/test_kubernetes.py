@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,13 +12,17 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from pipelines.recipe import load_config
+from pipelines.search_configs import SearchConfig
 from tests.cluster.crd_schema import validator_of
+from tests.jobs.test_job_contract import CONFIGS
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 CRDS = Path(__file__).parents[3] / "shared" / "kuberay-crds"
 KUBERNETES = "1.37.0"
 OVERLAYS = ("cpu-small", "gpu-8", "gpu-64-elastic")
 STAGES = {"prepare", "transfer", "train", "evaluate", "search"}
+PREPARED = {"prepare-youtube8m", "prepare-ucf101"}
 BUILDS = [
     "mlflow",
     *(f"kuberay/overlays/{overlay}" for overlay in OVERLAYS),
@@ -125,8 +130,10 @@ def test_every_stage_is_a_job_of_the_overlays_own_cluster_that_is_tried_again():
     for overlay in OVERLAYS:
         (cluster,) = of_kind("RayCluster", f"kuberay/overlays/{overlay}")
         jobs = of_kind("RayJob", f"kuberay/overlays/{overlay}/jobs")
-        assert {job["metadata"]["labels"]["t3d.io/stage"] for job in jobs} == STAGES
+        names = {job["metadata"]["labels"]["t3d.io/job"] for job in jobs}
+        assert names == (STAGES if overlay == "cpu-small" else STAGES - {"prepare"} | PREPARED)
         for job in jobs:
+            assert job["metadata"]["namespace"] == cluster["metadata"]["namespace"] == "t3d"
             assert job["spec"]["rayClusterSpec"]["workerGroupSpecs"] == cluster["spec"]["workerGroupSpecs"]
             assert job["spec"]["backoffLimit"] > 0
             submitter = job["spec"]["submitterPodTemplate"]
@@ -134,14 +141,38 @@ def test_every_stage_is_a_job_of_the_overlays_own_cluster_that_is_tried_again():
         assert not of_kind("RayCluster", f"kuberay/overlays/{overlay}/jobs")
 
 
-def test_a_job_names_its_run_so_that_a_retry_resumes_it():
-    root = CLUSTER.parent
-    for job in of_kind("RayJob", "kuberay/overlays/cpu-small/jobs"):
-        python, script, option, recipe, *more = job["spec"]["entrypoint"].split()
-        assert (python, option) == ("python", "--recipe")
-        assert (root / script).is_file()
-        named = yaml.safe_load((root / recipe).read_text()).keys() | {word.removeprefix("--") for word in more}
-        assert {"name", "output"} & named, recipe
+@pytest.mark.parametrize(("overlay", "has_gpus"), [("cpu-small", False), ("gpu-8", True), ("gpu-64-elastic", True)])
+def test_a_job_names_its_run_so_that_a_retry_resumes_it_and_fits_its_cluster(overlay, has_gpus, monkeypatch):
+    monkeypatch.chdir(CLUSTER.parent)
+    for job in of_kind("RayJob", f"kuberay/overlays/{overlay}/jobs"):
+        python, script, *arguments = job["spec"]["entrypoint"].split()
+        assert python == "python"
+        stage = Path(script).stem
+        quickstart = Path("jobs/recipes") / stage / "quickstart.yaml"
+        config = load_config(CONFIGS[stage], argv=arguments, quickstart=quickstart, program=script)
+        assert getattr(config, "name", None) or config.output, script
+        assert _uses_gpus(config) is (has_gpus and stage != "prepare"), script
+
+
+def _uses_gpus(config):
+    if isinstance(config, SearchConfig):
+        return yaml.safe_load(config.base.read_text()).get("scaling", {}).get("use_gpu", False)
+    return config.scaling.use_gpu if hasattr(config, "scaling") else getattr(config, "use_gpu", False)
+
+
+def test_what_the_autoscaler_may_start_is_told_to_the_jobs():
+    """T3D_POOLS is what a request is held against; it must say what the groups say."""
+    for overlay in OVERLAYS:
+        (cluster,) = of_kind("RayCluster", f"kuberay/overlays/{overlay}")
+        (head,) = cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
+        (told,) = (json.loads(each["value"]) for each in head["env"] if each["name"] == "T3D_POOLS")
+        groups = {}
+        for group in cluster["spec"]["workerGroupSpecs"]:
+            resources = group["template"]["spec"]["containers"][0]["resources"]
+            gpus = resources["limits"].get("nvidia.com/gpu")
+            groups[group["groupName"]] = {"nodes": group["maxReplicas"], "CPU": int(resources["requests"]["cpu"])}
+            groups[group["groupName"]] |= {"GPU": gpus} if gpus else {}
+        assert told == groups
 
 
 @pytest.mark.parametrize(

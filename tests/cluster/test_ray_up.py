@@ -1,6 +1,7 @@
 """What `ray up` is given passes Ray's own check, which finds typos, and labels the pools as the jobs expect."""
 
 import copy
+import json
 from pathlib import Path
 
 import jsonschema
@@ -38,8 +39,14 @@ def test_every_start_asks_for_the_token_and_none_opens_the_dashboard(file):
 
 
 def test_nodes_of_aws_are_labelled_by_their_type():
-    types = yaml.safe_load((FOLDER / "aws.yaml").read_text())["available_node_types"]
+    config = yaml.safe_load((FOLDER / "aws.yaml").read_text())
+    types = config["available_node_types"]
     assert {name: each["labels"] for name, each in types.items()} == {
         name: {"t3d.io/pool": name} for name in ("head", "decode", "train")
     }
     assert types["head"]["resources"] == {"CPU": 0}
+    told = next(each for each in config["docker"]["run_options"] if "T3D_POOLS" in each)
+    declared = json.loads(told.partition("=")[2].partition("=")[2].strip().strip("'"))
+    assert {pool: each["nodes"] for pool, each in declared.items()} == {
+        pool: types[pool]["max_workers"] for pool in ("decode", "train")
+    }

@@ -58,7 +58,8 @@ class Hosts:
     def add(self) -> Host:
         """Make one more."""
         link, address = f"{self._name}h{len(self._hosts)}", f"{self._net}.{len(self._hosts) + 2}"
-        inside = ("ip", "netns", "exec", link)
+        # By the host's name Gloo would find this machine's loopback, for all hosts here share /etc/hosts.
+        inside = ("ip", "netns", "exec", link, "env", "GLOO_SOCKET_IFNAME=eth0")
         _ip("netns", "add", link)
         self._hosts.append(Host(address, inside, link))
         _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", link)

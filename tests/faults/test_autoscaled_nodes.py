@@ -42,6 +42,8 @@ def autoscaler(address):
 def test_a_job_is_given_the_train_nodes_that_it_asks_for_and_no_more_than_there_can_be(tiny_shards, tmp_path):
     arguments = ["--epochs", "40", "--scaling.num_workers"]
     with Nodes() as nodes, Job(tmp_path / "fits", tiny_shards, *arguments, "2") as job:
+        can_be = {"decode": {"nodes": 1, "CPU": 1}, "train": {"nodes": 2, "CPU": 1}}
+        nodes.environment["T3D_POOLS"] = json.dumps(can_be)
         job.environment |= nodes.environment | {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120"}
         config = tmp_path / "autoscaler.json"
         config.write_text(json.dumps(autoscaler(nodes.environment["RAY_ADDRESS"])))

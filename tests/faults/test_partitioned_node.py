@@ -61,13 +61,21 @@ def test_a_slow_node_makes_a_run_slow_and_nothing_else(tiny_shards, tmp_path):
             job.start()
             job.wait_for_step(20)
             assert fast.train_workers()
+            assert slow.train_workers()
+            usual = pace(job, 50)
             with slowed(slow, share=0.2):
-                began, first = time.monotonic(), job.step()
-                job.wait_for_step(60)
-                pace = (job.step() - first) / (time.monotonic() - began)
+                slowly = pace(job, 80)
             assert job.driver.wait(timeout=900) == 0, job.last_line()
-            print(f"steps a second with a node that has a fifth of its time: {pace:.1f}")
+            print(f"steps a second: {usual:.1f}; with a node that has a fifth of its time: {slowly:.1f}")
+            assert slowly < usual
             assert_every_step_once(job, 145)
+
+
+def pace(job: Job, until: int) -> float:
+    """Steps a second from now to step `until`."""
+    began, first = time.monotonic(), job.step()
+    job.wait_for_step(until)
+    return (job.step() - first) / (time.monotonic() - began)
 
 
 @contextlib.contextmanager

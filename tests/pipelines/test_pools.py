@@ -1,6 +1,6 @@
 """What runs where, and what fits: against what Ray tells of nodes, and of what an autoscaler may add."""
 
-from types import SimpleNamespace
+import json
 
 import pytest
 
@@ -9,22 +9,18 @@ from pipelines import pools
 GIB = 2.0**30
 
 
-def node(pool=None, *, group=None, alive=True, **resources):
-    labels = ({pools.LABEL: pool} if pool else {}) | ({"ray.io/node-group": group} if group else {})
+def node(pool=None, *, alive=True, **resources):
+    labels = {pools.LABEL: pool} if pool else {}
     return {"Alive": alive, "Labels": labels, "Resources": {"object_store_memory": GIB} | resources}
 
 
 @pytest.fixture
 def cluster(monkeypatch):
-    """Makes Ray tell of these nodes, and of an autoscaler's groups: name, most nodes, resources of each."""
+    """Makes Ray tell of these nodes, and T3D_POOLS of what an autoscaler may add."""
 
-    def set_up(*nodes, groups=()):
-        described = [
-            SimpleNamespace(name=name, max_count=count, resources=resources) for name, count, resources in groups
-        ]
-        config = SimpleNamespace(node_group_configs=described) if described else None
+    def set_up(*nodes, declared=None):
         monkeypatch.setattr("pipelines.pools.ray.nodes", lambda: list(nodes))
-        monkeypatch.setattr("pipelines.pools.ray_state", SimpleNamespace(get_cluster_config=lambda: config))
+        monkeypatch.setenv("T3D_POOLS", json.dumps(declared) if declared else "")
 
     return set_up
 
@@ -83,13 +79,24 @@ def test_a_cluster_of_labelled_nodes_of_which_none_decodes_is_refused(cluster):
 
 
 def test_what_an_autoscaler_may_add_counts(cluster):
-    groups = [("decode", 3, {"CPU": 4.0}), ("train", 2, {"CPU": 8.0, "GPU": 8.0})]
-    cluster(node("head"), node("decode", group="decode", CPU=4.0), groups=groups)
+    declared = {"decode": {"nodes": 3, "CPU": 4}, "train": {"nodes": 2, "CPU": 8, "GPU": 8}}
+    cluster(node("head"), node("decode", CPU=4.0), declared=declared)
     pools.check_workers_fit(16, {"CPU": 1.0, "GPU": 1.0})
     assert pools.room_for_workers({"CPU": 1.0, "GPU": 1.0}) == 16
+    assert pools.room_for_groups(2, {"CPU": 1.0, "GPU": 1.0}) == 8
     assert pools.cpus("train") == 0  # now
     with pytest.raises(ValueError, match="17 workers with 1 CPU each make 17 CPU, but the nodes labelled"):
         pools.check_workers_fit(17, {"CPU": 1.0, "GPU": 1.0})
+    cluster(node("head"), declared=declared)  # before the first node is there
+    pools.check_decoders()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"train": 8}', '{"train": {"CPU": 8}}', '{"train": {"nodes": "x"}}'])
+def test_what_is_said_of_pools_must_be_readable(cluster, monkeypatch, text):
+    cluster(*POOLS)
+    monkeypatch.setenv("T3D_POOLS", text)
+    with pytest.raises(ValueError, match=r"T3D_POOLS .* cannot be read .*write it as .*or unset it"):
+        pools.check_decoders()
 
 
 def test_room_leaves_a_cpu_where_all_share_the_nodes(cluster):

@@ -70,8 +70,8 @@ except ValueError as error:
 """
 
 
-def join(address, change=""):
-    environment = os.environ | {"PYTHONPATH": os.getcwd(), "RAY_ADDRESS": address}
+def join(address, change="", **more):
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "RAY_ADDRESS": address} | more
     child = subprocess.run(
         [sys.executable, "-c", JOIN.format(change=change)], env=environment, capture_output=True, text=True
     )
@@ -83,6 +83,12 @@ def test_a_client_of_another_version_is_told_to_use_the_clusters(local_ray):
     assert "cannot be joined: Version mismatch" in said
     assert "9.9.9" in said
     assert "run the job with the cluster's own Ray and Python" in said
+
+
+def test_who_has_another_token_is_told_to_look_at_it(local_ray):
+    said = join(ray.get_runtime_context().gcs_address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
+    assert "cannot be joined" in said
+    assert "RAY_AUTH_MODE and the token are its own" in said
 
 
 def test_a_cluster_that_does_not_answer_is_named_with_what_to_look_at():

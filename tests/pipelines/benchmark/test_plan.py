@@ -55,6 +55,8 @@ def test_settings_come_as_one_list(tmp_path):
     assert (config.plan.nodes, config.plan.gpus, config.plan.cpus) == (3, 5, 32)
     with pytest.raises(ValidationError, match="gpu"):
         PlanSuiteConfig.model_validate("gpu=5")
+    with pytest.raises(ValidationError, match="give both"):
+        PlanSuiteConfig(cpu_hour_price=0.05)
 
 
 @pytest.fixture
