@@ -8,6 +8,10 @@ from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE
 from tests.faults.ray_nodes import Nodes
 from tests.faults.training_faults import Job, assert_every_step_once
 
+COMMANDS = (
+    *("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands"),
+    *("head_start_ray_commands", "worker_start_ray_commands"),
+)
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
@@ -24,8 +28,12 @@ def autoscaler(address):
         "cluster_name": "t3d",
         "max_workers": 3,
         "idle_timeout_minutes": 1,
+        "upscaling_speed": 1.0,
+        **{name: {} for name in ("auth", "docker", "file_mounts")},
+        **{name: [] for name in ("cluster_synced_files", "rsync_exclude", "rsync_filter", *COMMANDS)},
         "provider": {
-            "type": "fake_multinode",
+            "type": "external",  # Ray's wheel lacks the defaults of "fake_multinode"
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
             "launch_multiple": True,
             "head_node_id": FAKE_HEAD_NODE_ID,
             "gcs_address": address,

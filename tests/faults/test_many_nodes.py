@@ -1,7 +1,9 @@
 """All stages on three and on five labelled nodes: everything runs where it should, and gives what one node gives."""
 
+import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -12,6 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from tests.faults.hosts import Hosts
 from tests.faults.ray_nodes import Nodes
 from tests.faults.training_faults import MODEL, REPO
 
@@ -34,7 +37,7 @@ SEARCH = {
 
 def stages(num_workers):
     """Arguments of every job, in order; each reads what an earlier one wrote."""
-    workers = ["--scaling.num_workers", str(num_workers)]
+    workers = ["--scaling.num_workers", str(num_workers), "--scaling.resources_per_worker", '{"CPU": 0.5}']
     transfer = ["--data.shards", "shards", "--teacher.crop_size", "32", "--model", MODEL, "--name", "transfer"]
     cached = ["--cache.num_views", "2", "--cache.num_workers", "1"]
     train = ["--data.shards", "shards", "--init_from", "runs/transfer", "--model", "none", "--name", "train"]
@@ -95,16 +98,17 @@ def on_one_node(request, tmp_path_factory):
 
 
 def test_stages_run_across_labelled_nodes_as_on_one(on_one_node, tmp_path):
-    """Three nodes with one train worker, five with two; the head runs no task."""
+    """Three nodes with one train worker; five with two, where possible on hosts of their own. The head runs no task."""
     num_workers, expected = on_one_node
-    with Nodes() as nodes:
+    with contextlib.ExitStack() as stack:
+        hosts = stack.enter_context(Hosts()) if num_workers > 1 and os.geteuid() == 0 and shutil.which("ip") else None
+        nodes = stack.enter_context(Nodes(address=hosts.here) if hosts else Nodes())
         nodes.start_head(num_cpus=0, pool="head")
-        for _ in range(num_workers):
-            nodes.add(num_cpus=1, pool="decode")
-            nodes.add(num_cpus=1, pool="train")
+        for pool in ("decode", "train") * num_workers:
+            nodes.add(num_cpus=1, pool=pool, host=hosts.add() if hosts else None)
         run_all(tmp_path, num_workers, nodes.environment)
         found = pools_of(nodes)
-    print(f"{1 + 2 * num_workers} nodes: {found}")
+    print(f"{1 + 2 * num_workers} nodes{' on hosts of their own' if hosts else ''}: {found}")
     decoding = {name: pools for name, pools in found.items() if name.startswith(("ReadRange", "MapBatches"))}
     assert decoding
     assert set().union(*decoding.values()) == {"decode"}
