@@ -46,8 +46,9 @@ class PlanSuiteConfig(Section):
     """CPUs of each."""
     gpus: PositiveInt = 64
     """GPUs, over all nodes that train."""
-    clips: PositiveInt = 500_000
-    """Clips that are prepared, each of `clip_seconds` (paper 4.3: 500K of YouTube-8M)."""
+    clips: PositiveInt = 1_000_000
+    """Clips that are prepared, each of `clip_seconds` (paper 4.3: of 500K videos of YouTube-8M, of which
+    prepare/youtube8m.yaml takes two clips each; an epoch of table8_t3d.yaml is half of them)."""
     clip_seconds: PositiveFloat = 10.0
     """Seconds of each."""
     video: Path = Path("../shared/data/single_clips/nasa_13013.mp4")

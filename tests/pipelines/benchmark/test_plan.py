@@ -74,7 +74,7 @@ def test_a_plan_says_what_it_takes_and_from_what(config):
     report = run_plan_suite(config, repeats=1)
     assert {row.case for row in report.rows} == {"prepare", "teacher", "transfer"}
     assert all(row.value >= 0 for row in report.rows)
-    assert "500,000 clips on 8 nodes of 32 CPUs and 64 GPUs" in report.text
+    assert "1,000,000 clips on 8 nodes of 32 CPUs and 64 GPUs" in report.text
     assert "price" in report.text
     assert "bottleneck of the transfer: " in report.text
     assert report.text.count("assumed") == 3
