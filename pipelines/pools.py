@@ -92,10 +92,16 @@ def check_workers_fit(num_workers: int, resources_of_worker: dict[str, float]) -
 
 
 def room_for_workers(resources_of_worker: dict[str, float]) -> int:
-    """How many workers there is room for in all, with what an autoscaler may add, when a CPU is left for decoding."""
+    """How many workers there is room for in all, with what an autoscaler may add, when a CPU is left for decoding.
+
+    Workers without GPUs in a pool of their own: those that fit on the nodes that are there now. Ray's elastic training
+    counts the CPUs of all nodes, also of those that decode, and would wait for ever for workers that these cannot hold.
+    """
     possible, each = _possible("train"), resources_of_worker.get("CPU", 0.0)
+    if _is_labelled(_alive()):
+        return _places(possible if resources_of_worker.get("GPU") else _there("train"), resources_of_worker)
     places = _places(possible, resources_of_worker)
-    if not each or _is_labelled(_alive()):
+    if not each:
         return places
     there = sum(nodes.count * nodes.resources.get("CPU", 0.0) for nodes in possible)
     return min(places, int((there - 1) / each))

@@ -150,7 +150,8 @@ class ScalingConfig(Section):
 
     num_workers: Annotated[int, Field(ge=0)] | tuple[PositiveInt, PositiveInt] = 1
     """Processes of data-parallel training; 0: in this process, without any; [least, most]: as many as there is room
-    for, anew at every restart (elastic); never more than leave one CPU for decoding."""
+    for, anew at every restart (elastic); never more than leave one CPU for decoding. Without GPUs, where nodes are
+    labelled as pools: of the nodes at the start."""
     use_gpu: bool = False
     """One GPU a worker."""
     resources_per_worker: dict[str, float] = Field(default_factory=lambda: {"CPU": 1.0})

@@ -62,3 +62,15 @@ def test_a_job_is_given_the_train_nodes_that_it_asks_for_and_no_more_than_there_
             assert "make 3 CPU, but the nodes labelled t3d.io/pool=train have 2: lower" in refused.last_line()
         assert job.run(seconds=600) == 0, job.last_line()
         assert_every_step_once(job, 145)
+
+
+def test_an_elastic_run_without_gpus_begins_with_the_train_nodes_that_are_there(tiny_shards, tmp_path):
+    """Ray counts the CPUs of the decode node too, and would wait for two workers for ever."""
+    with Nodes() as nodes, Job(tmp_path, tiny_shards, "--epochs", "40", "--scaling.num_workers", "[1, 2]") as job:
+        can_be = {"decode": {"nodes": 1, "CPU": 1}, "train": {"nodes": 2, "CPU": 1}}
+        job.environment |= nodes.environment | {"T3D_POOLS": json.dumps(can_be)}
+        nodes.start_head(num_cpus=0, pool="head")
+        for pool in ("decode", "train"):
+            nodes.add(num_cpus=1, pool=pool)
+        assert job.run(seconds=300) == 0, job.last_line()
+        assert_every_step_once(job, 145)

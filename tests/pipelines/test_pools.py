@@ -84,6 +84,7 @@ def test_what_an_autoscaler_may_add_counts(cluster):
     pools.check_workers_fit(16, {"CPU": 1.0, "GPU": 1.0})
     assert pools.room_for_workers({"CPU": 1.0, "GPU": 1.0}) == 16
     assert pools.room_for_groups(2, {"CPU": 1.0, "GPU": 1.0}) == 8
+    assert pools.room_for_workers({"CPU": 1.0}) == 0  # now: an elastic run without GPUs begins with its fewest
     assert pools.cpus("train") == 0  # now
     with pytest.raises(ValueError, match="17 workers with 1 CPU each make 17 CPU, but the nodes labelled"):
         pools.check_workers_fit(17, {"CPU": 1.0, "GPU": 1.0})
