@@ -3,6 +3,7 @@
 The server's settings are those of cluster/mlflow/kustomization.yaml, but for where PostgreSQL and S3 are.
 """
 
+import contextlib
 import os
 import pwd
 import secrets
@@ -59,21 +60,24 @@ class TrackingService:
         self._settings["MLFLOW_SERVER_ALLOWED_HOSTS"] += f",127.0.0.1:{server}"
         self.bucket = self._settings["MLFLOW_ARTIFACTS_DESTINATION"].removeprefix("s3://").partition("/")[0]
         self.log = self._folder / "server.log"
+        self._postgres: subprocess.Popen | None = None
 
     def __enter__(self) -> "TrackingService":
-        self._start_postgres()
-        self._s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=int(self._s3_port), verbose=False)
-        self._s3.start()
-        self._client().create_bucket(Bucket=self.bucket)
-        self.start_server()
+        with contextlib.ExitStack() as stack:  # what is up is ended where the next does not start
+            stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            stack.callback(self._stop_postgres)
+            self._start_postgres()
+            s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=int(self._s3_port), verbose=False)
+            s3.start()
+            stack.callback(s3.stop)
+            self._client().create_bucket(Bucket=self.bucket)
+            stack.callback(self.stop_server)
+            self.start_server()
+            self._ends = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop_server()
-        self._s3.stop()
-        self._postgres.send_signal(signal.SIGINT)  # "fast shutdown"
-        self._postgres.wait(timeout=60)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._ends.close()
 
     def start_server(self) -> None:
         """Start MLflow's server; give when it answers."""
@@ -104,7 +108,8 @@ class TrackingService:
 
     def stop_server(self) -> None:
         """Kill it, all of its processes."""
-        os.killpg(self.server.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.server.pid, signal.SIGKILL)
         self.server.wait()
 
     def status(self, host: str, path: str = "/api/2.0/mlflow/experiments/search?max_results=1") -> int | None:
@@ -135,6 +140,11 @@ class TrackingService:
             aws_secret_access_key=given["AWS_SECRET_ACCESS_KEY"],
             region_name=given["AWS_DEFAULT_REGION"],
         )
+
+    def _stop_postgres(self) -> None:
+        if self._postgres is not None:
+            self._postgres.send_signal(signal.SIGINT)  # "fast shutdown"
+            self._postgres.wait(timeout=60)
 
     def _start_postgres(self) -> None:
         data, [programs] = self._folder / "postgres", _POSTGRES
