@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipelines.benchmark.rows import BenchmarkRow, SuiteReport, alternating_seconds, describe_machine
 from pipelines.configs import TransferConfig
 from pipelines.recipe import Section, read_recipe
+from pipelines.run_configs import ClipConfig
 from pipelines.session import input_path
 from t3d_core.models import build_model, count_parameters, count_training_macs
 from t3d_core.transfer.teacher import build_untrained_teacher
@@ -51,7 +52,7 @@ class PlanSuiteConfig(Section):
     prepare/youtube8m.yaml takes two clips each; an epoch of table8_t3d.yaml is half of them)."""
     clip_seconds: PositiveFloat = 10.0
     """Seconds of each."""
-    video: Path = Path("../shared/data/single_clips/nasa_13013.mp4")
+    video: Path = Path("../shared/data/single_clips/abseiling_k400.mp4")
     """A video like those: storing and decoding are measured on it."""
     recipe: Path = Path("jobs/recipes/transfer/table8_t3d.yaml")
     """The transfer: networks, clips, epochs, views of the teacher."""
@@ -163,7 +164,7 @@ def measure_core(config: PlanSuiteConfig, transfer: TransferConfig, *, repeats: 
     segment = next(iter(encode_segments(str(path), short_side=256)))
     runs: dict[str, Callable[[], object]] = {
         "store": lambda: list(encode_segments(str(path), short_side=256)),
-        "decode": lambda: [each() for each in _windows(segment, clip.num_frames, clip.frame_stride, clip.crop_size)],
+        "decode": lambda: [each() for each in _windows(segment, clip)],
     }
     seconds = alternating_seconds(runs, repeats=repeats, clock=time.process_time)
     duration = info.num_frames / segment.fps
@@ -176,21 +177,23 @@ def measure_core(config: PlanSuiteConfig, transfer: TransferConfig, *, repeats: 
     )
 
 
-def _windows(
-    segment: EncodedSegment, num_frames: int, frame_stride: int, crop_size: int
-) -> Iterator[Callable[[], object]]:
+def _windows(segment: EncodedSegment, clip: ClipConfig) -> Iterator[Callable[[], object]]:
     rng = np.random.default_rng(0)
-    size = resized_size(segment.height, segment.width, short_side=round(crop_size * 256 / 224))
+    size = resized_size(segment.height, segment.width, short_side=clip.short_side_pixels())
     for _ in range(_NUM_WINDOWS):
         drawn = random_clip(
-            segment.num_frames, num_frames=num_frames, frame_stride=frame_stride, short_video="loop", rng=rng
+            segment.num_frames,
+            num_frames=clip.num_frames,
+            frame_stride=clip.frame_stride,
+            short_video=clip.short_video,
+            rng=rng,
         )
         yield functools.partial(
             decode_frames,
             segment.data,
             drawn.frame_indices + segment.frame_offset,
             size=size,
-            crop=center_crop(*size, crop_size=crop_size),
+            crop=center_crop(*size, crop_size=clip.crop_size),
             key_distance=segment.key_distance,
         )
 

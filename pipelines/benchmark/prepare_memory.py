@@ -72,7 +72,7 @@ def measure_planning(num_ids: int) -> Planning:
     """List, shuffle and cut so many YouTube ids, nearly all of them missing, and write their records."""
     with tempfile.TemporaryDirectory(prefix="t3d-benchmark-") as temporary:
         folder = Path(temporary)
-        ids = [_youtube_id(number) for number in range(num_ids)]
+        ids = [youtube_id(number) for number in range(num_ids)]
         (folder / "ids.txt").write_text("\n".join(ids) + "\n")
         (folder / "videos").mkdir()
         for video_id in ids[:_NUM_PRESENT]:
@@ -82,7 +82,7 @@ def measure_planning(num_ids: int) -> Planning:
         return Planning(**json.loads(child.stdout.splitlines()[-1]))
 
 
-def _youtube_id(number: int) -> str:
+def youtube_id(number: int) -> str:
     """11 characters that look like any."""
     return base64.urlsafe_b64encode(hashlib.sha256(str(number).encode()).digest())[:11].decode()
 

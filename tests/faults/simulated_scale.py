@@ -22,7 +22,7 @@ import numpy as np
 
 from pipelines import pools, prepare, session, shard_task
 from pipelines.batches import TrainOrder, micro_batches, train_batches
-from pipelines.benchmark.prepare_memory import _youtube_id
+from pipelines.benchmark.prepare_memory import youtube_id
 from pipelines.benchmark.processes import memory_bytes
 from pipelines.dataset_configs import PrepareConfig, YouTube8MDatasetConfig
 from pipelines.shard_index import load_index
@@ -73,7 +73,7 @@ def measure_prepare(folder, num_videos):
     """Prepare so many listed videos; seconds, seconds of a task beyond its work, peak of the driver."""
     videos = folder / "videos"
     videos.mkdir()
-    ids = [_youtube_id(number) for number in range(num_videos)]
+    ids = [youtube_id(number) for number in range(num_videos)]
     (folder / "ids.txt").write_text("\n".join(ids) + "\n")
     for video_id in ids:
         (videos / f"{video_id}.mp4").touch()
