@@ -294,8 +294,8 @@ def start_run(
         run_name: name of a new run.
         run_id: the run to go on with; none for a new one.
         tags: such as `mlflow.source.git.commit`, `mlflow.source.name`, `mlflow.user`.
-        mark: tag of a new run. One that has it already is deleted: who began it was killed before its id was kept, and
-            has done nothing yet.
+        mark: tag of a new run. One that has it already and has not finished is deleted: who began it was killed before
+            its id was kept, and has done nothing yet.
 
     Raises:
         ValueError: the store cannot be opened, or the run or the experiment is gone from it.
@@ -308,7 +308,8 @@ def start_run(
         experiment_id = _patient(_experiment_id)(client, experiment)
         if mark is not None:
             tags = {**tags, _MARK: mark}
-            for begun in _patient(client.search_runs)([experiment_id], f"tags.{_MARK} = '{mark}'"):
+            never_kept = f"tags.{_MARK} = '{mark}' and attributes.status != 'FINISHED'"
+            for begun in _patient(client.search_runs)([experiment_id], never_kept):
                 _patient(client.delete_run)(begun.info.run_id)
         created = _patient(client.create_run)(experiment_id, tags=dict(tags), run_name=run_name)
         return Run(tracking_uri, created.info.run_id)

@@ -67,8 +67,21 @@ def run(tracking_uri):
     return open_run(tracking_uri)
 
 
-def open_run(tracking_uri, *, run_id=None, experiment="t3d", tags=None):
-    return start_run(tracking_uri=tracking_uri, experiment=experiment, run_name="first", run_id=run_id, tags=tags or {})
+def open_run(tracking_uri, *, run_id=None, experiment="t3d", tags=None, mark=None):
+    about = {"experiment": experiment, "run_name": "first", "run_id": run_id, "tags": tags or {}, "mark": mark}
+    return start_run(tracking_uri=tracking_uri, **about)
+
+
+def test_of_the_runs_with_a_mark_only_one_that_finished_stays(tmp_path):
+    """Whose file of the id was lost later, say."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    finished = open_run(uri, mark="0123")
+    finished.finish()
+    begun = open_run(uri, mark="0123")  # and killed
+    last = open_run(uri, mark="0123")
+    left = MlflowClient(uri).search_runs(["1"])
+    assert {run.info.run_id for run in left} == {finished.run_id, last.run_id}
+    assert begun.run_id not in {finished.run_id, last.run_id}
 
 
 @pytest.fixture(scope="session")
