@@ -1,4 +1,8 @@
-"""Prepared folders become one index: all about the rows of their shards but the frames, which are read by row."""
+"""Prepared folders become one index: all about the rows of their shards but the frames, which are read by row.
+
+The index stands in `videos.parquet`: of each shard it is looked whether it is there and as long as when it was made,
+which takes a moment where there are thousands on a network's disk. What else befell one shows when its rows are read.
+"""
 
 import hashlib
 import logging
@@ -12,15 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.shard_reading import (
-    SkippedShard,
-    UnreadableShardError,
-    count_rows,
-    describe_skipped,
-    read_frames,
-    read_index,
-    read_videos,
-)
+from pipelines.shard_reading import SkippedShard, describe_damage, describe_skipped, read_frames, read_videos
 from pipelines.shards import ShardFolder, describe_shards, open_shard_folder
 
 _LOG = logging.getLogger(__name__)
@@ -44,7 +40,7 @@ class ShardIndex:
         width_N: pixels, as stored.
         key_distance_N: frames from key frame to key frame, 0 where unknown (see `decoding.decode_frames`).
         video_id_N: id of the video the row was cut from.
-        skipped: shards that are missing or damaged, with how many rows of the wanted splits.
+        skipped: shards that are missing or of another length, with how many rows of the wanted splits.
     """
 
     shard_paths: tuple[str, ...]
@@ -85,7 +81,7 @@ class ShardIndex:
 def load_index(folders: Sequence[Path], *, fold: int, splits: Sequence[str], may_be_empty: bool = False) -> ShardIndex:
     """Read the index of all rows that stand in one of `splits` of official fold `fold` (1-based).
 
-    A shard that is missing or damaged is left out, with a warning, and stands in `skipped`: prepare came to its end in
+    A shard that is missing or cut off is left out, with a warning, and stands in `skipped`: prepare came to its end in
     these folders, so that what is not there was lost since, and `num_listed` still counts it.
 
     Args:
@@ -95,9 +91,8 @@ def load_index(folders: Sequence[Path], *, fold: int, splits: Sequence[str], may
         may_be_empty: give an index without rows where no video is listed in these splits.
 
     Raises:
-        ValueError: a folder is missing or unfinished, or none of its shards can be read; a shard is of other settings
-            or has labels that are no class; the folders have different classes; the fold does not exist, or nothing
-            is in these splits.
+        ValueError: a folder is missing, unfinished or damaged, or none of its shards is there; it has labels that are
+            no class; the folders have different classes; the fold does not exist, or nothing is in these splits.
     """
     if not folders:
         raise ValueError("data.shards names no folder: give one that jobs/prepare.py wrote")
@@ -112,12 +107,18 @@ def load_index(folders: Sequence[Path], *, fold: int, splits: Sequence[str], may
             raise ValueError(
                 f"data.fold {fold} does not exist in {folder.root}: it has folds 1..{description['num_folds']}"
             )
-        readable, reasons = _read_shards(folder, description, first_shard=len(paths))
-        skipped += _skipped(folder, reasons, first_shard=len(paths), fold=fold, splits=splits)
+        rows = _read_rows(folder, description, first_shard=len(paths))
         paths += [str(folder.shard_file(shard).absolute()) for shard in range(description["num_shards"])]
-        tables += readable
+        lost = _lost_shards(folder, rows, paths)
+        num_wanted = Counter(_of_splits(rows, fold=fold, splits=splits).column("shard").to_pylist())
+        skipped += [
+            SkippedShard(shard, paths[shard], reason, num_wanted[shard])
+            for shard, reason in lost.items()
+            if num_wanted[shard]
+        ]
+        tables.append(rows.filter(~pc.field("shard").isin(list(lost))))
     whole = pa.concat_tables(tables)
-    table = whole.filter(pc.is_in(pc.list_element(whole.column("splits"), fold - 1), pa.array(list(splits))))
+    table = _of_splits(whole, fold=fold, splits=splits)
     for line in describe_skipped(skipped):
         _LOG.warning("Split %s of fold %d: %s", "/".join(splits), fold, line)
     if not len(table) and (skipped or not may_be_empty):
@@ -125,51 +126,60 @@ def load_index(folders: Sequence[Path], *, fold: int, splits: Sequence[str], may
     return _index_of(table, paths=tuple(paths), class_names=class_names, skipped=tuple(skipped))
 
 
-def _read_shards(
-    folder: ShardFolder, description: dict[str, Any], *, first_shard: int
-) -> tuple[list[pa.Table], dict[int, str]]:
-    """The rows of all shards of a folder that can be read, and why the others cannot."""
-    tables, reasons = [], dict[int, str]()
-    for shard in range(description["num_shards"]):
+def _read_rows(folder: ShardFolder, description: dict[str, Any], *, first_shard: int) -> pa.Table:
+    """The rows of all shards of a folder, in their order; its shards are numbered from `first_shard`."""
+    videos = read_videos(folder, ["video_id", "label", "source", "splits", "shard", "shard_bytes", "rows"])
+    _check_labels(videos.column("label"), folder, class_names=description["class_names"])
+    rows_of_video = videos.column("rows").combine_chunks()
+    number = pc.cast(pc.replace_substring(videos.column("shard"), ".parquet", ""), pa.int32())
+    dataset = pa.array([description["dataset"]] * len(videos), pa.string())
+    videos = videos.drop_columns(["rows", "shard"])
+    videos = videos.append_column("shard", pc.add(number, first_shard)).append_column("dataset", dataset)
+    of_rows = pa.Table.from_struct_array(pc.list_flatten(rows_of_video))
+    table = videos.take(pc.list_parent_indices(rows_of_video))
+    for name in of_rows.column_names:
+        table = table.append_column(name, of_rows.column(name))
+    return table.sort_by([("shard", "ascending"), ("row", "ascending")])
+
+
+def _lost_shards(folder: ShardFolder, rows: pa.Table, paths: Sequence[str]) -> dict[int, str]:
+    """Which shards are not as they were made, and why.
+
+    Raises:
+        ValueError: not one of this folder is.
+    """
+    made = rows.group_by("shard", use_threads=False).aggregate([("shard_bytes", "max")]).to_pylist()
+    lost = {}
+    for shard, made_bytes in map(dict.values, made):
         try:
-            table = read_index(folder.shard_file(shard), fingerprint=description["fingerprint"])
-        except UnreadableShardError as error:
-            reasons[shard] = str(error)
-            continue
-        _check_labels(table.column("label"), folder, class_names=description["class_names"])
-        table = table.append_column("shard", pa.array(np.full(len(table), first_shard + shard, np.int32)))
-        tables.append(table.append_column("row", pa.array(np.arange(len(table), dtype=np.int32))))
-    if not tables:
+            num_bytes = Path(paths[shard]).stat().st_size
+        except OSError as error:
+            is_missing = isinstance(error, FileNotFoundError)
+            lost[shard] = "is missing" if is_missing else f"cannot be read ({describe_damage(error)})"
+        else:
+            if num_bytes != made_bytes:
+                lost[shard] = f"has {num_bytes:,} bytes, not {made_bytes:,} as when it was made"
+    if lost and len(lost) == len(made):
+        shard, reason = next(iter(lost.items()))
         raise ValueError(
-            f"none of the {len(reasons)} shards of {folder.root} can be read: {folder.shard_file(0)} {reasons[0]}: run "
+            f"none of the {len(lost)} shards of {folder.root} is as it was made: {paths[shard]} {reason}: run "
             "jobs/prepare.py again with the same settings, after deleting the damaged ones"
         )
-    return tables, reasons
+    return lost
+
+
+def _of_splits(rows: pa.Table, *, fold: int, splits: Sequence[str]) -> pa.Table:
+    return rows.filter(pc.is_in(pc.list_element(rows.column("splits"), fold - 1), pa.array(list(splits))))
 
 
 def _check_labels(labels: pa.ChunkedArray, folder: ShardFolder, *, class_names: Sequence[str]) -> None:
     is_known = pc.or_(pc.is_null(labels), pc.is_in(labels, pa.array(class_names, pa.string())))
     if unknown := Counter(labels.filter(pc.invert(is_known)).to_pylist()):
-        named = ", ".join(f"{label!r} ({count} rows)" for label, count in unknown.most_common(5))
+        named = ", ".join(f"{label!r} ({count} videos)" for label, count in unknown.most_common(5))
         raise ValueError(
             f"{folder.root} holds labels that are not among the {len(class_names)} classes of its "
             f"{folder.dataset_file.name}: {named}: prepare it anew into another folder"
         )
-
-
-def _skipped(
-    folder: ShardFolder, reasons: dict[int, str], *, first_shard: int, fold: int, splits: Sequence[str]
-) -> list[SkippedShard]:
-    """The shards that cannot be read and hold rows of these splits."""
-    if not reasons:
-        return []
-    num_rows = count_rows(folder, fold=fold, splits=splits)
-    files = {shard: folder.shard_file(shard).absolute() for shard in reasons}
-    lost = [
-        SkippedShard(first_shard + shard, str(files[shard]), reason, num_rows.get(files[shard].name, 0))
-        for shard, reason in reasons.items()
-    ]
-    return [shard for shard in lost if shard.num_rows]
 
 
 def _describe_empty(

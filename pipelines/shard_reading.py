@@ -1,44 +1,32 @@
 """Shards are read, or it is told why not: a page that was damaged since it was written never reaches a decoder.
 
 Every page of a shard has a checksum. Training decodes without the guard of `prepare`, which decoded those very bytes
-once; of bytes that have changed nobody knows what FFmpeg makes. Shards written before there were checksums are read as
-they are.
+once; of bytes that have changed nobody knows what FFmpeg makes.
 """
 
 import functools
-from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.shards import FRAMES_COLUMN, SHARD_SCHEMA, ShardFolder
+from pipelines.shards import FRAMES_COLUMN, ShardFolder
 
 ResultT = TypeVar("ResultT")
 
-INDEX_COLUMNS = [
-    *("video_id", "dataset", "source", "label", "splits"),
-    *("encoding", "frame_offset", "num_frames", "height", "width", "key_distance"),
-]
-_READ_COLUMNS = [*INDEX_COLUMNS, "fingerprint", FRAMES_COLUMN]
 # What Arrow raises on damaged files, by trial of 350,000 of them; it never crashed, nor asked for much memory.
 DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError, LookupError)
 _MAX_REASON, _MAX_NAMED_SHARDS = 160, 5
 
 
-class UnreadableShardError(ValueError):
-    """A shard that is missing or damaged; the message goes on where the file's name ends."""
-
-
 class SkippedShard(NamedTuple):
-    """A shard that cannot be read and holds rows that are wanted.
+    """A shard that is not as prepare left it and holds rows that are wanted.
 
     Attributes:
         shard: its place in `ShardIndex.shard_paths`.
         path: the file.
-        reason: what is wrong with it.
+        reason: what is wrong with it; goes on where the file's name ends.
         num_rows: wanted rows that are lost with it.
     """
 
@@ -97,39 +85,6 @@ def _open_parquet(path: str) -> pq.ParquetFile:
     return pq.ParquetFile(path, page_checksum_verification=True)
 
 
-def read_index(path: Path, *, fingerprint: str) -> pa.Table:
-    """Read all that the index takes of the rows of one shard: `INDEX_COLUMNS`.
-
-    Raises:
-        UnreadableShardError: the file is missing or damaged.
-        ValueError: it was made with other settings than `fingerprint`.
-    """
-    if not path.is_file():
-        raise UnreadableShardError("is missing")
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            _check_layout(file)
-            table = file.read(columns=INDEX_COLUMNS).select(INDEX_COLUMNS)
-            first = file.read_row_group(0, columns=["fingerprint"]).to_pylist() if len(table) else []
-            if len(table) != file.num_row_groups:
-                raise OSError(f"{len(table)} rows in {file.num_row_groups} row groups")
-    except DAMAGE as error:
-        raise UnreadableShardError(f"cannot be read ({describe_damage(error)})") from error
-    if first and (there := first[0]["fingerprint"]) != fingerprint:
-        raise ValueError(
-            f"shard {path} was made with other settings (fingerprint {there}) than its folder ({fingerprint}): run "
-            "jobs/prepare.py again after deleting it"
-        )
-    return table
-
-
-def _check_layout(file: pq.ParquetFile) -> None:
-    """Compare names and types of the columns, which no checksum covers."""
-    for expected in map(SHARD_SCHEMA.field, _READ_COLUMNS):
-        if (there := file.schema_arrow.field(expected.name)) != expected:
-            raise OSError(f"column {expected.name} is {there.type}, not {expected.type}")
-
-
 def read_videos(folder: ShardFolder, columns: list[str]) -> pa.Table:
     """Read what became of every listed video.
 
@@ -143,14 +98,6 @@ def read_videos(folder: ShardFolder, columns: list[str]) -> pa.Table:
             f"{folder.videos_file} cannot be read ({describe_damage(error)}): run jobs/prepare.py again after deleting "
             "it"
         ) from error
-
-
-def count_rows(folder: ShardFolder, *, fold: int, splits: Collection[str]) -> dict[str, int]:
-    """How many rows of some splits every shard file holds, as the reports of its making say."""
-    videos = read_videos(folder, ["shard", "splits", "num_segments"])
-    is_wanted = pc.is_in(pc.list_element(videos.column("splits"), fold - 1), pa.array(list(splits)))
-    counted = videos.filter(is_wanted).group_by("shard").aggregate([("num_segments", "sum")]).to_pylist()
-    return {row["shard"]: row["num_segments_sum"] for row in counted}
 
 
 def describe_skipped(skipped: Sequence[SkippedShard]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipelines.shards import REPORT_SCHEMA, ShardFolder, open_shard, write_table
+from pipelines.shards import INDEXED_COLUMNS, REPORT_SCHEMA, ShardFolder, open_shard, write_table
 from pipelines.sources import LocalFile, MissingVideoError, VideoRoot
 from t3d_core.video.decoding import EmptyIntervalError, VideoError
 from t3d_core.video.guard import DecoderKilledError, GuardedDecoder, GuardLimits
@@ -90,14 +90,18 @@ def make_shard(task: ShardTask, shard: int, *, left_out: Collection[int] = ()) -
         OSError: the disk is full, or the output cannot be written; nothing half-written is left.
     """
     reports: list[dict] = []
+    num_rows = 0
     path = task.folder.shard_file(shard)
     with open_shard(path) as append:
         for place, record in enumerate(task.folder.read_records(shard)):
             outcome = _IN_A_LATER_SHARD if place in left_out else prepare_video(record, task)
             shown = {"path": record["path"].decode("utf-8", "backslashreplace"), "source_bytes": outcome.source_bytes}
             _append_rows(append, record | shown, outcome.segments, task.description)
-            reports.append(_report_row(record | shown, outcome, shard=path.name))
-    write_table(pa.Table.from_pylist(reports, schema=REPORT_SCHEMA), task.folder.report_file(shard))
+            reports.append(_report_row(record | shown, outcome, shard=path.name, first_row=num_rows))
+            num_rows += len(outcome.segments)
+    of_shard = {"shard_bytes": path.stat().st_size}
+    table = pa.Table.from_pylist([report | of_shard for report in reports], schema=REPORT_SCHEMA)
+    write_table(table, task.folder.report_file(shard))
     return ShardCounts(
         num_videos=len(reports),
         num_missing=sum(not report["is_found"] for report in reports),
@@ -196,7 +200,7 @@ def _append_rows(
         )
 
 
-def _report_row(row: dict, outcome: Outcome, *, shard: str) -> dict:
+def _report_row(row: dict, outcome: Outcome, *, shard: str, first_row: int) -> dict:
     segments = outcome.segments
     return {
         **row,
@@ -210,4 +214,8 @@ def _report_row(row: dict, outcome: Outcome, *, shard: str) -> dict:
         "num_frames": sum(segment.num_frames for segment in segments),
         "seconds": sum(segment.num_frames / segment.fps for segment in segments),
         "stored_bytes": sum(len(segment.data) for segment in segments),
+        "rows": [
+            {"row": number} | {name: getattr(segment, name) for name in INDEXED_COLUMNS}
+            for number, segment in enumerate(segments, start=first_row)
+        ],
     }

@@ -5,7 +5,8 @@ OUTPUT/records.parquet   every listed video, in shard order: one row group a sha
 OUTPUT/late/*.parquet    which records a late shard holds: videos that failed at first (`late_shards`)
 OUTPUT/shards/*.parquet  one row a segment, one row a row group: a reader touches just the rows it wants; every page has
                          a checksum (`shard_reading`)
-OUTPUT/reports/*.parquet one row a listed video of that shard: prepared, or failed with a reason
+OUTPUT/reports/*.parquet one row a listed video of that shard: prepared, with what an index tells of its rows in the
+                         shard (`shard_index`), or failed with a reason
 OUTPUT/videos.parquet    the last report of every video, once prepared;  OUTPUT/failures.parquet  the failed ones
 OUTPUT/features/*/*.parquet  a teacher's features of a shard's rows, once a transfer asked for them (`teacher_features`)
 OUTPUT/contact_sheet.png some segments, to look at
@@ -31,6 +32,7 @@ import pyarrow.parquet as pq
 FRAMES_COLUMN = "frames"
 
 _LOG = logging.getLogger(__name__)
+_LAYOUT = 2  # of a prepared folder: raise it when what lies beside the shards changes
 _ROW_GROUP_ROWS = 8192  # of a table that is written piece by piece
 
 _VIDEO_FIELDS = {
@@ -63,6 +65,9 @@ SHARD_SCHEMA = pa.schema(
         (FRAMES_COLUMN, pa.large_binary()),
     ]
 )
+# One row of a shard, as the index of a training run needs it: 5,000 shards need not be opened to be known.
+INDEXED_COLUMNS = ["encoding", "frame_offset", "num_frames", "height", "width", "key_distance"]
+_ROW_TYPE = pa.struct([("row", pa.int32()), *map(SHARD_SCHEMA.field, INDEXED_COLUMNS)])
 REPORT_SCHEMA = pa.schema(
     [
         *_VIDEO_FIELDS.items(),
@@ -77,6 +82,8 @@ REPORT_SCHEMA = pa.schema(
         ("seconds", pa.float64()),
         ("source_bytes", pa.int64()),
         ("stored_bytes", pa.int64()),
+        ("shard_bytes", pa.int64()),
+        ("rows", pa.list_(_ROW_TYPE)),
     ]
 )
 FAILURE_COLUMNS = ["video_id", "path", "label", "is_found", "reason"]
@@ -162,7 +169,7 @@ class ShardFolder:
     def write_description(self, description: dict) -> None:
         """Write `dataset.json`; with `num_shards` it says that prepare has come to its end."""
         with whole_file(self.dataset_file) as partial:
-            partial.write_text(json.dumps(description, indent=1))
+            partial.write_text(json.dumps(description | {"layout": _LAYOUT}, indent=1))
 
     def digest_contents(self) -> str:
         """A hash that changes when a video is prepared that was not before, or is so no more, or in another shard."""
@@ -213,18 +220,24 @@ class ShardFolder:
         """Read `dataset.json`.
 
         Raises:
-            ValueError: nothing was prepared here, or the file is damaged.
+            ValueError: nothing was prepared here, or by an earlier version, or the file is damaged.
         """
         if not self.dataset_file.is_file():
             raise ValueError(
                 f"{self.root} holds no prepared shards ({self.dataset_file.name} is missing): run jobs/prepare.py first"
             )
         try:
-            return json.loads(self.dataset_file.read_text(encoding="utf-8"))
+            description = json.loads(self.dataset_file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{self.dataset_file} cannot be read ({error}): run jobs/prepare.py again after deleting it"
             ) from error
+        if (layout := description.get("layout")) != _LAYOUT:
+            raise ValueError(
+                f"{self.root} was prepared by another version of jobs/prepare.py (layout {layout}, not {_LAYOUT}): "
+                "prepare the videos anew into another folder, or delete this one"
+            )
+        return description
 
 
 def open_shard_folder(path: Path) -> ShardFolder:

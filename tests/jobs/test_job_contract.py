@@ -1,12 +1,12 @@
 """What every job promises on its command line; the jobs run in this process, so that torch is loaded once."""
 
-import json
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
 import pytest
 import yaml
 
@@ -15,6 +15,7 @@ from pipelines.benchmark.run import BenchmarkConfig
 from pipelines.compare_configs import CompareConfig
 from pipelines.configs import EvaluateConfig, ExportConfig, PrepareJobConfig, TrainConfig, TransferConfig
 from pipelines.search_configs import SearchConfig
+from pipelines.shards import REPORT_SCHEMA, ShardFolder, write_table
 
 REPO = Path(__file__).parents[2]
 CONFIGS = {
@@ -185,23 +186,25 @@ def test_a_missing_shard_folder_is_refused_before_ray_starts(job: Job, name: str
 
 @pytest.mark.parametrize("name", ["transfer", "train"])
 def test_shards_that_are_not_all_there_are_refused(job: Job, name: str) -> None:
-    _write_dataset_file(Path("prepared"), num_folds=1, num_shards=1)
+    _write_without_shard(ShardFolder(Path("prepared")), num_folds=1)
     assert_refused(job(name, "--data.shards", "prepared"), "000000.parquet is missing: run jobs/prepare.py again")
 
 
 def test_a_fold_that_the_data_set_does_not_have_is_refused(job: Job) -> None:
-    _write_dataset_file(Path("prepared"), num_folds=3, num_shards=1)
+    _write_without_shard(ShardFolder(Path("prepared")), num_folds=3)
     outcome = job("train", "--data.shards", "prepared", "--data.fold", "4")
     assert_refused(outcome, "data.fold 4 does not exist")
     assert "folds 1..3" in outcome.err
 
 
-def _write_dataset_file(folder: Path, *, num_folds: int, num_shards: int) -> None:
-    """What tells that prepare came to its end; the shards are absent."""
-    folder.mkdir()
-    description = {"fingerprint": "f", "class_names": ["walk"], "num_folds": num_folds, "num_shards": num_shards}
-    (folder / "dataset.json").write_text(json.dumps(description | {"contents": "c"}))
-    (folder / "videos.parquet").touch()
+def _write_without_shard(folder: ShardFolder, *, num_folds: int) -> None:
+    """What tells that prepare came to its end, with one video; its shard is absent."""
+    row = {"row": 0, "encoding": "copy", "frame_offset": 0, "num_frames": 9, "height": 36, "width": 48}
+    video = {"video_id": "one", "label": "walk", "source": "one", "splits": ["train"] * num_folds, "is_prepared": True}
+    video |= {"shard": "000000.parquet", "shard_bytes": 9, "rows": [row], "num_segments": 1}
+    write_table(pa.Table.from_pylist([video], schema=REPORT_SCHEMA), folder.videos_file)
+    description = {"fingerprint": "f", "dataset": "mine", "class_names": ["walk"], "contents": "c"}
+    folder.write_description(description | {"num_folds": num_folds, "num_shards": 1})
 
 
 def test_a_missing_dataset_folder_is_refused_before_ray_starts(job: Job) -> None:
@@ -225,7 +228,7 @@ def test_an_output_with_shards_of_other_settings_is_refused_before_ray_starts(jo
     Path("videos/walk").mkdir(parents=True)
     for place in range(5):
         Path(f"videos/walk/{place}.mp4").touch()
-    _write_dataset_file(Path("prepared"), num_folds=1, num_shards=1)
+    _write_without_shard(ShardFolder(Path("prepared")), num_folds=1)
     outcome = job("prepare", "--dataset.kind", "folder", "--dataset.root", "videos", "--output", "prepared")
     assert_refused(outcome, "give another output folder, or delete this one")
 

@@ -1,10 +1,13 @@
-"""What can befall a shard after it was written."""
+"""What can befall a prepared folder after it was written."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.shards import FRAMES_COLUMN, SHARD_SCHEMA
+from pipelines.shards import FRAMES_COLUMN, REPORT_SCHEMA
 
 
 def damage_row(shard: Path, row: int) -> None:
@@ -13,10 +16,25 @@ def damage_row(shard: Path, row: int) -> None:
     flip(shard, first + num_bytes // 4)
 
 
-def damage_index(table: Path) -> None:
-    """Flip a bit in the splits of the first row: of a shard, or of a table of videos."""
-    first, num_bytes = _place_of(table, 0, "splits.list.element")
-    flip(table, first + num_bytes - 1)
+def cut_off(shard: Path) -> None:
+    """Lose the end of a shard, as where a copy of it was broken off."""
+    with shard.open("r+b") as file:
+        file.truncate(shard.stat().st_size - 100)
+
+
+def damage_splits(videos: Path) -> None:
+    """Flip a bit in the splits of the first row of a table of videos."""
+    first, num_bytes = _place_of(videos, 0, "splits.list.element")
+    flip(videos, first + num_bytes - 1)
+
+
+@contextmanager
+def changed_videos(folder: Path) -> Iterator[list[dict]]:
+    """Give the rows of `videos.parquet`, to be changed."""
+    path = folder / "videos.parquet"
+    videos = pq.read_table(path).to_pylist()
+    yield videos
+    pq.write_table(pa.Table.from_pylist(videos, schema=REPORT_SCHEMA), path)
 
 
 def _place_of(path: Path, row_group: int, column: str) -> tuple[int, int]:
@@ -34,12 +52,3 @@ def flip(path: Path, place: int, mask: int = 1) -> None:
         [byte] = file.read(1)
         file.seek(place)
         file.write(bytes([byte ^ mask]))
-
-
-def without_checksums(shard: Path) -> None:
-    """Write a shard anew, as it was before pages had checksums."""
-    with pq.ParquetFile(shard) as file:
-        groups = [file.read_row_group(row) for row in range(file.num_row_groups)]
-    with pq.ParquetWriter(shard, SHARD_SCHEMA, compression="zstd") as writer:
-        for group in groups:
-            writer.write_table(group)

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -37,7 +35,7 @@ def folder(tmp_path):
         reports = [{"encoding": row["encoding"], "num_segments": 1} for row in rows]
         write_table(pa.Table.from_pylist(reports, schema=REPORT_SCHEMA), made.videos_file)
         labels = sorted({row["label"] for row in rows} - {None})
-        made.dataset_file.write_text(json.dumps({"dataset": dataset, "class_names": labels, "num_shards": 1}))
+        made.write_description({"dataset": dataset, "class_names": labels, "num_shards": 1})
         return made
 
     return make

@@ -32,6 +32,7 @@ from t3d_core.training.checkpoint import load_model, save_weights
 from t3d_core.video.cropping import resized_size, view_crops
 from t3d_core.video.decoding import decode_frames
 from t3d_core.video.transforms import normalize_clip
+from tests.pipelines.damage import changed_videos
 
 MODEL = T3DConfig(growth_rate=4, block_config=(2, 2, 2, 2), num_init_features=24, bn_size=2)
 CLIP = ClipConfig(num_frames=16, frame_stride=1, crop_size=32)  # two clips in the 40 frames of a synthetic video
@@ -254,7 +255,7 @@ def damaged(synthetic_shards, tmp_path_factory):
     index = load_index([shards], fold=1, splits=["test"])
     noise, lost = 2, NUM_TEST_VIDEOS - 1
     assert index.shard_N[noise] != index.shard_N[lost]
-    rewrite(Path(index.shard_paths[index.shard_N[noise]]), frames={int(index.row_N[noise]): b"noise" * 99})
+    replace_frames(Path(index.shard_paths[index.shard_N[noise]]), int(index.row_N[noise]), b"noise" * 99)
     path, row = Path(index.shard_paths[index.shard_N[lost]]), int(index.row_N[lost])
     group = pq.ParquetFile(path).metadata.row_group(row)
     [column] = [group.column(i) for i in range(group.num_columns) if group.column(i).path_in_schema == "frames"]
@@ -264,16 +265,17 @@ def damaged(synthetic_shards, tmp_path_factory):
     return Damaged(shards, (index.video_id_N[noise], index.video_id_N[lost]))
 
 
-def rewrite(path, *, frames=(), splits=None):
-    """Change a shard: the frames of some rows, the splits of all."""
-    table = pq.read_table(path)
-    if frames:
-        column = [frames.get(row, old) for row, old in enumerate(table.column("frames").to_pylist())]
-        table = table.set_column(table.schema.get_field_index("frames"), "frames", pa.array(column, pa.large_binary()))
-    if splits:
-        column = [splits(old) for old in table.column("splits").to_pylist()]
-        table = table.set_column(table.schema.get_field_index("splits"), "splits", [column])
-    pq.write_table(table, path, row_group_size=1)
+def replace_frames(shard, row, frames):
+    """Write a shard anew with other frames in one row, as if it had been made so."""
+    table = pq.read_table(shard)
+    place = table.schema.get_field_index("frames")
+    column = [frames if number == row else old for number, old in enumerate(table.column(place).to_pylist())]
+    table = table.set_column(place, "frames", pa.array(column, pa.large_binary()))
+    pq.write_table(table, shard, row_group_size=1)
+    with changed_videos(shard.parents[1]) as videos:
+        for video in videos:
+            if video["shard"] == shard.name:
+                video["shard_bytes"] = shard.stat().st_size
 
 
 @pytest.fixture(scope="module")
@@ -414,8 +416,9 @@ def two_folds(synthetic_shards, tmp_path_factory):
     shards = tmp_path_factory.mktemp("folds") / "shards"
     shutil.copytree(synthetic_shards, shards)
     second = {"train": "train", "val": "test", "test": "val"}
-    for path in [*shards.glob("shards/*.parquet"), shards / "videos.parquet"]:
-        rewrite(path, splits=lambda splits: [splits[0], second[splits[0]]])
+    with changed_videos(shards) as videos:
+        for video in videos:
+            video["splits"] = [video["splits"][0], second[video["splits"][0]]]
     description = json.loads((shards / "dataset.json").read_text())
     (shards / "dataset.json").write_text(json.dumps(description | {"num_folds": 2}))
     return shards

@@ -36,7 +36,7 @@ from t3d_core.datasets.folder import read_folder
 from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.guard import DecoderKilledError, GuardedDecoder
 from t3d_core.video.storage import encode_segments, encode_video
-from tests.pipelines.damage import damage_index
+from tests.pipelines.damage import cut_off
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -190,8 +190,9 @@ def test_repaired_and_late_videos_get_shards_of_their_own_and_others_stay(local_
     prepare(half_there, tmp_path / "at once")
     at_once = rows_of(load_index([tmp_path / "at once"], fold=1, splits=["train", "test"]))
     assert rows_of(load_index([output], fold=1, splits=["train", "test"])) == at_once
+    of_shards = ["shard", "shard_bytes", "rows"]
     videos = [
-        pq.read_table(folder / "videos.parquet").drop_columns("shard") for folder in (output, tmp_path / "at once")
+        pq.read_table(folder / "videos.parquet").drop_columns(of_shards) for folder in (output, tmp_path / "at once")
     ]
     assert videos[0].equals(videos[1])
     assert prepare_and_count(half_there, output) == (8, 3, 5)
@@ -428,11 +429,11 @@ def test_videos_of_another_fingerprint_than_expected_are_refused_before_any_is_p
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_damaged_shard_is_made_anew_once_it_is_deleted(local_ray, synthetic_config, synthetic_shards, tmp_path):
+def test_a_cut_off_shard_is_made_anew_once_it_is_deleted(local_ray, synthetic_config, synthetic_shards, tmp_path):
     before = rows_of(load_index([synthetic_shards], fold=1, splits=["train"]))
     shutil.copytree(synthetic_shards, tmp_path / "copy")
     shard = tmp_path / "copy" / "shards" / "000002.parquet"
-    damage_index(shard)
+    cut_off(shard)
     assert len(load_index([tmp_path / "copy"], fold=1, splits=["train"])) < len(before)
     shard.unlink()
     prepare(synthetic_config, tmp_path / "copy")

@@ -7,8 +7,6 @@ from typing import get_args
 
 import mlflow
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from pydantic import ValidationError
@@ -25,6 +23,7 @@ from pipelines.weights import card_of
 from t3d_core.models import build_model
 from t3d_core.transfer.pairing import PairKind
 from t3d_core.transfer.teacher import TEACHER_KINDS
+from tests.pipelines.damage import changed_videos
 
 MODEL = {"kind": "t3d", "growth_rate": 4, "block_config": (2, 2, 2, 2), "num_init_features": 24, "bn_size": 2}
 NORMALISATION = {"mean": (0.5, 0.25, 0.0), "std": (0.5, 1.0, 2.0)}
@@ -175,11 +174,9 @@ def test_a_probe_without_labels_is_refused_before_the_run(small_run, synthetic_s
     unlabelled = shutil.copytree(synthetic_shards, tmp_path / "unlabelled", ignore=shutil.ignore_patterns("videos"))
     description = json.loads((unlabelled / "dataset.json").read_text())
     (unlabelled / "dataset.json").write_text(json.dumps(description | {"class_names": []}))
-    for shard in (unlabelled / "shards").iterdir():
-        table = pq.read_table(shard)
-        place = table.schema.get_field_index("label")
-        nothing = pa.nulls(len(table), pa.string())
-        pq.write_table(table.set_column(place, table.schema.field(place), nothing), shard, row_group_size=1)
+    with changed_videos(unlabelled) as videos:
+        for video in videos:
+            video["label"] = None
     with pytest.raises(ValueError, match=r"probe\.shards .*unlabelled.* have no labels"):
         run_transfer(small_run(probe={"shards": (unlabelled,)}))
 
