@@ -94,13 +94,26 @@ def resolve_tracking_uri(uri: str | None, *, base: Path) -> str:
 
     Returns:
         The address, with an absolute path when it is a sqlite file or a folder; a server's address as it came.
+
+    Raises:
+        ValueError: it holds a password.
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
     if uri.startswith(_SQLITE):
         return f"{_SQLITE}{base.absolute() / uri.removeprefix(_SQLITE)}"
     if uri.startswith("file:///") or (":" in uri and not uri.startswith("file:")):
+        _check_no_password(uri)
         return uri
     return (base.absolute() / uri.removeprefix("file:")).as_uri()
+
+
+def _check_no_password(uri: str) -> None:
+    scheme, _, rest = uri.partition("://")
+    if ":" in rest.rpartition("@")[0] or "password=" in rest:
+        raise ValueError(
+            f"tracking.uri {scheme}://... came with a password in it, which would be logged: give that by environment "
+            "variables (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server, PGPASSWORD for PostgreSQL)"
+        )
 
 
 def _patient(call: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:

@@ -145,7 +145,9 @@ class Nodes:
         command = ["ray", "start", "--block", "--disable-usage-stats", "--object-store-memory", "200000000", *arguments]
         command += ["--min-worker-port", "0", "--max-worker-port", "0", "--dashboard-agent-listen-port", agent]
         command += ["--ray-client-server-port", client] if "--head" in arguments else []
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_", "T3D_"))
+        }
         of_node = inherited | self.environment | {"PYTHONUNBUFFERED": "1"} | environment
         del of_node["RAY_ADDRESS"]
         log = self._folder / f"node{len(self._nodes)}.log"

@@ -1,15 +1,8 @@
 """`ray job submit` against a head of our own: own ports, folder and token; only what was started here is ended."""
 
-import contextlib
 import os
-import secrets
 import shutil
-import signal
-import socket
 import subprocess
-import sys
-import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,6 +12,8 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
+
+from tests.faults.ray_nodes import Nodes
 
 REPO = Path(__file__).parents[2]
 TINY = [
@@ -32,7 +27,7 @@ HERE_ONLY = ["--scaling.num_workers", "0"]  # trains in the driver: no worker to
 
 
 class Head(NamedTuple):
-    """A head node and what belongs to it."""
+    """A head node, what its clients need to be let in, and the home folder of its jobs."""
 
     address: str
     environment: dict[str, str]
@@ -40,67 +35,13 @@ class Head(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
-    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="t3d"))  # short: Ray's sockets lie inside
-    home, token = folder / "home", folder / "token"
-    home.mkdir()
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
-    gcs, dashboard, agent, client = _free_ports(4)
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_", "T3D_"))
-    }
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "HOME": str(home)}
-    environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    command = ["ray", "start", "--head", "--block", "--temp-dir", str(folder / "ray"), "--num-cpus", "2"]
-    command += ["--port", gcs, "--dashboard-port", dashboard, "--dashboard-agent-listen-port", agent]
-    command += ["--ray-client-server-port", client, "--object-store-memory", "300000000", "--disable-usage-stats"]
-    with (folder / "head.log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=REPO, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        _wait_until_up(process, f"http://127.0.0.1:{dashboard}", log=folder / "head.log")
-        yield Head(f"http://127.0.0.1:{dashboard}", environment, home)
-    finally:
-        _end(process)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _free_ports(count: int) -> list[str]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [str(each.getsockname()[1]) for each in sockets]
-
-
-def _wait_until_up(process: subprocess.Popen, address: str, *, log: Path) -> None:
-    deadline = time.monotonic() + 90
-    while _status(f"{address}/api/version") not in (200, 401):
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.3)
-
-
-def _status(url: str) -> int | None:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status
-    except urllib.error.HTTPError as error:
-        return error.code
-    except OSError:
-        return None
-
-
-def _end(process: subprocess.Popen) -> None:
-    """Let the head end its own; what is then left in its process group is killed."""
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=3)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """Its jobs find a home folder that is empty."""
+    home = tmp_path_factory.mktemp("home")
+    with Nodes() as nodes:
+        nodes.environment["HOME"] = str(home)
+        nodes.start_head(num_cpus=2)
+        yield Head(nodes.dashboard, nodes.environment, home)
 
 
 def submit(head: Head, *arguments: str, folder: Path) -> tuple[int, str]:
@@ -108,7 +49,7 @@ def submit(head: Head, *arguments: str, folder: Path) -> tuple[int, str]:
     done = subprocess.run(
         ["ray", "job", "submit", "--address", head.address, *arguments],
         cwd=folder,
-        env=head.environment,
+        env=os.environ | head.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -148,7 +89,8 @@ def submitted(head: Head, checkout: Path) -> tuple[Path, str]:
 
 
 def test_the_head_refuses_who_has_no_token(head: Head) -> None:
-    assert _status(f"{head.address}/api/jobs/") == 401
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{head.address}/api/jobs/", timeout=5)
 
 
 def test_a_submitted_transfer_leaves_weights_and_checkpoints_in_the_home_folder(submitted: tuple[Path, str]) -> None:

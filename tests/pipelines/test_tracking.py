@@ -131,6 +131,22 @@ def test_a_tracking_uri_becomes_independent_of_the_working_folder(uri, absolute,
     assert resolve_tracking_uri(uri, base=Path("/base")) == absolute
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://me:se/c@ret@host/mlflow",
+        "postgresql://mlflow:se/c@ret@host/mlflow",
+        "postgresql://mlflow@host/mlflow?sslmode=require&password=se/c@ret",
+    ],
+)
+def test_a_password_in_the_uri_is_refused_without_repeating_it(uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(ValueError, match=r"came with a password in it.*PGPASSWORD") as told:
+        resolve_tracking_uri(None, base=Path("/base"))
+    assert not any(part in str(told.value) for part in ("se/c", "ret@"))
+    assert resolve_tracking_uri("postgresql://mlflow@host:5432/mlflow", base=Path("/base"))
+
+
 def test_the_configured_uri_comes_before_the_environment_and_that_before_the_default(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///env.db")
     assert resolve_tracking_uri(None, base=Path("/base")) == "sqlite:////base/env.db"
