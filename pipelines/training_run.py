@@ -51,7 +51,7 @@ class Audience:
     """For whom a run is trained: people at a terminal, or a search.
 
     Attributes:
-        sees_bars: a progress bar an epoch.
+        sees_bars: where the run is, and a progress bar an epoch.
         validated: called with the step and the metrics of every validation, in the process that called `fit`.
         run_name: of the MLflow run; none: the folder's.
         tags: of the MLflow run, beside its own.
@@ -274,6 +274,8 @@ def fit(stage: Stage, folder: RunFolder, audience: Audience = PEOPLE) -> Finishe
     if (scaled := describe_scaled_rate(config)) is not None:
         print(scaled, flush=True)
     train = train_on_workers if config.scaling.most_workers() else train_here
+    if audience.sees_bars:
+        _say_where(config, folder)
     with Bars(stage.order, epochs=config.epochs) as bars:
         show = bars.show if audience.sees_bars else ignore
         listeners = Listeners(show=show, validated=audience.validated)
@@ -291,6 +293,13 @@ def fit(stage: Stage, folder: RunFolder, audience: Audience = PEOPLE) -> Finishe
     folder.run.log_artifact(weights, artifact_path="weights")
     unreadable = _log_unreadable(folder)
     return FinishedRun(outcome.validations["initial"], outcome.validations["final"], weights, unreadable, folder.run)
+
+
+def _say_where(config: RunConfig, folder: RunFolder) -> None:
+    """Let people find a run while it is under way, and see whether it goes on or begins."""
+    kept = CheckpointFolder(folder.path, config.checkpoint.num_to_keep).found()
+    begins = f"goes on from {kept[-1].name}" if kept else f"to take it up again: --name {folder.path.name}"
+    print(f"run:     {folder.path} ({begins})\nmlflow:  {folder.run.describe()}", flush=True)
 
 
 def describe_scaled_rate(config: RunConfig) -> str | None:

@@ -127,7 +127,7 @@ def test_the_transfer_starts_the_classifier_from_the_student(settings, synthetic
             assert torch.allclose(tensor, tuned[name], atol=1e-6), name
 
 
-def test_a_run_cut_off_at_any_checkpoint_ends_with_the_same_weights(settings, synthetic_shards, tmp_path):
+def test_a_run_cut_off_at_any_checkpoint_ends_with_the_same_weights(settings, synthetic_shards, tmp_path, capsys):
     """The third checkpoint of the whole run is what the cut-off run goes on from."""
     every = CheckpointConfig(every_steps=1, num_to_keep=9)
     config = train_config(settings, synthetic_shards, epochs=2, checkpoint=every, name="whole")
@@ -136,12 +136,14 @@ def test_a_run_cut_off_at_any_checkpoint_ends_with_the_same_weights(settings, sy
     cut = config.model_copy(update={"name": "cut"})
     run_train(cut)
     folder = tmp_path / "runs" / "cut"
+    assert f"run:     {folder} (to take it up again: --name cut)" in capsys.readouterr().out.splitlines()
     (folder / "model.safetensors").unlink()
     for later in sorted(folder.glob("checkpoint_*"))[3:]:
         for file in later.iterdir():
             file.unlink()
         later.rmdir()
     run_train(cut)
+    assert f"run:     {folder} (goes on from checkpoint_00000003)" in capsys.readouterr().out.splitlines()
     expected, ended = load_file(whole / "model.safetensors"), load_file(folder / "model.safetensors")
     assert all(torch.equal(expected[name], ended[name]) for name in expected)
     _, runs = logged(tmp_path)
