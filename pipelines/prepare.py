@@ -147,10 +147,10 @@ def _is_up_to_date(folder: ShardFolder, listing: Listing) -> bool:
 def _bring_up_to_date(config: PrepareConfig, folder: ShardFolder, listing: Listing) -> None:
     """Make the shards that are missing, then the tables; the folder is locked."""
     folder.sweep()
-    if not folder.dataset_file.is_file():
-        folder.write_description(listing.description)
     write_table(listing.records, folder.records_file, row_group_size=config.videos_per_shard)
     later = places_made_later(folder, listing)
+    if not folder.dataset_file.is_file() or any(shard < folder.num_finished_shards() for shard in later):
+        folder.write_description(listing.description)  # unfinished: the tables describe a shard that was lost
     try:
         num_videos = sum(len(positions_of(folder, listing, shard)) for shard in later)
         _make_shards(_task(config, folder, listing), later, num_videos=num_videos)

@@ -127,18 +127,23 @@ def load_index(folders: Sequence[Path], *, fold: int, splits: Sequence[str], may
 
 
 def _read_rows(folder: ShardFolder, description: dict[str, Any], *, first_shard: int) -> pa.Table:
-    """The rows of all shards of a folder, in their order; its shards are numbered from `first_shard`."""
+    """The rows of all shards of a folder, in their order; its shards are numbered from `first_shard`.
+
+    The tables may know of late shards already that `dataset.json`, which is written last, does not: those come later.
+    """
     videos = read_videos(folder, ["video_id", "label", "source", "splits", "shard", "shard_bytes", "rows"])
     _check_labels(videos.column("label"), folder, class_names=description["class_names"])
     rows_of_video = videos.column("rows").combine_chunks()
     number = pc.cast(pc.replace_substring(videos.column("shard"), ".parquet", ""), pa.int32())
     dataset = pa.array([description["dataset"]] * len(videos), pa.string())
     videos = videos.drop_columns(["rows", "shard"])
-    videos = videos.append_column("shard", pc.add(number, first_shard)).append_column("dataset", dataset)
+    shard = pc.add(number, pa.scalar(first_shard, pa.int32()))
+    videos = videos.append_column("shard", shard).append_column("dataset", dataset)
     of_rows = pa.Table.from_struct_array(pc.list_flatten(rows_of_video))
     table = videos.take(pc.list_parent_indices(rows_of_video))
     for name in of_rows.column_names:
         table = table.append_column(name, of_rows.column(name))
+    table = table.filter(pc.field("shard") < first_shard + description["num_shards"])
     return table.sort_by([("shard", "ascending"), ("row", "ascending")])
 
 

@@ -7,14 +7,14 @@ the records and the settings alone, so a task that is run again, on any node, wr
 import errno
 import functools
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipelines.shards import INDEXED_COLUMNS, REPORT_SCHEMA, ShardFolder, open_shard, write_table
+from pipelines.shards import INDEXED_COLUMNS, REPORT_SCHEMA, ShardFolder, ShardWriter, open_shard, write_table
 from pipelines.sources import LocalFile, MissingVideoError, VideoRoot
 from t3d_core.video.decoding import EmptyIntervalError, VideoError
 from t3d_core.video.guard import DecoderKilledError, GuardedDecoder, GuardLimits
@@ -92,14 +92,14 @@ def make_shard(task: ShardTask, shard: int, *, left_out: Collection[int] = ()) -
     reports: list[dict] = []
     num_rows = 0
     path = task.folder.shard_file(shard)
-    with open_shard(path) as append:
+    with open_shard(path) as shard_file:
         for place, record in enumerate(task.folder.read_records(shard)):
             outcome = _IN_A_LATER_SHARD if place in left_out else prepare_video(record, task)
             shown = {"path": record["path"].decode("utf-8", "backslashreplace"), "source_bytes": outcome.source_bytes}
-            _append_rows(append, record | shown, outcome.segments, task.description)
+            _append_rows(shard_file, record | shown, outcome.segments, task.description)
             reports.append(_report_row(record | shown, outcome, shard=path.name, first_row=num_rows))
             num_rows += len(outcome.segments)
-    of_shard = {"shard_bytes": path.stat().st_size}
+    of_shard = {"shard_bytes": shard_file.num_bytes}
     table = pa.Table.from_pylist([report | of_shard for report in reports], schema=REPORT_SCHEMA)
     write_table(table, task.folder.report_file(shard))
     return ShardCounts(
@@ -178,10 +178,10 @@ def _decoder(limits: GuardLimits) -> GuardedDecoder:
 
 
 def _append_rows(
-    append: Callable[[dict], None], row: dict, segments: list[EncodedSegment], description: dict[str, Any]
+    shard_file: ShardWriter, row: dict, segments: list[EncodedSegment], description: dict[str, Any]
 ) -> None:
     for place, segment in enumerate(segments):
-        append(
+        shard_file.append(
             {
                 **row,
                 "segment_id": f"{row['video_id']}#{place}",

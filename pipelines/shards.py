@@ -227,8 +227,8 @@ class ShardFolder:
                 f"{self.root} holds no prepared shards ({self.dataset_file.name} is missing): run jobs/prepare.py first"
             )
         try:
-            description = json.loads(self.dataset_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            description = dict(json.loads(self.dataset_file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
             raise ValueError(
                 f"{self.dataset_file} cannot be read ({error}): run jobs/prepare.py again after deleting it"
             ) from error
@@ -288,14 +288,30 @@ def open_table(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], N
             flush()
 
 
+class ShardWriter:
+    """Appends segments to a shard.
+
+    Attributes:
+        num_bytes: length of the file, once it is written.
+    """
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self.num_bytes = 0
+        self._writer = writer
+
+    def append(self, row: dict) -> None:
+        """Add one segment, a dict of `SHARD_SCHEMA`, as a row group of its own."""
+        self._writer.write_table(pa.Table.from_pylist([row], schema=SHARD_SCHEMA))
+
+
 @contextmanager
-def open_shard(path: Path) -> Iterator[Callable[[dict], None]]:
-    """Give a function that appends one segment (a dict of `SHARD_SCHEMA`) to the shard, as a row group of its own."""
-    with (
-        whole_file(path) as partial,
-        pq.ParquetWriter(partial, SHARD_SCHEMA, compression="zstd", write_page_checksum=True) as writer,
-    ):
-        yield lambda row: writer.write_table(pa.Table.from_pylist([row], schema=SHARD_SCHEMA))
+def open_shard(path: Path) -> Iterator[ShardWriter]:
+    """Give what writes a shard, which is complete or absent."""
+    with whole_file(path) as partial:
+        with pq.ParquetWriter(partial, SHARD_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+            shard = ShardWriter(writer)
+            yield shard
+        shard.num_bytes = partial.stat().st_size  # of this very file: another task may be making the same shard
 
 
 @contextmanager

@@ -113,13 +113,13 @@ def _loop_shard(
     config: PrepareConfig, description: dict[str, Any], output: Path, shard: int, records: list[dict]
 ) -> None:
     """What a user would write who trusts every file: no Ray, no guard, no report."""
-    with open_shard(ShardFolder(output).shard_file(shard)) as append:
+    with open_shard(ShardFolder(output).shard_file(shard)) as file:
         for record in records:
             path = os.path.join(config.dataset.root or "", os.fsdecode(record["path"]))
             segments = encode_segments(path, encoding=config.encoding, short_side=config.short_side)
             shown = {"path": os.fsdecode(record["path"]), "source_bytes": os.path.getsize(path)}
             for place, segment in enumerate(segments):
-                append(_row(record | shown, place, segment, description))
+                file.append(_row(record | shown, place, segment, description))
 
 
 def _row(record: dict, place: int, segment: EncodedSegment, description: dict[str, Any]) -> dict:

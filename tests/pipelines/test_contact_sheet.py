@@ -29,9 +29,9 @@ def folder(tmp_path):
 
     def make(rows, *, dataset="greys"):
         made = ShardFolder(tmp_path / "prepared")
-        with open_shard(made.shard_file(0)) as append:
+        with open_shard(made.shard_file(0)) as shard:
             for row in rows:
-                append(row)
+                shard.append(row)
         reports = [{"encoding": row["encoding"], "num_segments": 1} for row in rows]
         write_table(pa.Table.from_pylist(reports, schema=REPORT_SCHEMA), made.videos_file)
         labels = sorted({row["label"] for row in rows} - {None})

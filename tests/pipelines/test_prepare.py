@@ -162,6 +162,78 @@ def half_there(tmp_path):
     return PrepareConfig(dataset=FolderDatasetConfig(root=str(root)), videos_per_shard=3, max_failed_fraction=1)
 
 
+def assert_index_is_of_the_shards(output):
+    index = load_index([output], fold=1, splits=["train", "test"])
+    shards = [pq.read_table(path).to_pylist() for path in index.shard_paths]
+    rows = [row for of_shard in shards for row in of_shard]
+    assert list(zip(index.shard_N.tolist(), index.row_N.tolist(), strict=True)) == [
+        (shard, row) for shard, of_shard in enumerate(shards) for row in range(len(of_shard))
+    ]
+    for name in ("video_id", "frame_offset", "num_frames"):
+        assert getattr(index, f"{name}_N").tolist() == [row[name] for row in rows]
+    return [len(of_shard) for of_shard in shards]
+
+
+def test_the_index_follows_segments_failures_late_and_lost_shards(local_ray, tmp_path):
+    root, output = tmp_path / "videos", tmp_path / "out"
+    for number in range(8):
+        write_video(root / f"{number}.mp4", num_frames=10 * (1 + number % 3), fps=10.0)
+    whole = {root / f"{number}.mp4": (root / f"{number}.mp4").read_bytes() for number in (1, 4, 6)}
+    for path in whole:
+        path.write_bytes(b"broken")
+    dataset = FolderDatasetConfig(root=str(root), is_labelled=False)
+    settings = PrepareConfig(dataset=dataset, videos_per_shard=4, max_segment_seconds=1.0, max_failed_fraction=1)
+    assert prepare_and_count(settings, output) == (8, 3, 10)
+    assert sum(assert_index_is_of_the_shards(output)) == 10
+    for path, content in whole.items():
+        path.write_bytes(content)
+    assert prepare_and_count(settings, output) == (8, 0, 15)
+    shards = assert_index_is_of_the_shards(output)
+    assert (len(shards), sum(shards)) == (3, 15)
+    for shard in (1, 2):
+        (output / "shards" / f"{shard:06d}.parquet").unlink()
+    assert prepare_and_count(settings, output) == (8, 0, 15)
+    assert assert_index_is_of_the_shards(output) == shards
+
+
+def killed(*_):
+    raise KeyboardInterrupt
+
+
+def test_rows_of_late_shards_come_with_the_end_of_prepare_and_no_sooner(local_ray, half_there, tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    prepare(half_there, output)
+    before = rows_of(load_index([output], fold=1, splits=["train", "test"]))
+    complete(half_there)
+    with monkeypatch.context() as patched:
+        patched.setattr(ShardFolder, "digest_contents", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(half_there, output)
+    assert rows_of(load_index([output], fold=1, splits=["train", "test"])) == before
+    prepare(half_there, output)
+    assert len(load_index([output], fold=1, splits=["train", "test"])) == len(before) + 2
+
+
+def test_a_lost_shard_that_was_made_again_before_a_kill_is_not_taken_for_a_damaged_one(
+    local_ray, half_there, tmp_path, monkeypatch
+):
+    """Its file may be of another length now, as from another version of FFmpeg."""
+    output = tmp_path / "out"
+    prepare(half_there, output)
+    before = rows_of(load_index([output], fold=1, splits=["train", "test"]))
+    shard = output / "shards" / "000001.parquet"
+    shard.unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr("pipelines.prepare.write_tables", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(half_there, output)
+    assert shard.is_file()
+    with pytest.raises(ValueError, match=r"is not finished: run jobs/prepare.py again"):
+        load_index([output], fold=1, splits=["train", "test"])
+    prepare(half_there, output)
+    assert rows_of(load_index([output], fold=1, splits=["train", "test"])) == before
+
+
 def complete(settings):
     root = Path(settings.dataset.root)
     write_video(root / "left" / "b.mp4", num_frames=8)

@@ -14,12 +14,12 @@ NUM_ROWS = 3
 def shard(tmp_path):
     """Three rows; their frames are no video: nobody decodes them here. (Below 4 kB they would stand in statistics.)"""
     path, rng = tmp_path / "shards" / "000000.parquet", np.random.default_rng(0)
-    with open_shard(path) as append:
+    with open_shard(path) as file:
         for row in range(NUM_ROWS):
             numbers = {"frame_offset": 0, "num_frames": 30 + row, "height": 48, "width": 64, "key_distance": 12}
             texts = {name: f"{name} {row}" for name in ("segment_id", "video_id", "path", "label", "source", "dataset")}
             frames = rng.bytes(4200) + b"compressible" * 50
-            append({**texts, **numbers, "splits": ["train"], FRAMES_COLUMN: frames})
+            file.append({**texts, **numbers, "splits": ["train"], FRAMES_COLUMN: frames})
     return path
 
 

@@ -85,8 +85,8 @@ def test_a_shard_with_other_bytes_is_counted(tmp_path):
 
     for folder, data in (("a", b"same"), ("b", b"same"), ("c", b"other")):
         for shard in range(2):
-            with open_shard(ShardFolder(tmp_path / folder).shard_file(shard)) as append:
-                append({"segment_id": "x#0", "frames": b"same" if shard == 0 else data})
+            with open_shard(ShardFolder(tmp_path / folder).shard_file(shard)) as file:
+                file.append({"segment_id": "x#0", "frames": b"same" if shard == 0 else data})
     assert _count_unequal(tmp_path / "a", tmp_path / "b", Listing()) == 0
     assert _count_unequal(tmp_path / "a", tmp_path / "c", Listing()) == 1
 
