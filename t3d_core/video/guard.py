@@ -38,6 +38,8 @@ _START_SECONDS = 60
 _END_SECONDS = 10
 # FFmpeg and PyAV lose a little memory with every file; under a limit that must not add up.
 _MAX_REQUESTS = 200
+# Of the environment, all that Python, its libraries and the names of files need.
+_INHERITED = {"PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR", "PYTHONHOME", "PYTHONUTF8"}
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,9 @@ class GuardedDecoder:
 def _start_child(limits: GuardLimits) -> subprocess.Popen[bytes]:
     root = Path(__file__).parents[2]
     known = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
-    environment = os.environ | {
+    # Tokens and keys stay out of the process that a hostile file might take over.
+    inherited = {name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith("LC_")}
+    environment = inherited | {
         # The code of this very package runs, and neither a module of the working folder nor another copy.
         "PYTHONPATH": os.pathsep.join([str(root), *known]),
         # Every thread of a numeric library takes address space.

@@ -149,6 +149,17 @@ def test_a_child_can_write_no_file_and_leaves_no_core(decoder, video):
     assert all(f"Max {name} size".ljust(26) + "0 " in limits for name in ("file", "core file"))
 
 
+def test_a_child_is_told_no_secret_of_its_parents(video, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    monkeypatch.setenv("LC_TIME", "C")
+    with GuardedDecoder() as decoder:
+        decoder.probe(video)
+        content = Path(f"/proc/{decoder._child.pid}/environ").read_text()
+    told = dict(each.split("=", 1) for each in content.split("\0") if each)
+    assert (told["PATH"], told["LC_TIME"]) == (os.environ["PATH"], "C")
+    assert "secret" not in told.values()
+
+
 def test_a_child_ends_with_its_parent_even_in_the_middle_of_a_file(long_video):
     script = textwrap.dedent("""
         import sys, threading
