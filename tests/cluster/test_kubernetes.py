@@ -114,6 +114,9 @@ def test_pods_are_restricted_and_end_in_time(folder):
             assert "memory" in container["resources"]["limits"]
         if kind == "RayCluster":
             assert spec["terminationGracePeriodSeconds"] >= 60
+            # A node without so much disk would have the pod evicted in the midst of its work.
+            (scratch,) = (each["emptyDir"]["sizeLimit"] for each in spec["volumes"] if each["name"] == "scratch")
+            assert spec["containers"][0]["resources"]["requests"]["ephemeral-storage"] == scratch
 
 
 @pytest.mark.parametrize("folder", BUILDS)
@@ -139,6 +142,30 @@ def test_every_stage_is_a_job_of_the_overlays_own_cluster_that_is_tried_again():
             submitter = job["spec"]["submitterPodTemplate"]
             assert submitter["metadata"]["labels"]["t3d.io/submits-jobs"] == "true"  # the network policy lets it in
         assert not of_kind("RayCluster", f"kuberay/overlays/{overlay}/jobs")
+
+
+def test_the_operator_takes_every_job_and_cluster():
+    """What KubeRay refuses beyond its schema, where no API server says so and no pod ever comes."""
+    for overlay in OVERLAYS:
+        clusters = of_kind("RayCluster", f"kuberay/overlays/{overlay}")
+        jobs = of_kind("RayJob", f"kuberay/overlays/{overlay}/jobs")
+        assert clusters
+        assert jobs
+        for job in jobs:
+            assert "upgradeStrategy" not in job["spec"]["rayClusterSpec"]
+            assert job["spec"]["shutdownAfterJobFinishes"], "or it may have no ttlSecondsAfterFinished"
+            assert len(job["metadata"]["name"]) <= 47
+        for spec in (*(each["spec"] for each in clusters), *(job["spec"]["rayClusterSpec"] for job in jobs)):
+            assert (spec["autoscalerOptions"]["version"], spec["authOptions"]["mode"]) == ("v2", "token")
+            assert spec["rayVersion"]
+            for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+                assert "labels" not in group["rayStartParams"]
+                assert "restartPolicy" not in group["template"]["spec"]
+                assert not {"RAY_REDIS_ADDRESS", "REDIS_PASSWORD", "RAY_enable_autoscaler_v2"} & {
+                    variable["name"] for variable in group["template"]["spec"]["containers"][0]["env"]
+                }
+            for group in spec["workerGroupSpecs"]:
+                assert 0 <= group["minReplicas"] <= group["maxReplicas"]
 
 
 @pytest.mark.parametrize(("overlay", "has_gpus"), [("cpu-small", False), ("gpu-8", True), ("gpu-64-elastic", True)])

@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 
 FOLDER = Path(__file__).parents[2] / "cluster" / "ray_up"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -26,6 +27,19 @@ def test_ray_accepts_it_and_finds_a_typo(file):
         check(config | {"max_worker": 3})
     with pytest.raises(jsonschema.ValidationError, match="ssh_users"):
         check(config | {"auth": config["auth"] | {"ssh_users": "ubuntu"}})
+
+
+@pytest.mark.parametrize(
+    ("name", "images"),
+    [("aws", {"head": "cpu", "decode": "cpu", "train": "gpu"}), ("on_premise", {"local.cluster.node": "gpu"})],
+)
+def test_the_autoscaler_finds_the_image_of_every_node(name, images):
+    """It starts all nodes but the head, and reads their image by rules that the check above does not know."""
+    config = prepare_config(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
+    autoscaling = AutoscalingConfig(config, skip_content_hash=True)
+    found = {node_type: autoscaling.get_docker_config(node_type)["image"] for node_type in images}
+    assert found == {node_type: f"REGISTRY/t3d:{target}-TAG" for node_type, target in images.items()}
+    assert images.keys() == config["available_node_types"].keys()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

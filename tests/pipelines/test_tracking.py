@@ -529,6 +529,11 @@ def test_the_commit_is_that_of_the_folder_and_says_when_files_were_changed(tmp_p
     assert git_commit(tmp_path) == f"{clean}-dirty"
 
 
-def test_a_submitted_job_is_told_its_commit(tmp_path, monkeypatch):
+def test_code_without_git_is_told_its_commit(tmp_path, monkeypatch):
+    monkeypatch.delenv("T3D_GIT_COMMIT", raising=False)
+    (tmp_path / ".commit").write_text("\n")  # the image was built without one
+    assert git_commit(tmp_path) is None
+    (tmp_path / ".commit").write_text("of the image\n")
+    assert git_commit(tmp_path) == "of the image"
     monkeypatch.setenv("T3D_GIT_COMMIT", "abc")
     assert git_commit(tmp_path) == "abc"
