@@ -190,17 +190,18 @@ def _gather(values: list[Any]) -> list[Any]:
 
 @contextlib.contextmanager
 def _metric_log(folder: Path, run: tracking.Run) -> Iterator[Callable[[Metrics, int], None]]:
-    log, gauges = MetricLog(run, metrics_file(folder)), RunGauges(folder.name)
+    log = MetricLog(run, metrics_file(folder))
+    with RunGauges(folder.name) as gauges:
 
-    def write(metrics: Metrics, step: int) -> None:
-        log.log(metrics, step=step)
-        gauges.show(metrics, step=step)
+        def write(metrics: Metrics, step: int) -> None:
+            log.log(metrics, step=step)
+            gauges.show(metrics, step=step)
 
-    try:
-        yield write
-    finally:
-        with contextlib.suppress(OSError):  # on a full disk closing fails as logging did, whose error says more
-            log.close(timeout_seconds=_LAST_METRICS_SECONDS)
+        try:
+            yield write
+        finally:
+            with contextlib.suppress(OSError):  # on a full disk closing fails as logging did, whose error says more
+                log.close(timeout_seconds=_LAST_METRICS_SECONDS)
 
 
 def _unreadable_writer(folder: Path) -> Callable[[str, str], None]:
