@@ -4,13 +4,14 @@ The index stands in `videos.parquet`: of each shard it is looked whether it is t
 which takes a moment where there are thousands on a network's disk. What else befell one shows when its rows are read.
 """
 
+import functools
 import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -145,6 +146,38 @@ def _read_rows(folder: ShardFolder, description: dict[str, Any], *, first_shard:
         table = table.append_column(name, of_rows.column(name))
     table = table.filter(pc.field("shard") < first_shard + description["num_shards"])
     return table.sort_by([("shard", "ascending"), ("row", "ascending")])
+
+
+class RowsOfShard(NamedTuple):
+    """What is known of a shard without opening it.
+
+    Attributes:
+        fingerprint: of the settings it was made with.
+        rows: `video_id` and `num_frames` of each, in their order.
+    """
+
+    fingerprint: str
+    rows: list[dict[str, Any]]
+
+
+def rows_of_shard(path: str) -> RowsOfShard:
+    """Tell the rows of one shard, of whatever split.
+
+    Raises:
+        ValueError: as `load_index`.
+    """
+    folder = ShardFolder(Path(path).parents[1])
+    fingerprint, table = _rows_of_folder(folder.root, folder.videos_file.stat().st_mtime_ns)
+    begin, end = np.searchsorted(table.column("shard").to_numpy(), [int(Path(path).stem), int(Path(path).stem) + 1])
+    return RowsOfShard(fingerprint, table.slice(begin, end - begin).select(["video_id", "num_frames"]).to_pylist())
+
+
+@functools.lru_cache(maxsize=4)
+def _rows_of_folder(root: Path, changed_ns: int) -> tuple[str, pa.Table]:
+    """As they were when `videos.parquet` last changed."""
+    description = describe_shards(root)
+    table = _read_rows(ShardFolder(root), description, first_shard=0)
+    return description["fingerprint"], table.select(["shard", "video_id", "num_frames"])
 
 
 def _lost_shards(folder: ShardFolder, rows: pa.Table, paths: Sequence[str]) -> dict[int, str]:

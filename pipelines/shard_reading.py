@@ -17,6 +17,7 @@ ResultT = TypeVar("ResultT")
 
 # What Arrow raises on damaged files, by trial of 350,000 of them; it never crashed, nor asked for much memory.
 DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError, LookupError)
+_CURE = "run jobs/prepare.py again after deleting it"
 _MAX_REASON, _MAX_NAMED_SHARDS = 160, 5
 
 
@@ -42,8 +43,7 @@ def read_frames(path: str, row: int) -> bytes:
     Raises:
         ValueError: the row is damaged, or the file is missing or damaged.
     """
-    cure = "run jobs/prepare.py again after deleting it"
-    return read_row(path, row, columns=[FRAMES_COLUMN], take=_frames_of, what="shard", cure=cure)
+    return read_row(path, row, columns=[FRAMES_COLUMN], take=_frames_of, what="shard", cure=_CURE)
 
 
 def _frames_of(table: pa.Table) -> bytes:

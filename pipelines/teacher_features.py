@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.shard_index import ShardIndex
+from pipelines.shard_index import ShardIndex, rows_of_shard
 from pipelines.shard_reading import DAMAGE, describe_damage, read_row
 from pipelines.shards import whole_file
 
@@ -142,8 +142,8 @@ class FeatureFiles:
 
 def _digest(shard_path: str) -> str:
     """A hash of the settings a shard was made with and of its videos, in their order."""
-    rows = pq.read_table(shard_path, columns=["video_id", "fingerprint", "num_frames"]).to_pylist()
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    fingerprint, rows = rows_of_shard(shard_path)
+    return hashlib.sha256(json.dumps([fingerprint, rows]).encode()).hexdigest()
 
 
 def _row_of(path: Path, row: int, *, feature_dim: int) -> RowFeatures:

@@ -15,7 +15,6 @@ from dataclasses import asdict
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 import ray
 import torch
 from tqdm import tqdm
@@ -25,7 +24,7 @@ from pipelines.batches import CLIPS_A_PIECE, as_row, batches_a_task, dataset_of,
 from pipelines.clip_loader import NumpyBatch
 from pipelines.configs import ExportedTeacherConfig, TeacherCacheConfig, TransferConfig
 from pipelines.pair_loader import PairLoader
-from pipelines.shard_index import ShardIndex
+from pipelines.shard_index import ShardIndex, rows_of_shard
 from pipelines.teacher_features import FeatureFiles, RowFeatures
 from t3d_core.transfer.teacher import FrozenTeacher
 
@@ -181,7 +180,7 @@ def _write(index: ShardIndex, shard: int, batch: NumpyBatch, files: FeatureFiles
         return len(reasons)
     shard_path = index.shard_paths[shard]
     places = {int(row): place for place, row in enumerate(index.row_N[index.shard_N == shard])}
-    video_ids = pq.read_table(shard_path, columns=["video_id"]).column("video_id").to_pylist()
+    video_ids = [row["video_id"] for row in rows_of_shard(shard_path).rows]
     try:
         with files.open_file(shard_path) as append:
             for row, video_id in enumerate(video_ids):
