@@ -62,7 +62,7 @@ def write_recipes(folder):
 def run_all(folder, num_workers, environment):
     """Run every job in `folder`."""
     write_recipes(folder)
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_", "T3D_"))}
     environment = inherited | {"OMP_NUM_THREADS": "1"} | environment
     for stage, arguments in stages(num_workers).items():
         command = [sys.executable, str(REPO / "jobs" / f"{stage}.py"), *arguments]

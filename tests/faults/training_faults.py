@@ -73,7 +73,9 @@ class Job:
 
     def start(self) -> subprocess.Popen:
         """Start it, or start it again; what it shows is added to the log."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_", "T3D_"))
+        }
         with self.log.open("a") as log:
             self.driver = subprocess.Popen(
                 self.command,
