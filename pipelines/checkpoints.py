@@ -51,7 +51,7 @@ class CheckpointFolder:
         shutil.rmtree(target, ignore_errors=True)  # damaged, or it would have been gone on from
         os.replace(partial, target)
         _flush_to_disk(self.root)
-        for old in self.found()[: -self.num_to_keep]:
+        for old in self._found()[: -self.num_to_keep]:
             shutil.rmtree(old)
         return target
 
@@ -65,7 +65,7 @@ class CheckpointFolder:
 
     def newest(self) -> Path | None:
         """Find the newest checkpoint that is whole; each damaged one that is newer is warned of."""
-        for folder in reversed(self.found()):
+        for folder in reversed(self._found()):
             damage = find_damage(folder)
             if damage is None:
                 return folder
@@ -76,14 +76,13 @@ class CheckpointFolder:
         """Delete what kills left unfinished, damaged ones, and all but the newest `num_to_keep`."""
         for partial in self.root.glob("checkpoint_*.partial"):
             shutil.rmtree(partial)
-        for folder in self.found():
+        for folder in self._found():
             if find_damage(folder) is not None:
                 shutil.rmtree(folder)
-        for old in self.found()[: -self.num_to_keep]:
+        for old in self._found()[: -self.num_to_keep]:
             shutil.rmtree(old)
 
-    def found(self) -> list[Path]:
-        """All that are there, the oldest first; damaged ones, too."""
+    def _found(self) -> list[Path]:
         return sorted(path for path in self.root.glob(_PATTERN) if path.is_dir())
 
 

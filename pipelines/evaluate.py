@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -83,7 +84,8 @@ def _prepare(configs: Sequence[EvaluateConfig], outputs: Sequence[Path], *, base
     common = configs[0]
     storage, tracking_uri = base / common.storage, tracking.resolve_tracking_uri(common.tracking.uri, base=base)
     models = [_load(config, tracking_uri=tracking_uri, storage=storage) for config in configs]
-    folders = prepared_shards(common.data, storage=storage)
+    check = partial(_check_surroundings, common, tracking_uri)
+    folders = prepared_shards(common.data, storage=storage, before_work=check)
     datasets = [describe_shards(folder)["dataset"] for folder in folders]
     tests = []
     for config, loaded, output in zip(configs, models, outputs, strict=True):
@@ -92,11 +94,16 @@ def _prepare(configs: Sequence[EvaluateConfig], outputs: Sequence[Path], *, base
         index = load_index(folders, fold=config.data.fold, splits=[config.data.split])
         label_V = _labels_of_model(index, loaded.card, split=config.data.split, fold=config.data.fold)
         tests.append(_Test(config, loaded, folders, index, label_V, output, tracking_uri))
-    session.connect()
-    reserved = {"CPU": common.cpus_per_worker} | ({"GPU": 1.0} if common.use_gpu else {})
-    pools.check_workers_fit(common.num_workers, reserved)
-    check_shared(read=folders)
+    check(read=folders)
     return tests
+
+
+def _check_surroundings(config: EvaluateConfig, tracking_uri: str, *, read: Sequence[Path] = ()) -> None:
+    tracking.check_answers(tracking_uri)
+    session.connect()
+    reserved = {"CPU": config.cpus_per_worker} | ({"GPU": 1.0} if config.use_gpu else {})
+    pools.check_workers_fit(config.num_workers, reserved)
+    check_shared(read=read)
 
 
 def _load(config: EvaluateConfig, *, tracking_uri: str, storage: Path) -> LoadedModel:

@@ -9,7 +9,7 @@ import json
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -88,11 +88,16 @@ def run_prepare(config: PrepareJobConfig) -> str:
     )
 
 
-def prepared_shards(data: DataConfig, *, storage: Path) -> list[Path]:
+def prepared_shards(data: DataConfig, *, storage: Path, before_work: Callable[[], None]) -> list[Path]:
     """Give the absolute folders that `data` names; or prepare those that it describes under `storage`.
 
     Named folders come first, as where the command line gives other shards than the recipe prepares; `data.prepare`
     beside them is not looked at. (What it would make cannot be told without listing its videos.)
+
+    Args:
+        data: which rows a run reads.
+        storage: of the run.
+        before_work: called before shards are made, to refuse a run that could not use them.
 
     Raises:
         ValueError: neither is given, shards are not of `data.fingerprint`, or as `prepare`.
@@ -105,17 +110,20 @@ def prepared_shards(data: DataConfig, *, storage: Path) -> list[Path]:
     if data.prepare is None:
         raise ValueError("data.shards is missing: give --data.shards FOLDER, one that jobs/prepare.py wrote")
     output = storage / (data.prepare.output or Path("data") / data.prepare.dataset.kind)
-    prepare(data.prepare, output, expected=data.fingerprint)
+    prepare(data.prepare, output, expected=data.fingerprint, before_work=before_work)
     return [output]
 
 
-def prepare(config: PrepareConfig, output: Path, *, expected: str | None = None) -> Coverage:
+def prepare(
+    config: PrepareConfig, output: Path, *, expected: str | None = None, before_work: Callable[[], None] | None = None
+) -> Coverage:
     """Make the shards of `config` that are missing in `output`, after any other process that is making them.
 
     Args:
         config: which videos, and how.
         output: the folder.
         expected: how the fingerprint of the settings and videos must begin.
+        before_work: called before shards are made.
 
     Raises:
         ValueError: unreadable annotations, a source video on both sides of a split, shards made with other settings,
@@ -127,6 +135,8 @@ def prepare(config: PrepareConfig, output: Path, *, expected: str | None = None)
     _check_expected(listing.description["fingerprint"], expected, where=output)
     _check_fingerprint(folder, listing.description)
     if not _is_up_to_date(folder, listing):
+        if before_work is not None:
+            before_work()
         with folder.locked(is_patient=True):
             _check_fingerprint(folder, listing.description)
             add_late_shards(folder, listing, records_to_retry(folder, listing))

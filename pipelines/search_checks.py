@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipelines.search_configs import SearchConfig
 from pipelines.search_space import Point, check_points, grid_points
 from pipelines.search_trial import TRANSFER, SearchPlan
 from pipelines.shard_index import load_index
+from pipelines.training_run import check_surroundings
 from pipelines.weights import check_network, costs_of, locate_weights
 
 
@@ -33,7 +35,8 @@ def make_plan(config: SearchConfig, folder: Path, *, tracking_uri: str) -> Searc
     }
     plan = SearchPlan(config, base, transfer_base, common, folder)
     of_base = check_space(plan)
-    folders = prepared_shards(of_base.data, storage=session.base_folder() / config.storage)
+    storage = session.base_folder() / config.storage
+    folders = prepared_shards(of_base.data, storage=storage, before_work=partial(check_surroundings, of_base))
     index = load_index(folders, fold=of_base.data.fold, splits=["train"])
     common |= {"data.shards": [str(path) for path in folders], "data.prepare": None}
     return replace(plan, common=common, class_names=index.class_names if config.job == "train" else ())

@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+import re
 import shlex
 import subprocess
 import tempfile
@@ -23,7 +24,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, ParamSpec, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import mlflow.artifacts
 import mlflow.entities
@@ -101,7 +102,9 @@ def resolve_tracking_uri(uri: str | None, *, base: Path) -> str:
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
     if uri.startswith(_SQLITE):
         return f"{_SQLITE}{base.absolute() / uri.removeprefix(_SQLITE)}"
-    if uri.startswith("file:///") or (":" in uri and not uri.startswith("file:")):
+    if uri.startswith("file:///"):
+        return uri
+    if ":" in uri and not uri.startswith("file:"):
         _check_no_password(uri)
         return uri
     return (base.absolute() / uri.removeprefix("file:")).as_uri()
@@ -109,7 +112,10 @@ def resolve_tracking_uri(uri: str | None, *, base: Path) -> str:
 
 def _check_no_password(uri: str) -> None:
     scheme, _, rest = uri.partition("://")
-    if ":" in rest.rpartition("@")[0] or "password=" in rest:
+    place, _, query = rest.partition("?")
+    # Before an @ a colon ends the user's name, but for that of a port; a password may hold slashes.
+    has_user = re.match(r"[^/:@]*:(?!\d+/)", place.rpartition("@")[0])
+    if has_user or re.search(r"(password|passwd|pwd)=", unquote(query), re.IGNORECASE):
         raise ValueError(
             f"tracking.uri {scheme}://... came with a password in it, which would be logged: give that by environment "
             "variables (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server, PGPASSWORD for PostgreSQL)"
@@ -264,7 +270,7 @@ class Run:
     def close_if_possible(self, status: Literal["FAILED", "KILLED"], *, reason: str | None = None) -> None:
         """Close a run that is not at its end, and say why; a store that is away is warned of, and no reason to stop."""
         try:
-            _check_answers(self.tracking_uri)
+            check_answers(self.tracking_uri)
             if reason is not None:
                 self.set_tags({REASON: reason})
             self.finish(status)
@@ -282,6 +288,7 @@ class Run:
             is_interrupted = issubclass(kind, KeyboardInterrupt | SystemExit | PausedError)
             self.close_if_possible("KILLED" if is_interrupted else "FAILED")
 
+    @_patient
     def describe(self) -> str:
         """Say in one line how a person gets to see this run."""
         if self.tracking_uri.startswith(_SERVER):
@@ -313,7 +320,7 @@ def start_run(
     Raises:
         ValueError: the store cannot be opened, or the run or the experiment is gone from it.
     """
-    _check_answers(tracking_uri)
+    check_answers(tracking_uri)
     if run_id is not None:
         return _continue_run(Run(tracking_uri, run_id), tags=tags)
     try:
@@ -366,7 +373,7 @@ def find_runs(tracking_uri: str, *, experiment: str, condition: str = "") -> lis
     Raises:
         ValueError: the store cannot be opened, or has no such experiment.
     """
-    _check_answers(tracking_uri)
+    check_answers(tracking_uri)
     client = _client(tracking_uri)
     found = _patient(client.get_experiment_by_name)(experiment)
     if found is None:
@@ -390,7 +397,7 @@ def get_run(tracking_uri: str, run_id: str) -> RecordedRun:
     Raises:
         ValueError: it has no such run.
     """
-    _check_answers(tracking_uri)
+    check_answers(tracking_uri)
     try:
         return _recorded(_patient(_client(tracking_uri).get_run)(run_id))
     except MlflowException as error:
@@ -493,7 +500,7 @@ def fetch_weights(uri: str, *, tracking_uri: str) -> Path:
     Raises:
         ValueError: the store has nothing by this address, or not one weights file.
     """
-    _check_answers(tracking_uri)
+    check_answers(tracking_uri)
     try:
         artifact_uri = _patient(_artifact_uri)(_client(tracking_uri), uri)
         found = Path(mlflow.artifacts.download_artifacts(artifact_uri, tracking_uri=tracking_uri))
@@ -532,7 +539,7 @@ def commit_tag() -> dict[str, str]:
 
 
 @functools.cache  # a server that has answered once is waited for when it is away later
-def _check_answers(tracking_uri: str) -> None:
+def check_answers(tracking_uri: str) -> None:
     """Refuse a wrong address within seconds, where MLflow's own tries would take four minutes.
 
     Raises:

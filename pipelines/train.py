@@ -3,12 +3,13 @@
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
-from pipelines import pools, session, tracking
+from pipelines import session, tracking
 from pipelines.batches import TrainOrder, batches_a_task, stream, train_batches
 from pipelines.clip_loader import BatchLoader, NumpyBatch
 from pipelines.configs import TrainConfig
@@ -16,9 +17,8 @@ from pipelines.inflated import inflated_net
 from pipelines.prepare import prepared_shards
 from pipelines.shard_index import ShardIndex, hold_out, load_index, share_of_classes
 from pipelines.shards import describe_shards
-from pipelines.shared_storage import check_shared
 from pipelines.stage import random_crop_of
-from pipelines.training_run import PEOPLE, Audience, FinishedRun, copy_whole, fit, open_run
+from pipelines.training_run import PEOPLE, Audience, FinishedRun, check_surroundings, copy_whole, fit, open_run
 from pipelines.weights import (
     card_of,
     check_fold,
@@ -108,7 +108,9 @@ def run_train(config: TrainConfig, audience: Audience = PEOPLE) -> str:
         return _train_one(config, audience)
     of_folds = {fold: _of_fold(config, fold) for fold in config.folds}
     base = session.base_folder()
-    folders = prepared_shards(config.data, storage=base / config.storage)
+    folders = prepared_shards(
+        config.data, storage=base / config.storage, before_work=partial(check_surroundings, config)
+    )
     for fold, of_fold in of_folds.items():  # before the hours that the first one takes
         load_index(folders, fold=fold, splits=["train"])
         _locate_init(of_fold, base=base)
@@ -150,12 +152,12 @@ def _train_one(config: TrainConfig, audience: Audience) -> str:
     inflated = None
     if config.inflate_from is not None:
         inflated = inflated_net(config.inflate_from, _card_of_run(config, class_names=()), seed=config.seed)
-    folders = prepared_shards(config.data, storage=base / config.storage)
+    folders = prepared_shards(
+        config.data, storage=base / config.storage, before_work=partial(check_surroundings, config)
+    )
     stage = build_stage(config, folders, init_from)
     stage.build_task()  # a network or weights that do not fit are told here, not on a worker
-    session.connect()
-    pools.check_workers_fit(config.scaling.fewest_workers(), config.scaling.resources_of_worker())
-    check_shared(written=base / config.storage, read=folders)
+    check_surroundings(config, read=folders)
     tags = {**audience.tags, **_origin_of(init_from)}
     with open_run(stage, kind="train", shards=folders, tags=tags, run_name=audience.run_name) as folder:
         if folder.summary is not None:

@@ -47,17 +47,18 @@ def unreadable_file(folder: Path) -> Path:
 
 
 def train_here(
-    stage: Stage, folder: Path, run: tracking.Run, listeners: Listeners, interval: Interval | None
+    stage: Stage,
+    checkpoints: CheckpointFolder,
+    run: tracking.Run,
+    listeners: Listeners,
+    interval: Interval | None,
 ) -> TrainingOutcome:
     """Run the loop in this process: no worker to start, the same folders and the same resume."""
-    config = stage.config
-    checkpoints = CheckpointFolder(folder, config.checkpoint.num_to_keep)
-    newest = checkpoints.newest()
-    checkpoints.sweep()
+    config, folder = stage.config, checkpoints.root
     with _metric_log(folder, run) as log:
         worker = Worker(
             checkpoints=checkpoints,
-            checkpoint=newest,
+            checkpoint=checkpoints.newest(),
             device=torch.device("cuda" if config.scaling.use_gpu else "cpu"),
             note_unreadable=_unreadable_writer(folder),
             log=log,
@@ -68,14 +69,18 @@ def train_here(
 
 
 def train_on_workers(
-    stage: Stage, folder: Path, run: tracking.Run, listeners: Listeners, interval: Interval | None
+    stage: Stage,
+    checkpoints: CheckpointFolder,
+    run: tracking.Run,
+    listeners: Listeners,
+    interval: Interval | None,
 ) -> TrainingOutcome:
     """Run the loop on Ray Train's workers, going on from the newest checkpoint after every failure.
 
     Raises:
         Exception: what failed a worker, when that happened more often than `failure.max_failures` allows.
     """
-    config = stage.config
+    config, folder = stage.config, checkpoints.root
     os.environ.setdefault(_HEALTH_TIMEOUT_VARIABLE, str(config.failure.hang_seconds))
     with Mailbox(listeners) as mailbox:
         told = {

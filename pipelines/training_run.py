@@ -20,15 +20,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines import tracking
+from pipelines import pools, tracking
 from pipelines.checkpoints import CheckpointFolder
 from pipelines.metric_log import drain
 from pipelines.progress import Bars, Listeners
 from pipelines.recipe import changed, config_fingerprint, flatten, to_yaml
 from pipelines.run_configs import RunConfig
-from pipelines.session import base_folder, new_name
+from pipelines.session import base_folder, connect, new_name
 from pipelines.shard_reading import describe_skipped
 from pipelines.shards import describe_shards, whole_file
+from pipelines.shared_storage import check_shared
 from pipelines.stage import Stage
 from pipelines.train_workers import metrics_file, read_unreadable, train_here, train_on_workers, unreadable_file
 from pipelines.weights import costs_of
@@ -107,6 +108,23 @@ class FinishedRun:
             return []
         num_clips, num_videos, path = self.unreadable
         return [f"not read: {num_clips} clips of {num_videos} videos, see {path}; the steps went on without them"]
+
+
+def check_surroundings(config: RunConfig, *, read: Sequence[Path] = ()) -> None:
+    """See that a run can start: MLflow answers, Ray has room for the workers, all nodes see the storage.
+
+    Args:
+        config: of the run.
+        read: folders that the nodes read from, beside the storage.
+
+    Raises:
+        ValueError: it cannot; each with its cure.
+    """
+    base = base_folder()
+    tracking.check_answers(tracking.resolve_tracking_uri(config.tracking.uri, base=base))
+    connect()
+    pools.check_workers_fit(config.scaling.fewest_workers(), config.scaling.resources_of_worker())
+    check_shared(written=base / config.storage, read=read)
 
 
 @contextlib.contextmanager
@@ -274,12 +292,15 @@ def fit(stage: Stage, folder: RunFolder, audience: Audience = PEOPLE) -> Finishe
     if (scaled := describe_scaled_rate(config)) is not None:
         print(scaled, flush=True)
     train = train_on_workers if config.scaling.most_workers() else train_here
+    checkpoints = CheckpointFolder(folder.path, config.checkpoint.num_to_keep)
+    newest = checkpoints.newest()
+    checkpoints.sweep()
     if audience.sees_bars:
-        _say_where(config, folder)
+        _say_where(config, folder, newest=newest)
     with Bars(stage.order, epochs=config.epochs) as bars:
         show = bars.show if audience.sees_bars else ignore
         listeners = Listeners(show=show, validated=audience.validated)
-        outcome = train(stage, folder.path, folder.run, listeners, interval)
+        outcome = train(stage, checkpoints, folder.run, listeners, interval)
     if outcome.refusal is not None:
         with contextlib.suppress(ValueError):  # a server that is away must not hide why the run stopped
             drain(folder.run, metrics_file(folder.path), timeout_seconds=0.0)
@@ -287,7 +308,7 @@ def fit(stage: Stage, folder: RunFolder, audience: Audience = PEOPLE) -> Finishe
     drain(folder.run, metrics_file(folder.path), timeout_seconds=_MLFLOW_PATIENCE_SECONDS)
     if interval is not None and interval.until_epoch < config.epochs:
         raise tracking.PausedError(f"run {folder.path.name!r} waits at epoch {interval.until_epoch} of {config.epochs}")
-    newest = CheckpointFolder(folder.path, config.checkpoint.num_to_keep).newest()
+    newest = checkpoints.newest()
     assert newest is not None, "the loop ends with a checkpoint"
     weights = copy_whole(newest / stage.weights_name, folder.path / stage.weights_name)
     folder.run.log_artifact(weights, artifact_path="weights")
@@ -295,11 +316,14 @@ def fit(stage: Stage, folder: RunFolder, audience: Audience = PEOPLE) -> Finishe
     return FinishedRun(outcome.validations["initial"], outcome.validations["final"], weights, unreadable, folder.run)
 
 
-def _say_where(config: RunConfig, folder: RunFolder) -> None:
-    """Let people find a run while it is under way, and see whether it goes on or begins."""
-    kept = CheckpointFolder(folder.path, config.checkpoint.num_to_keep).found()
-    begins = f"goes on from {kept[-1].name}" if kept else f"to take it up again: --name {folder.path.name}"
-    print(f"run:     {folder.path} ({begins})\nmlflow:  {folder.run.describe()}", flush=True)
+def _say_where(config: RunConfig, folder: RunFolder, *, newest: Path | None) -> None:
+    """Let people find a run while it is under way, take up one that they gave no name, and see whether it goes on."""
+    remark = ""
+    if newest is not None:
+        remark = f" (goes on from {newest.name})"
+    elif config.name is None:
+        remark = f" (to take it up again: --name {folder.path.name})"
+    print(f"run:     {folder.path}{remark}\nmlflow:  {folder.run.describe()}", flush=True)
 
 
 def describe_scaled_rate(config: RunConfig) -> str | None:

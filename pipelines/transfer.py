@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from pipelines import pools, session
+from pipelines import session
 from pipelines.batches import SourceLimit, TrainOrder, batches_a_task, stream, train_batches
 from pipelines.clip_loader import BatchLoader, NumpyBatch
 from pipelines.configs import ExportedTeacherConfig, ProbeConfig, TeacherConfig, TransferConfig
@@ -17,12 +18,11 @@ from pipelines.metric_log import read_curves
 from pipelines.pair_loader import PairLoader, TeacherView
 from pipelines.prepare import prepared_shards
 from pipelines.shard_index import ShardIndex, hold_out, load_index, share_of_classes
-from pipelines.shared_storage import check_shared
 from pipelines.stage import random_crop_of
 from pipelines.teacher_features import FeatureFiles
 from pipelines.teacher_pass import cached_features
 from pipelines.train_workers import metrics_file
-from pipelines.training_run import PEOPLE, Audience, RunFolder, fit, open_run
+from pipelines.training_run import PEOPLE, Audience, RunFolder, check_surroundings, fit, open_run
 from pipelines.transfer_checks import PROBE_CLIPS, Examiner
 from pipelines.transfer_plot import plot_checks
 from pipelines.transfer_summary import describe_transfer
@@ -188,7 +188,8 @@ def run_transfer(config: TransferConfig, audience: Audience = PEOPLE) -> str:
     # What is wrong with the teacher is told here, not after an hour of preparing.
     what, teacher = f"teacher {config.teacher.weights or config.teacher.kind}", teacher_of(config.teacher)
     check_teacher(teacher, crop_size=config.teacher.crop_size, what=what)
-    folders = prepared_shards(config.data, storage=session.base_folder() / config.storage)
+    storage = session.base_folder() / config.storage
+    folders = prepared_shards(config.data, storage=storage, before_work=partial(check_surroundings, config))
     index = load_index(folders, fold=config.data.fold, splits=["train"])
     # A single source held out would have no negative pair.
     train_index, val_index = hold_out(index, fraction=config.data.holdout_fraction, seed=config.seed, at_least=2)
@@ -196,9 +197,7 @@ def run_transfer(config: TransferConfig, audience: Audience = PEOPLE) -> str:
     stage = (TwinStage if is_twin else CorrespondenceStage)(
         config, card, train_index, val_index, _load_probe(config.probe)
     )
-    session.connect()
-    pools.check_workers_fit(config.scaling.fewest_workers(), config.scaling.resources_of_worker())
-    check_shared(written=session.base_folder() / config.storage, read=folders)
+    check_surroundings(config, read=folders)
     with open_run(stage, kind="transfer", shards=folders, tags=audience.tags, run_name=audience.run_name) as folder:
         if folder.summary is not None:
             return folder.summary

@@ -197,6 +197,13 @@ def test_a_fold_that_the_data_set_does_not_have_is_refused(job: Job) -> None:
     assert "folds 1..3" in outcome.err
 
 
+@pytest.mark.parametrize("name", ["transfer", "train", "search"])
+def test_a_run_that_cannot_be_tracked_is_refused_before_videos_are_prepared(job: Job, name: str) -> None:
+    """Its recipe makes the shards that it reads, which may take hours."""
+    assert_refused(job(name, "--tracking.uri", "http://me:secret@mlflow"), "came with a password in it")
+    assert not list(Path.cwd().rglob("*.parquet"))
+
+
 def _write_without_shard(folder: ShardFolder, *, num_folds: int) -> None:
     """What tells that prepare came to its end, with one video; its shard is absent."""
     row = {"row": 0, "encoding": "copy", "frame_offset": 0, "num_frames": 9, "height": 36, "width": 48}

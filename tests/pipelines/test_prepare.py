@@ -485,19 +485,19 @@ def test_a_missing_folder_is_refused_before_any_work(tmp_path):
 def test_shards_of_another_fingerprint_than_expected_are_refused(synthetic_shards, tmp_path):
     there = describe_shards(synthetic_shards)["fingerprint"]
     expected = {"shards": (synthetic_shards,), "fingerprint": there[:12]}
-    assert prepared_shards(DataConfig(**expected), storage=tmp_path) == [synthetic_shards]
+    assert prepared_shards(DataConfig(**expected), storage=tmp_path, before_work=killed) == [synthetic_shards]
     other = DataConfig(**expected | {"fingerprint": "0123456789ab"})
     with pytest.raises(
         ValueError, match=rf"data.fingerprint 0123456789ab is expected, .*{synthetic_shards}.*{there[:12]}:"
     ):
-        prepared_shards(other, storage=tmp_path)
+        prepared_shards(other, storage=tmp_path, before_work=killed)
 
 
 def test_videos_of_another_fingerprint_than_expected_are_refused_before_any_is_prepared(tmp_path):
     write_videos(tmp_path / "videos")
     data = DataConfig(prepare=config(tmp_path / "videos"), fingerprint="0123456789ab")
     with pytest.raises(ValueError, match=r"data.fingerprint 0123456789ab is expected"):
-        prepared_shards(data, storage=tmp_path / "runs")
+        prepared_shards(data, storage=tmp_path / "runs", before_work=killed)
     assert not (tmp_path / "runs").exists()
 
 

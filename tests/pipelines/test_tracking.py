@@ -137,6 +137,8 @@ def test_a_tracking_uri_becomes_independent_of_the_working_folder(uri, absolute,
         "https://me:se/c@ret@host/mlflow",
         "postgresql://mlflow:se/c@ret@host/mlflow",
         "postgresql://mlflow@host/mlflow?sslmode=require&password=se/c@ret",
+        "mysql+pymysql://mlflow@host/mlflow?passwd=se/c@ret",
+        "mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3Dse/c@ret",
     ],
 )
 def test_a_password_in_the_uri_is_refused_without_repeating_it(uri, monkeypatch):
@@ -144,7 +146,19 @@ def test_a_password_in_the_uri_is_refused_without_repeating_it(uri, monkeypatch)
     with pytest.raises(ValueError, match=r"came with a password in it.*PGPASSWORD") as told:
         resolve_tracking_uri(None, base=Path("/base"))
     assert not any(part in str(told.value) for part in ("se/c", "ret@"))
-    assert resolve_tracking_uri("postgresql://mlflow@host:5432/mlflow", base=Path("/base"))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://mlflow@host:5432/mlflow",
+        "http://host:5000/team@x",
+        "http://host:5000/p?x=a@b",
+        "file:///x:y@z",
+    ],
+)
+def test_an_address_without_a_password_is_taken_as_it_is(uri):
+    assert resolve_tracking_uri(uri, base=Path("/base")) == uri
 
 
 def test_the_configured_uri_comes_before_the_environment_and_that_before_the_default(monkeypatch):
