@@ -21,15 +21,15 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.benchmark.rows import BenchmarkRow, SuiteReport, alternating_seconds, describe_machine
-from pipelines.configs import TransferConfig
-from pipelines.recipe import Section, read_recipe
+from pipelines.configs import ExportedTeacherConfig, TransferConfig
+from pipelines.recipe import Section, read_recipe, with_values
 from pipelines.run_configs import ClipConfig
 from pipelines.session import input_path
 from t3d_core.models import build_model, count_parameters, count_training_macs
 from t3d_core.transfer.teacher import build_untrained_teacher
 from t3d_core.video.clip_sampling import random_clip
 from t3d_core.video.cropping import center_crop, resized_size
-from t3d_core.video.decoding import decode_frames, probe
+from t3d_core.video.decoding import VideoError, decode_frames, probe
 from t3d_core.video.storage import EncodedSegment, encode_segments
 
 _HOUR, _DAY = 3600.0, 86400.0
@@ -68,7 +68,12 @@ class PlanSuiteConfig(Section):
     @classmethod
     def _from_list(cls, given: Any) -> Any:
         """`nodes=8,gpus=64` is short for two settings."""
-        return dict(part.partition("=")[::2] for part in given.split(",")) if isinstance(given, str) else given
+        if not isinstance(given, str):
+            return given
+        settings = dict(part.partition("=")[::2] for part in given.split(","))
+        if unknown := settings.keys() - cls.model_fields.keys():
+            raise ValueError(f"no such setting: {', '.join(sorted(unknown))}; there are {', '.join(cls.model_fields)}")
+        return settings
 
     @model_validator(mode="after")
     def _both_prices(self) -> "PlanSuiteConfig":
@@ -134,9 +139,15 @@ def run_plan_suite(config: PlanSuiteConfig, *, repeats: int) -> SuiteReport:
     """Measure, count, and multiply.
 
     Raises:
-        ValueError: the video or the recipe cannot be read.
+        ValueError: the video or the recipe cannot be read, or has a teacher that is not counted.
+        JobError: settings of the recipe that cannot be, one line each.
     """
-    transfer = TransferConfig.model_validate(read_recipe(input_path(config.recipe)))
+    transfer = with_values(TransferConfig, read_recipe(input_path(config.recipe)), {})
+    if isinstance(transfer.teacher, ExportedTeacherConfig):
+        raise ValueError(
+            f"plan.recipe {config.recipe} has an exported teacher, whose multiply-adds cannot be counted: give a "
+            "recipe with a teacher of about its size"
+        )
     lines = [describe_machine("before")]
     measured = measure_core(config, transfer, repeats=repeats)
     counted = count_networks(transfer)
@@ -160,8 +171,13 @@ def measure_core(config: PlanSuiteConfig, transfer: TransferConfig, *, repeats: 
     path = input_path(config.video)
     if not path.is_file():
         raise ValueError(f"plan.video {path} is no file: give a video like yours with --plan.video FILE")
-    info, clip = probe(str(path)), transfer.clip
-    segment = next(iter(encode_segments(str(path), short_side=256)))
+    clip = transfer.clip
+    try:
+        info, segment = probe(str(path)), next(iter(encode_segments(str(path), short_side=256)))
+    except VideoError as error:
+        raise ValueError(
+            f"plan.video {path} cannot be decoded ({error}): give another with --plan.video FILE"
+        ) from error
     runs: dict[str, Callable[[], object]] = {
         "store": lambda: list(encode_segments(str(path), short_side=256)),
         "decode": lambda: [each() for each in _windows(segment, clip)],

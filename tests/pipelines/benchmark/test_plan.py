@@ -1,5 +1,7 @@
 """What a transfer takes on a cluster: the arithmetic on made-up figures, and the figures from a small video."""
 
+import json
+
 import pytest
 from pydantic import ValidationError
 
@@ -7,7 +9,7 @@ from pipelines.benchmark.clips import write_moving_video
 from pipelines.benchmark.plan import Counted, Measured, PlanSuiteConfig, measure_core, plan_stages, run_plan_suite
 from pipelines.benchmark.run import BenchmarkConfig
 from pipelines.configs import TransferConfig
-from pipelines.recipe import load_config
+from pipelines.recipe import JobError, load_config
 
 MEASURED = Measured(store_seconds=2.0, decode_seconds=0.01, source_bytes=1e6, stored_bytes=4e5, encoding="h264")
 COUNTED = Counted(student_macs=2e11, teacher_macs=1e11, parameters=10**7)
@@ -53,7 +55,7 @@ def test_settings_come_as_one_list(tmp_path):
         BenchmarkConfig, argv=["--plan", "nodes=3,gpus=5"], quickstart=recipe, program="python jobs/benchmark.py"
     )
     assert (config.plan.nodes, config.plan.gpus, config.plan.cpus) == (3, 5, 32)
-    with pytest.raises(ValidationError, match="gpu"):
+    with pytest.raises(ValidationError, match="no such setting: gpu; there are nodes, cpus, gpus"):
         PlanSuiteConfig.model_validate("gpu=5")
     with pytest.raises(ValidationError, match="give both"):
         PlanSuiteConfig(cpu_hour_price=0.05)
@@ -87,3 +89,22 @@ def test_a_video_that_is_not_there_is_named(config, tmp_path):
             TransferConfig.model_validate(RECIPE),
             repeats=1,
         )
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"epoch": 3}, "epoch: "),
+        (
+            {"teacher": {"kind": "exported", "weights": "t.pt2", "mean": [0, 0, 0], "std": [1, 1, 1]}},
+            "plan.recipe .* has an exported teacher",
+        ),
+        ({}, "plan.video .*broken.mp4 cannot be decoded"),
+    ],
+)
+def test_what_cannot_be_planned_is_told_with_its_name(settings, reason, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"broken")
+    (tmp_path / "recipe.yaml").write_text(json.dumps(RECIPE | settings))
+    config = PlanSuiteConfig(video=tmp_path / "broken.mp4", recipe=tmp_path / "recipe.yaml")
+    with pytest.raises((ValueError, JobError), match=reason):
+        run_plan_suite(config, repeats=1)
