@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -215,6 +216,37 @@ def test_an_overlay_is_of_the_size_it_says(overlay, gpus, decode_nodes):
     (container,) = train["template"]["spec"]["containers"]
     assert train["maxReplicas"] * container["resources"]["limits"].get("nvidia.com/gpu", 0) == gpus
     assert container["image"].endswith(":gpu" if gpus else ":cpu")
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    """What step 4 of the README makes, with the patch that it proposes; it lies beside a copy of cluster/."""
+    folder = tmp_path_factory.mktemp("work")
+    shutil.copytree(CLUSTER, folder / "REPOSITORY" / "cluster")
+    (commands,) = re.findall(
+        r"(cd \.\. && mkdir -p mine.*?)kubectl apply", (CLUSTER / "README.md").read_text(), re.DOTALL
+    )
+    subprocess.run(["bash", "-ec", f"TAG=abc; {commands}"], cwd=folder / "REPOSITORY", check=True)
+    size = folder / "mine" / "size" / "kustomization.yaml"
+    size.write_text(re.sub("^# ?", "", size.read_text(), flags=re.MULTILINE))
+    return folder / "mine"
+
+
+def test_what_is_ones_own_reaches_clusters_and_jobs(mine):
+    resources = [*build(mine / "base"), *build(mine / "jobs")]
+    for resource in resources:
+        check(resource)
+    images = {container["image"] for spec in pod_specs(resources) for container in spec["containers"]}
+    assert {image for image in images if "t3d" in image} == {"REGISTRY/t3d:cpu-abc", "REGISTRY/t3d:gpu-abc"}
+    specs = [each["spec"].get("rayClusterSpec", each["spec"]) for each in resources if "ray.io" in each["apiVersion"]]
+    assert len(specs) == 7
+    for spec in specs:
+        assert spec["workerGroupSpecs"][1]["template"]["spec"]["nodeSelector"] == {"NAME": "VALUE"}
+        assert spec["workerGroupSpecs"][0]["maxReplicas"] == 4
+    assert len({each["metadata"]["name"] for each in resources if each["kind"] == "RayJob"}) == 6
+    (settings,) = (each["data"] for each in resources if each["kind"] == "ConfigMap")
+    assert settings["MLFLOW_ARTIFACTS_DESTINATION"] == "s3://BUCKET/artifacts"
+    assert "127.0.0.1:5000" in settings["MLFLOW_SERVER_ALLOWED_HOSTS"]
 
 
 def test_the_object_store_fits_in_the_memory_that_backs_it():
