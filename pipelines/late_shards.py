@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.listing import Listing
+from pipelines.shard_reading import DAMAGE, describe_damage
 from pipelines.shards import FAILURE_COLUMNS, REPORT_SCHEMA, ShardFolder, open_table, write_table
 
 
@@ -68,7 +69,7 @@ def records_to_retry(
     for shard in range(count_shards(folder, listing)):
         positions = positions_of(folder, listing, shard)
         if folder.is_made(shard):
-            report = pq.read_table(folder.report_file(shard), columns=["is_prepared", "is_found", "source_bytes"])
+            report = _read_report(folder, shard, columns=["is_prepared", "is_found", "source_bytes"])
             is_failed_N[positions] = ~report.column("is_prepared").to_numpy()
             was_found_N[positions] = report.column("is_found").to_numpy()
             bytes_then_N[positions] = report.column("source_bytes").to_numpy()
@@ -100,9 +101,23 @@ def write_tables(folder: ShardFolder, listing: Listing) -> None:
     ):
         for shard in range(listing.num_shards):
             positions = positions_of(folder, listing, shard)
-            videos = late.update(pq.read_table(folder.report_file(shard)), first_position=int(positions[0]))
+            videos = late.update(_read_report(folder, shard), first_position=int(positions[0]))
             append_videos(videos)
             append_failures(videos.filter(pc.invert(videos.column("is_prepared"))).select(FAILURE_COLUMNS))
+
+
+def _read_report(folder: ShardFolder, shard: int, columns: list[str] | None = None) -> pa.Table:
+    path = folder.report_file(shard)
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if file.schema_arrow.names != REPORT_SCHEMA.names:
+                raise OSError("its columns are those of another version")
+            return file.read(columns=columns)
+    except DAMAGE as error:
+        raise ValueError(
+            f"{path} cannot be read ({describe_damage(error)}): run jobs/prepare.py again after deleting it, and its "
+            "shard is made anew"
+        ) from error
 
 
 class _LateReports:
@@ -112,7 +127,7 @@ class _LateReports:
         shards = range(listing.num_shards, count_shards(folder, listing))
         positions_N = np.concatenate([np.empty(0, np.int64), *(folder.read_late(shard) for shard in shards)])
         order_N = np.argsort(positions_N, kind="stable")
-        reports = [REPORT_SCHEMA.empty_table(), *(pq.read_table(folder.report_file(shard)) for shard in shards)]
+        reports = [REPORT_SCHEMA.empty_table(), *(_read_report(folder, shard) for shard in shards)]
         self._positions_N = positions_N[order_N]
         self._reports = pa.concat_tables(reports).take(pa.array(order_N))
 

@@ -234,6 +234,25 @@ def test_a_lost_shard_that_was_made_again_before_a_kill_is_not_taken_for_a_damag
     assert rows_of(load_index([output], fold=1, splits=["train", "test"])) == before
 
 
+@pytest.mark.parametrize("harm", ["damage", "other version"])
+def test_a_report_that_cannot_be_read_is_told_with_the_cure(local_ray, half_there, tmp_path, harm):
+    output = tmp_path / "out"
+    counts = prepare_and_count(half_there, output)
+    before = rows_of(load_index([output], fold=1, splits=["train", "test"]))
+    report = output / "reports" / "000001.parquet"
+    if harm == "damage":
+        cut_off(report)
+    else:
+        pq.write_table(pq.read_table(report).drop_columns("rows"), report)
+    with pytest.raises(
+        ValueError, match=r"000001.parquet cannot be read \(.*\): run jobs/prepare.py again after deleting"
+    ):
+        prepare(half_there, output)
+    report.unlink()
+    assert prepare_and_count(half_there, output) == counts
+    assert rows_of(load_index([output], fold=1, splits=["train", "test"])) == before
+
+
 def complete(settings):
     root = Path(settings.dataset.root)
     write_video(root / "left" / "b.mp4", num_frames=8)
