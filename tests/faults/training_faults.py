@@ -33,7 +33,7 @@ SETTINGS = [
     *("--schedule.kind", "cosine", "--ema_decay", "0.9", "--augmentation.mixup_alpha", "0.2"),
     *("--augmentation.brightness", "0.3", "--validate_every_epochs", "20", "--log_every_steps", "1"),
 ]
-_MARK = "T3D_TRIAL"
+_MARK = "LC_T3D_TRIAL"  # LC_: the process that decodes inherits it, too
 
 
 class Job:
