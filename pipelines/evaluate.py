@@ -19,7 +19,7 @@ from types import MappingProxyType
 import numpy as np
 import pyarrow.compute as pc
 
-from pipelines import pools, session, tracking
+from pipelines import session, tracking
 from pipelines.clip_loader import BatchLoader
 from pipelines.configs import EvaluateConfig
 from pipelines.evaluation_report import report_videos, write_failures, write_metrics, write_results
@@ -30,7 +30,7 @@ from pipelines.scoring import score_videos
 from pipelines.shard_index import ShardIndex, load_index, num_listed
 from pipelines.shard_reading import describe_skipped, read_videos
 from pipelines.shards import describe_shards, open_shard_folder
-from pipelines.shared_storage import check_shared
+from pipelines.start_checks import check_start
 from pipelines.view_plan import ViewPlan
 from pipelines.weights import check_fold, locate_weights, newest_run, view_of
 from t3d_core.evaluation.evaluation import Evaluation, average_folds, evaluate_scores
@@ -84,7 +84,10 @@ def _prepare(configs: Sequence[EvaluateConfig], outputs: Sequence[Path], *, base
     common = configs[0]
     storage, tracking_uri = base / common.storage, tracking.resolve_tracking_uri(common.tracking.uri, base=base)
     models = [_load(config, tracking_uri=tracking_uri, storage=storage) for config in configs]
-    check = partial(_check_surroundings, common, tracking_uri)
+    reserved = {"CPU": common.cpus_per_worker} | ({"GPU": 1.0} if common.use_gpu else {})
+    check = partial(
+        check_start, tracking_uri=tracking_uri, num_workers=common.num_workers, resources_of_worker=reserved
+    )
     folders = prepared_shards(common.data, storage=storage, before_work=check)
     datasets = [describe_shards(folder)["dataset"] for folder in folders]
     tests = []
@@ -96,14 +99,6 @@ def _prepare(configs: Sequence[EvaluateConfig], outputs: Sequence[Path], *, base
         tests.append(_Test(config, loaded, folders, index, label_V, output, tracking_uri))
     check(read=folders)
     return tests
-
-
-def _check_surroundings(config: EvaluateConfig, tracking_uri: str, *, read: Sequence[Path] = ()) -> None:
-    tracking.check_answers(tracking_uri)
-    session.connect()
-    reserved = {"CPU": config.cpus_per_worker} | ({"GPU": 1.0} if config.use_gpu else {})
-    pools.check_workers_fit(config.num_workers, reserved)
-    check_shared(read=read)
 
 
 def _load(config: EvaluateConfig, *, tracking_uri: str, storage: Path) -> LoadedModel:

@@ -20,17 +20,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines import pools, tracking
+from pipelines import tracking
 from pipelines.checkpoints import CheckpointFolder
 from pipelines.metric_log import drain
 from pipelines.progress import Bars, Listeners
 from pipelines.recipe import changed, config_fingerprint, flatten, to_yaml
 from pipelines.run_configs import RunConfig
-from pipelines.session import base_folder, connect, new_name
+from pipelines.session import base_folder, new_name
 from pipelines.shard_reading import describe_skipped
 from pipelines.shards import describe_shards, whole_file
-from pipelines.shared_storage import check_shared
 from pipelines.stage import Stage
+from pipelines.start_checks import check_start
 from pipelines.train_workers import metrics_file, read_unreadable, train_here, train_on_workers, unreadable_file
 from pipelines.weights import costs_of
 from pipelines.worker import Interval, Metrics, ignore
@@ -111,20 +111,15 @@ class FinishedRun:
 
 
 def check_surroundings(config: RunConfig, *, read: Sequence[Path] = ()) -> None:
-    """See that a run can start: MLflow answers, Ray has room for the workers, all nodes see the storage.
-
-    Args:
-        config: of the run.
-        read: folders that the nodes read from, beside the storage.
-
-    Raises:
-        ValueError: it cannot; each with its cure.
-    """
+    """See that a run can start, as `check_start`, which reads `read` beside its storage."""
     base = base_folder()
-    tracking.check_answers(tracking.resolve_tracking_uri(config.tracking.uri, base=base))
-    connect()
-    pools.check_workers_fit(config.scaling.fewest_workers(), config.scaling.resources_of_worker())
-    check_shared(written=base / config.storage, read=read)
+    check_start(
+        tracking_uri=tracking.resolve_tracking_uri(config.tracking.uri, base=base),
+        num_workers=config.scaling.fewest_workers(),
+        resources_of_worker=config.scaling.resources_of_worker(),
+        written=base / config.storage,
+        read=read,
+    )
 
 
 @contextlib.contextmanager

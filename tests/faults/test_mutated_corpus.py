@@ -65,8 +65,7 @@ def prepared(corpus, tmp_path_factory):
         "--videos_per_shard", "16", "--max_failed_fraction", "1", "--tracking.uri", f"sqlite:///{output}.db",
     ]  # fmt: skip
     before = set(corpus.rglob("*"))
-    mark = f"LC_T3D_TEST={output}"  # LC_: the decoder's process inherits it
-    environment = os.environ | dict([mark.split("=")])
+    environment = os.environ | {"LC_T3D_TEST": str(output)}  # LC_: the decoder's process inherits it
     start = time.monotonic()
     job = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=environment
@@ -75,7 +74,7 @@ def prepared(corpus, tmp_path_factory):
     assert job.returncode == 0
     assert set(corpus.rglob("*")) == before, "a file was written beside the sources"
     time.sleep(1)
-    left = [title for pid in marked(mark) if (title := title_of(pid))]
+    left = [title for pid in marked(f"LC_T3D_TEST={output}") if (title := title_of(pid))]
     assert not left, "a process is left"
     return output
 
