@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from pipelines.configs import EvaluateConfig
-from pipelines.evaluate import run_evaluate
-from pipelines.recipe import run_job
+from pipelines.evaluate.job import run_evaluate
+from pipelines.settings.recipe import run_job
 
 if __name__ == "__main__":
     run_job(EvaluateConfig, run_evaluate, quickstart=Path(__file__).parent / "recipes" / "evaluate" / "quickstart.yaml")

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from pipelines.configs import ExportConfig
-from pipelines.export import run_export
-from pipelines.recipe import run_job
+from pipelines.export.job import run_export
+from pipelines.settings.recipe import run_job
 
 if __name__ == "__main__":
     run_job(ExportConfig, run_export, quickstart=Path(__file__).parent / "recipes" / "export" / "quickstart.yaml")

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from pipelines.configs import PrepareJobConfig
-from pipelines.prepare import run_prepare
-from pipelines.recipe import run_job
+from pipelines.prepare.job import run_prepare
+from pipelines.settings.recipe import run_job
 
 if __name__ == "__main__":
     run_job(PrepareJobConfig, run_prepare, quickstart=Path(__file__).parent / "recipes" / "prepare" / "quickstart.yaml")

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pipelines.recipe import run_job
-from pipelines.search import run_search
-from pipelines.search_configs import SearchConfig
+from pipelines.search.config import SearchConfig
+from pipelines.search.job import run_search
+from pipelines.settings.recipe import run_job
 
 if __name__ == "__main__":
     run_job(SearchConfig, run_search, quickstart=Path(__file__).parent / "recipes" / "search" / "quickstart.yaml")

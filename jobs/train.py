@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from pipelines.configs import TrainConfig
-from pipelines.recipe import run_job
-from pipelines.train import run_train
+from pipelines.settings.recipe import run_job
+from pipelines.train.job import run_train
 
 if __name__ == "__main__":
     run_job(TrainConfig, run_train, quickstart=Path(__file__).parent / "recipes" / "train" / "quickstart.yaml")

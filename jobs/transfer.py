@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from pipelines.configs import TransferConfig
-from pipelines.recipe import run_job
-from pipelines.transfer import run_transfer
+from pipelines.settings.recipe import run_job
+from pipelines.transfer.job import run_transfer
 
 if __name__ == "__main__":
     run_job(TransferConfig, run_transfer, quickstart=Path(__file__).parent / "recipes" / "transfer" / "quickstart.yaml")

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from pipelines.dataset_configs import PrepareConfig
-from pipelines.model_configs import Fraction, ModelConfig, TransitionForm
-from pipelines.recipe import Section
-from pipelines.run_configs import (
+from pipelines.networks.config import Fraction, ModelConfig, TransitionForm
+from pipelines.prepare.config import PrepareConfig
+from pipelines.settings.recipe import Section
+from pipelines.training.config import (
     IMAGENET,
     AugmentationConfig,
     ClipConfig,

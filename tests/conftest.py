@@ -7,8 +7,8 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; `pytest -n 2` has a process for every core
 
-from pipelines.dataset_configs import FolderDatasetConfig, PrepareConfig, SyntheticDatasetConfig
-from pipelines.prepare import prepare
+from pipelines.prepare.config import FolderDatasetConfig, PrepareConfig, SyntheticDatasetConfig
+from pipelines.prepare.job import prepare
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -17,7 +17,7 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 def local_ray():
     import ray
 
-    from pipelines.session import quiet, start_local
+    from pipelines.runtime.session import quiet, start_local
 
     quiet()
     start_local(num_cpus=2, include_dashboard=False, log_to_driver=False)

@@ -13,8 +13,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from pipelines.recipe import load_config
-from pipelines.search_configs import SearchConfig
+from pipelines.search.config import SearchConfig
+from pipelines.settings.recipe import load_config
 from tests.cluster.crd_schema import validator_of
 from tests.jobs.test_job_contract import CONFIGS
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
-from pipelines.pools import LABEL
+from pipelines.runtime.pools import LABEL
 from tests.faults.hosts import Host
 from tests.faults.training_faults import REPO, below, end, title_of, wait_for
 

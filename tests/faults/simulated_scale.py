@@ -20,12 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines import pools, prepare, session, shard_task
-from pipelines.batches import TrainOrder, micro_batches, train_batches
-from pipelines.benchmark.prepare_memory import youtube_id
-from pipelines.benchmark.processes import memory_bytes
-from pipelines.dataset_configs import PrepareConfig, YouTube8MDatasetConfig
-from pipelines.shard_index import load_index
+from pipelines.benchmark.measuring.processes import memory_bytes
+from pipelines.benchmark.prepare.memory import youtube_id
+from pipelines.clips.stream import TrainOrder, micro_batches, train_batches
+from pipelines.prepare import job as prepare
+from pipelines.prepare import shard_task
+from pipelines.prepare.config import PrepareConfig, YouTube8MDatasetConfig
+from pipelines.runtime import pools, session
+from pipelines.shards.index import load_index
 from t3d_core.video.storage import encode_segments, encode_video
 from tests.faults.training_faults import REPO
 

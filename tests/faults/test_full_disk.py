@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from pipelines.checkpoints import find_damage
+from pipelines.training.checkpoints import find_damage
 from tests.faults.training_faults import Job, assert_ended_as
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]

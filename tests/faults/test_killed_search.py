@@ -10,7 +10,7 @@ import yaml
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from pipelines.search_ledger import Ledger
+from pipelines.search.ledger import Ledger
 from tests.faults.training_faults import MODEL, Job, below, title_of, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from pipelines.checkpoints import find_damage
+from pipelines.training.checkpoints import find_damage
 from tests.faults.random_kills import Killer
 from tests.faults.training_faults import Job, assert_ended_as, below, wait_for
 

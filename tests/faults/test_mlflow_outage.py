@@ -20,8 +20,8 @@ from itertools import count
 import pytest
 from mlflow import MlflowClient
 
-from pipelines.metric_log import MetricLog, drain
-from pipelines.tracking import start_run
+from pipelines.tracking.metric_log import MetricLog, drain
+from pipelines.tracking.runs import start_run
 
 OUTAGE_SECONDS = float(os.environ.get("T3D_OUTAGE_SECONDS", "20"))
 SECONDS_A_STEP = 0.1

@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
-from pipelines.batches import TrainOrder
-from pipelines.checkpoints import find_damage
-from pipelines.shard_index import load_index
+from pipelines.clips.stream import TrainOrder
+from pipelines.shards.index import load_index
+from pipelines.training.checkpoints import find_damage
 from tests.faults.training_faults import Job
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]

@@ -22,7 +22,7 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from pipelines.checkpoints import find_damage
+from pipelines.training.checkpoints import find_damage
 
 REPO = Path(__file__).parents[2]
 NAME = "trial"

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from pipelines import session
-from pipelines.benchmark.run import BenchmarkConfig
-from pipelines.compare_configs import CompareConfig
+from pipelines.benchmark.job import BenchmarkConfig
+from pipelines.compare.config import CompareConfig
 from pipelines.configs import EvaluateConfig, ExportConfig, PrepareJobConfig, TrainConfig, TransferConfig
-from pipelines.search_configs import SearchConfig
-from pipelines.shards import REPORT_SCHEMA, ShardFolder, write_table
+from pipelines.runtime import session
+from pipelines.search.config import SearchConfig
+from pipelines.shards.folder import REPORT_SCHEMA, ShardFolder, write_table
 
 REPO = Path(__file__).parents[2]
 CONFIGS = {

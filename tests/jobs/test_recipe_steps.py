@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines.configs import TrainConfig
-from pipelines.model_configs import DenseNet3DConfig, ModelConfig, T3DConfig
-from pipelines.recipe import load_config, to_yaml
-from pipelines.run_configs import TrackingConfig
-from pipelines.shard_index import load_index
-from pipelines.train import run_train
-from pipelines.weights import card_of
+from pipelines.networks.config import DenseNet3DConfig, ModelConfig, T3DConfig
+from pipelines.networks.weights import card_of
+from pipelines.settings.recipe import load_config, to_yaml
+from pipelines.shards.index import load_index
+from pipelines.train.job import run_train
+from pipelines.training.config import TrackingConfig
 from t3d_core.models import ModelKind, build_model
 from t3d_core.training.checkpoint import save_weights
 from t3d_core.training.optimization import build_sgd

@@ -12,12 +12,12 @@ import pytest
 import torch
 import yaml
 
-import pipelines.recipe
+import pipelines.settings.recipe
 from pipelines.configs import EvaluateConfig, TrainConfig
-from pipelines.model_configs import ModelConfig
-from pipelines.recipe import flatten, load_config
-from pipelines.run_configs import ClipConfig
-from pipelines.weights import card_of, check_network
+from pipelines.networks.config import ModelConfig
+from pipelines.networks.weights import card_of, check_network
+from pipelines.settings.recipe import flatten, load_config
+from pipelines.training.config import ClipConfig
 from t3d_core.models import ModelKind, build_model
 from t3d_core.models.cost import count_parameters, saved_bytes
 
@@ -45,7 +45,7 @@ def config_class(stage: str) -> Any:
     """The class that jobs/STAGE.py gives to `run_job`."""
     found = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipelines.recipe, "run_job", lambda config_class, *_, **__: found.append(config_class))
+        patch.setattr(pipelines.settings.recipe, "run_job", lambda config_class, *_, **__: found.append(config_class))
         runpy.run_path(str(REPO / "jobs" / f"{stage}.py"), run_name="__main__")
     return found[0]
 

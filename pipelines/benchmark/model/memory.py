@@ -1,0 +1,31 @@
+"""A case becomes the peak bytes of a process that trains it for one step: on the GPU, or resident without one."""
+
+import multiprocessing
+import resource
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+import torch
+
+from pipelines.benchmark.model.cases import Case, build, runs_of
+
+
+def peak_training_bytes(case: Case, clip_shape: Sequence[int]) -> int:
+    """Train in a process of its own; return the most that it had: on the CPU resident, libraries and all.
+
+    Raises:
+        concurrent.futures.BrokenExecutor: The process died, as when memory runs out.
+    """
+    # A server that has the libraries loaded but never ran anything is copied: no import to wait for.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pipelines.benchmark.model.cases"])
+    with ProcessPoolExecutor(1, mp_context=context) as executor:
+        return executor.submit(_train, case, tuple(clip_shape)).result()
+
+
+def _train(case: Case, clip_shape: tuple[int, ...]) -> int:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    runs_of(case, build(case, clip_shape).to(device), torch.randn(clip_shape, device=device))["train_step"]()
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,133 @@
+"""The networks beside torchvision's, and one of them under every switch: counted exactly, then timed in one run.
+
+Paper 3.1, Table 4. Times are medians of rounds in which all cases take turns, each called once
+untimed before it is timed; ratios are medians over the rounds.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from pipelines.benchmark.measuring.rows import SuiteReport, alternating_seconds, describe_machine
+from pipelines.benchmark.model.cases import DEFAULT, PEERS, Case, build, runs_of, switch_cases
+from pipelines.benchmark.model.matmul_ceiling import matmul_ceilings
+from pipelines.benchmark.model.memory import peak_training_bytes
+from pipelines.benchmark.model.report import Measured, Switches, report_models
+from pipelines.benchmark.model.transition_plan import measure_plan
+from pipelines.settings.recipe import Section
+from t3d_core.models import (
+    ModelKind,
+    VideoNet,
+    build_model,
+    count_macs,
+    count_parameters,
+    count_training_macs,
+    saved_bytes,
+)
+
+MAX_BF16_SLOWER = 10.0
+"""Where matrix products in bf16 are slower than in fp32 by more than this, no network is timed in bf16."""
+
+
+class ModelSuiteConfig(Section):
+    """Cost of the networks."""
+
+    models: tuple[ModelKind, ...] = (
+        *("t3d_121", "densenet3d_121", "t3d_169", "densenet3d_169"),
+        *("resnet3d_18", "resnet3d_34", "resnet3d_50", "inception3d", "c3d"),
+    )
+    """Model kinds to measure beside torchvision's r3d_18, mc3_18, r2plus1d_18, s3d, mvit_v1_b and swin3d_t."""
+    switches_of: ModelKind | None = "t3d_121"
+    """Model whose transitions are timed in every form, and which is measured under every switch; none: no model."""
+    num_frames: PositiveInt = 32
+    """Frames a clip (paper Table 3)."""
+    crop_size: PositiveInt = 112
+    """Height and width of a clip in pixels (the paper: 224, Table 5)."""
+    batch_size: PositiveInt = 2
+    """Clips a batch."""
+    compile: bool = False
+    """Measure torch.compile too: minutes more."""
+    memory: bool = True
+    """Measure the peak resident memory of every case, in a process of its own."""
+
+
+def run_model_suite(config: ModelSuiteConfig, *, repeats: int) -> SuiteReport:
+    """Count and time the networks and the switches, on the GPU if there is one.
+
+    Multiply-adds and bytes are per clip, times per batch. A train step is forward, cross-entropy, backward, SGD.
+
+    Raises:
+        ValueError: The clip or the batch is too small for one of the models.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    shape = (config.batch_size, 3, config.num_frames, config.crop_size, config.crop_size)
+    networks = [Case(kind, kind) for kind in (*config.models, *PEERS)]
+    for case in networks:
+        # A clip or a batch that is too small is told before anything is timed.
+        _on_meta(case, shape).train()(torch.empty(shape, device="meta"))
+    print(describe_machine("before"), f"device {device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    clip_BCTHW = torch.randn(shape, device=device)
+    ceilings = matmul_ceilings(device, repeats=repeats)
+    measured = _measure(networks, clip_BCTHW, repeats=repeats, with_memory=config.memory)
+    slower = ceilings["fp32"] / ceilings["bf16"]
+    switches = (
+        _measure_switches(config, clip_BCTHW, bf16_slower=slower, repeats=repeats) if config.switches_of else None
+    )
+    print(describe_machine("after"))
+    return report_models(measured, switches, ceilings, clip_shape=shape)
+
+
+def _measure_switches(config: ModelSuiteConfig, clip_BCTHW: Tensor, *, bf16_slower: float, repeats: int) -> Switches:
+    kind = config.switches_of
+    assert kind is not None, "asked for"
+    net = build_model(kind, num_classes=0).to(clip_BCTHW.device)
+    plan = measure_plan(net, clip_BCTHW, execution=DEFAULT, repeats=repeats)
+    cases = switch_cases(kind, plan.forms, is_compiled=config.compile)
+    if bf16_slower > MAX_BF16_SLOWER:
+        skipped = [case for case in cases if case.execution.precision == "bf16"]
+        cases = [case for case in cases if case not in skipped]
+        names = ", ".join(f"{case.name!r}" for case in skipped)
+        print(f"skipped: {names}: matrix products in bf16 are {bf16_slower:.0f}x slower than in fp32 here")
+    return Switches(kind, plan, _measure(cases, clip_BCTHW, repeats=repeats, with_memory=config.memory))
+
+
+def _on_meta(case: Case, shape: Sequence[int]) -> nn.Module:
+    """Build the network of a case where nothing is computed, for counting."""
+    with torch.device("meta"):
+        net = build(case, shape)
+    if isinstance(net, VideoNet):
+        net.set_recompute(case.execution.recompute)
+    return net
+
+
+def _measure(cases: Sequence[Case], clip_BCTHW: Tensor, *, repeats: int, with_memory: bool) -> list[Measured]:
+    shape = tuple(clip_BCTHW.shape)
+    print(f"timing {len(cases)} cases in {repeats} rounds: {', '.join(case.name for case in cases)}", flush=True)
+    nets = {case: build(case, shape).to(clip_BCTHW.device) for case in cases}
+    runs = {(case, what): run for case, net in nets.items() for what, run in runs_of(case, net, clip_BCTHW).items()}
+    rounds = alternating_seconds(runs, repeats=repeats, is_warmed=True)
+    print("counting" + (", and training each for one step in a process of its own" if with_memory else ""), flush=True)
+    return [
+        Measured(
+            case,
+            num_parameters=count_parameters(net),
+            macs=count_macs(_on_meta(case, shape), shape) / shape[0],
+            training_macs=count_training_macs(_on_meta(case, shape), shape) / shape[0],
+            kept_bytes=_kept_bytes(case, net, clip_BCTHW) // shape[0] if case.is_trained else None,
+            peak_bytes=peak_training_bytes(case, shape) if with_memory and case.is_trained else None,
+            seconds={what: seconds for (of_case, what), seconds in rounds.items() if of_case == case},
+        )
+        for case, net in nets.items()
+    ]
+
+
+def _kept_bytes(case: Case, net: nn.Module, clip_BCTHW: Tensor) -> int:
+    """Count what a real forward pass keeps: of bf16 and of compiled kernels the meta device knows nothing."""
+
+    def forward() -> Tensor:
+        with case.execution.autocast(clip_BCTHW.device):
+            return net(clip_BCTHW)
+
+    return saved_bytes(net.train(), forward)

@@ -1,0 +1,342 @@
+"""What a transfer of so many clips would take on a cluster of so many nodes: counted, measured on one core, or assumed.
+
+    prepare    videos -> shards, on the nodes' CPUs
+    teacher    features of some views of every clip, once, on the GPUs
+    transfer   all epochs, on the GPUs, which the nodes' CPUs feed
+
+Storing and decoding are measured in this run, on a core of this machine, on a video given. Multiply-adds and bytes are
+counted. How fast a GPU computes is assumed. What the pipeline itself costs beside is measured by the other suites.
+"""
+
+import functools
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import PositiveFloat, PositiveInt, model_validator
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipelines.benchmark.measuring.rows import BenchmarkRow, SuiteReport, alternating_seconds, describe_machine
+from pipelines.configs import ExportedTeacherConfig, TransferConfig
+from pipelines.runtime.session import input_path
+from pipelines.settings.recipe import Section, read_recipe, with_values
+from pipelines.training.config import ClipConfig
+from t3d_core.models import build_model, count_parameters, count_training_macs
+from t3d_core.transfer.teacher import build_untrained_teacher
+from t3d_core.video.clip_sampling import random_clip
+from t3d_core.video.cropping import center_crop, resized_size
+from t3d_core.video.decoding import VideoError, decode_frames, probe
+from t3d_core.video.storage import EncodedSegment, encode_segments
+
+_HOUR, _DAY = 3600.0, 86400.0
+_NUM_WINDOWS = 8
+_BYTES_A_WEIGHT = 4
+_row = functools.partial(BenchmarkRow, "plan")
+
+
+class PlanSuiteConfig(Section):
+    """What a transfer would take on a cluster; as `--plan nodes=8,gpus=64` or `--plan.nodes 8`."""
+
+    nodes: PositiveInt = 8
+    """Nodes that decode."""
+    cpus: PositiveInt = 32
+    """CPUs of each."""
+    gpus: PositiveInt = 64
+    """GPUs, over all nodes that train."""
+    clips: PositiveInt = 1_000_000
+    """Clips that are prepared, each of `clip_seconds` (paper 4.3: of 500K videos of YouTube-8M, of which
+    prepare/youtube8m.yaml takes two clips each; an epoch of table8_t3d.yaml is half of them)."""
+    clip_seconds: PositiveFloat = 10.0
+    """Seconds of each."""
+    video: Path = Path("../shared/data/single_clips/abseiling_k400.mp4")
+    """A video like those: storing and decoding are measured on it."""
+    recipe: Path = Path("jobs/recipes/transfer/table8_t3d.yaml")
+    """The transfer: networks, clips, epochs, views of the teacher."""
+    gpu_tflops: PositiveFloat = 20.0
+    """Operations that a GPU makes in a second of training, in 10^12, two a multiply-add. An assumption: `benchmark.py
+    model` on yours prints GMAC/s, twice of which, over 1000, is it."""
+    cpu_hour_price: PositiveFloat | None = None
+    """Price of a CPU for an hour; none: costs are left out."""
+    gpu_hour_price: PositiveFloat | None = None
+    """Price of a GPU for an hour."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, given: Any) -> Any:
+        """`nodes=8,gpus=64` is short for two settings."""
+        if not isinstance(given, str):
+            return given
+        settings = dict(part.partition("=")[::2] for part in given.split(","))
+        if unknown := settings.keys() - cls.model_fields.keys():
+            raise ValueError(f"no such setting: {', '.join(sorted(unknown))}; there are {', '.join(cls.model_fields)}")
+        return settings
+
+    @model_validator(mode="after")
+    def _both_prices(self) -> "PlanSuiteConfig":
+        if (self.cpu_hour_price is None) != (self.gpu_hour_price is None):
+            raise ValueError("give both cpu_hour_price and gpu_hour_price, or none")
+        return self
+
+
+class Measured(NamedTuple):
+    """Of one core of this machine, on one video.
+
+    Attributes:
+        store_seconds: to store `clip_seconds` of it.
+        decode_seconds: for one clip of the recipe's frames and pixels, out of what is stored.
+        source_bytes: of `clip_seconds` of the video.
+        stored_bytes: of them in a shard.
+        encoding: in which they are stored.
+    """
+
+    store_seconds: float
+    decode_seconds: float
+    source_bytes: float
+    stored_bytes: float
+    encoding: str
+
+
+class Counted(NamedTuple):
+    """Of the networks.
+
+    Attributes:
+        student_macs: multiply-adds of a training step, a clip.
+        teacher_macs: of a forward pass, a view.
+        parameters: of the student.
+    """
+
+    student_macs: float
+    teacher_macs: float
+    parameters: int
+
+
+class Stage(NamedTuple):
+    """What one stage takes.
+
+    Attributes:
+        core_hours: of decode nodes' CPUs.
+        gpu_hours: of computing.
+        hours: on the cluster, whichever of the two is slower.
+        limit: which that is.
+        read_bytes: from storage.
+        written_bytes: to it.
+    """
+
+    name: str
+    core_hours: float
+    gpu_hours: float
+    hours: float
+    limit: str
+    read_bytes: float
+    written_bytes: float
+
+
+def run_plan_suite(config: PlanSuiteConfig, *, repeats: int) -> SuiteReport:
+    """Measure, count, and multiply.
+
+    Raises:
+        ValueError: the video or the recipe cannot be read, or has a teacher that is not counted.
+        JobError: settings of the recipe that cannot be, one line each.
+    """
+    transfer = with_values(TransferConfig, read_recipe(input_path(config.recipe)), {})
+    if isinstance(transfer.teacher, ExportedTeacherConfig):
+        raise ValueError(
+            f"plan.recipe {config.recipe} has an exported teacher, whose multiply-adds cannot be counted: give a "
+            "recipe with a teacher of about its size"
+        )
+    lines = [describe_machine("before")]
+    measured = measure_core(config, transfer, repeats=repeats)
+    counted = count_networks(transfer)
+    stages = plan_stages(config, transfer, measured, counted)
+    lines += [
+        describe_machine("after"),
+        "",
+        *_table(stages, config),
+        "",
+        *_assumptions(config, transfer, measured, counted),
+    ]
+    return SuiteReport(list(_rows(stages)), "\n".join(lines))
+
+
+def measure_core(config: PlanSuiteConfig, transfer: TransferConfig, *, repeats: int) -> Measured:
+    """Store the video, and decode clips out of what is stored, in turns, on the clock of this process.
+
+    Raises:
+        ValueError: the video cannot be read.
+    """
+    path = input_path(config.video)
+    if not path.is_file():
+        raise ValueError(f"plan.video {path} is no file: give a video like yours with --plan.video FILE")
+    clip = transfer.clip
+    try:
+        info, segment = probe(str(path)), next(iter(encode_segments(str(path), short_side=256)))
+    except VideoError as error:
+        raise ValueError(
+            f"plan.video {path} cannot be decoded ({error}): give another with --plan.video FILE"
+        ) from error
+    runs: dict[str, Callable[[], object]] = {
+        "store": lambda: list(encode_segments(str(path), short_side=256)),
+        "decode": lambda: [each() for each in _windows(segment, clip)],
+    }
+    seconds = alternating_seconds(runs, repeats=repeats, clock=time.process_time)
+    duration = info.num_frames / segment.fps
+    return Measured(
+        store_seconds=statistics.median(seconds["store"]) * config.clip_seconds / duration,
+        decode_seconds=statistics.median(seconds["decode"]) / _NUM_WINDOWS,
+        source_bytes=path.stat().st_size * config.clip_seconds / duration,
+        stored_bytes=len(segment.data) * config.clip_seconds / duration,
+        encoding=segment.encoding,
+    )
+
+
+def _windows(segment: EncodedSegment, clip: ClipConfig) -> Iterator[Callable[[], object]]:
+    rng = np.random.default_rng(0)
+    size = resized_size(segment.height, segment.width, short_side=clip.short_side_pixels())
+    for _ in range(_NUM_WINDOWS):
+        drawn = random_clip(
+            segment.num_frames,
+            num_frames=clip.num_frames,
+            frame_stride=clip.frame_stride,
+            short_video=clip.short_video,
+            rng=rng,
+        )
+        yield functools.partial(
+            decode_frames,
+            segment.data,
+            drawn.frame_indices + segment.frame_offset,
+            size=size,
+            crop=center_crop(*size, crop_size=clip.crop_size),
+            key_distance=segment.key_distance,
+        )
+
+
+def count_networks(transfer: TransferConfig) -> Counted:
+    """Count the student's training step and the teacher's pass, on no data."""
+    clip, teacher_view = transfer.clip, transfer.teacher
+    student = build_model(transfer.model.kind, num_classes=0, **transfer.model.arguments())
+    shape = (1, 3, clip.num_frames, clip.crop_size, clip.crop_size)
+    teacher = build_untrained_teacher(teacher_view.kind).to("meta")
+    size = teacher_view.crop_size or clip.crop_size
+    frames = torch.empty((1, teacher_view.num_frames or clip.num_frames, size, size, 3), device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        teacher(frames)
+    return Counted(
+        student_macs=count_training_macs(student, shape),
+        teacher_macs=counter.get_total_flops() / 2,
+        parameters=count_parameters(student),
+    )
+
+
+def plan_stages(config: PlanSuiteConfig, transfer: TransferConfig, measured: Measured, counted: Counted) -> list[Stage]:
+    """Multiply: what each stage takes."""
+    views = 0 if transfer.cache is None else transfer.cache.num_views
+    seen = transfer.epochs * transfer.epoch_share * config.clips
+    stored = config.clips * measured.stored_bytes
+    weights = counted.parameters * _BYTES_A_WEIGHT
+    of_step = counted.student_macs + (0 if views else counted.teacher_macs)
+    stages = [
+        _stage(
+            "prepare",
+            config,
+            core_seconds=config.clips * measured.store_seconds,
+            read_bytes=config.clips * measured.source_bytes,
+            written_bytes=stored,
+        ),
+        _stage(
+            "teacher",
+            config,
+            core_seconds=views * config.clips * measured.decode_seconds,
+            macs=views * config.clips * counted.teacher_macs,
+            read_bytes=stored if views else 0.0,
+        ),
+        _stage(
+            "transfer",
+            config,
+            core_seconds=seen * measured.decode_seconds,
+            macs=seen * of_step,
+            read_bytes=seen * measured.stored_bytes,
+            written_bytes=2 * weights * transfer.checkpoint.num_to_keep,  # weights and momentum
+        ),
+    ]
+    return [stage for stage in stages if stage.hours]
+
+
+def _stage(
+    name: str,
+    config: PlanSuiteConfig,
+    *,
+    core_seconds: float,
+    macs: float = 0.0,
+    read_bytes: float,
+    written_bytes: float = 0.0,
+) -> Stage:
+    core_hours = core_seconds / _HOUR
+    gpu_hours = 2 * macs / (config.gpu_tflops * 1e12) / _HOUR
+    on_cpus, on_gpus = core_hours / (config.nodes * config.cpus), gpu_hours / config.gpus
+    limit = "CPUs" if on_cpus > on_gpus else "GPUs"
+    return Stage(name, core_hours, gpu_hours, max(on_cpus, on_gpus), limit, read_bytes, written_bytes)
+
+
+def _rows(stages: list[Stage]) -> Iterator[BenchmarkRow]:
+    for stage in stages:
+        yield _row(stage.name, "core_hours", stage.core_hours, "h")
+        yield _row(stage.name, "gpu_days", stage.gpu_hours * _HOUR / _DAY, "d")
+        yield _row(stage.name, "hours", stage.hours, "h")
+        yield _row(stage.name, "read", stage.read_bytes / 1e12, "TB")
+        yield _row(stage.name, "written", stage.written_bytes / 1e12, "TB")
+
+
+def _table(stages: list[Stage], config: PlanSuiteConfig) -> Iterator[str]:
+    yield f"{config.clips:,} clips on {config.nodes} nodes of {config.cpus} CPUs and {config.gpus} GPUs:"
+    with_price = config.cpu_hour_price is not None
+    yield (
+        f"{'stage':<10}{'core-hours':>12}{'GPU-days':>10}{'hours here':>12}  {'bound by':<9}{'TB read':>9}"
+        f"{'TB written':>12}{'MB/s read':>11}" + (f"{'price':>12}" if with_price else "")
+    )
+    for stage in stages:
+        price = stage.hours * (
+            config.nodes * config.cpus * (config.cpu_hour_price or 0.0)
+            + (config.gpus * (config.gpu_hour_price or 0.0) if stage.gpu_hours else 0.0)
+        )
+        yield (
+            f"{stage.name:<10}{stage.core_hours:>12,.0f}{stage.gpu_hours * _HOUR / _DAY:>10,.1f}{stage.hours:>12,.1f}  "
+            f"{stage.limit:<9}{stage.read_bytes / 1e12:>9,.2f}{stage.written_bytes / 1e12:>12,.2f}"
+            f"{stage.read_bytes / 1e6 / (stage.hours * _HOUR):>11,.0f}" + (f"{price:>12,.0f}" if with_price else "")
+        )
+    (transfer,) = (stage for stage in stages if stage.name == "transfer")
+    needed = transfer.core_hours / (transfer.gpu_hours / config.gpus)
+    yield (
+        f"bottleneck of the transfer: {transfer.limit}; {config.gpus} GPUs are fed by {needed:,.0f} CPUs "
+        f"({needed / config.gpus:.1f} a GPU), there are {config.nodes * config.cpus}"
+    )
+
+
+def _assumptions(
+    config: PlanSuiteConfig, transfer: TransferConfig, measured: Measured, counted: Counted
+) -> Iterator[str]:
+    clip = transfer.clip
+    yield "from:"
+    yield f"  assumed   a GPU makes {config.gpu_tflops:g} x 10^12 operations a second (plan.gpu_tflops)"
+    yield "  assumed   a CPU of the cluster is as fast as a core here, beside others too; nothing waits for storage"
+    yield f"  assumed   all videos are like {config.video.name}"
+    yield (
+        f"  measured  storing {config.clip_seconds:g} s of it as {measured.encoding}: {measured.store_seconds:.2f} s "
+        f"of a core, {measured.source_bytes / 1e6:.2f} MB become {measured.stored_bytes / 1e6:.2f}"
+    )
+    yield (
+        f"  measured  decoding {clip.num_frames} x {clip.crop_size} x {clip.crop_size} out of that: "
+        f"{1 / measured.decode_seconds:.1f} clips a second and core"
+    )
+    yield (
+        f"  counted   {config.recipe.stem}: {counted.student_macs / 1e9:.1f} GMAC a clip and step, "
+        f"{counted.teacher_macs / 1e9:.1f} a pass of the teacher, {counted.parameters:,} parameters; "
+        f"{transfer.epochs} epochs of {transfer.epoch_share:g} of the clips"
+    )
+    yield (
+        "  left out  what Ray, guard and report cost (see `benchmark.py prepare` and `train`), exchange of gradients, "
+        "validation" + ("" if transfer.cache else "; the teacher's own frames, decoded with the student's")
+    )

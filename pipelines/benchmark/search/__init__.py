@@ -1,0 +1,1 @@
+"""The search stage: what trials cost beside plain runs."""

@@ -1,0 +1,118 @@
+"""A tracking store with as many training runs as one asks for, and what it takes to compare them."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.benchmark.measuring.processes import memory_bytes
+from pipelines.configs import TrainConfig
+from pipelines.settings.recipe import flatten
+from pipelines.tracking import runs as tracking
+from pipelines.training.config import TrackingConfig
+
+_PROJECT = Path(__file__).parents[3]
+_LOOK_SECONDS = 0.05
+_SEEDS = 5
+_CURVES = ("val/loss", "val/clip_top1")
+
+
+class ComparisonCosts(NamedTuple):
+    """What one comparison took."""
+
+    seconds: float
+    peak_bytes: int
+
+
+def make_store(folder: Path, *, num_runs: int, num_points: int, num_tested: int) -> str:
+    """Log runs of a search, five seeds a point, and the test of each; give the tracking URI.
+
+    Args:
+        folder: for the store.
+        num_runs: training runs.
+        num_points: of each of two curves of a run.
+        num_tested: videos of a test.
+    """
+    tracking_uri = f"sqlite:///{folder / 'mlflow.db'}"
+    rng = np.random.default_rng(0)
+    for number in range(num_runs):
+        lr, seed = round(0.001 * (1 + number // _SEEDS), 6), number % _SEEDS
+        config = TrainConfig(
+            data={"shards": ["shards"]},
+            model={"kind": "t3d_121"},
+            clip={},
+            global_batch_size=8,
+            epochs=num_points,
+            schedule={"kind": "cosine"},
+            optimizer={"lr": lr},
+            seed=seed,
+        )
+        with tracking.start_run(
+            tracking_uri=tracking_uri,
+            experiment=TrackingConfig().experiment,
+            run_name=f"run-{number}",
+            run_id=None,
+            tags={"stage": "train", tracking.POINT: f"lr={lr:g}", f"{tracking.AXIS}optimizer.lr": str(lr)},
+        ) as run:
+            run.log_params(flatten(config))
+            run.log_metrics({"model/gmacs": 1.0 + lr, "model/parameters": 1e6}, step=0)
+            values = rng.random((num_points, len(_CURVES)))
+            points = [
+                tracking.Point(name, float(value), time_ms=1000 * step, step=step)
+                for step, of_step in enumerate(values, start=1)
+                for name, value in zip(_CURVES, of_step, strict=True)
+            ]
+            for first in range(0, len(points), tracking.MAX_POINTS):
+                run.log_points(points[first : first + tracking.MAX_POINTS])
+        _log_test(run, folder / "scores.parquet", is_correct_V=rng.random(num_tested) < 0.5)
+    return tracking_uri
+
+
+def _log_test(trained: tracking.Run, scores: Path, *, is_correct_V: np.ndarray) -> None:
+    labels = ["jump"] * len(is_correct_V)
+    predicted = ["jump" if is_correct else "walk" for is_correct in is_correct_V]
+    ids = [f"video-{number}" for number in range(len(is_correct_V))]
+    pq.write_table(pa.table({"video_id": ids, "label": labels, "predicted": predicted}), scores)
+    with tracking.start_run(
+        tracking_uri=trained.tracking_uri,
+        experiment=TrackingConfig().experiment,
+        run_name="test",
+        run_id=None,
+        tags={"stage": "evaluate", tracking.TRAINED_BY: trained.run_id},
+    ) as run:
+        run.log_metrics({"video_top1": float(is_correct_V.mean()), "num_videos": float(len(ids))}, step=0)
+        run.log_artifact(scores)
+
+
+def measure_comparison(tracking_uri: str, folder: Path) -> ComparisonCosts:
+    """Compare all runs of a store by their learning rate with jobs/compare.py, from its start to its end.
+
+    Raises:
+        RuntimeError: it failed; the end of its output is the message.
+    """
+    options = ["--group_by", "optimizer.lr", "--tracking.uri", tracking_uri, "--output", str(folder / "report")]
+    began, peak = time.perf_counter(), 0
+    with (folder / "log.txt").open("w+") as log:
+        job = subprocess.Popen(
+            [sys.executable, str(_PROJECT / "jobs" / "compare.py"), *options],
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"PYTHONPATH": str(_PROJECT)},
+            cwd=folder,
+        )
+        while job.poll() is None:
+            with contextlib.suppress(OSError, StopIteration):  # it has ended meanwhile
+                peak = max(peak, memory_bytes(job.pid, "VmHWM"))
+            time.sleep(_LOOK_SECONDS)
+        seconds = time.perf_counter() - began
+        log.seek(0)
+        if job.returncode != 0:
+            raise RuntimeError(f"the comparison that is measured failed: {log.read()[-2000:]}")
+    return ComparisonCosts(seconds, peak)

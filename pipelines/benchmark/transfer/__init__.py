@@ -1,0 +1,1 @@
+"""The transfer stage: what a pair costs."""

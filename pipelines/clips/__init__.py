@@ -1,0 +1,1 @@
+"""Rows become decoded batches, in an order of our own."""

@@ -1,0 +1,77 @@
+"""Runs in MLflow become a table beside the paper's, pictures, and a page: which is better, by how much, at what cost.
+
+OUTPUT/table.md, table.csv      the table for people, and its bare numbers
+OUTPUT/NAME.png                 pictures
+OUTPUT/comparison.html          all of it in one file
+"""
+
+import datetime
+from pathlib import Path
+
+from pipelines.compare.config import CompareConfig
+from pipelines.compare.page import render_page
+from pipelines.compare.plots import MAX_CURVES, MAX_CURVES_A_ROW, Curves, plot_comparison
+from pipelines.compare.runs import Comparison, compare_runs
+from pipelines.compare.table import as_csv, as_lines, as_markdown, columns_of
+from pipelines.compare.videos import paired_differences
+from pipelines.runtime import session
+from pipelines.settings.recipe import flatten
+from pipelines.shards.folder import whole_file
+from pipelines.tracking import runs as tracking
+
+
+def run_compare(config: CompareConfig) -> str:
+    """Compare the runs that `config` names; give the table and where the report is.
+
+    Raises:
+        ValueError: there is nothing to compare.
+    """
+    base = session.base_folder()
+    tracking_uri = tracking.resolve_tracking_uri(config.tracking.uri, base=base)
+    comparison = compare_runs(config, tracking_uri=tracking_uri)
+    output = base / config.output if config.output else base / config.storage / session.new_name("compare")
+    return write_comparison(comparison, config, output, tracking_uri=tracking_uri)
+
+
+def write_comparison(comparison: Comparison, config: CompareConfig, output: Path, *, tracking_uri: str) -> str:
+    """Write and log the report; give its summary."""
+    output.mkdir(parents=True, exist_ok=True)
+    columns = columns_of(comparison, paired_differences(comparison.rows, tracking_uri=tracking_uri))
+    pictures = plot_comparison(comparison, _curves(comparison, config.curves, tracking_uri))
+    experiment = config.experiment or config.tracking.experiment
+    footer = f"Experiment {experiment} of {tracking_uri}, {datetime.datetime.now():%Y-%m-%d %H:%M}."
+    texts = {
+        "table.md": as_markdown(comparison, columns),
+        "table.csv": as_csv(comparison, columns),
+        "comparison.html": render_page(comparison, columns, pictures, footer=footer),
+    }
+    contents = {name: text.encode() for name, text in texts.items()}
+    contents |= {f"{picture.name}.png": picture.light for picture in pictures}
+    with tracking.start_run(
+        tracking_uri=tracking_uri,
+        experiment=experiment,
+        run_name=output.name,
+        run_id=None,
+        tags={"stage": "compare", **tracking.commit_tag()},
+    ) as run:
+        run.log_params(flatten(config))
+        for name, content in contents.items():
+            with whole_file(output / name) as partial:
+                partial.write_bytes(content)
+            run.log_artifact(output / name)
+    return "\n".join(
+        [*as_lines(comparison, columns), f"report:  {output / 'comparison.html'}", f"mlflow:  {run.describe()}"]
+    )
+
+
+def _curves(comparison: Comparison, metrics: tuple[str, ...], tracking_uri: str) -> dict[str, Curves]:
+    """Read the curves that are drawn, and no others: a store takes long to find each."""
+    return {
+        metric: {
+            row.label: [
+                tracking.read_curve(tracking_uri, each.run.run_id, metric) for each in row.runs[:MAX_CURVES_A_ROW]
+            ]
+            for row in comparison.rows[:MAX_CURVES]
+        }
+        for metric in metrics
+    }

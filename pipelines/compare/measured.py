@@ -1,0 +1,131 @@
+"""A training run in MLflow, and the test of its weights, become one value and all that the value depends on."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipelines.compare.paper_tables import family_of
+from pipelines.tracking import runs as tracking
+from pipelines.tracking.runs import RecordedRun
+
+TESTED, VALIDATED, PAIRS = "video_top1", "val/clip_top1", "check/pair_accuracy"
+PAPERS_WAY_OF_TESTING = {"data.split": "test", "num_crops": "1", "num_clips": "None"}
+# Parameters that say where and how a run was made, not what it is, and sections of such.
+_NOT_SETTINGS = (
+    *("seed", "name", "storage", "folds", "register", "alias", "log_every_steps", "data.fold"),
+    *("data.shards", "data.prepare", "data.fingerprint", "tracking", "scaling", "checkpoint", "failure"),
+    *("compute.channels_last", "compute.recompute", "compute.compile", "compute.debug", "model.transition_forms"),
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run, and the test of its weights.
+
+    Attributes:
+        run: the training run.
+        test: its newest test that ended; none: it was not tested.
+        facts: what rows are told apart by: parameters, and `family`, `model`, `init`, `segments`, `dataset`.
+        settings: all that it shares with the other runs of its row.
+        value: what is compared.
+    """
+
+    run: RecordedRun
+    test: RecordedRun | None
+    facts: Mapping[str, str]
+    settings: Mapping[str, str]
+    value: float
+
+
+def measure(
+    run: RecordedRun, test: RecordedRun | None, by_id: Mapping[str, RecordedRun], metric: str
+) -> Measured | None:
+    """Give the value of a run, of its test or else of its training; none where it has no such metric."""
+    metrics = {**run.metrics, **(test.metrics if test else {})}
+    if metric not in metrics:
+        return None
+    kind = run.params.get("model.kind", "")
+    settings = settings_of(run, by_id)
+    derived = {
+        "family": family_of(kind),
+        "model": kind,
+        "init": _init_of(run, by_id),
+        "segments": run.params.get("clip.num_segments", "1"),
+        "dataset": settings["dataset"],
+    }
+    of_search = {name: value for name, value in run.tags.items() if name.startswith(tracking.AXIS)}
+    point = {"point": run.tags.get(tracking.POINT, "")}
+    return Measured(run, test, {**run.params, **derived, **of_search, **point}, settings, metrics[metric])
+
+
+def find_tests(runs: Sequence[RecordedRun], trained: Collection[str]) -> tuple[dict[str, RecordedRun], list[str]]:
+    """The newest test of each training run, made in the way in which most of them were tested; and what is left out.
+
+    The way: split, crops and clips of a video, and the data.
+    """
+    by_way: dict[tuple[str, ...], dict[str, RecordedRun]] = defaultdict(dict)
+    for run in runs:
+        of_run = run.tags.get(tracking.TRAINED_BY, "")
+        if run.status == "FINISHED" and of_run in trained and TESTED in run.metrics:
+            way = (*(run.params.get(name, "-") for name in PAPERS_WAY_OF_TESTING), " + ".join(run.datasets) or "-")
+            by_way[way][of_run] = run
+    if not by_way:
+        return {}, []
+    papers = tuple(PAPERS_WAY_OF_TESTING.values())
+    way = max(by_way, key=lambda way: (len(by_way[way]), way[: len(papers)] == papers))
+    others = sorted(each for each in by_way if each != way)
+    if not others:
+        return by_way[way], []
+    names = [name.rpartition(".")[2] for name in (*PAPERS_WAY_OF_TESTING, "dataset")]
+    differ = [len({each[place] for each in by_way}) > 1 for place in range(len(names))]
+
+    def text(each: tuple[str, ...]) -> str:
+        return ", ".join(f"{name} {value}" for name, value, told in zip(names, each, differ, strict=True) if told)
+
+    return by_way[way], [f"Tests with {text(way)} are compared, not those with {'; '.join(map(text, others))}."]
+
+
+def settings_of(run: RecordedRun, by_id: Mapping[str, RecordedRun]) -> dict[str, str]:
+    """All that makes a run what it is, but for seed and fold: parameters, data, and the run whose weights it took.
+
+    Members of a population have their search's name, too: their settings changed on the way.
+    """
+    origin = by_id.get(run.tags.get(tracking.STARTED_FROM, ""))
+    settings = {
+        name: value
+        for name, value in run.params.items()
+        if not any(f"{name}.".startswith(f"{each}.") for each in _NOT_SETTINGS)
+        and not (origin is not None and name == "init_from")
+    }
+    settings["dataset"] = " + ".join(run.datasets)
+    if origin is not None:
+        described = json.dumps(settings_of(origin, by_id), sort_keys=True)
+        settings["init"] = f"{_init_of(run, by_id)} ({hashlib.sha256(described.encode()).hexdigest()[:6]})"
+    if any(name.startswith("setting/") for name in run.metrics):
+        settings["population"] = run.tags.get("search", "-")
+    return settings
+
+
+def differing_settings(measured: Sequence[Measured]) -> tuple[str, ...]:
+    """The settings of which runs have different values; `init` for the weights that they start from."""
+    names = dict.fromkeys(name for each in measured for name in each.settings)
+    differing = [name for name in names if len({each.settings.get(name, "-") for each in measured}) > 1]
+    named = ("init" if name in ("init_from", "inflate_from") else name for name in differing)
+    return tuple(dict.fromkeys(named))
+
+
+def _init_of(run: RecordedRun, by_id: Mapping[str, RecordedRun]) -> str:
+    """From which weights a run started, as far as the store knows."""
+    if run.params.get("inflate_from", "None") != "None":
+        return f"inflated from {run.params['inflate_from'].rpartition('/')[2]}"
+    if run.params.get("init_from", "None") == "None":
+        return "scratch"
+    origin = by_id.get(run.tags.get(tracking.STARTED_FROM, ""))
+    if origin is None:
+        return "other weights"
+    if origin.tags.get("stage") == "transfer":
+        is_inflated = origin.params.get("inflate_from", "None") != "None"
+        return "inflated, then transfer" if is_inflated else "transfer"
+    return "transfer, then fine-tuned" if _init_of(origin, by_id) == "transfer" else "fine-tuned"

@@ -1,0 +1,204 @@
+"""Rows of a table become pictures, each for light and for dark pages."""
+
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib import colormaps, rc_context, style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipelines.compare.measured import TESTED, VALIDATED, differing_settings
+from pipelines.compare.rows import Row
+from pipelines.compare.runs import Comparison, is_more_better
+from pipelines.tracking.runs import AXIS
+
+_DPI = 110
+_WIDTH, _ROW_HEIGHT, _LEGEND_HEIGHT = 7.2, 0.42, 0.1  # inches; the latter two a row
+MAX_CURVES, MAX_CURVES_A_ROW = 12, 10  # rows, and runs of each, whose curves are drawn: more could not be told apart
+_MAX_BARS = 60
+_MAX_NAMED = 30  # points of a plot; of more only those of the Pareto front
+_LOGARITHMIC_FROM = 3  # times the smallest cost is the largest
+_MAX_AXES = 8
+_MAX_LABEL = 48  # characters
+
+Curves = Mapping[str, Sequence[Sequence[tuple[int, float]]]]  # label of a row -> a curve a run
+
+
+class Picture(NamedTuple):
+    """One plot as PNG, for a light and for a dark page."""
+
+    name: str
+    title: str
+    light: bytes
+    dark: bytes
+
+
+def plot_comparison(comparison: Comparison, curves: Mapping[str, Curves]) -> list[Picture]:
+    """Draw bars with intervals, value against cost, curves, and for several axes parallel coordinates.
+
+    Args:
+        comparison: what is drawn.
+        curves: name of a metric -> the curves of the best rows; a metric of which no run has a curve is left out.
+    """
+    rows = comparison.rows
+    height = 1.6 + _ROW_HEIGHT * min(len(rows), _MAX_BARS)
+    pictures = [_drawn("bars", f"{comparison.metric} by row", lambda axes: _draw_bars(axes, comparison), height)]
+    if any(row.metric("model/gmacs") for row in rows):
+        title = f"{comparison.metric} against multiply-adds, with the Pareto front"
+        pictures.append(_drawn("macs", title, lambda axes: _draw_macs(axes, comparison), 4.6))
+    for metric, of_rows in curves.items():
+        if any(curve for each in of_rows.values() for curve in each):
+            name = "curves_" + metric.replace("/", "_")
+            draw = _curve_drawer(metric, of_rows, num_rows=len(rows))
+            pictures.append(_drawn(name, f"{metric} while training", draw, 4.0 + _LEGEND_HEIGHT * len(of_rows)))
+    axes_varied = varied_axes(rows)
+    if len(axes_varied) > 1:
+        draw_lines = _coordinates_drawer(comparison, axes_varied)
+        pictures.append(_drawn("coordinates", "Settings and result, a line a row", draw_lines, 4.4))
+    return pictures
+
+
+def pareto_front(rows: Sequence[Row], *, is_more_better: bool) -> list[Row]:
+    """The rows that no other one beats in both, result and multiply-adds; the cheapest first."""
+    costed = [(row.metric("model/gmacs") or 0.0, row) for row in rows if row.metric("model/gmacs") is not None]
+    front: list[Row] = []
+    for _, row in sorted(costed, key=lambda pair: (pair[0], -pair[1].mean if is_more_better else pair[1].mean)):
+        if not front or (row.mean > front[-1].mean if is_more_better else row.mean < front[-1].mean):
+            front.append(row)
+    return front
+
+
+def varied_axes(rows: Sequence[Row]) -> list[str]:
+    """What rows are drawn along: the axes of a search where all are its trials, else the settings that differ."""
+    runs = [each for row in rows for each in row.runs]
+    of_search = [{name for name in each.facts if name.startswith(AXIS)} for each in runs]
+    names = sorted(set.union(*of_search)) if all(of_search) else differing_settings(runs)
+    return list(names)[:_MAX_AXES]
+
+
+def _drawn(name: str, title: str, draw: Callable[[Axes], None], height: float) -> Picture:
+    def in_style(page: str) -> bytes:
+        with rc_context(), style.context(page):
+            figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+            axes = figure.add_subplot()
+            draw(axes)
+            axes.spines[["top", "right"]].set_visible(False)
+            content = BytesIO()
+            figure.savefig(content, format="png", dpi=_DPI, transparent=True)
+            return content.getvalue()
+
+    return Picture(name, title, in_style("default"), in_style("dark_background"))
+
+
+def _draw_bars(axes: Axes, comparison: Comparison) -> None:
+    rows = comparison.rows[:_MAX_BARS]
+    _say_which(axes, len(rows), of=len(comparison.rows))
+    has_paper = comparison.metric in (TESTED, VALIDATED) and any(row.paper for row in rows)
+    for place, row in enumerate(rows):
+        axes.barh(place, row.mean, height=0.62, color="#4c8ac7", zorder=2)
+        if (interval := row.interval()) is not None:
+            axes.plot(interval, (place, place), color="#c05a1e", linewidth=2, zorder=3)
+        axes.scatter(row.values, [place] * len(row.values), s=14, color="#c05a1e", zorder=4)
+        if row.paper is not None and has_paper:
+            axes.plot([row.paper.top1 / 100] * 2, [place - 0.4, place + 0.4], color="#8a8a8a", linestyle="--", zorder=3)
+    axes.set_yticks(range(len(rows)), [_short(row.label) for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel(
+        f"{comparison.metric}: mean; dots: seeds; line: 95 % interval{'; dashed: the paper' if has_paper else ''}"
+    )
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlim(left=0)
+
+
+def _draw_macs(axes: Axes, comparison: Comparison) -> None:
+    front = pareto_front(comparison.rows, is_more_better=is_more_better(comparison.metric))
+    points = [(row.metric("model/gmacs") or 0.0, row.mean) for row in front]
+    [line] = axes.plot(*zip(*points, strict=True), color="#8a8a8a", drawstyle="steps-post", zorder=1)
+    line.set(label="Pareto front", marker="o", markersize=12, fillstyle="none")
+    rows = [row for row in comparison.rows if row.metric("model/gmacs") is not None]
+    gmacs = [row.metric("model/gmacs") or 0.0 for row in rows]
+    spreads = [row.spread or 0.0 for row in rows]
+    axes.errorbar(gmacs, [row.mean for row in rows], yerr=spreads, fmt="o", color="#4c8ac7", ecolor="#c05a1e", zorder=2)
+    for place, row in enumerate(rows):
+        if len(rows) <= _MAX_NAMED or row in front:
+            beside = (7, -12 if place % 2 else 6)  # neighbours of about one result do not write over each other
+            text, point = _short(row.label, 22), (gmacs[place], row.mean)
+            axes.annotate(text, point, beside, textcoords="offset points", fontsize=8)
+    is_wide = max(gmacs) > _LOGARITHMIC_FROM * min(gmacs)
+    axes.set_xscale("log" if is_wide else "linear")
+    axes.set_xlabel(f"GMAC a clip, forward{' (logarithmic)' if is_wide else ''}")
+    axes.set_ylabel(f"{comparison.metric}, +- spread over seeds")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="lower right")
+
+
+def _say_which(axes: Axes, number: int, *, of: int) -> None:
+    if number < of:
+        axes.set_title(f"the first {number} of {of} rows", fontsize=9)
+
+
+def _curve_drawer(metric: str, of_rows: Curves, *, num_rows: int) -> Callable[[Axes], None]:
+    def draw(axes: Axes) -> None:
+        colours = colormaps["tab20" if len(of_rows) > 10 else "tab10"]
+        _say_which(axes, len(of_rows), of=num_rows)
+        for number, (label, curves) in enumerate(of_rows.items()):
+            colour = colours(number)
+            for curve in filter(None, curves):
+                axes.plot(*zip(*curve, strict=True), color=colour, alpha=0.35, linewidth=1)
+            steps, means = _mean_curve(curves)
+            axes.plot(steps, means, color=colour, linewidth=2, label=_short(label, 30))
+        axes.set_xlabel(f"step; thin: runs, of each row {MAX_CURVES_A_ROW} at most; thick: their mean")
+        axes.set_ylabel(metric)
+        axes.grid(alpha=0.3)
+        axes.figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
+
+    return draw
+
+
+def _mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> tuple[list[int], list[float]]:
+    """The mean over the runs that have a value there, at every step that one has."""
+    values: dict[int, list[float]] = {}
+    for curve in curves:
+        for step, value in curve:
+            values.setdefault(step, []).append(value)
+    steps = sorted(step for step, found in values.items() if len(found) == len(list(filter(None, curves))))
+    return steps, [float(np.mean(values[step])) for step in steps]
+
+
+def _coordinates_drawer(comparison: Comparison, names: Sequence[str]) -> Callable[[Axes], None]:
+    def draw(axes: Axes) -> None:
+        rows, columns = comparison.rows, [*names, comparison.metric]
+        means = np.array([row.mean for row in rows])
+        span = np.ptp(means) or 1.0
+        places = [_places([row.runs[0].facts.get(name, "-") for row in rows]) for name in names]
+        heights = np.array([*(place for place, _ in places), (means - means.min()) / span])
+        for row in np.argsort(means):
+            colour = colormaps["viridis"]((means[row] - means.min()) / span)
+            axes.plot(range(len(columns)), heights[:, row], color=colour, alpha=0.8)
+        for column, (_, ticks) in enumerate(places):
+            for height, text in ticks:
+                axes.annotate(_short(text, 18), (column, height), (3, 2), textcoords="offset points", fontsize=7)
+        for height in (0.0, 1.0):
+            axes.annotate(f"{means.min() + height * np.ptp(means):.3f}", (len(columns) - 1, height), fontsize=7)
+        axes.set_xticks(range(len(columns)), [_short(name.removeprefix(AXIS), 20) for name in columns], fontsize=8)
+        axes.set_yticks([])
+        axes.grid(axis="x", alpha=0.4)
+
+    return draw
+
+
+def _places(values: Sequence[str]) -> tuple[np.ndarray, list[tuple[float, str]]]:
+    """Heights in 0..1 of the values of one setting, numbers by size and others in turn, and what stands beside them."""
+    try:
+        numbers = np.array([float(value) for value in values])
+    except ValueError:
+        known = list(dict.fromkeys(values))
+        numbers = np.array([known.index(value) for value in values], float)
+    scaled = (numbers - numbers.min()) / (np.ptp(numbers) or 1.0)
+    return scaled, sorted({(float(height), value) for height, value in zip(scaled, values, strict=True)})[:12]
+
+
+def _short(text: str, length: int = _MAX_LABEL) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."

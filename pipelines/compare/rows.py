@@ -1,0 +1,142 @@
+"""Runs that differ in their seed and fold alone become a row.
+
+A value is the accuracy of one seed: the mean over its folds where it was trained on several. Only `group_by` puts runs
+together that differ in more, and then a note says in what.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from pipelines.compare.measured import Measured, differing_settings
+from pipelines.compare.paper_tables import PaperRow, PaperTable
+
+_CONFIDENCE = 0.95
+Unit = dict[str, Measured]  # one seed of one kind of run: by fold
+
+
+@dataclass(frozen=True)
+class Row:
+    """One group of runs.
+
+    Attributes:
+        label: what people call it; no other row is called the same.
+        paper: the paper's line for it; none: the paper has none.
+        runs: its runs, by seed and fold; of those that are alike the newest.
+        values: one a seed (of pooled settings one for each, too), in the order of seeds.
+        seeds: their seeds.
+        folds: the folds that they are means of.
+    """
+
+    label: str
+    paper: PaperRow | None
+    runs: tuple[Measured, ...]
+    values: tuple[float, ...]
+    seeds: tuple[str, ...]
+    folds: tuple[str, ...]
+
+    @property
+    def mean(self) -> float:
+        """Over seeds."""
+        return float(np.mean(self.values))
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over seeds; none of a single one."""
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
+
+    def interval(self) -> tuple[float, float] | None:
+        """Where the mean over all seeds lies, at 95 % (Student's t); none of a single seed.
+
+        Of few seeds it is wide, and may lead beyond what an accuracy can be.
+        """
+        if self.spread is None:
+            return None
+        half = stats.t.ppf((1 + _CONFIDENCE) / 2, len(self.values) - 1) * self.spread / len(self.values) ** 0.5
+        return self.mean - half, self.mean + half
+
+    def metric(self, name: str) -> float | None:
+        """Mean over runs of a metric of training or testing; none where no run has it."""
+        found = [
+            metrics[name]
+            for each in self.runs
+            for metrics in (each.run.metrics, each.test.metrics if each.test else {})
+            if name in metrics
+        ]
+        return float(np.mean(found)) if found else None
+
+    def hours(self) -> tuple[float, str]:
+        """What all its runs cost, in GPU-hours where they had GPUs, else in CPU-hours."""
+        if any(each.run.params.get("scaling.use_gpu") == "True" for each in self.runs):
+            return sum(each.run.metrics.get("cost/worker_hours", 0.0) for each in self.runs), "GPU"
+        cpus = [float(each.run.params.get("scaling.resources_per_worker.CPU", "1")) for each in self.runs]
+        hours = [each.run.metrics.get("cost/worker_hours", 0.0) for each in self.runs]
+        return float(np.dot(cpus, hours)), "CPU"
+
+
+def group_runs(measured: Sequence[Measured], pooled_by: Sequence[str]) -> tuple[list[list[Unit]], int]:
+    """Runs that make a row, one list of seeds each; and how many were left out for a newer one that is the same.
+
+    Without `pooled_by` all settings of a row's runs are the same. Seeds of different folds are never put together.
+    """
+    units: dict[tuple[str, str], Unit] = defaultdict(dict)
+    num_older = 0
+    for each in measured:  # the oldest first: a newer one takes its place
+        unit = units[json.dumps(each.settings, sort_keys=True), each.run.params.get("seed", "0")]
+        fold = each.run.params.get("data.fold", "1")
+        num_older += fold in unit
+        unit[fold] = each
+    groups: dict[tuple[object, ...], list[Unit]] = defaultdict(list)
+    for (settings, _), unit in units.items():
+        facts = next(iter(unit.values())).facts
+        key = tuple(facts.get(axis, "-") for axis in pooled_by) or (settings,)
+        groups[key, tuple(sorted(unit))].append(unit)
+    return list(groups.values()), num_older
+
+
+def make_row(group: Sequence[Unit], axes: Sequence[str], table: PaperTable | None) -> Row:
+    """Make a row of the seeds of one group, called by its line of the paper, else by its values of `axes`."""
+    group = sorted(group, key=lambda unit: next(iter(unit.values())).run.params.get("seed", "0"))
+    runs = [unit[fold] for unit in group for fold in sorted(unit)]
+    facts = runs[0].facts
+    paper = _paper_row(facts, table)
+    named = ("family", "model", "init", "dataset", "point")
+    label = ", ".join(
+        facts.get(axis, "-") if axis in named else f"{axis.rpartition('.')[2]}={facts.get(axis, '-')}" for axis in axes
+    )
+    values = tuple(float(np.mean([each.value for each in unit.values()])) for unit in group)
+    seeds = tuple(next(iter(unit.values())).run.params.get("seed", "0") for unit in group)
+    return Row(
+        paper.label if paper else label or "all runs", paper, tuple(runs), values, seeds, tuple(sorted(group[0]))
+    )
+
+
+def told_apart(rows: Sequence[Row]) -> list[Row]:
+    """Rows of one label get what they differ in, or their place among them, added to it."""
+    by_label: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_label[row.label].append(row)
+    told_apart = []
+    for label, alike in by_label.items():
+        names = differing_settings([row.runs[0] for row in alike]) if len(alike) > 1 else ()
+        has_folds = len({row.folds for row in alike}) > 1
+        for place, row in enumerate(alike, start=1):
+            first = row.runs[0]
+            parts = [
+                f"{name.rpartition('.')[2]}={first.settings.get(name, first.facts.get(name, '-'))}" for name in names
+            ]
+            parts += [f"folds {' '.join(row.folds)}"] if has_folds else []
+            parts = parts or ([f"no. {place}"] if len(alike) > 1 else [])
+            told_apart.append(replace(row, label=", ".join([label, *parts])))
+    return told_apart
+
+
+def _paper_row(facts: Mapping[str, str], table: PaperTable | None) -> PaperRow | None:
+    for row in table.rows if table else ():
+        if all(facts.get(name) == value for name, value in row.match.items()):
+            return row
+    return None

@@ -1,0 +1,102 @@
+"""Runs that MLflow has become a table: rows of runs that differ in their seed and fold alone, best first, and notes."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pipelines.compare.config import CompareConfig
+from pipelines.compare.measured import PAIRS, TESTED, VALIDATED, Measured, differing_settings, find_tests, measure
+from pipelines.compare.notes import differences_from_paper, left_out, unevenness
+from pipelines.compare.paper_tables import TABLES, PaperTable
+from pipelines.compare.rows import Row, group_runs, make_row, told_apart
+from pipelines.tracking import runs as tracking
+from pipelines.tracking.runs import RecordedRun
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows, and what a reader has to know of them.
+
+    Attributes:
+        title: of the table.
+        metric: what is compared.
+        rows: best first.
+        table: the paper's; none: not compared with one.
+        notes: how the runs differ from the paper's, what was left out, what is missing.
+    """
+
+    title: str
+    metric: str
+    rows: tuple[Row, ...]
+    table: PaperTable | None
+    notes: tuple[str, ...] = field(default=())
+
+
+def compare_runs(config: CompareConfig, *, tracking_uri: str) -> Comparison:
+    """Read the runs and group them.
+
+    Raises:
+        ValueError: the experiment, or a run that is named, is not in the store; or nothing in it can be compared.
+    """
+    experiment = config.experiment or config.tracking.experiment
+    runs = tracking.find_runs(tracking_uri, experiment=experiment)
+    chosen = _chosen([run for run in runs if run.tags.get("stage") == config.stage], runs, config.runs)
+    ended = [run for run in chosen if run.status == "FINISHED"]
+    if not ended:
+        states = ", ".join(f"{count} {state}" for state, count in Counter(run.status for run in chosen).items())
+        raise ValueError(
+            f"experiment {experiment!r} in {tracking_uri} has no {config.stage} run that ended"
+            f"{f' ({states})' if states else ''}: train first, or name another --experiment"
+        )
+    by_id = {run.run_id: run for run in runs}
+    tests, notes_of_tests = find_tests(runs, {run.run_id for run in ended})
+    metric = config.metric or _usual_metric(config.stage, bool(tests))
+    measured = [measure(run, tests.get(run.run_id), by_id, metric) for run in ended]
+    table = TABLES[config.table] if config.table is not None else None
+    having = [each for each in measured if each is not None]
+    if not having:
+        known = sorted({name for run in ended for name in run.metrics})
+        raise ValueError(f"no run has the metric {metric}; there are: {', '.join(known)}")
+    axes = table.axes if table else tuple(config.group_by) or _usual_axes(having)
+    groups, num_older = group_runs(having, axes if config.group_by else ())
+    rows = told_apart([make_row(group, axes, table) for group in groups])
+    sign = -1 if is_more_better(metric) else 1
+    rows.sort(key=lambda row: (math.isnan(row.mean), sign * row.mean))  # what is not a number comes last
+    notes = [
+        *(differences_from_paper(rows, table) if table else ()),
+        *left_out(chosen, ended, num_without=len(ended) - len(having), metric=metric, num_older=num_older),
+        *notes_of_tests,
+        *unevenness(rows),
+    ]
+    title = f"Table {config.table}: {table.title}" if table else f"{experiment}, by {', '.join(axes) or 'nothing'}"
+    return Comparison(title, metric, tuple(rows), table, tuple(notes))
+
+
+def is_more_better(metric: str) -> bool:
+    """Whether runs want much of it: accuracies, but no losses and costs."""
+    return not metric.endswith("loss") and not metric.startswith(("cost/", "model/"))
+
+
+def _chosen(of_stage: list[RecordedRun], runs: list[RecordedRun], named: Sequence[str]) -> list[RecordedRun]:
+    if not named:
+        return of_stage
+    chosen: dict[str, RecordedRun] = {}
+    for name in named:
+        ids = {run.run_id for run in runs if name in (run.run_id, run.name)}
+        found = [run for run in of_stage if run.run_id in ids or run.parent_id in ids]
+        if not found:
+            raise ValueError(f"runs: no run, and no search with trials, is called {name!r} in this experiment")
+        chosen |= {run.run_id: run for run in found}
+    return list(chosen.values())
+
+
+def _usual_metric(stage: str, is_tested: bool) -> str:
+    if stage == "transfer":
+        return PAIRS
+    return TESTED if is_tested else VALIDATED
+
+
+def _usual_axes(measured: Sequence[Measured]) -> tuple[str, ...]:
+    """The points of a search where every run has one, else the settings that differ."""
+    return ("point",) if all(each.facts["point"] for each in measured) else differing_settings(measured)

@@ -1,0 +1,126 @@
+"""The columns of a comparison: what stands in them for people to read, and the bare numbers."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from pipelines.compare.measured import TESTED, VALIDATED
+from pipelines.compare.rows import Row
+from pipelines.compare.runs import Comparison
+from pipelines.compare.videos import PairedDifference
+from pipelines.runtime.text_table import format_table
+
+
+class Cell(NamedTuple):
+    """What is read, and the number or text behind it; none: nothing is known."""
+
+    text: str
+    value: float | str | None
+
+
+class Column(NamedTuple):
+    """One column; those that no row has anything for are left out."""
+
+    name: str
+    meaning: str
+    cell: Callable[[Row], Cell]
+
+
+def columns_of(comparison: Comparison, paired: Mapping[str, PairedDifference]) -> list[Column]:
+    """The columns that have something to say.
+
+    Args:
+        comparison: the rows.
+        paired: label of a row -> its difference to the first row.
+    """
+    metric = comparison.metric
+    columns = [
+        Column("row", "what the runs have in common", lambda row: Cell(row.label, row.label)),
+        Column("n", "seeds", lambda row: Cell(str(len(row.values)), len(row.values))),
+        Column(metric, f"mean of {metric} over seeds", lambda row: _number(row.mean, ".3f")),
+        Column("+-", "standard deviation over seeds", lambda row: _number(row.spread, ".3f")),
+        Column("95 % from", "the mean over all seeds lies from here (Student's t)", lambda row: _end(row, 0)),
+        Column("to", "up to here", lambda row: _end(row, 1)),
+        Column("paper", "the paper's figure (a single run)", lambda row: _number(_paper(row, metric), ".3f")),
+        Column("- paper", "ours less the paper's", lambda row: _number(_less_paper(row, metric), "+.3f")),
+        Column(
+            "- first",
+            "difference to the first row, on the same videos and seeds",
+            lambda row: _number(paired[row.label].difference if row.label in paired else None, "+.3f"),
+        ),
+        Column(
+            "p",
+            "how often chance alone makes so large a difference (permutation test over videos)",
+            lambda row: _number(paired[row.label].p_value if row.label in paired else None, ".3f"),
+        ),
+        Column("GMAC", "multiply-adds of a clip, forward, 1e9", lambda row: _number(row.metric("model/gmacs"), ".3g")),
+        Column("parameters", "of the network", lambda row: _number(row.metric("model/parameters"), ",.0f")),
+        Column(
+            "clips/s",
+            "of training, all workers together",
+            lambda row: _number(row.metric("throughput/clips_per_second"), ".3g"),
+        ),
+        Column("videos", "tested", lambda row: _number(row.metric("num_videos"), ",.0f")),
+        Column(
+            "coverage", "tested videos of those that are listed", lambda row: _number(row.metric("coverage"), ".1%")
+        ),
+        Column("GPU-hours", "of all its runs", lambda row: _hours(row, "GPU")),
+        Column("CPU-hours", "of all its runs, where they had no GPUs", lambda row: _hours(row, "CPU")),
+    ]
+    return [column for column in columns if any(column.cell(row).value is not None for row in comparison.rows)]
+
+
+def as_lines(comparison: Comparison, columns: Sequence[Column]) -> list[str]:
+    """The table for a terminal, and its notes."""
+    rows = [[column.cell(row).text for column in columns] for row in comparison.rows]
+    notes = [f"note: {note}" for note in comparison.notes]
+    return [comparison.title, *format_table([column.name for column in columns], rows), *notes]
+
+
+def as_markdown(comparison: Comparison, columns: Sequence[Column]) -> str:
+    """The table in Markdown, with its title and notes."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+    header = [line([column.name for column in columns]), line(["---", *["---:"] * (len(columns) - 1)])]
+    rows = [line([column.cell(row).text for column in columns]) for row in comparison.rows]
+    return "\n".join(
+        [f"## {comparison.title}", "", *header, *rows, "", *(f"- {note}" for note in comparison.notes), ""]
+    )
+
+
+def as_csv(comparison: Comparison, columns: Sequence[Column]) -> str:
+    """The bare numbers, one line a row, and the values of each seed."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*(column.name for column in columns), "seeds", "values", "run_ids"])
+    for row in comparison.rows:
+        values = ["" if (value := column.cell(row).value) is None else value for column in columns]
+        run_ids = " ".join(each.run.run_id for each in row.runs)
+        writer.writerow([*values, " ".join(row.seeds), " ".join(map(repr, row.values)), run_ids])
+    return text.getvalue()
+
+
+def _number(value: float | None, form: str) -> Cell:
+    return Cell("-" if value is None else format(value, form), value)
+
+
+def _end(row: Row, which: int) -> Cell:
+    interval = row.interval()
+    return _number(None if interval is None else interval[which], ".3f")
+
+
+def _paper(row: Row, metric: str) -> float | None:
+    return None if row.paper is None or metric not in (TESTED, VALIDATED) else row.paper.top1 / 100
+
+
+def _less_paper(row: Row, metric: str) -> float | None:
+    paper = _paper(row, metric)
+    return None if paper is None else row.mean - paper
+
+
+def _hours(row: Row, unit: str) -> Cell:
+    hours, of_unit = row.hours()
+    return _number(hours if hours and of_unit == unit else None, ".2f")

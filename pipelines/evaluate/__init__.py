@@ -1,0 +1,1 @@
+"""A checkpoint is tested on whole videos (paper 4.4)."""

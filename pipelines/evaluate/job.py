@@ -1,0 +1,218 @@
+"""Classifiers and shards become video-level accuracies, for one fold or several: every view of every video is scored.
+
+Paper 4.4, Testing: non-overlapping clips over the whole video, centre crop, scores averaged to one prediction a video.
+TSN: one prediction from the mean feature of several clips. Table 10: the mean over three folds.
+
+OUTPUT/...               what `evaluation_report` lists; of several folds in OUTPUT/fold1, OUTPUT/fold2, ...
+OUTPUT/metrics.json      of several folds: `FoldsEvaluation`
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import pyarrow.compute as pc
+
+from pipelines.clips.loader import BatchLoader
+from pipelines.clips.views import ViewPlan
+from pipelines.configs import EvaluateConfig
+from pipelines.evaluate.report import report_videos, write_failures, write_metrics, write_results
+from pipelines.evaluate.scoring import score_videos
+from pipelines.evaluate.summary import describe_classes, describe_evaluation, describe_failures, describe_folds
+from pipelines.networks.weights import check_fold, locate_weights, newest_run, view_of
+from pipelines.prepare.job import prepared_shards
+from pipelines.runtime import session
+from pipelines.runtime.start_checks import check_start
+from pipelines.settings.recipe import flatten, to_yaml
+from pipelines.shards.folder import describe_shards, open_shard_folder
+from pipelines.shards.index import ShardIndex, load_index, num_listed
+from pipelines.shards.reading import describe_skipped, read_videos
+from pipelines.tracking import runs as tracking
+from t3d_core.evaluation.evaluation import Evaluation, average_folds, evaluate_scores
+from t3d_core.training.checkpoint import LoadedModel, load_model
+from t3d_core.training.weights_card import WeightsCard, read_card
+
+
+@dataclass(frozen=True)
+class _Test:
+    """One network and the videos of its fold, checked."""
+
+    config: EvaluateConfig
+    loaded: LoadedModel
+    folders: list[Path]
+    index: ShardIndex
+    label_V: np.ndarray
+    output: Path
+    tracking_uri: str
+
+
+def run_evaluate(config: EvaluateConfig, *, tags: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Test classifiers as `config` says; give the closing summary.
+
+    Args:
+        config: which weights on which videos.
+        tags: more tags of the MLflow run.
+
+    Raises:
+        ValueError: settings, weights or shards that cannot work, before any work; or no video can be decoded.
+    """
+    base = session.base_folder()
+    output = base / config.output if config.output else base / config.storage / session.new_name("evaluate")
+    if not config.folds:
+        [test] = _prepare([config], [output], base=base)
+        return _run(test, run_name=output.name, tags=tags)[1]
+    configs = [_of_fold(config, fold) for fold in config.folds]
+    tests = _prepare(configs, [output / f"fold{fold}" for fold in config.folds], base=base)
+    return _run_folds(config, tests, output, tags=tags)
+
+
+def _of_fold(config: EvaluateConfig, fold: int) -> EvaluateConfig:
+    """The settings that test one fold alone."""
+    assert config.checkpoint is not None, "checked by the config"
+    data = config.data.model_copy(update={"fold": fold})
+    checkpoint = config.checkpoint.replace("{fold}", str(fold))
+    return config.model_copy(update={"data": data, "checkpoint": checkpoint, "folds": ()})
+
+
+def _prepare(configs: Sequence[EvaluateConfig], outputs: Sequence[Path], *, base: Path) -> list[_Test]:
+    """Load and check all that is tested, then connect to Ray: nothing is scored before everything can be."""
+    common = configs[0]
+    storage, tracking_uri = base / common.storage, tracking.resolve_tracking_uri(common.tracking.uri, base=base)
+    models = [_load(config, tracking_uri=tracking_uri, storage=storage) for config in configs]
+    reserved = {"CPU": common.cpus_per_worker} | ({"GPU": 1.0} if common.use_gpu else {})
+    check = partial(
+        check_start, tracking_uri=tracking_uri, num_workers=common.num_workers, resources_of_worker=reserved
+    )
+    folders = prepared_shards(common.data, storage=storage, before_work=check)
+    datasets = [describe_shards(folder)["dataset"] for folder in folders]
+    tests = []
+    for config, loaded, output in zip(configs, models, outputs, strict=True):
+        if config.data.split == "test":
+            check_fold(loaded.card, config.checkpoint or "the newest run", datasets=datasets, fold=config.data.fold)
+        index = load_index(folders, fold=config.data.fold, splits=[config.data.split])
+        label_V = _labels_of_model(index, loaded.card, split=config.data.split, fold=config.data.fold)
+        tests.append(_Test(config, loaded, folders, index, label_V, output, tracking_uri))
+    check(read=folders)
+    return tests
+
+
+def _load(config: EvaluateConfig, *, tracking_uri: str, storage: Path) -> LoadedModel:
+    weights = locate_weights(config.checkpoint or str(newest_run(storage)), tracking_uri=tracking_uri)
+    card = read_card(weights)
+    if not card.class_names:
+        raise ValueError(f"checkpoint {weights} has no classes (a transfer's student): train it first, jobs/train.py")
+    if card.num_segments > 1 and config.num_clips is not None:
+        raise ValueError(
+            f"num_clips {config.num_clips} is for networks that score clip by clip; {weights} takes "
+            f"{card.num_segments} clips of a video at once (num_segments): leave num_clips out"
+        )
+    loaded = load_model(weights)
+    if config.compute.transition_forms is not None:
+        loaded.model.set_transition_forms(config.compute.transition_forms)
+    return loaded
+
+
+def _labels_of_model(index: ShardIndex, card: WeightsCard, *, split: str, fold: int) -> np.ndarray:
+    """The videos' labels as the network numbers its classes (V,)."""
+    if (index.label_N < 0).any():
+        raise ValueError(
+            f"rows of split {split} in fold {fold} have no label: choose another --data.split, or other --data.shards"
+        )
+    unknown = sorted(set(index.class_names) - set(card.class_names))
+    if unknown:
+        raise ValueError(
+            f"the network does not know the classes {', '.join(unknown[:5])}: evaluate it on its own data set"
+        )
+    of_model = np.array([card.class_names.index(name) for name in index.class_names])
+    return of_model[index.label_N]
+
+
+def _run(test: _Test, *, run_name: str, tags: Mapping[str, str]) -> tuple[Evaluation, str]:
+    """Score one network on one fold, write and log what comes of it, and sum it up."""
+    config, card, index = test.config, test.loaded.card, test.index
+    with _open_run(config, test, run_name=run_name, tags=tags) as run:
+        (test.output / "metrics.json").unlink(missing_ok=True)  # an earlier test's: where it is, all is of one test
+        plan = ViewPlan(BatchLoader(index, view_of(card)), num_crops=config.num_crops, num_clips=config.num_clips)
+        scores, failures = score_videos(plan, test.loaded, test.label_V, config)
+        failures_file = write_failures(test.output, failures, index)
+        if not scores.is_scored_V.any():
+            raise ValueError(f"no video can be tested: {describe_failures(failures, index)}")
+        evaluation = evaluate_scores(
+            scores,
+            num_listed=num_listed(test.folders, fold=config.data.fold, split=config.data.split),
+            num_failed=len(failures),
+            num_lost=sum(shard.num_rows for shard in index.skipped),
+            num_crops=config.num_crops,
+            num_segments=card.num_segments,
+            num_frames=card.num_frames,
+        )
+        report = report_videos(scores, card)
+        written = write_results(test.output, evaluation, report, scores, index, card, num_listed_of=_listed(test))
+        # Not before all is on disk: a store may be away.
+        run.log_metrics({name: float(value) for name, value in dataclasses.asdict(evaluation).items()}, step=0)
+        for path in [*written, *filter(None, [failures_file])]:
+            run.log_artifact(path)
+    tested, found = describe_evaluation(evaluation, card)
+    lines = [tested, *describe_skipped(index.skipped)]
+    if failures:
+        lines.append(f"failed:  {describe_failures(failures, index)}; all in {failures_file}")
+    lines.append(f"weakest: {describe_classes(report, card.class_names)}")
+    lines.append(f"reports: {test.output}: {', '.join(path.name for path in written)}")
+    return evaluation, "\n".join([*lines, f"mlflow:  {run.describe()}", found])
+
+
+def _listed(test: _Test) -> Counter[str]:
+    """Videos that the annotations list for the tested split, by class."""
+    listed: Counter[str] = Counter()
+    data = test.config.data
+    for path in test.folders:
+        videos = read_videos(open_shard_folder(path), ["label", "splits"])
+        is_tested = pc.equal(pc.list_element(videos.column("splits"), data.fold - 1), data.split)
+        listed.update(videos.filter(is_tested).column("label").drop_null().to_pylist())
+    return listed
+
+
+def _run_folds(config: EvaluateConfig, tests: Sequence[_Test], output: Path, *, tags: Mapping[str, str]) -> str:
+    """Test fold by fold, each a run inside the run that gets the mean."""
+    with _open_run(config, tests[0], run_name=output.name, tags=tags) as run:
+        tags = {tracking.PARENT: run.run_id}
+        evaluations = {}
+        for test in tests:
+            fold = test.config.data.fold
+            evaluations[fold], summary = _run(test, run_name=f"{output.name}-fold{fold}", tags=tags)
+            print(f"fold {fold}: {summary}", flush=True)  # the next may take hours
+        averaged = average_folds(evaluations)
+        metrics_file = write_metrics(dataclasses.asdict(averaged), output / "metrics.json")
+        run.log_metrics(averaged.mean | {f"{name}_std": std for name, std in averaged.std.items()}, step=0)
+        run.log_artifact(metrics_file)
+    *lines, mean = describe_folds(evaluations, averaged)
+    return "\n".join([*lines, f"reports: {output}", f"mlflow:  {run.describe()}", mean])
+
+
+def _trained_by(card: WeightsCard) -> dict[str, str]:
+    """The tag by which a test is found from the training run."""
+    return {} if card.run_id is None else {tracking.TRAINED_BY: card.run_id}
+
+
+@contextmanager
+def _open_run(config: EvaluateConfig, test: _Test, *, run_name: str, tags: Mapping[str, str]) -> Iterator[tracking.Run]:
+    run = tracking.start_run(
+        tracking_uri=test.tracking_uri,
+        experiment=config.tracking.experiment,
+        run_name=run_name,
+        run_id=None,
+        tags={"stage": "evaluate", **_trained_by(test.loaded.card), **tracking.commit_tag(), **tags},
+    )
+    with run:
+        run.log_params(flatten(config))
+        run.log_text(to_yaml(config), "recipe.yaml")
+        for path in test.folders:
+            described = describe_shards(path)
+            run.log_dataset(described["dataset"], described["fingerprint"], str(path), context=config.data.split)
+        yield run

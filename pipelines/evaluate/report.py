@@ -1,0 +1,144 @@
+"""Scores of videos become what a test leaves: metrics.json, scores.parquet, the report on each class, failures.
+
+OUTPUT/metrics.json             an `Evaluation`
+OUTPUT/scores.parquet           a row a scored video: its class, the predicted one, the scores of all
+OUTPUT/classes.csv              a row a class: videos, accuracy, precision, what it is taken for
+OUTPUT/confusion_matrix.csv     videos by class (rows) and predicted class (columns);  confusion_matrix.png  the picture
+OUTPUT/failures.parquet         videos that could not be read or decoded, with the reason; only when there are any
+
+Legend: V videos, K classes.
+"""
+
+import csv
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.evaluate.confusion_plot import plot_confusion
+from pipelines.shards.folder import whole_file, write_table
+from pipelines.shards.index import ShardIndex
+from t3d_core.evaluation.class_report import ClassReport, report_classes
+from t3d_core.evaluation.evaluation import Evaluation
+from t3d_core.evaluation.metrics import predicted_classes
+from t3d_core.evaluation.video_scores import VideoScores
+from t3d_core.training.weights_card import WeightsCard
+
+
+def report_videos(scores: VideoScores, card: WeightsCard) -> ClassReport:
+    """The report on the classes of the network, over all scored videos."""
+    is_scored_V = scores.is_scored_V
+    label_V = scores.label_V[is_scored_V]
+    predicted_V = predicted_classes(scores.mean_VK()[is_scored_V], label_V)
+    return report_classes(label_V, predicted_V, num_classes=len(card.class_names))
+
+
+def write_metrics(metrics: Mapping[str, Any], path: Path) -> Path:
+    """Write a JSON file, whole or not at all; give its path."""
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(metrics, indent=1))
+    return path
+
+
+def write_results(
+    output: Path,
+    evaluation: Evaluation,
+    report: ClassReport,
+    scores: VideoScores,
+    index: ShardIndex,
+    card: WeightsCard,
+    *,
+    num_listed_of: Counter[str],
+) -> list[Path]:
+    """Write all but the failures; give the paths.
+
+    Args:
+        output: folder, made when it is missing.
+        evaluation: goes to metrics.json.
+        report: of the classes.
+        scores: of the videos.
+        index: names the videos of `scores`.
+        card: names the classes.
+        num_listed_of: videos that the annotations list, by class.
+    """
+    names = card.class_names
+    paths = [output / name for name in ("scores.parquet", "classes.csv", "confusion_matrix.csv")]
+    write_table(_scores_table(scores, index, card), paths[0])
+    _write_csv(_class_rows(report, names, num_listed_of), paths[1])
+    _write_csv(
+        [["class", *names], *([name, *row] for name, row in zip(names, report.confusion_KK.tolist(), strict=True))],
+        paths[2],
+    )
+    picture = output / "confusion_matrix.png"
+    with whole_file(picture) as partial:
+        partial.write_bytes(plot_confusion(report, names, title=_title(evaluation, card)))
+    # Last: where it is, all is.
+    return [*paths, picture, write_metrics(dataclasses.asdict(evaluation), output / "metrics.json")]
+
+
+def write_failures(output: Path, failures: Mapping[int, str], index: ShardIndex) -> Path | None:
+    """Write which videos have no score and why; the path, or none where all have one (what lay there is deleted)."""
+    path = output / "failures.parquet"
+    if not failures:
+        path.unlink(missing_ok=True)
+        return None
+    rows = sorted(failures)
+    reasons = [failures[row] for row in rows]
+    write_table(pa.table({"video_id": pa.array(index.video_id_N[rows], pa.string()), "reason": reasons}), path)
+    return path
+
+
+def _scores_table(scores: VideoScores, index: ShardIndex, card: WeightsCard) -> pa.Table:
+    is_scored_V = scores.is_scored_V
+    label_V, score_VK = scores.label_V[is_scored_V], scores.mean_VK()[is_scored_V]
+    names = np.array(card.class_names)
+    table = pa.table(
+        {
+            "video_id": pa.array(index.video_id_N[is_scored_V], pa.string()),
+            "label": names[label_V],
+            "predicted": names[predicted_classes(score_VK, label_V)],
+            "num_views": scores.num_views_V[is_scored_V],
+            "scores": list(score_VK.astype(np.float32)),
+        }
+    )
+    return table.replace_schema_metadata({"class_names": json.dumps(card.class_names)})
+
+
+def _class_rows(report: ClassReport, names: Sequence[str], num_listed_of: Counter[str]) -> Iterable[list[Any]]:
+    """A heading and a row a class; cells with nothing to say are empty."""
+    yield ["number", "class", "listed", "support", "top1", "precision", "predicted", "confused_with", "num_confused"]
+    confused = report.most_confused()
+    for label, name in enumerate(names):
+        confusion = confused.get(label)
+        yield [
+            label,
+            name,
+            num_listed_of[name],
+            int(report.num_examples_K[label]),
+            _share(report.recall_K[label]),
+            _share(report.precision_K[label]),
+            int(report.num_predicted_K[label]),
+            names[confusion.predicted] if confusion else "",
+            confusion.num_examples if confusion else "",
+        ]
+
+
+def _share(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.6f}"
+
+
+def _title(evaluation: Evaluation, card: WeightsCard) -> str:
+    return (
+        f"{card.model_kind}: video top-1 {evaluation.video_top1:.1%}, top-5 {evaluation.video_top5:.1%} of "
+        f"{evaluation.num_videos:,} videos, coverage {evaluation.coverage:.1%}"
+    )
+
+
+def _write_csv(rows: Iterable[Sequence[Any]], path: Path) -> None:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)

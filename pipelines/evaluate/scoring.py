@@ -1,0 +1,142 @@
+"""A network and a plan of views become one score a video: Ray Data decodes, a pool of actors holds the network.
+
+A batch of views is scored at once, and batches are taken in their order: what a network scores together, and what is
+added to what, is the same for any number of workers, and so is every bit of the result.
+
+Legend: B views of a batch, S segments, T frames, H x W pixels, C channels, K classes.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import ray
+import torch
+from tqdm import tqdm
+
+from pipelines.clips.loader import NumpyBatch
+from pipelines.clips.stream import as_row, batches_a_task, dataset_of, from_row, unpacked
+from pipelines.clips.views import ViewPlan
+from pipelines.configs import EvaluateComputeConfig, EvaluateConfig
+from pipelines.runtime import pools
+from t3d_core.evaluation.video_scores import VideoScores
+from t3d_core.models.execution import Execution
+from t3d_core.models.folding import fold_batch_norms
+from t3d_core.training.checkpoint import LoadedModel
+from t3d_core.video.transforms import normalize_clip
+
+
+class Scored(NamedTuple):
+    """What became of the videos: their scores, and why some have none (row -> reason)."""
+
+    scores: VideoScores
+    failures: dict[int, str]
+
+
+class Scorer:
+    """An actor that holds the network and scores views.
+
+    What it refuses comes back in `refusal_B`: Ray would wrap an exception, and lose one of the constructor.
+    """
+
+    def __init__(self, loaded: LoadedModel, *, compute: EvaluateComputeConfig, use_gpu: bool) -> None:
+        self._device = torch.device("cuda" if use_gpu else "cpu")
+        self._card = loaded.card
+        self._execution = Execution(**compute.model_dump(exclude={"fold_batch_norm", "transition_forms"}))
+        self._net = (fold_batch_norms(loaded.model) if compute.fold_batch_norm else loaded.model).to(self._device)
+        self._refusal = ""
+        try:
+            self._execution.prepare(self._net, num_frames=self._card.num_frames, size=self._card.crop_size)
+        except ValueError as error:
+            self._refusal = str(error)
+
+    def __call__(self, row: NumpyBatch) -> NumpyBatch:
+        """Score a batch that is one row of a data set (see `batches.as_row`)."""
+        return as_row(self.score(from_row(row)))
+
+    def score(self, batch: NumpyBatch) -> NumpyBatch:
+        """Score the views that could be loaded; NaN for the others."""
+        is_loaded_B = batch["reason_B"] == ""
+        score_BK = np.full((len(is_loaded_B), len(self._card.class_names)), np.nan, np.float32)
+        if not self._refusal and is_loaded_B.any():
+            try:
+                score_BK[is_loaded_B] = self._score(batch["clip_BSTHWC"][is_loaded_B])
+            except ValueError as error:
+                self._refusal = str(error)
+        kept = {name: batch[name] for name in ("row_B", "num_padded_B", "reason_B")}
+        return kept | {"score_BK": score_BK, "refusal_B": np.array([self._refusal] * len(is_loaded_B))}
+
+    @torch.inference_mode()
+    def _score(self, clip_BSTHWC: np.ndarray) -> np.ndarray:
+        """Softmax scores (B, K) of views; the network takes the clips of a view one after the other."""
+        clip_BTHWC = torch.from_numpy(clip_BSTHWC).flatten(0, 1).to(self._device)
+        clip_BCTHW = normalize_clip(clip_BTHWC, mean=self._card.mean, std=self._card.std)
+        with self._execution.autocast(self._device):
+            logits_BK = self._net(clip_BCTHW)
+        return logits_BK.softmax(dim=1).cpu().numpy()
+
+
+def score_videos(plan: ViewPlan, loaded: LoadedModel, label_V: np.ndarray, config: EvaluateConfig) -> Scored:
+    """Score every view of `plan` and sum the scores by video; a row is a video.
+
+    Raises:
+        ValueError: a switch of `compute` cannot work here, clips are not finite while debugging, or scores are not.
+    """
+    scores, failures = VideoScores(label_V, len(loaded.card.class_names)), dict[int, str]()
+    with tqdm(total=plan.num_views, desc=f"evaluate fold {config.data.fold}", unit="view") as bar:
+        for batch in _scored_batches(plan, loaded, config):
+            _refuse(batch)
+            is_loaded_B = batch["reason_B"] == ""
+            scores.add(*(batch[name][is_loaded_B] for name in ("row_B", "score_BK", "num_padded_B")))
+            for row, reason in zip(batch["row_B"][~is_loaded_B], batch["reason_B"][~is_loaded_B], strict=True):
+                failures[int(row)] = str(reason)
+                scores.fail(int(row))
+            counts = scores.view_counts()
+            bar.set_postfix(top1=f"{counts.num_top1 / max(1, counts.num_views):.3f}", failed=len(failures))
+            bar.update(len(is_loaded_B))
+    return Scored(scores, failures)
+
+
+def _scored_batches(plan: ViewPlan, loaded: LoadedModel, config: EvaluateConfig) -> Iterator[NumpyBatch]:
+    if config.num_workers:
+        return unpacked(_scored_by_actors(plan, loaded, config))
+    scorer = Scorer(loaded, compute=config.compute, use_gpu=config.use_gpu)
+    return map(scorer.score, unpacked(_decoded(plan, loaded, config)))
+
+
+def _decoded(plan: ViewPlan, loaded: LoadedModel, config: EvaluateConfig) -> ray.data.Dataset:
+    batch_size = max(1, config.batch_size // loaded.card.num_segments)
+    num_batches = -(-plan.num_views // batch_size)
+
+    def load(number: int) -> NumpyBatch:
+        first = number * batch_size
+        return plan.batch(range(first, min(first + batch_size, plan.num_views)))
+
+    items_a_task = batches_a_task(num_clips=batch_size, bytes_a_clip=plan.loader.bytes_a_clip)
+    return dataset_of(load, range(num_batches), items_a_task=items_a_task)
+
+
+def _scored_by_actors(plan: ViewPlan, loaded: LoadedModel, config: EvaluateConfig) -> ray.data.Dataset:
+    return _decoded(plan, loaded, config).map_batches(
+        Scorer,
+        fn_constructor_args=(loaded,),
+        fn_constructor_kwargs={"compute": config.compute, "use_gpu": config.use_gpu},
+        batch_size=None,
+        compute=ray.data.ActorPoolStrategy(size=config.num_workers),
+        num_cpus=config.cpus_per_worker,
+        num_gpus=1 if config.use_gpu else 0,
+        # Said even where it is empty, unlike for `load`: Ray joins steps that say the same, and actors would decode.
+        label_selector=pools.selector("train"),
+    )
+
+
+def _refuse(batch: NumpyBatch) -> None:
+    """Stop where a worker refused its batch, or where a network's weights have gone to NaN."""
+    if refusals := [refusal for refusal in batch["refusal_B"] if refusal]:
+        raise ValueError(str(refusals[0]))
+    is_wrong_B = (batch["reason_B"] == "") & ~np.isfinite(batch["score_BK"]).all(axis=1)
+    if is_wrong_B.any():
+        raise ValueError(
+            f"the network gives scores that are not finite (NaN) for {is_wrong_B.sum()} of {len(is_wrong_B)} views: "
+            "its weights are of no use, or too large for compute.precision; --compute.debug true says where"
+        )

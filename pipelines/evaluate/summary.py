@@ -1,0 +1,62 @@
+"""What a test found becomes the lines that are printed at its end."""
+
+from collections.abc import Mapping, Sequence
+
+from pipelines.shards.index import ShardIndex
+from t3d_core.evaluation.class_report import ClassReport
+from t3d_core.evaluation.evaluation import Evaluation, FoldsEvaluation
+from t3d_core.training.weights_card import WeightsCard
+
+_NUM_WEAK_CLASSES = 5
+
+
+def describe_evaluation(evaluation: Evaluation, card: WeightsCard) -> list[str]:
+    """What was tested, and how well it did."""
+    segments = f"{card.num_segments} segments of " if card.num_segments > 1 else ""
+    top1, top5 = (_with_interval(evaluation, name) for name in ("video_top1", "video_top5"))
+    return [
+        f"{card.model_kind}, {segments}{card.num_frames} frames of {card.crop_size} px at stride {card.frame_stride}: "
+        f"{evaluation.num_views} views of {evaluation.num_videos} videos, coverage {evaluation.coverage:.1%} of "
+        f"{evaluation.num_listed} listed, padded frames {evaluation.padded_share:.1%}",
+        f"clip_top1 {evaluation.clip_top1:.3f}  {top1}  {top5}  avg_top1_top5 {evaluation.avg_top1_top5:.3f}  "
+        f"(chance {1 / len(card.class_names):.3f})",
+    ]
+
+
+def describe_failures(failures: Mapping[int, str], index: ShardIndex) -> str:
+    """How many videos failed, and the first of them."""
+    row = min(failures)
+    return (
+        f"{len(failures)} of {len(index)} videos cannot be read or decoded, as {index.video_id_N[row]}: {failures[row]}"
+    )
+
+
+def describe_classes(report: ClassReport, names: Sequence[str]) -> str:
+    """The classes with the lowest accuracy, and what each is taken for."""
+    confused = report.most_confused()
+    weakest = sorted(confused, key=lambda label: (report.recall_K[label], label))[:_NUM_WEAK_CLASSES]
+    if not weakest:
+        return "none, every video is recognised"
+    return ", ".join(
+        f"{names[label]} {report.recall_K[label]:.2f} ({confused[label].num_examples} as "
+        f"{names[confused[label].predicted]})"
+        for label in weakest
+    )
+
+
+def describe_folds(evaluation_of_fold: Mapping[int, Evaluation], averaged: FoldsEvaluation) -> list[str]:
+    """A line a fold, and the mean."""
+    lines = [
+        f"fold {fold}: {_with_interval(evaluation, 'video_top1')}  {_with_interval(evaluation, 'video_top5')}  "
+        f"clip_top1 {evaluation.clip_top1:.3f}  coverage {evaluation.coverage:.1%} of {evaluation.num_listed} listed"
+        for fold, evaluation in evaluation_of_fold.items()
+    ]
+    shown = ("video_top1", "video_top5", "clip_top1", "coverage")
+    spread = {name: f" +- {averaged.std[name]:.3f}" if averaged.std else "" for name in shown}
+    mean = "  ".join(f"{name} {averaged.mean[name]:.3f}{spread[name]}" for name in shown)
+    return [*lines, f"mean of {len(averaged.folds)} folds: {mean}"]
+
+
+def _with_interval(evaluation: Evaluation, name: str) -> str:
+    low, high = getattr(evaluation, f"{name}_low"), getattr(evaluation, f"{name}_high")
+    return f"{name} {getattr(evaluation, name):.3f} [{low:.3f}, {high:.3f}]"

@@ -1,0 +1,1 @@
+"""A checkpoint becomes one file that runs without this project."""

@@ -1,0 +1,200 @@
+"""Weights become a file that runs without this project, written only when it computes what the network computes.
+
+    weights -> network -> batch norms folded -> traced -> written -> read anew
+                  |                                                    |
+                  +-- clips of a video, batches of 1 and 3 -- same? ---+-> the file gets its name
+
+Not part of the paper. Legend: B clips, T frames, H x W pixels, C = 3 colours.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipelines.configs import ExportConfig
+from pipelines.export.program import FORMATS, INPUT_NAME, ClipModel, ExportFormat, RunClips, output_name, trace
+from pipelines.networks.weights import locate_weights, newest_run
+from pipelines.runtime import session
+from pipelines.settings.recipe import flatten, to_yaml
+from pipelines.shards.folder import whole_file
+from pipelines.tracking import runs as tracking
+from t3d_core.models.folding import fold_batch_norms
+from t3d_core.training.checkpoint import LoadedModel, load_model
+from t3d_core.training.weights_card import WeightsCard
+from t3d_core.video.clip_sampling import uniform_clips
+from t3d_core.video.cropping import center_crop, crop_frames, resized_size
+from t3d_core.video.decoding import VideoError
+from t3d_core.video.guard import GuardedDecoder
+
+# float32 sums in another order: T3D-121 differs by 1e-8 in probabilities and 1e-6 of the logits.
+MAX_PROBABILITY_DIFFERENCE = 1e-4
+MAX_RELATIVE_DIFFERENCE = 1e-3
+CHECKED_BATCHES = (1, 3)  # that the batch may be of any size is part of what is checked
+_SMALLEST_PROBABILITY = 1e-30  # float32 ends near 1e-38
+
+
+class CheckClips(NamedTuple):
+    """Clips on which the written file is compared: uint8 clip_BTHWC, and in words where they are from."""
+
+    clip_BTHWC: Tensor
+    origin: str
+
+
+class Difference(NamedTuple):
+    """How far the file is from the network.
+
+    Attributes:
+        probability: largest difference of probabilities; None for features.
+        relative: largest difference of log probabilities (logits, but for their sum) or features / largest of them.
+    """
+
+    probability: float | None
+    relative: float
+
+    def is_rounding(self) -> bool:
+        """Whether both are within what rounding explains; a value that is not a number is not."""
+        probability = 0.0 if self.probability is None else self.probability
+        return probability <= MAX_PROBABILITY_DIFFERENCE and self.relative <= MAX_RELATIVE_DIFFERENCE
+
+    def describe(self) -> str:
+        """Both figures and what is allowed."""
+        if self.probability is None:
+            return f"features differ by {self.relative:.1e} of the largest (allowed {MAX_RELATIVE_DIFFERENCE:.0e})"
+        return (
+            f"probabilities differ by {self.probability:.1e} (allowed {MAX_PROBABILITY_DIFFERENCE:.0e}), their "
+            f"logarithms by {self.relative:.1e} of the largest (allowed {MAX_RELATIVE_DIFFERENCE:.0e})"
+        )
+
+
+def run_export(config: ExportConfig) -> str:
+    """Export a network as `config` says; give the closing summary.
+
+    Raises:
+        ValueError: packages, weights or the video cannot be used, before any work; or the file computes something
+            else than the network, and is then not kept.
+    """
+    file_format = FORMATS[config.format]
+    file_format.check_packages()
+    base = session.base_folder()
+    storage = base / config.storage
+    tracking_uri = tracking.resolve_tracking_uri(config.tracking.uri, base=base)
+    weights = locate_weights(config.checkpoint or str(newest_run(storage)), tracking_uri=tracking_uri)
+    loaded = load_model(weights)
+    clips = _video_clips(session.input_path(config.video), loaded.card) if config.video else _noise_clips(loaded.card)
+    name = session.new_name("export")
+    output = base / config.output if config.output else _default_output(config, weights, storage / name)
+    with _start_run(config, tracking_uri, weights, run_name=name) as run:
+        difference = export_checked(loaded, clips, output, file_format, fold_batch_norm=config.fold_batch_norm)
+        figures = {
+            f"export/{key}_difference": value for key, value in difference._asdict().items() if value is not None
+        }
+        run.log_metrics(figures | {"export/bytes": output.stat().st_size}, step=0)
+        run.log_artifact(output, artifact_path="export")
+    return _summary(config, loaded.card, clips, difference, output, run)
+
+
+def export_checked(
+    loaded: LoadedModel, clips: CheckClips, output: Path, file_format: ExportFormat, *, fold_batch_norm: bool
+) -> Difference:
+    """Write a network to `output` and compare what the file computes with the network as it was loaded.
+
+    Raises:
+        ValueError: they differ by more than rounding; `output` is then as it was before.
+    """
+    card = loaded.card
+    eager = ClipModel(loaded.model, card)
+    net = fold_batch_norms(loaded.model) if fold_batch_norm else loaded.model
+    with whole_file(output) as partial:
+        file_format.write(trace(ClipModel(net, card), card), card, partial)
+        difference = compare(file_format.open(partial), eager, clips.clip_BTHWC, is_probability=bool(card.class_names))
+        if not difference.is_rounding():
+            raise ValueError(
+                f"the exported file computes something else than the network ({difference.describe()}; "
+                f"{file_format.describe_runtime()}), so it was not kept: try the other format, or another version of "
+                "PyTorch or of the runtime"
+            )
+    return difference
+
+
+@torch.no_grad()
+def compare(exported: RunClips, eager: RunClips, clip_BTHWC: Tensor, *, is_probability: bool) -> Difference:
+    """Run both on the same clips, in batches of the sizes of `CHECKED_BATCHES`."""
+    batches = clip_BTHWC.split(CHECKED_BATCHES)
+    found, expected = (torch.cat([run(batch) for batch in batches]).double() for run in (exported, eager))
+    if not is_probability:
+        return Difference(None, _relative_difference(found, expected))
+    logarithms = [output.clamp_min(_SMALLEST_PROBABILITY).log() for output in (found, expected)]
+    return Difference((found - expected).abs().max().item(), _relative_difference(*logarithms))
+
+
+def _relative_difference(found: Tensor, expected: Tensor) -> float:
+    largest = expected.abs().max().clamp_min(_SMALLEST_PROBABILITY)  # all of them may be 0
+    return ((found - expected).abs().max() / largest).item()
+
+
+def _video_clips(path: Path, card: WeightsCard) -> CheckClips:
+    """Clips spread evenly over a video, scaled and cropped as for testing (paper 4.4)."""
+    try:
+        with GuardedDecoder() as decoder:
+            info = decoder.probe(path)
+            clips = uniform_clips(
+                info.num_frames,
+                num_clips=sum(CHECKED_BATCHES),
+                num_frames=card.num_frames,
+                frame_stride=card.frame_stride,
+                short_video=card.short_video,
+            )
+            size = resized_size(info.height, info.width, short_side=card.short_side)
+            indices = np.concatenate([clip.frame_indices for clip in clips])
+            frames_THWC = decoder.decode_frames(path, indices, size=size)
+    except VideoError as error:
+        raise ValueError(f"video {path} cannot be used: {error}") from error
+    cropped = crop_frames(frames_THWC, center_crop(*size, crop_size=card.crop_size))
+    return CheckClips(torch.from_numpy(cropped).view(len(clips), card.num_frames, *cropped.shape[1:]), str(path))
+
+
+def _noise_clips(card: WeightsCard) -> CheckClips:
+    shape_BTHWC = (sum(CHECKED_BATCHES), card.num_frames, card.crop_size, card.crop_size, 3)
+    noise = torch.randint(0, 256, shape_BTHWC, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return CheckClips(noise, "RANDOM NOISE, no real video (give --video)")
+
+
+def _default_output(config: ExportConfig, weights: Path, own_folder: Path) -> Path:
+    """Beside the weights, but not inside a tracking store."""
+    is_stored = (config.checkpoint or "").startswith(("runs:/", "models:/"))
+    return (own_folder if is_stored else weights.parent) / f"model{config.suffix()}"
+
+
+def _start_run(config: ExportConfig, tracking_uri: str, weights: Path, *, run_name: str) -> tracking.Run:
+    run = tracking.start_run(
+        tracking_uri=tracking_uri,
+        experiment=config.tracking.experiment,
+        run_name=run_name,
+        run_id=None,
+        tags={"stage": "export", "weights": str(weights)} | tracking.commit_tag(),
+    )
+    run.log_params(flatten(config))
+    run.log_text(to_yaml(config), "recipe.yaml")
+    return run
+
+
+def _summary(
+    config: ExportConfig, card: WeightsCard, clips: CheckClips, difference: Difference, output: Path, run: tracking.Run
+) -> str:
+    file_format = FORMATS[config.format]
+    batches = " and ".join(map(str, CHECKED_BATCHES))
+    return "\n".join(
+        [
+            f"{card.model_kind}: {INPUT_NAME}, uint8 RGB (any, {card.num_frames}, {card.crop_size}, {card.crop_size}, "
+            f"3), stride {card.frame_stride}, short side scaled to {card.short_side} px, centre crop -> "
+            f"{output_name(card)}, float32{f' (any, {len(card.class_names)})' if card.class_names else ''}",
+            f"file:    {output} ({config.format}, {output.stat().st_size / 1e6:.1f} MB)",
+            f"run:     {file_format.example.replace('FILE', str(output))}",
+            f"mlflow:  {run.describe()}",
+            f"checked: in {file_format.describe_runtime()} against PyTorch with batch norms, {len(clips.clip_BTHWC)} "
+            f"clips in batches of {batches} from {clips.origin}: {difference.describe()}",
+        ]
+    )

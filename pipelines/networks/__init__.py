@@ -1,0 +1,1 @@
+"""Which network, from which weights."""

@@ -1,0 +1,141 @@
+"""What a weights file says of itself, as the pipelines use it: from config sections, to clip views, by any address."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter
+
+from pipelines.clips.loader import ClipView
+from pipelines.networks.config import ModelConfig
+from pipelines.runtime import session
+from pipelines.tracking import runs as tracking
+from pipelines.training.config import ClipConfig
+from t3d_core.models import build_model
+from t3d_core.models.cost import count_macs, count_parameters
+from t3d_core.training.checkpoint import find_weights
+from t3d_core.training.weights_card import WeightsCard
+
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def card_of(model: ModelConfig, clip: ClipConfig, *, class_names: tuple[str, ...]) -> WeightsCard:
+    """Describe a network and its clips as its weights file will."""
+    return WeightsCard(
+        model_kind=model.kind,
+        model_arguments=model.arguments(),
+        class_names=class_names,
+        num_frames=clip.num_frames,
+        frame_stride=clip.frame_stride,
+        short_side=clip.short_side_pixels(),
+        crop_size=clip.crop_size,
+        short_video=clip.short_video,
+        mean=clip.mean,
+        std=clip.std,
+        num_segments=clip.num_segments,
+    )
+
+
+def model_config_of(card: WeightsCard) -> ModelConfig:
+    """The model section that builds the network of a weights file."""
+    return TypeAdapter(ModelConfig).validate_python({"kind": card.model_kind, **card.model_arguments})
+
+
+def clip_config_of(card: WeightsCard) -> ClipConfig:
+    """The clip section with which a weights file was trained."""
+    return ClipConfig(**{name: getattr(card, name) for name in ClipConfig.model_fields})
+
+
+def differences_of_networks(card: WeightsCard, other: WeightsCard) -> list[str]:
+    """What one network computes otherwise than another, in words: what shapes of weights do not always tell."""
+    mine, others = ({"kind": each.model_kind} | each.model_arguments for each in (card, other))
+    same_result = {"transition_forms", "drop_rate"}
+    names = sorted((mine.keys() | others.keys()) - same_result)
+    return [f"{name} {mine.get(name)} / {others.get(name)}" for name in names if mine.get(name) != others.get(name)]
+
+
+def view_of(card: WeightsCard) -> ClipView:
+    """How a network with this card sees a clip."""
+    return ClipView(
+        num_frames=card.num_frames,
+        frame_stride=card.frame_stride,
+        crop_size=card.crop_size,
+        short_side=card.short_side,
+        short_video=card.short_video,
+        num_segments=card.num_segments,
+    )
+
+
+def check_fold(card: WeightsCard, weights: str | Path, *, datasets: Iterable[str], fold: int) -> None:
+    """Refuse a network of another fold of the same data set: it was trained on videos that this fold tests.
+
+    Raises:
+        ValueError: it is of another fold.
+    """
+    common = sorted(set(card.datasets) & set(datasets))
+    if common and card.fold != fold:
+        raise ValueError(
+            f"{weights} was trained on fold {card.fold} of {', '.join(common)}, and with it on test videos of fold "
+            f"{fold}: take fold {card.fold} (--data.fold {card.fold}), or the network of fold {fold}"
+        )
+
+
+def check_network(card: WeightsCard, *, batch_size: int) -> None:
+    """Send empty clips through the network in training, on torch's meta device: shapes alone, before any work.
+
+    Args:
+        card: describes the network and its clips.
+        batch_size: clips a worker; batch norm on maps of one position cannot train on a single one.
+
+    Raises:
+        ValueError: the network cannot have these sizes, or a clip or the batch is too small for it.
+    """
+    with torch.device("meta"):
+        net = build_model(card.model_kind, num_classes=0, **card.model_arguments)
+        clip_BCTHW = torch.empty(batch_size, 3, card.num_frames, card.crop_size, card.crop_size)
+    net.eval().forward_features(clip_BCTHW)
+    try:
+        net.train().forward_features(clip_BCTHW)
+    except ValueError as error:
+        raise ValueError(
+            f"{card.model_kind} cannot train on {batch_size} clip of {card.num_frames} x {card.crop_size} x "
+            f"{card.crop_size} a worker ({error}): raise global_batch_size or the size of the clip"
+        ) from error
+
+
+def costs_of(card: WeightsCard) -> dict[str, float]:
+    """What a network costs, as runs log it: multiply-adds of a clip in one forward pass (1e9), and parameters."""
+    with torch.device("meta"):
+        net = build_model(card.model_kind, num_classes=len(card.class_names), **card.model_arguments)
+    macs = count_macs(net, (1, 3, card.num_frames, card.crop_size, card.crop_size))
+    return {"model/gmacs": macs / 1e9, "model/parameters": float(count_parameters(net))}
+
+
+def locate_weights(where: str, *, tracking_uri: str) -> Path:
+    """Find the weights file that a user means.
+
+    Args:
+        where: a file, a checkpoint or run folder, the id of an MLflow run, `runs:/...` or `models:/...`.
+        tracking_uri: the store in which runs and models are looked up.
+
+    Raises:
+        ValueError: nothing is there.
+    """
+    if _RUN_ID.fullmatch(where) and not session.input_path(Path(where)).exists():
+        where = f"runs:/{where}"
+    if where.startswith(("runs:/", "models:/")):
+        return tracking.fetch_weights(where, tracking_uri=tracking_uri)
+    return find_weights(session.input_path(Path(where)))
+
+
+def newest_run(storage: Path) -> Path:
+    """Find the classifier of the training run in `storage` that ended last.
+
+    Raises:
+        ValueError: none has ended there.
+    """
+    found = sorted(storage.glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ValueError(f"checkpoint is missing and {storage} holds no trained run: give --checkpoint, or train first")
+    return found[-1]

@@ -1,0 +1,1 @@
+"""Videos and their annotations become shards."""

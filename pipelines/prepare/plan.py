@@ -1,0 +1,131 @@
+"""A listing becomes a forecast, before the bill: a sample of the videos is prepared for real and thrown away.
+
+What the sample took, scaled to all videos that were found: seconds on one core, bytes, shards. Files differ, so the
+forecast of times and bytes is as good as the sample is large; the interval printed is the standard error of the mean.
+"""
+
+import statistics
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from pipelines.prepare.listing import Listing
+from pipelines.prepare.shard_task import ShardTask, prepare_video
+
+_CLUSTER_CORES = (8, 64, 512)
+
+
+class Total(NamedTuple):
+    """A sum over all found videos, as the sample tells it, and its standard error."""
+
+    value: float
+    error: float
+
+
+class PreparePlan(NamedTuple):
+    """What preparing all found videos would take.
+
+    Attributes:
+        num_listed: videos in the annotations.
+        num_found: of them, those whose file is there.
+        num_shards: shards to be made.
+        num_sampled: videos that were tried.
+        num_failed: of them, those that failed.
+        seconds: duration of what would be stored.
+        core_seconds: time of one core, reading included.
+        source_bytes: bytes read.
+        stored_bytes: bytes written.
+        num_segments: rows written.
+    """
+
+    num_listed: int
+    num_found: int
+    num_shards: int
+    num_sampled: int
+    num_failed: int
+    seconds: Total
+    core_seconds: Total
+    source_bytes: Total
+    stored_bytes: Total
+    num_segments: Total
+
+
+def plan_prepare(task: ShardTask, listing: Listing, *, num_videos: int, seed: int) -> PreparePlan:
+    """Prepare up to `num_videos` random found videos in memory, on one core, and scale up to all."""
+    found = np.flatnonzero(listing.is_found())
+    chosen = np.random.default_rng(seed).permutation(found)[:num_videos]
+    records = listing.records.take(chosen).to_pylist()
+    prepare_video(records[0], task)  # starts the decoding process
+    tried = [_try(record, task) for record in records]
+    totals = {
+        name: _scaled([getattr(trial, name) for trial in tried], len(found))
+        for name in _Trial._fields
+        if name != "is_failed"
+    }
+    return PreparePlan(
+        num_listed=len(listing.records),
+        num_found=len(found),
+        num_shards=listing.num_shards,
+        num_sampled=len(tried),
+        num_failed=sum(trial.is_failed for trial in tried),
+        **totals,
+    )
+
+
+def format_plan(plan: PreparePlan, *, free_bytes: int) -> str:
+    """The plan as lines for a person, with what it means for clusters of some sizes."""
+    hours = plan.core_seconds.value / 3600
+    return "\n".join(
+        [
+            f"dry run: {plan.num_sampled} of {plan.num_found:,} found videos prepared in memory, {plan.num_failed} of "
+            "them failed; no shard was written",
+            f"{'videos':<10}{plan.num_listed:>14,} listed, {plan.num_found:,} found",
+            f"{'shards':<10}{plan.num_shards:>14,}",
+            _line("rows", plan.num_segments, 1, ""),
+            _line("video", plan.seconds, 3600, "hours"),
+            _line("bytes in", plan.source_bytes, 1e9, "GB"),
+            _line("bytes out", plan.stored_bytes, 1e9, f"GB ({free_bytes / 1e9:,.1f} GB are free there)"),
+            _line("work", plan.core_seconds, 3600, "core-hours, if all cores are as this one; by number of cores:"),
+            *(f"{'':<10}{cores:>14} cores: {hours / _busy(cores, plan):,.4f} hours" for cores in _CLUSTER_CORES),
+        ]
+    )
+
+
+class _Trial(NamedTuple):
+    """One video; the fields are described at `PreparePlan`."""
+
+    is_failed: bool
+    seconds: float
+    core_seconds: float
+    source_bytes: int
+    stored_bytes: int
+    num_segments: int
+
+
+def _try(record: dict, task: ShardTask) -> _Trial:
+    start = time.perf_counter()
+    outcome = prepare_video(record, task)
+    return _Trial(
+        is_failed=bool(outcome.reason),
+        seconds=sum(segment.num_frames / segment.fps for segment in outcome.segments),
+        core_seconds=time.perf_counter() - start,
+        source_bytes=outcome.source_bytes,
+        stored_bytes=sum(len(segment.data) for segment in outcome.segments),
+        num_segments=len(outcome.segments),
+    )
+
+
+def _scaled(values: list[float] | list[int], num_videos: int) -> Total:
+    """The sum over `num_videos` of which `values` are a sample."""
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return Total(statistics.fmean(values) * num_videos, error * num_videos)
+
+
+def _line(name: str, total: Total, scale: float, unit: str) -> str:
+    return f"{name:<10}{total.value / scale:>14,.3f} +- {total.error / scale:,.3f} {unit}"
+
+
+def _busy(cores: int, plan: PreparePlan) -> int:
+    """Cores that have work: a shard is made by one."""
+    return min(cores, plan.num_shards)

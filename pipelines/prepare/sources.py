@@ -1,0 +1,249 @@
+"""The root of a data set, a local folder or any address that pyarrow.fs knows (s3://, gs://), gives video files.
+
+The root is listed once, when records are made; after that each task opens its files by name. A remote file is copied
+to local disk for as long as it is decoded, so that the guarded decoder, which needs no network, sees plain files.
+"""
+
+import errno
+import fcntl
+import functools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple, NoReturn
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from pipelines.runtime import session
+from t3d_core.datasets.video_files import is_video_name
+from t3d_core.video.decoding import VideoError
+
+_COPY_BYTES = 8 << 20
+_COPY_PREFIX = "t3d-copy-"
+
+
+class MissingVideoError(VideoError):
+    """A listed video is not there."""
+
+
+class LocalFile(NamedTuple):
+    """A video on local disk, for as long as the context lasts that gave it."""
+
+    path: str
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class LocalRoot:
+    """A folder of this machine, or one that all nodes share."""
+
+    folder: Path
+
+    @property
+    def address(self) -> str:
+        """The folder."""
+        return str(self.folder)
+
+    @property
+    def name(self) -> str:
+        """What a data set that lies here is called."""
+        return self.folder.name
+
+    def list_videos(self) -> dict[str, int]:
+        """Name below the root (bytes that are not UTF-8 as surrogates) -> size in bytes of every video file.
+
+        Raises:
+            ValueError: a folder is a link, which is not followed.
+        """
+        sizes = {}
+        for folder, folder_names, file_names in os.walk(self.folder, onerror=_stop):
+            for name in folder_names:
+                if os.path.islink(os.path.join(folder, name)):
+                    raise ValueError(
+                        f"{os.path.join(folder, name)!r} is a link to a folder, which is not followed: put the folder "
+                        "there"
+                    )
+            for name in filter(is_video_name, file_names):
+                path = os.path.join(folder, name)
+                sizes[os.path.relpath(path, self.folder)] = self._size(path)
+        return sizes
+
+    @contextmanager
+    def open_locally(self, name: str, *, max_bytes: int) -> Iterator[LocalFile]:
+        """Give the file itself.
+
+        Raises:
+            MissingVideoError: there is none.
+            VideoError: it is a link that leads out of the root, not a file, or larger than `max_bytes`.
+        """
+        path = os.path.join(self.folder, name)
+        # A downloaded data set must not have us read, and store, other files of this machine.
+        if not self._holds(path):
+            raise VideoError(f"leads out of {str(self.folder)!r}, to {os.path.realpath(path)!r}")
+        if not os.path.lexists(path):
+            raise MissingVideoError("not found")
+        if not os.path.isfile(path):
+            raise VideoError("unreadable: not a regular file")
+        num_bytes = os.path.getsize(path)
+        _check_size(num_bytes, max_bytes)
+        yield LocalFile(path, num_bytes)
+
+    def _holds(self, path: str) -> bool:
+        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.folder))
+
+    def _size(self, path: str) -> int:
+        """Of the file; of a link that leads nowhere or out of here, its own: the file that replaces it has another."""
+        with suppress(OSError):
+            if not os.path.islink(path) or self._holds(path):
+                return os.path.getsize(path)
+        return os.lstat(path).st_size
+
+
+@dataclass(frozen=True)
+class RemoteRoot:
+    """A prefix of an object store, or whatever else pyarrow.fs reads."""
+
+    address: str
+
+    @property
+    def name(self) -> str:
+        """As `LocalRoot.name`."""
+        return PurePosixPath(_filesystem(self.address)[1]).name
+
+    def list_videos(self) -> dict[str, int]:
+        """As `LocalRoot.list_videos`."""
+        filesystem, base = _filesystem(self.address)
+        files = filesystem.get_file_info(fs.FileSelector(base, recursive=True))
+        return {
+            str(PurePosixPath(file.path).relative_to(base)): file.size
+            for file in files
+            if file.type == fs.FileType.File and is_video_name(file.base_name)
+        }
+
+    @contextmanager
+    def open_locally(self, name: str, *, max_bytes: int) -> Iterator[LocalFile]:
+        """Give a copy of the file on local disk, deleted at the end of the context.
+
+        Raises:
+            MissingVideoError: there is none.
+            VideoError: it cannot be read, or is larger than `max_bytes`.
+            OSError: the local disk is full.
+        """
+        _sweep_copies()
+        filesystem, base = _filesystem(self.address)
+        with _locked_file(suffix=PurePosixPath(name).suffix) as copy:
+            with _reading_errors(), filesystem.open_input_file(f"{base}/{name}") as remote:
+                _check_size(remote.size(), max_bytes)
+                _copy(remote, copy)
+            yield LocalFile(copy.name, copy.tell())
+
+
+VideoRoot = LocalRoot | RemoteRoot
+
+
+def open_root(root: str | Path) -> VideoRoot:
+    """Take a folder (a relative one as `session.input_path`) or an address such as `s3://bucket/videos?region=...`.
+
+    Raises:
+        ValueError: there is no such folder or prefix, the kind of address is unknown, or it holds a password.
+    """
+    address = str(root)
+    if "://" not in address:
+        return _open_folder(session.input_path(Path(address)))
+    if urlsplit(address).scheme == "file":
+        return _open_folder(Path(unquote(urlsplit(address).path)))
+    scheme, _, rest = address.partition("://")
+    if "@" in rest:  # a secret may hold slashes
+        raise ValueError(
+            f"root '{scheme}://...@{rest.rpartition('@')[2]}' came with a secret in it: give that by environment "
+            "variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), or it would be logged"
+        )
+    try:
+        filesystem, base = _filesystem(address)
+        kind = filesystem.get_file_info(base).type
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"root {address!r} cannot be opened: {_first_line(error)}") from error
+    if kind != fs.FileType.Directory:
+        raise ValueError(f"root {address!r} holds nothing: give the address of the folder of the videos")
+    return RemoteRoot(address)
+
+
+def _open_folder(folder: Path) -> LocalRoot:
+    if not folder.is_dir():
+        raise ValueError(f"root {str(folder)!r} is not a folder: give the folder of the videos")
+    return LocalRoot(Path(os.path.abspath(folder)))
+
+
+@functools.cache
+def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
+    """The store and the prefix in it; once a process, for it holds connections and cannot be sent to workers."""
+    filesystem, base = fs.FileSystem.from_uri(uri)
+    return filesystem, base.rstrip("/")
+
+
+@contextmanager
+def _locked_file(*, suffix: str) -> Iterator[IO[bytes]]:
+    """A temporary file that says, by its lock, that its process is alive."""
+    while True:
+        with tempfile.NamedTemporaryFile(prefix=_COPY_PREFIX, suffix=suffix, delete=False) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.path.exists(file.name):  # or it was swept before it was locked
+                try:
+                    yield file
+                finally:
+                    os.unlink(file.name)
+                return
+
+
+@functools.cache  # once a process
+def _sweep_copies() -> None:
+    """Delete the copies that killed processes left on this machine: those that nobody holds a lock on."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_COPY_PREFIX}*"):
+        with suppress(OSError), path.open("rb") as copy:
+            fcntl.flock(copy, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+def _copy(remote: IO[bytes], local: IO[bytes]) -> None:
+    try:
+        shutil.copyfileobj(remote, local, _COPY_BYTES)
+        local.flush()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(error.errno, f"{error.strerror} for the copy of a remote video", local.name) from error
+        raise
+
+
+@contextmanager
+def _reading_errors() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise MissingVideoError("not found") from None
+    except pa.ArrowException as error:
+        raise VideoError(f"unreadable: {_first_line(error)}") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(error.errno, _first_line(error)) from error
+
+
+def _check_size(num_bytes: int, max_bytes: int) -> None:
+    if num_bytes > max_bytes:
+        raise VideoError(
+            f"the file has {num_bytes / 2**30:.3g} GiB, more than guard.source_gib {max_bytes / 2**30:.3g}"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _stop(error: OSError) -> NoReturn:
+    raise error

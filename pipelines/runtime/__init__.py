@@ -1,0 +1,1 @@
+"""Where this process stands: Ray, pools, paths, whole files and locks, start checks."""

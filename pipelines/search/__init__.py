@@ -1,0 +1,1 @@
+"""Many trainings over a space of settings, on Ray Tune."""

@@ -1,0 +1,154 @@
+"""A search is tried before it starts: its space on its base recipe, what networks cost, room for trials."""
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipelines.configs import TrainConfig, TransferConfig
+from pipelines.networks.weights import check_network, costs_of, locate_weights
+from pipelines.prepare.job import prepared_shards
+from pipelines.runtime import pools, session
+from pipelines.search.config import SearchConfig
+from pipelines.search.space import Point, check_points, grid_points
+from pipelines.search.trial import TRANSFER, SearchPlan
+from pipelines.settings.recipe import JobError, read_recipe
+from pipelines.shards.index import load_index
+from pipelines.training.run import check_surroundings
+
+
+def make_plan(config: SearchConfig, folder: Path, *, tracking_uri: str) -> SearchPlan:
+    """Read the recipes, try every value of the space on them, and find the shards.
+
+    Raises:
+        JobError: one line a wrong setting.
+        ValueError: shards or weights that are not there.
+    """
+    base = read_recipe(session.input_path(config.base))
+    before = config.transfer_before
+    transfer_base = None if before is None else read_recipe(session.input_path(before.base))
+    common: dict[str, Any] = {
+        "storage": str(folder / "trials"),
+        "tracking.uri": tracking_uri,
+        "tracking.experiment": config.tracking.experiment,
+    }
+    plan = SearchPlan(config, base, transfer_base, common, folder)
+    of_base = check_space(plan)
+    storage = session.base_folder() / config.storage
+    folders = prepared_shards(of_base.data, storage=storage, before_work=partial(check_surroundings, of_base))
+    index = load_index(folders, fold=of_base.data.fold, splits=["train"])
+    common |= {"data.shards": [str(path) for path in folders], "data.prepare": None}
+    return replace(plan, common=common, class_names=index.class_names if config.job == "train" else ())
+
+
+def check_space(plan: SearchPlan) -> TrainConfig | TransferConfig:
+    """Try the base recipe, then every point of a grid or each value that can be drawn; give the base's settings.
+
+    Raises:
+        JobError: one line a wrong setting.
+        ValueError: weights to start from that are not there.
+    """
+    of_base = plan.trial_config({}, seed=0, name="base")
+    if isinstance(of_base, TrainConfig) and of_base.folds:
+        raise JobError(f"folds {list(of_base.folds)}: a trial trains one network: vary data.fold in space instead")
+    if of_base.model is None or of_base.clip is None:
+        raise JobError("model and clip are left to weights: write them into the base recipe, or into settings")
+    problems: dict[str, str] = {}
+    started_from: set[str] = set()
+    for where, settings in check_points(plan.config.space):
+        try:
+            trial = plan.trial_config(settings, seed=0, name="trial")
+            if isinstance(trial, TrainConfig) and trial.init_from == TRANSFER:
+                plan.transfer_config(trial)
+            elif isinstance(trial, TrainConfig) and trial.init_from is not None:
+                started_from.add(trial.init_from)
+        except JobError as error:
+            problems.setdefault(str(error), f"space, {where}: {error}")
+    problems |= {problem: problem for problem in _problems_of_scheduler(plan.config, of_base)}
+    if problems:
+        raise JobError("\n".join(problems.values()))
+    for weights in sorted(started_from):
+        locate_weights(weights, tracking_uri=plan.common["tracking.uri"])
+    return of_base
+
+
+def _problems_of_scheduler(config: SearchConfig, of_base: TrainConfig | TransferConfig) -> list[str]:
+    scheduler, epochs, every = config.scheduler, of_base.epochs, of_base.validate_every_epochs
+    if scheduler.kind in ("asha", "median") and scheduler.grace_epochs >= epochs:
+        return [f"scheduler.grace_epochs {scheduler.grace_epochs} must be less than epochs {epochs}: lower it"]
+    if scheduler.kind != "pbt":
+        return []
+    problems = []
+    interval = scheduler.interval_epochs
+    num_members = len(grid_points(config.space)) if config.sampler.kind == "grid" else config.sampler.num_points
+    if num_members < 2:
+        problems.append(f"scheduler pbt needs 2 points at least, the space has {num_members}: widen it")
+    if of_base.schedule.kind != "constant":
+        problems.append(
+            f"scheduler pbt makes the schedule itself, out of constants, but schedule.kind is {of_base.schedule.kind}: "
+            "add schedule.kind: constant to settings"
+        )
+    if interval >= epochs or interval % every:
+        problems.append(
+            f"scheduler.interval_epochs {interval} must be less than epochs {epochs}, and a multiple of "
+            f"validate_every_epochs {every}: change one of them"
+        )
+    return problems
+
+
+class Rejection:
+    """Says why a point is not to be trained: settings or sizes that cannot be, or costs beyond the limits."""
+
+    def __init__(self, plan: SearchPlan) -> None:
+        """Begin; a network is built and counted when its point is asked for, once."""
+        self._plan = plan
+        self._reasons: dict[str, str | None] = {}
+
+    def __call__(self, point: Point) -> str | None:
+        """The reason; none: it may be trained."""
+        settings = json.dumps(dict(point.settings), sort_keys=True)
+        if settings not in self._reasons:
+            self._reasons[settings] = self._reason(point)
+        return self._reasons[settings]
+
+    def _reason(self, point: Point) -> str | None:
+        limits = self._plan.config.limits
+        try:
+            config = self._plan.trial_config(point.settings, seed=0, name="trial")
+            card = self._plan.card(config)
+            check_network(card, batch_size=config.smallest_batch())
+            costs = costs_of(card)
+        except (JobError, ValueError) as error:
+            return " ".join(str(error).split())
+        gmacs, parameters = costs["model/gmacs"], costs["model/parameters"]
+        if limits.max_gmacs is not None and gmacs > limits.max_gmacs:
+            return f"{gmacs:.3g} GMAC a clip, limits.max_gmacs {limits.max_gmacs:g}"
+        if limits.min_gmacs is not None and gmacs < limits.min_gmacs:
+            return f"{gmacs:.3g} GMAC a clip, limits.min_gmacs {limits.min_gmacs:g}"
+        if limits.max_parameters is not None and parameters > limits.max_parameters:
+            return f"{parameters:,.0f} parameters, limits.max_parameters {limits.max_parameters:,.0f}"
+        return None
+
+
+def check_some_point_is_left(config: SearchConfig, reject: Rejection) -> None:
+    """Refuse a grid of which every point is rejected; what is drawn is seen when it is drawn."""
+    if config.sampler.kind != "grid":
+        return
+    points = grid_points(config.space)
+    reasons = [f"{point.label}: {reject(point)}" for point in points if reject(point)]
+    if len(reasons) == len(points):
+        raise ValueError(f"no point of the space can be trained ({'; '.join(reasons[:3])}): widen limits, or the space")
+
+
+def room_for_trials(plan: SearchPlan) -> int:
+    """Trials for which there is room now, each with a CPU for decoding; what other jobs hold is not counted on.
+
+    Raises:
+        ValueError: there is not even room for one.
+    """
+    scaling = plan.trial_config({}, seed=0, name="trial").scaling
+    fewest, each = max(1, scaling.fewest_workers()), scaling.resources_of_worker()
+    pools.check_workers_fit(fewest, each)
+    room = pools.room_for_groups(max(1, scaling.most_workers()), each)
+    return min(max(1, room), plan.config.max_concurrent or room or 1)

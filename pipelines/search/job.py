@@ -1,0 +1,316 @@
+"""A base recipe and a space over its settings become trials on Ray Tune, all of them in MLflow (paper Tables 2 to 6).
+
+STORAGE/NAME/search.json      what the search is: settings, MLflow run
+STORAGE/NAME/trials.jsonl     what became of every trial
+STORAGE/NAME/trials/TRIAL/    every trial's run
+STORAGE/NAME/trials.csv       the result: a line a trial
+
+A search that was killed goes on when it is started again: trials that ended are kept, those under way go on from their
+checkpoints, and all keep their MLflow runs. Ray Tune runs, schedules and stops trials; what has been is in files of
+ours, for Tune's own snapshots lag behind.
+"""
+
+import csv
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from pipelines.configs import TrainConfig, TransferConfig
+from pipelines.runtime import pools, session
+from pipelines.runtime.shared_storage import check_shared
+from pipelines.search.checks import Rejection, check_some_point_is_left, make_plan, room_for_trials
+from pipelines.search.config import SearchConfig
+from pipelines.search.ledger import Ledger, TrialRecord
+from pipelines.search.population import Heir
+from pipelines.search.stopping import EarlyStopping, Reports
+from pipelines.search.summary import describe_search, describe_trial
+from pipelines.search.trial import SearchPlan, run_trial
+from pipelines.search.trial_source import TrialSource
+from pipelines.settings.recipe import config_fingerprint, flatten, to_yaml
+from pipelines.shards.folder import whole_file
+from pipelines.tracking import runs as tracking
+from pipelines.training.checkpoints import CheckpointFolder
+from pipelines.training.run import alone_in, folder_mark, run_id_of
+
+_LOG = logging.getLogger(__name__)
+# What a trial holds whose workers are processes of their own: no part of a CPU, for decoding needs a whole one.
+_OF_CONTROLLER = {"memory": 1e6}
+# What may change when a search goes on: where it lies, what it may cost and how much runs at once.
+_RESUMABLE = (
+    *("storage", "name", "budget", "max_concurrent", "max_failures", "tracking", "register", "alias"),
+    *("sampler.num_points",),
+)
+
+
+def run_search(config: SearchConfig) -> str:
+    """Train every point with every seed, as `config` says; give the closing summary.
+
+    Raises:
+        JobError: settings of the base recipe or of the space that cannot be, before anything starts.
+        ValueError: points, shards or resources that cannot work, before anything starts.
+    """
+    base = session.base_folder()
+    folder = base / config.storage / (config.name or session.new_name("search"))
+    tracking_uri = tracking.resolve_tracking_uri(config.tracking.uri, base=base)
+    plan = make_plan(config, folder, tracking_uri=tracking_uri)
+    reject = Rejection(plan)
+    check_some_point_is_left(config, reject)
+    session.connect()
+    max_concurrent = room_for_trials(plan)
+    check_shared(written=base / config.storage)
+    with alone_in(folder):
+        known = _read_search_file(folder, plan)
+        with tracking.start_run(
+            tracking_uri=tracking_uri,
+            experiment=config.tracking.experiment,
+            run_name=folder.name,
+            run_id=known["mlflow_run_id"] if known else None,
+            tags={"stage": "search", **tracking.commit_tag()},
+            mark=folder_mark(folder),
+        ) as run:
+            if known is None:
+                _write_search_files(folder, plan, run)
+            ledger = Ledger(folder / "trials.jsonl")
+            search = _Search(plan, ledger, run, reject=reject, max_concurrent=max_concurrent)
+            search.close_left_running("its process was killed")
+            try:
+                search.run_trials()
+            except BaseException:
+                search.close_left_running("the search was interrupted")
+                raise
+            return search.close()
+
+
+def _fingerprint(plan: SearchPlan) -> str:
+    """What a search computes follows from this: its settings, and those of the recipes that it names."""
+    parts = [config_fingerprint(plan.config, exclude=_RESUMABLE), plan.base, plan.transfer_base]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _read_search_file(folder: Path, plan: SearchPlan) -> dict[str, Any] | None:
+    file = folder / "search.json"
+    if not file.is_file():
+        return None
+    known = json.loads(file.read_text())
+    fingerprint = _fingerprint(plan)
+    if known["fingerprint"] != fingerprint:
+        raise ValueError(
+            f"search {folder.name!r} in {folder.parent} was begun with other settings or another base recipe "
+            f"(fingerprint {known['fingerprint'][:12]}, now {fingerprint[:12]}; see {folder / 'recipe.yaml'}): give "
+            "another --name"
+        )
+    return known
+
+
+def _write_search_files(folder: Path, plan: SearchPlan, run: tracking.Run) -> None:
+    config = plan.config
+    # Names of values and axes are people's own: MLflow would not take some of them for names of parameters.
+    space = json.dumps(config.model_dump(mode="json", exclude_none=True)["space"])
+    run.log_params({name: value for name, value in flatten(config).items() if not name.startswith("space.")})
+    run.log_params({"space": space})
+    recipes = {"recipe.yaml": to_yaml(config), "base.yaml": yaml.safe_dump(plan.base, sort_keys=False)}
+    if plan.transfer_base is not None:
+        recipes["transfer_base.yaml"] = yaml.safe_dump(plan.transfer_base, sort_keys=False)
+    for name, text in recipes.items():
+        run.log_text(text, name)
+        (folder / name).write_text(text)
+    known = {"fingerprint": _fingerprint(plan), "mlflow_run_id": run.run_id}
+    with whole_file(folder / "search.json") as partial:
+        partial.write_text(json.dumps(known, indent=1))
+
+
+class _Search:
+    """The trials of one search, on Ray Tune."""
+
+    def __init__(
+        self, plan: SearchPlan, ledger: Ledger, run: tracking.Run, *, reject: Rejection, max_concurrent: int
+    ) -> None:
+        tags = {tracking.PARENT: run.run_id, "search": plan.folder.name}
+        self._plan = replace(plan, tags=tags)
+        self._config, self._ledger, self._run = plan.config, ledger, run
+        self._reject, self._max_concurrent = reject, max_concurrent
+        scaling = self._trial().scaling
+        of_trial = {name: max(1, scaling.most_workers()) * each for name, each in scaling.resources_of_worker().items()}
+        self._reports = Reports(plan.config, ledger, of_trial)
+
+    def run_trials(self) -> None:
+        """Run what is left to run, within the budget."""
+        source = TrialSource(
+            self._config,
+            self._ledger,
+            max_concurrent=self._max_concurrent,
+            reject=self._reject,
+            ended=self._ended,
+            take_over=self._take_over,
+        )
+        tune_folder = self._plan.folder / "tune"
+        shutil.rmtree(tune_folder, ignore_errors=True)  # of an earlier start: what counts is in the ledger
+        os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C interrupts, as in every job
+        os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a trial that failed has no metrics
+        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # whose headings are printed whatever `verbose` says
+        tune.Tuner(
+            tune.with_resources(tune.with_parameters(run_trial, plan=self._plan), self._resources()),
+            tune_config=tune.TuneConfig(
+                search_alg=source, scheduler=self._scheduler(), num_samples=-1, reuse_actors=self._is_in_process()
+            ),
+            run_config=tune.RunConfig(
+                name=tune_folder.name,
+                storage_path=str(tune_folder.parent),
+                failure_config=tune.FailureConfig(max_failures=self._config.max_failures),
+                stop=self._reports,
+                verbose=0,
+            ),
+        ).fit()
+
+    def _trial(self) -> TrainConfig | TransferConfig:
+        return self._plan.trial_config({}, seed=0, name="trial")
+
+    def _is_in_process(self) -> bool:
+        return not self._trial().scaling.most_workers()
+
+    def _resources(self) -> tune.PlacementGroupFactory:
+        """What the process of a trial reserves, and where; workers of its own reserve theirs."""
+        if not self._is_in_process():
+            return tune.PlacementGroupFactory([_OF_CONTROLLER])
+        labels = pools.selector("train")
+        return tune.PlacementGroupFactory(
+            [self._trial().scaling.resources_of_worker()], bundle_label_selector=[labels] if labels else None
+        )
+
+    def _scheduler(self) -> TrialScheduler:
+        if self._config.scheduler.kind in ("asha", "median"):
+            return EarlyStopping(self._config, self._ledger, epochs=self._trial().epochs)
+        return FIFOScheduler()  # of a population: its members wait by themselves
+
+    def _ended(self, record: TrialRecord, told: Mapping[str, Any], *, is_lost: bool) -> TrialRecord:
+        """Keep and show what became of a trial, from what it told last, and close its MLflow run when it was ended."""
+        folder = self._plan.trial_folder(record.name)
+        run_id = run_id_of(folder)
+        record = self._ledger.records[record.name]  # with what was reported meanwhile
+        metrics = {
+            name: value
+            for name, value in told.items()
+            if "/" in name and not name.startswith("config/") and isinstance(value, int | float)
+        }
+        common = {"run_id": run_id, "metrics": metrics}
+        if told.get("ended"):
+            record = self._ledger.update(record.name, state="ended", reason="", **common)
+        elif told.get("waits"):
+            scores = [*record.scores, metrics[self._config.watched_metric()]]
+            record = self._ledger.update(record.name, state="waiting", scores=scores, **common)
+            self._note_reason(record, "waits for the others of its population")
+            return record
+        elif is_lost or "failure" in told:
+            reason = told.get("failure") or f"lost or failed too often: {_last_line(folder / 'log.txt')}"
+            record = self._ledger.update(record.name, state="failed", reason=reason, **common)
+        elif self._reports.stop_all():
+            return self._ledger.update(record.name, **common)  # it goes on when the search does
+        else:
+            reason = f"stopped by {self._config.scheduler.kind} at epoch {told.get('epoch', 0):g}"
+            record = self._ledger.update(record.name, state="stopped", reason=reason, **common)
+        if record.state != "ended":
+            self._note_reason(record, record.reason)
+        print(describe_trial(record, self._ledger, self._config), flush=True)
+        return record
+
+    def _note_reason(self, record: TrialRecord, reason: str) -> None:
+        """Close the MLflow run of a trial that is not at its end, and say why it is not."""
+        if (run_id := run_id_of(self._plan.trial_folder(record.name))) is not None:
+            trial_run = tracking.Run(self._run.tracking_uri, run_id)
+            trial_run.close_if_possible("FAILED" if record.state == "failed" else "KILLED", reason=reason)
+
+    def _take_over(self, heir: Heir) -> None:
+        """Give a member of a population its donor's newest checkpoint in place of its own."""
+        record, donor = heir
+        assert donor is not None, "or there is nothing to take over"
+        num_to_keep = self._trial().checkpoint.num_to_keep
+        newest = CheckpointFolder(self._plan.trial_folder(donor.name), num_to_keep).newest()
+        if newest is None:
+            raise ValueError(
+                f"trial {donor.name} has no checkpoint that is whole in {self._plan.folder}: give a new --name"
+            )
+        CheckpointFolder(self._plan.trial_folder(record.name), num_to_keep).copy(newest)
+        scores = f"{record.scores[-1]:.3f} -> {donor.scores[-1]:.3f}"
+        print(
+            f"epoch {record.donors[-1].partition('@')[2]}, seed {record.seed}: {record.point.label} takes over from "
+            f"{donor.point.label} ({self._config.watched_metric()} {scores}), with {record.current.label}",
+            flush=True,
+        )
+
+    def close(self) -> str:
+        """Write the table of trials, register the best one's model where asked; give the summary."""
+        table = write_trials(self._plan.folder / "trials.csv", self._ledger)
+        self._run.log_artifact(table)
+        self.close_left_running("cut off by the budget of the search")
+        self._run.log_metrics(_counts(self._ledger), step=0)
+        summary = describe_search(self._ledger, self._config, table=table, run=self._run)
+        registered = self._register_best()
+        return summary if registered is None else f"{summary}\nmodel:   {registered}"
+
+    def _register_best(self) -> str | None:
+        """Register the model of the best single trial where the search asks for it and one has ended."""
+        config, metric = self._config, self._config.watched_metric()
+        ended = [record for record in self._ledger.records.values() if record.state == "ended" and record.run_id]
+        if config.register is None or not ended:
+            return None
+        best = (max if config.is_more_better() else min)(ended, key=lambda record: record.metrics[metric])
+        run = tracking.Run(self._run.tracking_uri, str(best.run_id))
+        return tracking.register_model_of(run, name=config.register, alias=config.alias)
+
+    def close_left_running(self, reason: str) -> None:
+        """Close what is no longer at work and could not say so: trials, their tests and transfers.
+
+        Those that go on later have their MLflow runs opened again.
+        """
+        for record in self._ledger.unfinished():
+            self._note_reason(record, reason)
+        trials = {run_id_of(self._plan.trial_folder(record.name)) for record in self._ledger.records.values()}
+        try:
+            running = tracking.find_runs(
+                self._run.tracking_uri,
+                experiment=self._config.tracking.experiment,
+                condition="attributes.status = 'RUNNING'",
+            )
+        except ValueError as error:
+            _LOG.warning("Runs that were left running cannot be closed: %s", error)
+            return
+        for run in running:
+            if run.parent_id is not None and run.parent_id in {self._run.run_id, *trials}:
+                tracking.Run(self._run.tracking_uri, run.run_id).close_if_possible("KILLED", reason=reason)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text().split("\n") if log.is_file() else []
+    return next((line for line in reversed(lines) if line.strip()), "nothing is known")
+
+
+def write_trials(path: Path, ledger: Ledger) -> Path:
+    """Write a line a trial: its point, seed, state and metrics; give the path."""
+    records = list(ledger.records.values())
+    axes = list(dict.fromkeys(axis for record in records for axis in record.point.values))
+    metrics = list(dict.fromkeys(name for record in records for name in record.metrics))
+    with whole_file(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["trial", *axes, "seed", "state", "reason", "donors", "hours", "run_id", *metrics])
+        for record in records:
+            values = [record.point.values.get(axis, "") for axis in axes]
+            found = [record.metrics.get(name, "") for name in metrics]
+            donors, hours = " ".join(record.donors), f"{record.hours:.4f}"
+            own = [record.seed, record.state, record.reason, donors, hours, record.run_id or ""]
+            writer.writerow([record.name, *values, *own, *found])
+    return path
+
+
+def _counts(ledger: Ledger) -> dict[str, float]:
+    states = [record.state for record in ledger.records.values()]
+    return {f"trials/{state}": float(states.count(state)) for state in sorted(set(states))}

@@ -1,0 +1,118 @@
+"""Trials tell how they do: what they cost is kept, and a scheduler of Ray Tune says which of them stop early.
+
+What was told is in the ledger, so a search that goes on stops the trials that it would have stopped before.
+"""
+
+import time
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.stopper import Stopper
+
+from pipelines.search.config import SearchConfig
+from pipelines.search.ledger import Ledger, TrialRecord
+
+EPOCH = "epoch"
+# Ray Tune's schedulers ask who else waits, to let trials take turns, which ours do not.
+_NOBODY_WAITS = SimpleNamespace(get_live_trials=list)
+
+
+class TrialName(NamedTuple):
+    """What a scheduler of Ray Tune knows a trial by: it is the same after a restart."""
+
+    trial_id: str
+
+
+class Reports(Stopper):
+    """Keeps what trials report, and stops all when the search has cost what it may."""
+
+    def __init__(self, config: SearchConfig, ledger: Ledger, resources: Mapping[str, float]) -> None:
+        """Begin.
+
+        Args:
+            config: the search.
+            ledger: where the reports are kept.
+            resources: that one trial holds, all its workers together.
+        """
+        self._config, self._ledger, self._resources = config, ledger, dict(resources)
+        self._began = time.monotonic()
+        self._before = {name: record.hours for name, record in ledger.records.items()}
+        self._seconds: dict[str, dict[tuple[str, int], float]] = {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Keep one report; no trial stops for it."""
+        record, watched = self._ledger.records[result["config"]["trial"]], self._config.watched_metric()
+        # A process that was lost and started again counts from nought.
+        starts = self._seconds.setdefault(record.name, {})
+        starts[trial_id, result["pid"]] = result["time_total_s"]
+        hours = self._before.get(record.name, 0.0) + sum(starts.values()) / 3600
+        curve = list(record.curve)
+        if EPOCH in result and watched in result and result[EPOCH] > max((epoch for epoch, _ in curve), default=0.0):
+            curve.append((result[EPOCH], result[watched]))
+        self._ledger.update(record.name, hours=hours, curve=curve)
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether the budget is spent."""
+        budget, trial_hours = self._config.budget, sum(record.hours for record in self._ledger.records.values())
+        spent = (
+            (budget.hours, (time.monotonic() - self._began) / 3600),
+            (budget.cpu_hours, trial_hours * self._resources.get("CPU", 0.0)),
+            (budget.gpu_hours, trial_hours * self._resources.get("GPU", 0.0)),
+        )
+        return any(most is not None and cost >= most for most, cost in spent)
+
+
+class EarlyStopping(FIFOScheduler):
+    """Ray Tune's ASHA or median stopping, which remembers what was told before a restart.
+
+    A trial that has reported its last epoch is not stopped any more, though its process still saves and tests.
+    """
+
+    def __init__(self, config: SearchConfig, ledger: Ledger, *, epochs: int) -> None:
+        """Begin with what the ledger has.
+
+        Args:
+            config: the search.
+            ledger: the reports of earlier starts; those of this one are told in `on_trial_result`.
+            epochs: of a trial.
+        """
+        super().__init__()
+        self._watched, self._epochs = config.watched_metric(), epochs
+        self._rule: Any = _rule_of(config, epochs=epochs)
+        self._told: dict[TrialName, float] = {}
+        for record in ledger.records.values():
+            self._replay(record)
+
+    def _replay(self, record: TrialRecord) -> None:
+        for epoch, value in record.curve:
+            self._tell(TrialName(record.name), {EPOCH: epoch, self._watched: value})
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """STOP or CONTINUE."""
+        is_told = EPOCH in result and self._watched in result
+        is_told = is_told and result[EPOCH] > self._told.get(name := TrialName(trial.config["trial"]), 0.0)
+        answer = self._tell(name, result) if is_told else TrialScheduler.CONTINUE
+        is_stopped = answer == TrialScheduler.STOP and result[EPOCH] < self._epochs
+        return TrialScheduler.STOP if is_stopped else TrialScheduler.CONTINUE
+
+    def _tell(self, name: TrialName, result: dict[str, Any]) -> str:
+        if name not in self._told:
+            self._rule.on_trial_add(_NOBODY_WAITS, name)
+        self._told[name] = result[EPOCH]
+        return self._rule.on_trial_result(_NOBODY_WAITS, name, result)
+
+
+def _rule_of(config: SearchConfig, *, epochs: int) -> TrialScheduler:
+    settings = config.scheduler
+    common: dict[str, Any] = {
+        "time_attr": EPOCH,
+        "metric": config.watched_metric(),
+        "mode": "max" if config.is_more_better() else "min",
+        "grace_period": settings.grace_epochs,
+    }
+    if settings.kind == "asha":
+        return AsyncHyperBandScheduler(**common, max_t=epochs + 1, reduction_factor=settings.reduction_factor)
+    return MedianStoppingRule(**common, min_samples_required=3)

@@ -1,0 +1,110 @@
+"""What a search tells people: a line a trial as it ends, and a table of its points at the end."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pipelines.runtime.text_table import format_table
+from pipelines.search.config import SearchConfig
+from pipelines.search.ledger import Ledger, TrialRecord
+from pipelines.tracking.runs import Run
+
+TESTED = "test/video_top1"
+
+
+class PointResult(NamedTuple):
+    """One point over its seeds: those that ended alone count."""
+
+    number: int
+    label: str
+    values: list[float]
+    tested: list[float]
+    metrics: Mapping[str, float]
+    hours: float
+    num_others: int
+
+
+def describe_trial(record: TrialRecord, ledger: Ledger, config: SearchConfig) -> str:
+    """One line about a trial that is over."""
+    over = len(ledger.of_state("ended", "stopped", "failed"))
+    what = f"trial {over}: {record.point.label}, seed {record.seed}"
+    if record.state == "failed":
+        return f"{what}: failed, {record.reason}"
+    metric = config.watched_metric()
+    found = [f"{name} {record.metrics[name]:.3f}" for name in (metric, TESTED) if name in record.metrics]
+    costs = [f"{record.metrics['model/gmacs']:.3g} GMAC"] if "model/gmacs" in record.metrics else []
+    stopped = [record.reason] if record.state == "stopped" else []
+    return f"{what}: {', '.join([*found, *costs, f'{record.hours * 3600:.0f} s', *stopped])}"
+
+
+def point_results(ledger: Ledger, config: SearchConfig) -> list[PointResult]:
+    """The points that were trained, best first; those without a seed that ended come last."""
+    results = []
+    for number in sorted({record.point_number for record in ledger.records.values()}):
+        records = [record for record in ledger.of_point(number) if record.state != "rejected"]
+        ended = [record for record in records if record.state == "ended"]
+        if records:
+            results.append(
+                PointResult(
+                    number,
+                    records[0].point.label,
+                    [record.metrics[config.watched_metric()] for record in ended],
+                    [record.metrics[TESTED] for record in ended if TESTED in record.metrics],
+                    ended[0].metrics if ended else {},
+                    sum(record.hours for record in records),
+                    len(records) - len(ended),
+                )
+            )
+    sign = -1 if config.is_more_better() else 1
+    return sorted(results, key=lambda result: sign * np.mean(result.values) if result.values else np.inf)
+
+
+def describe_search(ledger: Ledger, config: SearchConfig, *, table: Path, run: Run) -> str:
+    """The points as a table, what was not trained and why, and where all is."""
+    results = point_results(ledger, config)
+    metric = config.watched_metric()
+    header = ["point", "n", metric, *([TESTED] if config.test else []), "GMAC", "parameters", "hours"]
+    rows = [
+        [
+            result.label,
+            f"{len(result.values)}" + (f" (+{result.num_others} not ended)" if result.num_others else ""),
+            mean_and_spread(result.values),
+            *([mean_and_spread(result.tested)] if config.test else []),
+            f"{result.metrics['model/gmacs']:.3g}" if result.metrics else "",
+            f"{result.metrics['model/parameters']:,.0f}" if result.metrics else "",
+            f"{result.hours:.2f}",
+        ]
+        for result in results
+    ]
+    lines = format_table(header, rows)
+    records = list(ledger.records.values())
+    for state in ("rejected", "failed", "stopped"):
+        of_state = [record for record in records if record.state == state]
+        if of_state:
+            shown = "; ".join(f"{record.point.label}: {record.reason}" for record in of_state[:3])
+            lines.append(f"{state}: {len(of_state)}, {shown}{' ...' if len(of_state) > 3 else ''}")
+    if cut_off := ledger.unfinished():
+        lines.append(
+            f"cut off by the budget: {len(cut_off)} trials; with a larger budget and --name {table.parent.name} they "
+            "go on"
+        )
+    experiment = (
+        "" if config.tracking.experiment == "t3d" else f" --experiment {shlex.quote(config.tracking.experiment)}"
+    )
+    lines += [
+        f"trials:  {table}",
+        f"mlflow:  {run.describe()}",
+        f"next:    python jobs/compare.py --runs {shlex.quote(table.parent.name)}{experiment}",
+    ]
+    return "\n".join(lines)
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation over seeds; of one seed the value alone."""
+    if not values:
+        return "-"
+    spread = f" +- {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}"

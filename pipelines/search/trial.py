@@ -1,0 +1,217 @@
+"""One trial of a search: a training run like any other, and its test, in a process that Ray Tune gives it.
+
+STORAGE/NAME/trials/TRIAL/...            the run's own folder; started again it goes on from its checkpoint
+STORAGE/NAME/trials/TRIAL/log.txt        what it would have printed
+STORAGE/NAME/trials/TRIAL/test/...       what jobs/evaluate.py writes
+STORAGE/NAME/trials/transfer-.../...     transfer runs that trials start from, one for all that are alike
+"""
+
+import contextlib
+import fcntl
+import functools
+import json
+import os
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from pipelines.configs import EvaluateConfig, TrainConfig, TransferConfig
+from pipelines.evaluate.job import run_evaluate
+from pipelines.networks.weights import card_of, costs_of
+from pipelines.runtime.session import quiet
+from pipelines.search.config import SearchConfig
+from pipelines.settings.options import Tree
+from pipelines.settings.recipe import JobError, config_fingerprint, with_values
+from pipelines.tracking import runs as tracking
+from pipelines.tracking.metric_log import read_curves
+from pipelines.train.job import run_train
+from pipelines.training.run import Audience, run_id_of
+from pipelines.training.worker import Interval, Metrics
+from pipelines.training.workers import metrics_file
+from pipelines.transfer.job import run_transfer
+from t3d_core.training.weights_card import WeightsCard
+
+TRANSFER = "transfer"  # as `init_from`: the student of a transfer run before the trial
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """All that makes a trial's settings out of its point and seed.
+
+    Attributes:
+        config: the search.
+        base: settings of the base recipe.
+        transfer_base: settings of the transfer before the trials; none without one.
+        common: settings of every trial, such as where shards and runs lie.
+        folder: of the search.
+        tags: of every trial's MLflow run.
+        class_names: of the shards; none of a transfer's.
+    """
+
+    config: SearchConfig
+    base: Tree
+    transfer_base: Tree | None
+    common: Mapping[str, Any]
+    folder: Path
+    tags: Mapping[str, str] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+
+    def trial_config(self, settings: Mapping[str, Any], *, seed: int, name: str) -> TrainConfig | TransferConfig:
+        """The settings of one trial.
+
+        Raises:
+            JobError: one line a setting that the job does not have, or of a wrong type.
+        """
+        config_class: type[TrainConfig | TransferConfig] = TrainConfig if self.config.job == "train" else TransferConfig
+        own = {"seed": seed, "name": name}
+        config = with_values(config_class, self.base, {**self.config.settings, **settings, **self.common, **own})
+        if config.scaling.num_workers == 1:  # the trial's process is its worker: nothing else has to start
+            return config.model_copy(update={"scaling": config.scaling.model_copy(update={"num_workers": 0})})
+        return config
+
+    def transfer_config(self, trial: TrainConfig) -> TransferConfig:
+        """The settings of the transfer that a trial starts from: with its network, clips and seed.
+
+        Raises:
+            JobError: the search has no such transfer, or settings that it cannot have.
+        """
+        before = self.config.transfer_before
+        if before is None or self.transfer_base is None:
+            raise JobError(f"init_from {TRANSFER} needs a transfer before the trial: say which in transfer_before")
+        assert trial.model is not None, "checked at the start"
+        assert trial.clip is not None, "as the network"
+        sections = {name: getattr(trial, name).model_dump(exclude_none=True) for name in ("model", "clip")}
+        common = {name: value for name, value in self.common.items() if not name.startswith("data.")}
+        values = {**before.settings, **sections, **common, "seed": trial.seed}
+        config = with_values(TransferConfig, self.transfer_base, values)
+        name = f"transfer-{config_fingerprint(config, exclude=('name',))[:8]}-seed{trial.seed}"
+        scaling = config.scaling.model_copy(update={"num_workers": 0})
+        return config.model_copy(update={"name": name, "scaling": scaling})
+
+    def card(self, config: TrainConfig | TransferConfig) -> WeightsCard:
+        """The network of a trial and its clips."""
+        assert config.model is not None, "checked at the start"
+        assert config.clip is not None, "as the network"
+        return card_of(config.model, config.clip, class_names=self.class_names)
+
+    def trial_folder(self, name: str) -> Path:
+        """The folder of a trial's run."""
+        return self.folder / "trials" / name
+
+
+def run_trial(told: Mapping[str, Any], plan: SearchPlan) -> None:
+    """Train and test one point with one seed, telling Ray Tune of every validation, and at the end of all.
+
+    What starting again at once would not help is told as `failure`; anything else, such as a store that is away, fails
+    the trial, and Tune starts it again.
+    """
+    quiet()
+    os.chdir(os.environ["TUNE_ORIG_WORKING_DIR"])  # relative paths lead where they lead the driver
+    folder = plan.trial_folder(told["trial"])
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _printing_to(folder / "log.txt"):
+            point = json.loads(told["point"])
+            config = plan.trial_config(point["settings"], seed=told["seed"], name=told["trial"])
+            axes = {f"{tracking.AXIS}{name}": str(value) for name, value in point["values"].items()}
+            tags = {**plan.tags, tracking.POINT: point["label"], **axes}
+            interval = Interval(**json.loads(told["interval"])) if "interval" in told else None
+            watched, costs = plan.config.watched_metric(), costs_of(plan.card(config))
+            audience = Audience(
+                sees_bars=False,
+                validated=functools.partial(_report, watched, costs),
+                run_name=f"{point['label']}, seed {told['seed']}",
+                tags=tags,
+                interval=interval,
+            )
+            metrics = costs | _train_and_test(plan, config, audience)
+            if watched not in metrics:
+                raise ValueError(f"metric {watched} is not among those of the run: {', '.join(sorted(metrics))}")
+    except tracking.PausedError:
+        tune.report(final_metrics(folder) | costs | {"waits": True})
+        return
+    except tracking.StoreAwayError:
+        raise
+    except (ValueError, JobError) as error:
+        tune.report({"failure": " ".join(str(error).split())})
+        return
+    tune.report(metrics | {"ended": True})
+
+
+def _train_and_test(plan: SearchPlan, config: TrainConfig | TransferConfig, audience: Audience) -> Metrics:
+    assert config.name is not None, "given by the plan"
+    folder = plan.trial_folder(config.name)
+    if isinstance(config, TransferConfig):
+        print(run_transfer(config, audience))
+        return final_metrics(folder)
+    if config.init_from == TRANSFER:
+        config = config.model_copy(update={"init_from": str(_transferred(plan, config))})
+    print(run_train(config, audience))
+    return final_metrics(folder) | _test(plan, config, folder)
+
+
+def _transferred(plan: SearchPlan, trial: TrainConfig) -> Path:
+    """The folder of the transfer run that a trial starts from; the first of several trials runs it."""
+    config = plan.transfer_config(trial)
+    folder = config.storage / str(config.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".turn").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)  # the others wait for it to end
+        print(run_transfer(config, Audience(sees_bars=False, tags=plan.tags)))
+    return folder
+
+
+def _report(watched: str, costs: Metrics, step: int, metrics: Metrics) -> None:
+    """Tell Ray Tune of a validation, but of the one before the first step: nothing is known of a trial by that."""
+    if step and watched in metrics:
+        tune.report({**metrics, **costs, "step": step})
+
+
+def final_metrics(folder: Path) -> Metrics:
+    """What a run logged last of its validations, its network and its cost."""
+    return {
+        name: points[-1][1]
+        for name, points in read_curves(metrics_file(folder)).items()
+        if name.startswith(("val/", "check/", "probe/", "cost/")) or name == "epoch"
+    }
+
+
+def _test(plan: SearchPlan, config: TrainConfig, folder: Path) -> Metrics:
+    """Test the trained network where the search asks for it."""
+    test = plan.config.test
+    if test is None:
+        return {}
+    metrics_written = folder / "test" / "metrics.json"
+    done = folder / "test" / "done"
+    if not done.is_file():
+        evaluate = EvaluateConfig(
+            data={"shards": config.data.shards, "fold": config.data.fold, "split": test.split},
+            checkpoint=str(folder),
+            output=folder / "test",
+            num_crops=test.num_crops,
+            num_clips=test.num_clips,
+            num_workers=1 if config.scaling.most_workers() and config.scaling.use_gpu else 0,  # where the GPU is
+            use_gpu=config.scaling.use_gpu,
+            tracking=config.tracking,
+        )
+        print(run_evaluate(evaluate, tags={**plan.tags, tracking.PARENT: str(run_id_of(folder))}))
+        done.touch()
+    evaluation = json.loads(metrics_written.read_text())
+    return {f"test/{name}": float(value) for name, value in evaluation.items() if isinstance(value, int | float)}
+
+
+@contextlib.contextmanager
+def _printing_to(path: Path) -> Iterator[None]:
+    """Let what is printed go to a file: beside the search's own lines nobody could read it."""
+    with path.open("a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        try:
+            yield
+        except tracking.PausedError:
+            raise
+        except Exception:
+            traceback.print_exc()
+            raise

@@ -1,0 +1,1 @@
+"""A recipe and a command line become one checked config."""

@@ -1,0 +1,1 @@
+"""Runs and models go into MLflow and come back."""

@@ -1,0 +1,1 @@
+"""Labelled shards become a classifier (paper 4.4)."""

@@ -1,0 +1,77 @@
+"""The surroundings of one training worker: what Ray Train, or a plain process, gives to the loop."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from pipelines.training.checkpoints import CheckpointFolder
+
+Metrics = dict[str, float]
+
+
+def keep(value: Any) -> Any:
+    """One worker has nobody to add to, or to share with."""
+    return value
+
+
+def ignore(*_: object) -> None:
+    """Nobody is to be told."""
+
+
+class Interval(NamedTuple):
+    """A part of a run, after which it waits: of a population whose settings change as it learns.
+
+    Attributes:
+        until_epoch: epochs of the run after which it waits, or ends.
+        settings: dotted name -> value, from here on.
+    """
+
+    until_epoch: int
+    settings: Mapping[str, Any]
+
+
+@dataclass
+class Worker:
+    """The surroundings of one worker; the defaults are those of a worker that is alone.
+
+    Attributes:
+        checkpoints: where worker 0 writes.
+        checkpoint: folder of the checkpoint to go on from, the same on every worker.
+        device: where the network lives.
+        rank: 0-based; worker 0 writes.
+        world_size: number of workers.
+        wrap: makes the network data-parallel.
+        sum_over_workers: adds a tensor over all workers, in place.
+        share_buffers: gives all workers the first one's buffers (running statistics), in place.
+        share: gives all workers the first one's value.
+        gather: gives all workers the values of all.
+        is_preempted: whether a node is about to be taken away, the same on every worker.
+        note_progress: called after every batch: this worker does not hang.
+        note_unreadable: takes the video id and the reason of a clip that could not be read.
+        log: takes metrics and the step; called on worker 0.
+        show: takes the step, metrics and clips a second for people to see; called on worker 0.
+        validated: takes the step and what was found in a validation; called on worker 0.
+        interval: the part of the run that is to be trained; none: all of it.
+    """
+
+    checkpoints: CheckpointFolder
+    checkpoint: Path | None
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+    wrap: Callable[[nn.Module], nn.Module] = keep
+    sum_over_workers: Callable[[torch.Tensor], object] = keep
+    share_buffers: Callable[[nn.Module], object] = keep
+    share: Callable[[Any], Any] = keep
+    gather: Callable[[list[Any]], list[Any]] = keep
+    is_preempted: Callable[[], bool] = bool
+    note_progress: Callable[[], None] = ignore
+    note_unreadable: Callable[[str, str], None] = ignore
+    log: Callable[[Metrics, int], None] = ignore
+    show: Callable[[int, Metrics], None] = ignore
+    validated: Callable[[int, Metrics], None] = ignore
+    interval: Interval | None = None

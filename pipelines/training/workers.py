@@ -1,0 +1,235 @@
+"""A stage is trained on workers: processes of Ray Train, which starts them again after a failure, or this process."""
+
+import contextlib
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.collective
+import ray.train.torch
+import torch
+from ray.exceptions import RayError
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.queue import Queue
+
+from pipelines.runtime import pools
+from pipelines.runtime.session import quiet
+from pipelines.tracking import runs as tracking
+from pipelines.tracking.metric_log import MetricLog
+from pipelines.training.checkpoints import CheckpointFolder
+from pipelines.training.config import RunConfig, ScalingConfig
+from pipelines.training.loop import TrainingOutcome, run_training_loop
+from pipelines.training.progress import Listeners, Mailbox
+from pipelines.training.prometheus import RunGauges
+from pipelines.training.stage import Stage
+from pipelines.training.watchdog import Watchdog
+from pipelines.training.worker import Interval, Metrics, Worker, keep
+
+# Ray Train's controller ends a worker that does not answer for so long (a stopped process, say).
+_HEALTH_TIMEOUT_VARIABLE = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
+# How long a worker waits at its end for MLflow; the driver sends what is left.
+_LAST_METRICS_SECONDS = 10.0
+
+
+def metrics_file(folder: Path) -> Path:
+    """Where a run writes its curves before MLflow gets them."""
+    return folder / "metrics.jsonl"
+
+
+def unreadable_file(folder: Path) -> Path:
+    """Where a run writes the clips that could not be read: a JSON object with video_id and reason a line."""
+    return folder / "unreadable.jsonl"
+
+
+def train_here(
+    stage: Stage,
+    checkpoints: CheckpointFolder,
+    run: tracking.Run,
+    listeners: Listeners,
+    interval: Interval | None,
+) -> TrainingOutcome:
+    """Run the loop in this process: no worker to start, the same folders and the same resume."""
+    config, folder = stage.config, checkpoints.root
+    with _metric_log(folder, run) as log:
+        worker = Worker(
+            checkpoints=checkpoints,
+            checkpoint=checkpoints.newest(),
+            device=torch.device("cuda" if config.scaling.use_gpu else "cpu"),
+            note_unreadable=_unreadable_writer(folder),
+            log=log,
+            interval=interval,
+            **listeners,
+        )
+        return run_training_loop(stage, worker)
+
+
+def train_on_workers(
+    stage: Stage,
+    checkpoints: CheckpointFolder,
+    run: tracking.Run,
+    listeners: Listeners,
+    interval: Interval | None,
+) -> TrainingOutcome:
+    """Run the loop on Ray Train's workers, going on from the newest checkpoint after every failure.
+
+    Raises:
+        Exception: what failed a worker, when that happened more often than `failure.max_failures` allows.
+    """
+    config, folder = stage.config, checkpoints.root
+    os.environ.setdefault(_HEALTH_TIMEOUT_VARIABLE, str(config.failure.hang_seconds))
+    with Mailbox(listeners) as mailbox:
+        told = {
+            "stage": ray.put(stage),
+            "folder": str(folder),
+            "run": run,
+            "queue": mailbox.queue,
+            "interval": interval,
+        }
+        return _fit(_trainer_of(config, told, folder))
+
+
+def _trainer_of(config: RunConfig, told: dict[str, Any], folder: Path) -> TorchTrainer:
+    return TorchTrainer(
+        _train_on_worker,
+        train_loop_config=told,
+        torch_config=TorchConfig(timeout_s=max(1, round(config.failure.hang_seconds))),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=num_workers_that_leave_a_cpu(config.scaling),
+            use_gpu=config.scaling.use_gpu,
+            resources_per_worker=dict(config.scaling.resources_per_worker),
+            label_selector=pools.selector("train") or None,
+        ),
+        run_config=ray.train.RunConfig(
+            name=folder.name,
+            storage_path=str(folder.parent),
+            failure_config=ray.train.FailureConfig(max_failures=config.failure.max_failures),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+        ),
+    )
+
+
+def _fit(trainer: TorchTrainer) -> TrainingOutcome:
+    try:
+        with _ctrl_c_interrupts():
+            return trainer.fit().return_value
+    except ray.train.WorkerGroupError as error:
+        # Its own text is the tracebacks of all workers; what the first of them met says more in one line.
+        for failure in error.worker_failures.values():
+            raise getattr(failure, "_base_exc", failure) from error
+        raise
+
+
+@contextlib.contextmanager
+def _ctrl_c_interrupts() -> Iterator[None]:
+    """Let Ctrl-C in `fit` be what it is elsewhere: Ray Train's handler ends the run, leaves by `sys.exit` and stays."""
+    is_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as left:
+        raise KeyboardInterrupt from left
+    finally:
+        if is_main:
+            signal.signal(signal.SIGINT, handler)
+
+
+def num_workers_that_leave_a_cpu(scaling: ScalingConfig) -> int | tuple[int, int]:
+    """The workers asked for; of an elastic run no more than leave one CPU for decoding, whatever an autoscaler adds."""
+    if isinstance(scaling.num_workers, int):
+        return scaling.num_workers
+    room = pools.room_for_workers(scaling.resources_of_worker())
+    return scaling.fewest_workers(), max(scaling.fewest_workers(), min(scaling.most_workers(), room))
+
+
+def _train_on_worker(arguments: dict[str, Any]) -> TrainingOutcome:
+    """Run the loop with the surroundings that Ray Train gives a worker."""
+    quiet()
+    stage: Stage = ray.get(arguments["stage"])
+    folder, config = Path(arguments["folder"]), stage.config
+    watchdog = Watchdog(config.failure.hang_seconds)
+    checkpoints = CheckpointFolder(folder, config.checkpoint.num_to_keep)
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    share = ray.train.collective.broadcast_from_rank_zero if world_size > 1 else keep
+    newest = share(checkpoints.newest() if rank == 0 else None)
+    with contextlib.ExitStack() as stack:
+        worker = Worker(
+            checkpoints=checkpoints,
+            checkpoint=newest,
+            device=ray.train.torch.get_device(),
+            rank=rank,
+            world_size=world_size,
+            wrap=ray.train.torch.prepare_model,
+            sum_over_workers=torch.distributed.all_reduce if world_size > 1 else keep,
+            share_buffers=_broadcast_buffers if world_size > 1 else keep,
+            share=share,
+            gather=_gather if world_size > 1 else keep,
+            is_preempted=lambda: ray.train.get_preemption_info() is not None,
+            note_progress=watchdog.note_progress,
+            note_unreadable=_unreadable_writer(folder),
+            interval=arguments["interval"],
+        )
+        if rank == 0:
+            checkpoints.sweep()
+            worker.log = stack.enter_context(_metric_log(folder, arguments["run"]))
+            worker.show = _teller("show", arguments["queue"])
+            worker.validated = _teller("validated", arguments["queue"])
+        return run_training_loop(stage, worker)
+
+
+def _broadcast_buffers(net: torch.nn.Module) -> None:
+    for buffer in net.buffers():
+        torch.distributed.broadcast(buffer, src=0)
+
+
+def _gather(values: list[Any]) -> list[Any]:
+    gathered: list[list[Any]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(gathered, values)
+    return [value for of_worker in gathered for value in of_worker]
+
+
+@contextlib.contextmanager
+def _metric_log(folder: Path, run: tracking.Run) -> Iterator[Callable[[Metrics, int], None]]:
+    log = MetricLog(run, metrics_file(folder))
+    with RunGauges(folder.name) as gauges:
+
+        def write(metrics: Metrics, step: int) -> None:
+            log.log(metrics, step=step)
+            gauges.show(metrics, step=step)
+
+        try:
+            yield write
+        finally:
+            with contextlib.suppress(OSError):  # on a full disk closing fails as logging did, whose error says more
+                log.close(timeout_seconds=_LAST_METRICS_SECONDS)
+
+
+def _unreadable_writer(folder: Path) -> Callable[[str, str], None]:
+    def write(video_id: str, reason: str) -> None:
+        with unreadable_file(folder).open("a") as file:  # one short line an append: workers do not mix
+            file.write(json.dumps({"video_id": video_id, "reason": reason}) + "\n")
+
+    return write
+
+
+def read_unreadable(path: Path) -> list[str]:
+    """The video ids of a file of unreadable clips, but for lines that a full disk or a lost machine cut short."""
+    video_ids = []
+    for line in path.read_text().splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            video_ids.append(json.loads(line)["video_id"])
+    return video_ids
+
+
+def _teller(listener: str, queue: Queue) -> Callable[[int, Metrics], None]:
+    def tell(step: int, metrics: Metrics) -> None:
+        with contextlib.suppress(RayError):  # a bar that nobody reads is no reason to stop
+            queue.put((listener, step, metrics))
+
+    return tell

@@ -1,0 +1,196 @@
+"""Is the student learning, or cheating? Held-out pairs and features, looked at from more sides than one accuracy.
+
+Every worker takes its share of the clips; the first one reckons. What cannot be measured is left out, with a warning.
+What is measured, and logged at every validation:
+
+check/pair_accuracy, _low, _high      of held-out pairs, and its 95 % interval over source videos
+check/pair_accuracy_jittered          the student sees the clips in other colours
+check/pair_accuracy_shuffled          ... and their frames in another order
+check/match_share_own_time            frames of the clip's own time that are judged a match
+check/match_share_other_time          frames of another time of the same video that are: as many, and time is not seen
+check/other_time_share                clips for which the video had another time without a common frame
+check/feature_std, effective_rank     how much of their space the student's features fill
+probe/linear_top1, knn_top1           a classifier on frozen features of a labelled set, across its sources; the same
+probe/..._own_statistics              with batch norms that took their statistics on that set
+
+Legend: B clips of a batch, N clips of all, D feature width.
+"""
+
+import copy
+import logging
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipelines.clips.loader import BatchLoader, NumpyBatch
+from pipelines.clips.stream import batches_a_task, stream
+from pipelines.training.config import ClipConfig
+from pipelines.training.worker import Metrics, Worker
+from t3d_core.evaluation.representation import grouped_interval, probe_features, spread_of
+from t3d_core.models.execution import Execution
+from t3d_core.training.averaging import measure_batch_norms
+from t3d_core.training.tasks import CorrespondenceTask
+from t3d_core.transfer.correspondence import CorrespondenceNet
+from t3d_core.transfer.pairing import Pairs, drawn_pairs, rolled_pairs
+from t3d_core.video.augmentation import ColorAugmentation
+from t3d_core.video.transforms import normalize_clip
+
+_LOG = logging.getLogger(__name__)
+_JITTER = ColorAugmentation(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+PROBE_CLIPS = 3  # of a video, whose features are averaged
+_PROBE_ROWS = 5  # of a batch
+
+
+class Examiner:
+    """Runs one network on clips, on one worker of several."""
+
+    def __init__(
+        self, net: CorrespondenceNet, task: CorrespondenceTask, worker: Worker, execution: Execution, clip: ClipConfig
+    ) -> None:
+        self._net, self._task, self._worker = net, task, worker
+        self._execution, self._clip = execution, clip
+
+    @torch.no_grad()
+    def check_pairs(self, batches: Iterator[NumpyBatch]) -> Metrics:
+        """Judge the held-out pairs of this worker's batches, plain and changed; give the metrics of all workers."""
+        self._net.eval()
+        found: dict[str, list[np.ndarray]] = {}
+        for number, batch in enumerate(self._readable(batches)):
+            torch.manual_seed(number)
+            for name, values in self._judge_batch(batch).items():
+                found.setdefault(name, []).append(values)
+        return self._reckoned(_metrics_of_pairs, found)
+
+    @torch.no_grad()
+    def probe(self, loader: BatchLoader) -> Metrics:
+        """Try the student's features on the labelled rows of a loader, before and after batch norms measured them."""
+        metrics = self._probe(self._net.student, loader, suffix="")
+        own = copy.deepcopy(self._net.student)
+
+        def run_batches() -> None:
+            for batch in self._rows(loader):
+                self._features(own, self._clips(batch))
+
+        measure_batch_norms(own, run_batches, sum_over_workers=self._worker.sum_over_workers)
+        return metrics | self._probe(own, loader, suffix="_own_statistics")
+
+    def _probe(self, student: nn.Module, loader: BatchLoader, *, suffix: str) -> Metrics:
+        student.eval()
+        found: dict[str, list[np.ndarray]] = {"feature": [], "label": [], "source": []}
+        for batch in self._rows(loader):
+            feature_BSD = self._features(student, self._clips(batch)).unflatten(0, (len(batch["label_B"]), -1))
+            found["feature"].append(feature_BSD.mean(dim=1).cpu().numpy())
+            found["label"].append(batch["label_B"])
+            found["source"].append(batch["source_B"])
+        return self._reckoned(lambda gathered: _metrics_of_probe(gathered, suffix=suffix), found)
+
+    def _clips(self, batch: NumpyBatch) -> Tensor:
+        return torch.from_numpy(batch["clip_BTHWC"].copy()).to(self._worker.device)
+
+    def _rows(self, loader: BatchLoader) -> Iterator[NumpyBatch]:
+        """This worker's batches of rows, each always of the same rows."""
+        size, num_rows = _PROBE_ROWS, len(loader.index)
+        batches = range(self._worker.rank, -(-num_rows // size), self._worker.world_size)
+        loaded = stream(
+            lambda number: loader.center_batch(np.arange(number * size, min((number + 1) * size, num_rows))),
+            batches,
+            items_a_task=batches_a_task(num_clips=size * PROBE_CLIPS, bytes_a_clip=loader.bytes_a_clip),
+        )
+        return self._readable(loaded)
+
+    def _readable(self, batches: Iterator[NumpyBatch]) -> Iterator[NumpyBatch]:
+        for batch in batches:
+            self._worker.note_progress()
+            is_read_B = batch["reason_B"] == ""
+            if is_read_B.any():
+                yield {name: values[is_read_B] for name, values in batch.items()}
+
+    def _judge_batch(self, batch: NumpyBatch) -> dict[str, np.ndarray]:
+        """What the net says of the pairs of a batch, plain and changed, and of each clip with another time's frames."""
+        numbers = {name: values for name, values in batch.items() if name != "reason_B"}
+        tensors = {name: torch.from_numpy(values.copy()).to(self._worker.device) for name, values in numbers.items()}
+        clip_BTHWC, student = tensors["clip_BTHWC"], self._net.student
+        own_BD, pairs = self._task.teacher_features(tensors), rolled_pairs(tensors["source_B"])
+        others = {name.removeprefix("other_"): values for name, values in tensors.items() if name.startswith("other_")}
+        order_T = torch.randperm(clip_BTHWC.shape[1]).to(clip_BTHWC.device)
+        feature_BD = self._features(student, clip_BTHWC)
+        each_with_its_frames = drawn_pairs(torch.ones_like(tensors["source_B"]))
+        found = {
+            "source_P": tensors["source_B"][pairs.clip_P],
+            "frames_source_P": tensors["source_B"][pairs.frames_P],
+            "is_match_P": pairs.is_match_P,
+            "plain_P": self._says_match(feature_BD, own_BD, pairs),
+            "jittered_P": self._says_match(self._features(student, _JITTER(clip_BTHWC)), own_BD, pairs),
+            "shuffled_P": self._says_match(self._features(student, clip_BTHWC[:, order_T]), own_BD, pairs),
+            "own_time_B": self._says_match(feature_BD, own_BD, each_with_its_frames),
+            "other_time_B": self._says_match(feature_BD, self._task.teacher_features(others), each_with_its_frames),
+            "is_other_time_B": tensors["is_other_time_B"],
+            "feature_BD": feature_BD,
+        }
+        return {name: values.cpu().numpy() for name, values in found.items()}
+
+    def _says_match(self, feature_BD: Tensor, teacher_BD: Tensor, pairs: Pairs) -> Tensor:
+        logits_P2 = self._net.judge(feature_BD, teacher_BD, pairs)
+        return logits_P2[:, 1] > logits_P2[:, 0]
+
+    def _features(self, student: nn.Module, clip_BTHWC: Tensor) -> Tensor:
+        """The student's features; of several clips a row (B, S, T, H, W, C) one after the other."""
+        clips = clip_BTHWC.flatten(0, -5)
+        with self._execution.autocast(self._worker.device):
+            clip_BCTHW = normalize_clip(clips, mean=self._clip.mean, std=self._clip.std)
+            return student.forward_features(clip_BCTHW).float()  # type: ignore[operator]
+
+    def _reckoned(
+        self, reckon: Callable[[dict[str, np.ndarray]], Metrics], found: dict[str, list[np.ndarray]]
+    ) -> Metrics:
+        """Join what all workers found, let the first one reckon, and give all of them the metrics."""
+        everybodys = [each for each in self._worker.gather([found]) if any(each.values())]
+        metrics: Metrics = {}
+        if self._worker.rank == 0 and everybodys:
+            names = everybodys[0]
+            try:
+                metrics = reckon(
+                    {name: np.concatenate([part for each in everybodys for part in each[name]]) for name in names}
+                )
+            except (ValueError, np.linalg.LinAlgError) as error:  # a check must not end the run that it looks at
+                _LOG.warning("A check of the transfer is left out: %s", error)
+        return self._worker.share(metrics)
+
+
+def _metrics_of_probe(found: dict[str, np.ndarray], *, suffix: str) -> Metrics:
+    accuracy = probe_features(found["feature"], found["label"], found["source"])
+    return {f"probe/{name}{suffix}": value for name, value in accuracy._asdict().items()}
+
+
+def _metrics_of_pairs(found: dict[str, np.ndarray]) -> Metrics:
+    is_match_P = found["is_match_P"] == 1
+
+    def accuracy(said_match_P: np.ndarray, weight_P: np.ndarray | None = None) -> float:
+        """The mean of those on matches and on others, of the kinds that there are."""
+        is_right_P = said_match_P == is_match_P
+        weight_P = np.ones(len(is_right_P)) if weight_P is None else weight_P
+        kinds = [kind_P for kind_P in (is_match_P, ~is_match_P) if weight_P[kind_P].any()]
+        return float(np.mean([np.average(is_right_P[kind_P], weights=weight_P[kind_P]) for kind_P in kinds]))
+
+    def accuracy_of_drawn(clip_P: np.ndarray, frames_P: np.ndarray) -> float:
+        """A pair of two videos is there as often as both together."""
+        return accuracy(found["plain_P"], np.where(is_match_P, clip_P, clip_P * frames_P))
+
+    interval = grouped_interval(accuracy_of_drawn, found["source_P"], found["frames_source_P"])
+    spread, is_other_B = spread_of(found["feature_BD"]), found["is_other_time_B"]
+    metrics = {
+        "pair_accuracy": accuracy(found["plain_P"]),
+        "pair_accuracy_low": interval.low,
+        "pair_accuracy_high": interval.high,
+        "pair_accuracy_jittered": accuracy(found["jittered_P"]),
+        "pair_accuracy_shuffled": accuracy(found["shuffled_P"]),
+        "other_time_share": float(is_other_B.mean()),
+        "feature_std": spread.std,
+        "effective_rank": spread.effective_rank,
+    }
+    if is_other_B.any():
+        metrics["match_share_own_time"] = float(found["own_time_B"][is_other_B].mean())
+        metrics["match_share_other_time"] = float(found["other_time_B"][is_other_B].mean())
+    return {f"check/{name}": value for name, value in metrics.items()}

@@ -1,0 +1,180 @@
+"""Rows of shards become clips and what a 2D teacher sees of the same time: what runs on the CPU workers in a transfer.
+
+Legend: B clips of a batch, T frames, H x W pixels, C channels, D width of a feature.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipelines.clips.loader import BatchLoader, Drawn, NumpyBatch, RandomCrop, load_or_tell
+from pipelines.transfer.teacher_features import FeatureFiles
+from t3d_core.video.clip_sampling import ClipIndices, clip_span
+from t3d_core.video.cropping import same_region
+
+_OTHER_TIMES = 8  # draws of another time of a row, of which the farthest is taken
+
+
+@dataclass(frozen=True)
+class TeacherView:
+    """How the 2D teacher sees the frames of the same clip.
+
+    Attributes:
+        num_frames: frames of the clip that it sees, evenly spread.
+        crop_size: pixels of its square.
+        short_side: pixels of the shorter side that it is cut from.
+        is_shared_crop: cut and mirrored as the clip is; false: with a crop and a flip of its own.
+        is_literal: each pair is drawn anew: frames of the clip's time, or of a clip of another source.
+        has_other_time: frames of another time of the same row come too, as far from the clip as the row allows.
+        num_views: clips start, and teachers' crops lie, at so many places of a row, the same in every epoch; none:
+            anywhere.
+        features: where the features of these views lie; none: frames are decoded for a teacher.
+    """
+
+    num_frames: int
+    crop_size: int
+    short_side: int
+    is_shared_crop: bool = False
+    is_literal: bool = False
+    has_other_time: bool = False
+    num_views: int | None = None
+    features: FeatureFiles | None = None
+
+
+class _Moment(NamedTuple):
+    """A drawn time of a row: its clips, the view it is of, and what draws the teacher's crop."""
+
+    row: int
+    clips: list[ClipIndices]
+    view: int | None
+    rng: np.random.Generator
+
+    @property
+    def frame_indices(self) -> np.ndarray:
+        return np.concatenate([clip.frame_indices for clip in self.clips])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairLoader(BatchLoader):
+    """Decodes the rows it is told to, for a student and a teacher.
+
+    Beside what a `BatchLoader` gives, a random batch has `teacher_frames_BTHWC` uint8 or the teacher's features
+    `teacher_BD`: of the time of the clip, or as `is_match_B` says. Where the teacher's view asks for another time, the
+    same of it comes as `other_...`, and `is_other_time_B`, false where the row is too short for a time that shares no
+    frame with the clip.
+    """
+
+    teacher: TeacherView
+
+    @property
+    def teacher_positions(self) -> np.ndarray:
+        """Which frames of a clip the teacher sees, evenly spread: 0-based, int64."""
+        return np.linspace(0, self.clip.num_frames - 1, self.teacher.num_frames).round().astype(np.int64)
+
+    def view_batch(self, rows: np.ndarray, views: np.ndarray) -> NumpyBatch:
+        """Load what the teacher sees in views of rows, for the pass that computes its features.
+
+        Returns:
+            `teacher_frames_BTHWC` uint8, `start_B` (first frame of the view) and `reason_B`, as in `random_batch`.
+        """
+
+        def load(row: int, view: int) -> dict[str, Any]:
+            moment = self._moment_of_view(row, view)
+            return self._teacher_sees(moment) | {"start_B": int(moment.frame_indices[0])}
+
+        blank = {"start_B": -1, "teacher_frames_BTHWC": self._blank_teacher()["teacher_frames_BTHWC"]}
+        loaded = [load_or_tell(load, int(r), int(v), blank=blank) for r, v in zip(rows, views, strict=True)]
+        return {name: np.stack([each[name] for each in loaded]) for name in loaded[0]}
+
+    def _random_clip(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Draw a clip and what the teacher sees, then decode both at once where they are of the same row."""
+        is_match = not self.teacher.is_literal or bool(rng.integers(2))
+        moment = self._random_moment(row, rng)
+        clip, for_teacher = self._draw_both(moment, rng)
+        drawn = {"clip_BTHWC": clip}
+        loaded: dict[str, Any] = {"num_padded_B": sum(each.num_padded for each in moment.clips)}
+        if self.teacher.is_literal:
+            loaded["is_match_B"] = is_match
+        if not is_match:
+            loaded |= self._another_source_sees(row, rng)
+        elif self.teacher.features is None:
+            drawn["teacher_frames_BTHWC"] = for_teacher
+        else:
+            loaded |= self._teacher_sees(moment)
+        if self.teacher.has_other_time:
+            loaded |= self._another_time(moment)
+        loaded |= dict(zip(drawn, self._decode(row, list(drawn.values())), strict=True))
+        return loaded | {"clip_BTHWC": self._in_segments(loaded["clip_BTHWC"])}
+
+    def _another_source_sees(self, row: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        other = self._row_of_another_source(row, rng)
+        try:
+            return self._teacher_sees(self._random_moment(other, rng))
+        except (ValueError, OSError) as error:
+            raise ValueError(f"its pair, {self.index.video_id_N[other]}: {error}") from error
+
+    def _another_time(self, moment: _Moment) -> dict[str, Any]:
+        rng = np.random.default_rng([moment.row, int(moment.frame_indices[0])])
+        if self.teacher.num_views is None:
+            drawn = [self._random_moment(moment.row, rng) for _ in range(_OTHER_TIMES)]
+        else:
+            drawn = [self._moment_of_view(moment.row, view) for view in range(self.teacher.num_views)]
+        other = max(drawn, key=lambda each: abs(each.frame_indices[0] - moment.frame_indices[0]))
+        distance = abs(int(other.frame_indices[0] - moment.frame_indices[0]))
+        seen = {f"other_{name}": value for name, value in self._teacher_sees(other).items()}
+        span = clip_span(self.clip.num_frames, self.clip.frame_stride)
+        return seen | {"is_other_time_B": distance >= span}
+
+    def _random_moment(self, row: int, rng: np.random.Generator) -> _Moment:
+        if self.teacher.num_views is None:
+            return _Moment(row, self._random_segments(row, rng), None, rng)
+        return self._moment_of_view(row, int(rng.integers(self.teacher.num_views)))
+
+    def _moment_of_view(self, row: int, view: int) -> _Moment:
+        """A view follows from the row's place in its shard and the view's number, in every run."""
+        shard = Path(self.index.shard_paths[self.index.shard_N[row]])
+        rng = np.random.default_rng([int(shard.stem), int(self.index.row_N[row]), view])
+        return _Moment(row, self._random_segments(row, rng), view, rng)
+
+    def _row_of_another_source(self, row: int, rng: np.random.Generator) -> int:
+        others = np.flatnonzero(self.index.source_N != self.index.source_N[row])
+        return int(others[rng.integers(len(others))])
+
+    def _teacher_sees(self, moment: _Moment) -> dict[str, np.ndarray]:
+        """The teacher's frames of a time, or its features."""
+        if self.teacher.features is not None:
+            assert moment.view is not None, "features are of views"
+            return {"teacher_BD": self.teacher.features.read(self.index, moment.row, moment.view, moment.frame_indices)}
+        return {"teacher_frames_BTHWC": self._decode(moment.row, [self._draw_for_teacher(moment)])[0]}
+
+    def _draw_both(self, moment: _Moment, rng: np.random.Generator) -> tuple[Drawn, Drawn]:
+        """How the student and the teacher see a time; of a view the teacher's part is always the same."""
+        is_shared_crop, indices = self.teacher.is_shared_crop, moment.frame_indices
+        clip = self._draw(moment.row, indices, self.clip, self.random_crop, moment.rng if is_shared_crop else rng)
+        if not is_shared_crop:
+            return clip, self._draw_for_teacher(moment)
+        assert clip.crop is not None, "training cuts"
+        size, crop = same_region(clip.size, clip.crop, crop_size=self.teacher.crop_size)
+        return clip, Drawn(indices[self.teacher_positions], size, crop, clip.is_flipped)
+
+    def _draw_for_teacher(self, moment: _Moment) -> Drawn:
+        if self.teacher.is_shared_crop:
+            return self._draw_both(moment, moment.rng)[1]
+        return self._draw(
+            moment.row, moment.frame_indices[self.teacher_positions], self.teacher, RandomCrop(), moment.rng
+        )
+
+    def _blank(self) -> dict[str, Any]:
+        blank = self._blank_clip() | self._blank_teacher() | ({"is_match_B": False} if self.teacher.is_literal else {})
+        if self.teacher.has_other_time:
+            blank |= {f"other_{name}": value for name, value in self._blank_teacher().items()}
+            blank["is_other_time_B"] = False
+        return blank
+
+    def _blank_teacher(self) -> dict[str, np.ndarray]:
+        if self.teacher.features is not None:
+            return {"teacher_BD": np.zeros(self.teacher.features.feature_dim, np.float32)}
+        shape = (self.teacher.num_frames, self.teacher.crop_size, self.teacher.crop_size, 3)
+        return {"teacher_frames_BTHWC": np.zeros(shape, np.uint8)}

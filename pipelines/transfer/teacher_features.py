@@ -1,0 +1,155 @@
+"""A teacher's features of fixed views of rows, computed once, in a file beside each shard.
+
+A view is a start, a crop and a flip; each row has the same K of them in every epoch. Shards are immutable, so what is
+derived from them lies apart: a side file per shard and kind of features, under the name of the fingerprint of teacher,
+views and fold.
+
+OUTPUT/shards/000000.parquet                     the shard
+OUTPUT/features/FINGERPRINT/000000.parquet       row i belongs to row i of the shard; one row a row group
+
+Legend: K views of a row, D feature width.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.shards.folder import whole_file
+from pipelines.shards.index import ShardIndex, rows_of_shard
+from pipelines.shards.reading import DAMAGE, describe_damage, read_row
+
+_SCHEMA = pa.schema(
+    {
+        "video_id": pa.string(),
+        "reason": pa.string(),
+        "starts": pa.list_(pa.int64()),
+        "features": pa.list_(pa.float32()),
+    }
+)
+_CURE = "start the transfer again after deleting it"
+_MAX_NAME = 16  # hexadecimal digits of the fingerprint
+
+
+class RowFeatures(NamedTuple):
+    """What a side file holds for one row: why there are no features, or "", `starts_K` and `feature_KD`."""
+
+    video_id: str
+    reason: str
+    starts_K: npt.NDArray[np.int64]
+    feature_KD: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FeatureFiles:
+    """The side files of one teacher and its views.
+
+    Attributes:
+        fingerprint: hexadecimal hash of all that the features follow from, but the shards.
+        num_views: K.
+        feature_dim: D.
+    """
+
+    fingerprint: str
+    num_views: int
+    feature_dim: int
+
+    def file_of(self, shard_path: str) -> Path:
+        """Where the features of a shard's rows lie."""
+        shard = Path(shard_path)
+        return shard.parents[1] / "features" / self.fingerprint[:_MAX_NAME] / shard.name
+
+    def read(self, index: ShardIndex, row: int, view: int, frame_indices: np.ndarray) -> npt.NDArray[np.float32]:
+        """Read the feature (D,) of a view whose clip has these frames.
+
+        Raises:
+            ValueError: there is none, the file is damaged, or it belongs to another shard or to other views.
+        """
+        path = self.file_of(index.shard_paths[index.shard_N[row]])
+        found = _row_of(path, int(index.row_N[row]), feature_dim=self.feature_dim)
+        if found.video_id != (video_id := index.video_id_N[row]):
+            raise ValueError(
+                f"teacher features {path} row {index.row_N[row]} are of video {found.video_id}, but the shard has "
+                f"{video_id} there: {_CURE}"
+            )
+        if found.reason:
+            raise ValueError(f"no teacher features of {video_id} in {path}: {found.reason}; to try again, {_CURE}")
+        if int(found.starts_K[view]) != int(frame_indices[0]):
+            raise ValueError(
+                f"teacher features {path} are of clips that start at {found.starts_K.tolist()}, but view {view} of "
+                f"{video_id} starts at {frame_indices[0]}: they were made by another version, {_CURE}"
+            )
+        return found.feature_KD[view]
+
+    def missing(self, index: ShardIndex) -> list[int]:
+        """The shards, as numbered by `shard_N`, that have rows in the index and no side file.
+
+        Raises:
+            ValueError: a side file that is there is damaged, or is of another teacher or of other views.
+        """
+        shards = np.unique(index.shard_N).tolist()
+        return [shard for shard in shards if not self._is_there(index.shard_paths[shard])]
+
+    def _is_there(self, shard_path: str) -> bool:
+        path = self.file_of(shard_path)
+        if not path.is_file():
+            return False
+        try:
+            metadata = pq.read_schema(path).metadata or {}
+        except DAMAGE as error:
+            raise ValueError(f"teacher features {path} cannot be read: {describe_damage(error)}; {_CURE}") from error
+        if (there := metadata.get(b"fingerprint", b"none").decode()) != self.fingerprint:
+            raise ValueError(
+                f"teacher features {path} are of another teacher or of other views (fingerprint "
+                f"{there[:_MAX_NAME]}..., this run's is {self.fingerprint[:_MAX_NAME]}...): {_CURE}"
+            )
+        of_shard, its_shard = metadata.get(b"shard", b"none").decode(), _digest(shard_path)
+        if of_shard != its_shard:
+            raise ValueError(
+                f"teacher features {path} are of another shard than the one beside them (fingerprint "
+                f"{of_shard[:_MAX_NAME]}..., this one's is {its_shard[:_MAX_NAME]}...): {_CURE}"
+            )
+        return True
+
+    @contextmanager
+    def open_file(self, shard_path: str) -> Iterator[Callable[[RowFeatures], None]]:
+        """Give a function that appends the features of a shard's next row to its file, complete or absent."""
+        schema = _SCHEMA.with_metadata({"fingerprint": self.fingerprint, "shard": _digest(shard_path)})
+        with (
+            whole_file(self.file_of(shard_path)) as partial,
+            pq.ParquetWriter(partial, schema, compression="zstd", write_page_checksum=True) as writer,
+        ):
+
+            def append(row: RowFeatures) -> None:
+                columns = {
+                    "video_id": [row.video_id],
+                    "reason": [row.reason],
+                    "starts": [row.starts_K],
+                    "features": [row.feature_KD.ravel()],
+                }
+                writer.write_table(pa.table(columns, schema=schema))
+
+            yield append
+
+
+def _digest(shard_path: str) -> str:
+    """A hash of the settings a shard was made with and of its videos, in their order."""
+    fingerprint, rows = rows_of_shard(shard_path)
+    return hashlib.sha256(json.dumps([fingerprint, rows]).encode()).hexdigest()
+
+
+def _row_of(path: Path, row: int, *, feature_dim: int) -> RowFeatures:
+    def take(table: pa.Table) -> RowFeatures:
+        video_id, reason, starts, features = (table.column(name)[0] for name in _SCHEMA.names)
+        feature_KD = features.values.to_numpy().reshape(-1, feature_dim)
+        return RowFeatures(video_id.as_py(), reason.as_py(), starts.values.to_numpy(), feature_KD)
+
+    return read_row(str(path), row, columns=_SCHEMA.names, take=take, what="teacher features", cure=_CURE)

@@ -1,0 +1,67 @@
+import itertools
+from io import BytesIO
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from pipelines.evaluate.confusion_plot import plot_confusion
+from t3d_core.evaluation.class_report import report_classes
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are saved, to look into."""
+    figures = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *args, **kw: (figures.append(figure), save(figure, *args, **kw))
+    )
+    return figures
+
+
+def plot(names, *, num_videos=200, title="t3d"):
+    rng = np.random.default_rng(0)
+    label_N, guessed_N = rng.integers(0, len(names), (2, num_videos))
+    predicted_N = np.where(rng.random(num_videos) < 0.7, label_N, guessed_N)
+    report = report_classes(label_N, predicted_N, num_classes=len(names))
+    return report, Image.open(BytesIO(plot_confusion(report, names, title=title)))
+
+
+def test_few_classes_have_names_and_their_counts_in_the_cells(drawn):
+    names = ["bend", "jack", "$jump^", "a name that is far too long to stand beside a row"]
+    report, picture = plot(names)
+    assert picture.format == "PNG"
+    matrix = drawn[0].axes[0]
+    assert [label.get_text() for label in matrix.get_xticklabels()] == [
+        "bend", "jack", r"\$jump^", "a name that is far too lo..."
+    ]  # fmt: skip
+    counts = {text.get_position(): text.get_text() for text in matrix.texts}
+    assert counts == {(b, a): str(count) for (a, b), count in np.ndenumerate(report.confusion_KK) if count}
+
+
+def test_a_hundred_classes_have_names_that_do_not_overlap_and_400_have_none(drawn):
+    plot([f"class {number}" for number in range(101)])
+    labels = drawn[0].axes[0].get_yticklabels()
+    boxes = [label.get_window_extent() for label in labels]
+    assert len(labels) == 101
+    assert all(above.y0 >= below.y1 - 1 for above, below in itertools.pairwise(boxes))  # pixels
+    plot([f"class {number}" for number in range(400)])
+    assert not any("class" in label.get_text() for label in drawn[1].axes[0].get_yticklabels())
+
+
+def test_right_ones_are_blue_and_wrong_ones_red(drawn):
+    report = report_classes(np.array([0, 0, 1]), np.array([0, 1, 1]), num_classes=2)
+    plot_confusion(report, ["a", "b"], title="t3d")
+    wrong, right = (image.to_rgba(image.get_array()) for image in drawn[0].axes[0].images)
+    assert right[0, 0, 2] > right[0, 0, 0]
+    assert wrong[0, 1, 0] > wrong[0, 1, 2]
+    assert wrong[1, 0, :3] == pytest.approx(1)  # white: there are none
+
+
+def test_the_most_frequent_confusions_are_listed(drawn):
+    report = report_classes(np.array([0, 0, 0, 1]), np.array([1, 1, 2, 1]), num_classes=3)
+    plot_confusion(report, ["run", "skip", "walk"], title="t3d")
+    lines = [line for text in drawn[0].axes[1].texts for line in text.get_text().splitlines() if line]
+    assert lines == ["Most frequent confusions", "2  run  as  skip", "1  run  as  walk"]

@@ -1,0 +1,129 @@
+import os
+
+import pytest
+from moto.server import ThreadedMotoServer
+from pyarrow import fs
+
+from pipelines.prepare import sources
+from pipelines.prepare.sources import MissingVideoError, open_root
+from t3d_core.video.decoding import VideoError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "root" / "a b").mkdir(parents=True)
+    (tmp_path / "root" / "a b" / "x.mp4").write_bytes(b"123")
+    (tmp_path / "root" / "y.AVI").write_bytes(b"12")
+    (tmp_path / "root" / "notes.txt").write_bytes(b"1")
+    return tmp_path / "root"
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """The address of a bucket of a real S3 server on this machine."""
+    before = dict(os.environ)
+    os.environ |= {"AWS_ACCESS_KEY_ID": "user", "AWS_SECRET_ACCESS_KEY": "secret"}
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = f"scheme=http&endpoint_override={host}:{port}&region=us-east-1"
+    filesystem, _ = fs.FileSystem.from_uri(f"s3://videos?{options}&allow_bucket_creation=true")
+    filesystem.create_dir("videos")
+    for name in ("a b/\u00fc x.mp4", "y.mp4", "notes.txt"):
+        with filesystem.open_output_stream(f"videos/train/{name}") as stream:
+            stream.write(name.encode())
+    yield f"s3://videos/{{}}?{options}"
+    server.stop()
+    os.environ.clear()
+    os.environ |= before
+
+
+def test_a_folder_lists_its_videos_with_their_sizes(folder):
+    assert open_root(folder).list_videos() == {"a b/x.mp4": 3, "y.AVI": 2}
+    assert open_root((folder / "a b").as_uri()).list_videos() == {"x.mp4": 3}
+    assert open_root(folder.as_uri()).list_videos() == {"a b/x.mp4": 3, "y.AVI": 2}
+    assert open_root(folder).name == "root"
+
+
+def test_a_local_video_is_read_where_it_is(folder):
+    with open_root(folder).open_locally("a b/x.mp4", max_bytes=100) as file:
+        assert file == (str(folder / "a b" / "x.mp4"), 3)
+
+
+def test_a_video_that_is_absent_is_told_from_one_that_may_not_be_read(folder, tmp_path):
+    root = open_root(folder)
+    with pytest.raises(MissingVideoError, match="not found"), root.open_locally("none.mp4", max_bytes=100):
+        pass
+    (tmp_path / "outside.mp4").write_bytes(b"1")
+    (folder / "out.mp4").symlink_to(tmp_path / "outside.mp4")
+    with pytest.raises(VideoError, match="leads out of"), root.open_locally("out.mp4", max_bytes=100):
+        pass
+    with pytest.raises(VideoError, match="leads out of"), root.open_locally("../outside.mp4", max_bytes=100):
+        pass
+    os.mkfifo(folder / "pipe.mp4")
+    with pytest.raises(VideoError, match="not a regular file"), root.open_locally("pipe.mp4", max_bytes=100):
+        pass
+
+
+def test_a_file_larger_than_its_limit_is_not_read(folder, bucket):
+    for root, name in ((open_root(folder), "a b/x.mp4"), (open_root(bucket.format("train")), "y.mp4")):
+        with root.open_locally(name, max_bytes=5) as file:
+            assert file.num_bytes <= 5
+        with pytest.raises(VideoError, match=r"more than guard\.source_gib"), root.open_locally(name, max_bytes=2):
+            pass
+
+
+def test_copies_that_killed_processes_left_are_swept_and_those_in_use_stay(bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "t3d-copy-left.mp4").touch()
+    root = open_root(bucket.format("train"))
+    with root.open_locally("y.mp4", max_bytes=100) as used:
+        sources._sweep_copies.cache_clear()
+        with root.open_locally("y.mp4", max_bytes=100) as other:
+            assert {path.name for path in tmp_path.iterdir()} == {os.path.basename(p) for p in (used.path, other.path)}
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_linked_folder_is_refused(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"linked' is a link to a folder, which is not followed"):
+        open_root(folder).list_videos()
+
+
+def test_a_bucket_lists_its_videos_with_their_sizes(bucket):
+    root = open_root(bucket.format("train"))
+    assert root.list_videos() == {"a b/\u00fc x.mp4": 12, "y.mp4": 5}
+    assert root.name == "train"
+
+
+def test_a_remote_video_is_a_local_file_as_long_as_it_is_used(bucket):
+    with open_root(bucket.format("train")).open_locally("a b/\u00fc x.mp4", max_bytes=100) as file:
+        with open(file.path, "rb") as copy:
+            assert copy.read() == "a b/\u00fc x.mp4".encode()
+        assert file.num_bytes == 12
+    assert not os.path.exists(file.path)
+
+
+def test_a_remote_video_that_is_absent_is_missing(bucket):
+    with pytest.raises(MissingVideoError), open_root(bucket.format("train")).open_locally("none.mp4", max_bytes=100):
+        pass
+
+
+@pytest.mark.parametrize("prefix", ["nothing", "train/y.mp4"])
+def test_an_address_that_holds_nothing_is_refused(bucket, prefix):
+    with pytest.raises(ValueError, match="holds nothing"):
+        open_root(bucket.format(prefix))
+
+
+@pytest.mark.parametrize(
+    ("root", "reason"),
+    [
+        ("/no/such/folder", "is not a folder"),
+        ("ftp://host/videos", "cannot be opened: Unrecognized filesystem type"),
+        ("s3://key:se/cret@bucket/videos", r"'s3://\.\.\.@bucket/videos' came with a secret in it: give that by env"),
+    ],
+)
+def test_a_root_that_cannot_work_is_refused_with_the_cure(root, reason):
+    with pytest.raises(ValueError, match=reason):
+        open_root(root)

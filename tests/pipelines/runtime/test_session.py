@@ -1,0 +1,98 @@
+"""Connecting to Ray: what a job's processes know of it."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+
+from pipelines.runtime import session
+
+SCRIPT = """
+import ray
+from ray._private.services import canonicalize_bootstrap_address_or_die
+from pipelines.runtime.session import start_local
+
+start_local(num_cpus=1, include_dashboard=False)
+found = ray.get(ray.remote(lambda: canonicalize_bootstrap_address_or_die(None)).remote())
+print(found == ray.get_runtime_context().gcs_address, found)
+"""
+
+
+def test_workers_find_the_ray_of_their_job_beside_another_ray_on_the_machine(local_ray):
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    child = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment | {"PYTHONPATH": os.getcwd()}, capture_output=True, text=True
+    )
+    assert child.stdout.startswith("True "), child.stdout + child.stderr
+
+
+def test_the_token_that_ray_writes_is_for_its_user_alone(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    script = "from pipelines.runtime.session import start_local; start_local(num_cpus=1, include_dashboard=False)"
+    environment |= {"PYTHONPATH": os.getcwd(), "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)
+    assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
+
+
+def test_relative_paths_start_where_the_user_stands_or_at_t3d_home(tmp_path, monkeypatch):
+    monkeypatch.delenv("T3D_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert session.base_folder() == tmp_path
+    home = tmp_path / "storage"
+    home.mkdir()
+    monkeypatch.setenv("T3D_HOME", str(home))
+    assert session.base_folder() == home
+    (home / "clips").mkdir()
+    assert session.input_path(Path("clips")) == home / "clips"
+    (tmp_path / "clips").mkdir()  # what was submitted with the job comes first
+    assert session.input_path(Path("clips")) == tmp_path / "clips"
+
+
+def test_a_home_that_is_not_there_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("T3D_HOME", str(tmp_path / "not mounted"))
+    with pytest.raises(ValueError, match=r"T3D_HOME .*not mounted is no folder: mount the shared storage"):
+        session.base_folder()
+
+
+JOIN = """
+import ray
+{change}
+from pipelines.runtime.session import connect
+
+try:
+    connect()
+except ValueError as error:
+    print(error)
+"""
+
+
+def join(address, change="", **more):
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "RAY_ADDRESS": address} | more
+    child = subprocess.run(
+        [sys.executable, "-c", JOIN.format(change=change)], env=environment, capture_output=True, text=True
+    )
+    return child.stdout
+
+
+def test_a_client_of_another_version_is_told_to_use_the_clusters(local_ray):
+    said = join(ray.get_runtime_context().gcs_address, "ray.__version__ = '9.9.9'")
+    assert "cannot be joined: Version mismatch" in said
+    assert "9.9.9" in said
+    assert "run the job with the cluster's own Ray and Python" in said
+
+
+def test_who_has_another_token_is_told_to_look_at_it(local_ray):
+    said = join(ray.get_runtime_context().gcs_address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
+    assert "cannot be joined" in said
+    assert "RAY_AUTH_MODE and the token are its own" in said
+
+
+def test_a_cluster_that_does_not_answer_is_named_with_what_to_look_at():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        assert f"the Ray cluster at {address} cannot be joined" in join(address)

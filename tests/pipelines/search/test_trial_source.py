@@ -1,0 +1,230 @@
+"""Which trials a search gives Ray Tune, in which order, and what a restart makes of it; nothing is trained."""
+
+import json
+import math
+
+import pytest
+from ray.tune.search import Searcher
+
+from pipelines.search.config import SearchConfig
+from pipelines.search.ledger import Ledger
+from pipelines.search.trial_source import TrialSource
+
+GRID = {"optimizer.lr": {"grid": [0.1, 0.2]}}
+INTERVALS = 4
+DRAWN = {"optimizer.lr": {"uniform": [0.0001, 1.0]}}
+
+
+class Driver:
+    """Asks for trials as Ray Tune does, and ends each with a result."""
+
+    def __init__(self, path, *, reject=lambda point: None, max_concurrent=1, **config):
+        self.config = SearchConfig(base="recipe.yaml", **{"seeds": (0, 1), **config})
+        self.ledger = Ledger(path / "trials.jsonl")
+        self.source = TrialSource(
+            self.config,
+            self.ledger,
+            max_concurrent=max_concurrent,
+            reject=reject,
+            ended=self._ended,
+            take_over=lambda heir: self.taken_over.append((heir.record.name, heir.donor.name)),
+        )
+        self.asked, self.taken_over = 0, []
+
+    def _ended(self, record, told, *, is_lost):
+        if self.config.scheduler.kind == "pbt" and len(record.scores) < INTERVALS - 1:
+            scores = [*record.scores, told["val/clip_top1"]]
+            return self.ledger.update(record.name, state="failed" if is_lost else "waiting", scores=scores)
+        return self.ledger.update(record.name, state="failed" if is_lost else "ended", metrics=told)
+
+    def ask(self):
+        self.asked += 1
+        return f"id{self.asked}", self.source.suggest(f"id{self.asked}")
+
+    def run(self, trial_id, value=0.5):
+        self.source.on_trial_complete(trial_id, {"val/clip_top1": value, "model/gmacs": 1.0})
+
+    def run_all(self, most=100, value=lambda told: 0.5):
+        names = []
+        while len(names) < most:
+            trial_id, told = self.ask()
+            if told == Searcher.FINISHED:
+                break
+            names.append(told["trial"])
+            self.run(trial_id, value(told))
+        return names
+
+
+def test_a_seed_goes_through_all_points_of_a_grid_before_the_next(tmp_path):
+    assert Driver(tmp_path, space=GRID).run_all() == ["p000-seed0", "p001-seed0", "p000-seed1", "p001-seed1"]
+
+
+def test_no_more_trials_run_than_there_is_room_for(tmp_path):
+    driver = Driver(tmp_path, space=GRID, max_concurrent=2)
+    first, _ = driver.ask()
+    assert driver.ask()[1]["trial"] == "p001-seed0"
+    assert driver.ask()[1] is None
+    driver.run(first)
+    assert driver.ask()[1]["trial"] == "p000-seed1"
+
+
+def test_a_search_that_was_killed_goes_on_with_what_was_cut_off_and_runs_nothing_twice(tmp_path):
+    killed = Driver(tmp_path, space=GRID)
+    killed.run_all(most=1)
+    killed.ask()  # is under way when the driver dies
+    assert Driver(tmp_path, space=GRID).run_all() == ["p001-seed0", "p000-seed1", "p001-seed1"]
+    assert Driver(tmp_path, space=GRID).run_all() == []
+
+
+def test_a_line_that_a_full_disk_cut_short_costs_its_trial_alone(tmp_path):
+    Driver(tmp_path, space=GRID).run_all()
+    text = (tmp_path / "trials.jsonl").read_text()
+    (tmp_path / "trials.jsonl").write_text(text[:-20])
+    assert Driver(tmp_path, space=GRID).run_all() == ["p001-seed1"]
+    assert Driver(tmp_path, space=GRID).run_all() == []
+
+
+def test_what_failed_is_tried_again_by_the_next_start_alone(tmp_path):
+    driver = Driver(tmp_path, space=GRID)
+    driver.source.on_trial_complete(driver.ask()[0], None, error=True)
+    assert driver.run_all() == ["p001-seed0", "p000-seed1", "p001-seed1"]
+    assert Driver(tmp_path, space=GRID).run_all() == ["p000-seed0"]
+
+
+@pytest.mark.parametrize("kind", ["random", "tpe"])
+def test_a_drawn_point_goes_through_all_seeds_and_restarts_change_nothing(tmp_path, kind):
+    sampler = {"kind": kind, "num_points": 15}
+
+    def value(told):
+        return json.loads(told["point"])["settings"]["optimizer.lr"]
+
+    (tmp_path / "once").mkdir()
+    (tmp_path / "cut").mkdir()
+    once = Driver(tmp_path / "once", space=DRAWN, sampler=sampler)
+    assert once.run_all(value=value)[:4] == ["p000-seed0", "p000-seed1", "p001-seed0", "p001-seed1"]
+    for most in (5, 8, 100):
+        Driver(tmp_path / "cut", space=DRAWN, sampler=sampler).run_all(most=most, value=value)
+    drawn = [
+        [record.point.settings for record in Ledger(tmp_path / each / "trials.jsonl").records.values()]
+        for each in ("once", "cut")
+    ]
+    assert len(drawn[0]) == 30
+    assert drawn[0] == drawn[1]
+
+
+def test_a_tree_parzen_sampler_learns_where_points_do_well(tmp_path):
+    """The best is at 0.5: points drawn after the first ones lie nearer to it than chance would have them."""
+    driver = Driver(tmp_path, space={"optimizer.lr": {"uniform": [0.0001, 1.0]}}, seeds=(0,),
+                    sampler={"kind": "tpe", "num_points": 60})  # fmt: skip
+    while (asked := driver.ask())[1] != Searcher.FINISHED:
+        lr = driver.ledger.records[asked[1]["trial"]].point.settings["optimizer.lr"]
+        driver.run(asked[0], -abs(lr - 0.5))
+    distances = [abs(record.point.settings["optimizer.lr"] - 0.5) for record in driver.ledger.records.values()]
+    assert sum(distances[30:]) / 30 < 0.125  # half of chance's 0.25
+
+
+def test_points_beyond_the_limits_are_kept_with_their_reason_and_never_trained(tmp_path):
+    def reject(point):
+        return "too dear" if point.settings["optimizer.lr"] > 0.15 else None
+
+    driver = Driver(tmp_path, space=GRID, reject=reject)
+    assert driver.run_all() == ["p000-seed0", "p000-seed1"]
+    assert driver.ledger.records["p001"].state == "rejected"
+    assert driver.ledger.records["p001"].reason == "too dear"
+
+
+def test_a_space_without_a_point_within_the_limits_is_given_up(tmp_path):
+    driver = Driver(tmp_path, space=DRAWN, sampler={"kind": "random", "num_points": 1}, reject=lambda point: "too dear")
+    with pytest.raises(ValueError, match="200 points in a row lie beyond the limits, the last one for too dear"):
+        driver.ask()
+
+
+def test_a_point_whose_metric_is_no_number_is_no_reason_to_stop(tmp_path):
+    sampler = {"kind": "tpe", "num_points": 2}
+    Driver(tmp_path, space=DRAWN, sampler=sampler).run_all(most=2, value=lambda told: math.nan)
+    assert len(Driver(tmp_path, space=DRAWN, sampler=sampler).run_all()) == 2
+
+
+def test_a_trial_that_is_lost_leaves_the_others_to_speak_for_its_point(tmp_path):
+    driver = Driver(tmp_path, space=DRAWN, sampler={"kind": "random", "num_points": 1})
+    trial_id, _ = driver.ask()
+    driver.source.on_trial_complete(trial_id, None, error=True)
+    driver.run(driver.ask()[0], 0.75)
+    [study_trial] = driver.source._study.trials
+    assert study_trial.value == 0.75
+
+
+POPULATION = {
+    "space": {"optimizer.lr": {"loguniform": [0.001, 1.0]}, "label_smoothing": {"choice": [0.0, 0.1, 0.2]}},
+    "sampler": {"kind": "random", "num_points": 8},
+    "scheduler": {"kind": "pbt", "interval_epochs": 3},
+    "max_concurrent": 3,
+}
+
+
+def rate(told):
+    """What a trial is told to learn with now."""
+    return json.loads(told["interval"])["settings"]["optimizer.lr"]
+
+
+def test_after_every_interval_the_worst_of_a_seed_take_over_from_its_best(tmp_path):
+    driver = Driver(tmp_path, **POPULATION)
+    first = driver.run_all(most=16, value=rate)
+    assert len(set(first)) == 16
+    _, told = driver.ask()
+    assert json.loads(told["interval"])["until_epoch"] == 6
+    ranked = {
+        seed: sorted((r for r in driver.ledger.records.values() if r.seed == seed), key=lambda r: r.scores[0])
+        for seed in (0, 1)
+    }
+    assert len(driver.taken_over) == 4
+    for name, donor in driver.taken_over:
+        of_seed = [record.name for record in ranked[driver.ledger.records[name].seed]]
+        assert name in of_seed[:2]
+        assert donor in of_seed[-2:]
+        record = driver.ledger.records[name]
+        assert record.donors == (f"{donor}@3",)
+        assert record.current != record.point
+    kept = set(driver.ledger.records) - {name for name, _ in driver.taken_over}
+    assert all(driver.ledger.records[name].changed is None for name in kept)
+
+
+def test_a_population_finds_the_rate_at_which_it_does_well(tmp_path):
+    driver = Driver(tmp_path, **POPULATION)
+    driver.run_all(value=rate)
+    before = [record.point.settings["optimizer.lr"] for record in driver.ledger.records.values()]
+    after = [record.current.settings["optimizer.lr"] for record in driver.ledger.records.values()]
+    assert sorted(after)[4] > 2 * sorted(before)[4]
+    assert all(0.001 <= lr <= 1.0 for lr in after)
+    assert {record.state for record in driver.ledger.records.values()} == {"ended"}
+
+
+def test_a_population_that_is_cut_off_anywhere_comes_to_the_same_end(tmp_path):
+    (tmp_path / "once").mkdir()
+    (tmp_path / "cut").mkdir()
+    assert len(Driver(tmp_path / "once", **POPULATION).run_all(value=rate)) == 16 * INTERVALS
+    num_run, rounds = 0, 0
+    while names := (cut := Driver(tmp_path / "cut", **POPULATION)).run_all(most=7, value=rate):
+        num_run, rounds = num_run + len(names), rounds + 1
+        cut.ask()  # is under way when the driver dies
+    assert (num_run, rounds) == (16 * INTERVALS, 10)
+    once, cut = (Ledger(tmp_path / each / "trials.jsonl").records for each in ("once", "cut"))
+    assert once == cut
+
+
+def test_a_population_waits_for_its_last_member_and_goes_on_without_a_lost_one(tmp_path):
+    driver = Driver(tmp_path, **POPULATION | {"seeds": (0,)})
+    driver.run_all(most=6, value=rate)
+    (lost, _), (last, told) = driver.ask(), driver.ask()
+    assert driver.ask()[1] is None
+    driver.source.on_trial_complete(lost, {"val/clip_top1": 0.0}, error=True)
+    assert driver.ask()[1] is None
+    driver.run(last, rate(told))
+    assert driver.ask()[1]["trial"] == "p000-seed0"
+    assert len([record for record in driver.ledger.records.values() if record.state == "begun"]) == 7
+
+
+def test_members_that_do_equally_well_keep_their_weights(tmp_path):
+    driver = Driver(tmp_path, **POPULATION)
+    driver.run_all()
+    assert driver.taken_over == []

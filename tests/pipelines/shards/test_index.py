@@ -1,0 +1,175 @@
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.shards.index import hold_out, load_index, num_listed, share_of_classes
+from pipelines.shards.reading import describe_skipped
+from tests.pipelines.damage import changed_videos, cut_off, damage_row, damage_splits, flip
+
+
+@pytest.fixture
+def shards(synthetic_shards, tmp_path):
+    """A copy, to be damaged: 5 shards of up to 10 rows."""
+    return shutil.copytree(synthetic_shards, tmp_path / "copy", ignore=shutil.ignore_patterns("videos"))
+
+
+def shard_file(folder, shard):
+    return folder / "shards" / f"{shard:06d}.parquet"
+
+
+def edit(folder, **changes):
+    """Write a part of `dataset.json` anew."""
+    file = folder / "dataset.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def keep_in_split(folder, split, shards_kept):
+    """Leave the rows of `split` in some shards alone: in all others they become rows of `train`."""
+
+    def moved(splits, shard):
+        return ["train"] if splits == [split] and int(shard[:6]) not in shards_kept else splits
+
+    with changed_videos(folder) as videos:
+        for video in videos:
+            video["splits"] = moved(video["splits"], video["shard"])
+
+
+def test_a_missing_and_a_cut_off_shard_are_left_out_and_recorded_with_their_rows(shards, caplog):
+    whole, listed = load_index([shards], fold=1, splits=["train"]), num_listed([shards], fold=1, split="train")
+    shard_file(shards, 1).unlink()
+    made_bytes = shard_file(shards, 3).stat().st_size
+    cut_off(shard_file(shards, 3))
+    index = load_index([shards], fold=1, splits=["train"])
+    assert sorted(set(whole.video_id_N[~np.isin(whole.shard_N, [1, 3])])) == sorted(index.video_id_N)
+    assert index.shard_paths == whole.shard_paths, "a shard keeps its number"
+    assert [index.frames(row) for row in range(len(index))] == [
+        whole.frames(row) for row in np.flatnonzero(~np.isin(whole.shard_N, [1, 3]))
+    ]
+    assert [(s.shard, s.path) for s in index.skipped] == [(n, str(shard_file(shards, n))) for n in (1, 3)]
+    assert [s.num_rows for s in index.skipped] == [(whole.shard_N == shard).sum() for shard in (1, 3)]
+    assert index.skipped[0].reason == "is missing"
+    assert index.skipped[1].reason == f"has {made_bytes - 100:,} bytes, not {made_bytes:,} as when it was made"
+    assert num_listed([shards], fold=1, split="train") == listed == len(whole)
+    [line] = describe_skipped(index.skipped)
+    assert line.startswith(
+        f"LEFT OUT: {len(whole) - len(index)} rows of 2 shards: {shard_file(shards, 1)} is missing; "
+    )
+    assert f"Split train of fold 1: {line}" in caplog.text
+    assert all(part.skipped == index.skipped for part in hold_out(index, fraction=0.2, seed=0))
+
+
+def test_a_cut_off_shard_without_rows_of_the_split_is_not_missed(shards, caplog):
+    keep_in_split(shards, "val", {0})
+    cut_off(shard_file(shards, 3))
+    index = load_index([shards], fold=1, splits=["val"])
+    assert len(index) > 0
+    assert (index.skipped, describe_skipped(index.skipped), caplog.text) == ((), [], "")
+
+
+def test_shards_of_a_second_folder_are_numbered_after_those_of_the_first(shards, synthetic_shards):
+    cut_off(shard_file(shards, 2))
+    index = load_index([synthetic_shards, shards], fold=1, splits=["train"])
+    assert [index.shard_paths[skipped.shard] for skipped in index.skipped] == [str(shard_file(shards, 2))]
+    assert index.skipped[0].shard == 7
+
+
+def test_a_folder_none_of_whose_shards_is_whole_is_refused(shards, synthetic_shards):
+    for shard in range(5):
+        cut_off(shard_file(shards, shard))
+    with pytest.raises(ValueError, match=r"none of the 5 shards of .*copy is as it was made: .*000000.parquet has"):
+        load_index([synthetic_shards, shards], fold=1, splits=["train"])
+
+
+def test_the_index_is_what_the_rows_of_the_shards_say(weizmann_shards):
+    index = load_index([weizmann_shards], fold=1, splits=["train", "val", "test"])
+    shards = [pq.read_table(path) for path in index.shard_paths]
+    assert [len(table) for table in shards] == np.bincount(index.shard_N).tolist()
+    rows = pa.concat_tables(shards).to_pylist()
+    assert index.row_N.tolist() == [row for table in shards for row in range(len(table))]
+    for name in ("video_id", "frame_offset", "num_frames", "height", "width"):
+        assert getattr(index, f"{name}_N").tolist() == [row[name] for row in rows]
+    assert index.key_distance_N.tolist() == [row["key_distance"] or 0 for row in rows]
+    assert index.is_h264_N.tolist() == [row["encoding"] == "h264" for row in rows]
+    assert [index.class_names[label] for label in index.label_N] == [row["label"] for row in rows]
+    assert len(set(zip(index.source_N, (row["source"] for row in rows), strict=True))) == index.source_N.max() + 1
+
+
+def test_a_folder_of_another_layout_is_refused_with_the_cure(shards):
+    edit(shards, layout=1)
+    with pytest.raises(ValueError, match=r"copy was prepared by another version .*layout 1, not 2.* anew into another"):
+        load_index([shards], fold=1, splits=["train"])
+
+
+def test_labels_that_are_no_class_are_refused_with_their_number(shards):
+    names = json.loads((shards / "dataset.json").read_text())["class_names"]
+    edit(shards, class_names=names[1:])
+    with pytest.raises(
+        ValueError, match=rf"copy holds labels that are not among the 7 classes .*'{names[0]}' \(\d videos"
+    ):
+        load_index([shards], fold=1, splits=["train"])
+
+
+def test_labels_beside_unlabelled_shards_are_known_though_not_used(shards, synthetic_shards):
+    """Labelled and unlabelled folders together serve the transfer."""
+    edit(shards, class_names=[])
+    with changed_videos(shards) as videos:
+        for video in videos:
+            video["label"] = None
+    index = load_index([synthetic_shards, shards], fold=1, splits=["train"])
+    assert index.class_names == ()
+    assert set(index.label_N) == {-1}
+
+
+def test_an_empty_split_is_refused_with_what_is_there_instead(shards):
+    keep_in_split(shards, "val", set())
+    counts = r"fold 1 test: 10, fold 1 train: 38: choose another split or fold"
+    with pytest.raises(ValueError, match=rf"no row of split val in fold 1 can be read from .*copy; rows .*: {counts}"):
+        load_index([shards], fold=1, splits=["val"])
+    assert len(load_index([shards], fold=1, splits=["val"], may_be_empty=True)) == 0
+
+
+def test_a_split_that_was_lost_is_not_an_empty_one(shards):
+    keep_in_split(shards, "val", {3})
+    shard_file(shards, 3).unlink()
+    with pytest.raises(
+        ValueError, match=r"no row of split val .* LEFT OUT: \d rows of 1 shards: .*3.parquet is missing"
+    ):
+        load_index([shards], fold=1, splits=["val"], may_be_empty=True)
+
+
+def test_a_damaged_row_costs_no_other(shards):
+    damage_row(shard_file(shards, 0), 4)
+    index = load_index([shards], fold=1, splits=["train", "val", "test"])
+    assert (len(index), index.skipped) == (48, ())
+    [row] = np.flatnonzero((index.shard_N == 0) & (index.row_N == 4))
+    with pytest.raises(ValueError, match="row 4 cannot be read"):
+        index.frames(row)
+    assert all(index.frames(other) for other in range(48) if other != row)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "videos.parquet"])
+def test_damaged_tables_are_told_with_the_cure(shards, name):
+    if name == "dataset.json":
+        flip(shards / name, 0)
+    else:
+        damage_splits(shards / name)
+    with pytest.raises(ValueError, match=rf"{name} cannot be read \(.*\): run jobs/prepare.py again after deleting it"):
+        num_listed([shards], fold=1, split="val") if name.startswith("videos") else load_index(
+            [shards], fold=1, splits=["train"]
+        )
+
+
+def test_a_share_of_the_classes_takes_as_much_of_each_and_the_same_rows_in_every_run(synthetic_shards):
+    index = load_index([synthetic_shards], fold=1, splits=["train"])
+    half, more = share_of_classes(index, 0.5), share_of_classes(index, 0.8)
+    for label in np.unique(index.label_N):
+        counts = [int((part.label_N == label).sum()) for part in (index, half, more)]
+        assert counts[1:] == [round(0.5 * counts[0]), round(0.8 * counts[0])]
+    assert set(half.video_id_N) < set(more.video_id_N) < set(index.video_id_N)
+    shuffled = index.select(np.random.default_rng(0).permutation(len(index)))
+    assert set(share_of_classes(shuffled, 0.5).video_id_N) == set(half.video_id_N)
+    assert len(share_of_classes(index, 1e-6)) == len(index.class_names)

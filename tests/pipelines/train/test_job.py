@@ -1,0 +1,268 @@
+"""What a person does with jobs/train.py beyond one plain run: folds, segments, frozen weights, the same name again."""
+
+import fcntl
+import json
+import shutil
+from dataclasses import replace
+from unittest.mock import Mock
+
+import mlflow
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipelines.configs import EvaluateConfig, EvaluateDataConfig, TrainAugmentationConfig, TrainConfig, TrainDataConfig
+from pipelines.evaluate.job import run_evaluate
+from pipelines.networks.config import T3DConfig
+from pipelines.prepare.job import prepare
+from pipelines.shards.index import load_index
+from pipelines.train.job import build_stage, run_train
+from pipelines.training.config import (
+    CheckpointConfig,
+    ClipConfig,
+    OptimizerConfig,
+    ScalingConfig,
+    ScheduleConfig,
+    TrackingConfig,
+)
+from pipelines.training.workers import num_workers_that_leave_a_cpu, read_unreadable
+from t3d_core.training.checkpoint import load_model, save_weights
+from t3d_core.training.weights_card import read_card
+
+MODEL = T3DConfig(growth_rate=4, block_config=(2, 2, 2, 2), num_init_features=24, bn_size=2)
+CLIP = ClipConfig(num_frames=16, frame_stride=1, crop_size=32)
+
+
+@pytest.fixture
+def config_of(synthetic_shards, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def make(**changes):
+        return TrainConfig(
+            **{
+                "data": TrainDataConfig(shards=(synthetic_shards,)),
+                "model": MODEL,
+                "clip": CLIP,
+                "epochs": 1,
+                "global_batch_size": 8,
+                "scaling": ScalingConfig(num_workers=0),
+                "schedule": ScheduleConfig(kind="constant"),
+                "optimizer": OptimizerConfig(lr=0.05),
+                "storage": tmp_path / "runs",
+                "tracking": TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db"),
+                "log_every_steps": 1,
+            }
+            | changes
+        )
+
+    return make
+
+
+def runs_of(tmp_path):
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    return client.search_runs([client.get_experiment_by_name("t3d").experiment_id])
+
+
+def test_a_run_that_has_ended_says_its_summary_again_and_does_nothing(config_of, tmp_path, monkeypatch):
+    first = run_train(config_of(name="mine", register="motions"))
+    monkeypatch.setattr("pipelines.training.run.train_here", lambda *_: pytest.fail("it trains again"))
+    assert run_train(config_of(name="mine", register="motions")) == first
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    assert len(client.search_model_versions("name='motions'")) == 1
+
+
+def test_a_run_at_work_is_refused_to_a_second_job(config_of, tmp_path):
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    with (tmp_path / "runs" / "mine" / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.write("process 1 on elsewhere")
+        held.flush()
+        with pytest.raises(ValueError, match=r"run 'mine' .* is being trained by process 1 on elsewhere"):
+            run_train(config_of(name="mine"))
+
+
+def test_a_run_goes_on_in_this_process_or_on_workers(config_of, tmp_path):
+    every = CheckpointConfig(every_steps=1, num_to_keep=9)
+    config = config_of(name="mine", checkpoint=every)
+    run_train(config)
+    folder = tmp_path / "runs" / "mine"
+    weights = load_file(folder / "model.safetensors")
+    (folder / "summary.txt").unlink()
+    newest = sorted(folder.glob("checkpoint_*"))[-1]
+    (newest / "training_state.pt").write_bytes(b"damaged")
+    run_train(config.model_copy(update={"scaling": ScalingConfig(num_workers=1)}))
+    assert load_file(folder / "model.safetensors").keys() == weights.keys()
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def test_a_run_does_not_go_on_where_other_rows_can_be_read(config_of, synthetic_shards, tmp_path):
+    """Its clips would come in another order, and of others."""
+    shards = tmp_path / "shards of mine"
+    shutil.copytree(synthetic_shards, shards)
+    config = config_of(name="mine", data=TrainDataConfig(shards=(shards,)))
+    run_train(config)
+    (tmp_path / "runs" / "mine" / "summary.txt").unlink()
+    lost = sorted((shards / "shards").glob("*.parquet"))[0]
+    away = lost.rename(tmp_path / "away")
+    with pytest.raises(ValueError, match=r"began on other rows \(train 29 then and \d\d now, .*" + lost.name):
+        run_train(config)
+    away.rename(lost)
+    run_train(config)
+    described = tmp_path / "runs" / "mine" / "run.json"
+    known = json.loads(described.read_text())
+    del known["rows"]
+    described.write_text(json.dumps(known))
+    with pytest.raises(ValueError, match="begun by an older version: give another --name"):
+        run_train(config)
+
+
+def test_a_run_that_was_killed_before_its_id_was_kept_is_one_in_mlflow(config_of, tmp_path, monkeypatch):
+    """Also where it had told its settings, and starts again with others."""
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.training.run.whole_file", Mock(side_effect=SystemExit("killed")))
+        (tmp_path / "runs" / "mine").mkdir(parents=True)
+        (tmp_path / "runs" / "mine" / ".mark").write_text("0123")
+        with pytest.raises(SystemExit):
+            run_train(config_of(name="mine", seed=7))
+    (begun,) = runs_of(tmp_path)
+    assert begun.data.params["seed"] == "7"
+    assert not (tmp_path / "runs" / "mine" / "run.json").exists()
+    config = config_of(name="mine")
+    run_train(config)
+    shutil.rmtree(tmp_path / "runs" / "mine")
+    run_train(config)
+    found = [(run.info.run_name, run.info.status) for run in runs_of(tmp_path)]
+    assert found == [("mine", "FINISHED")] * 2, "one of the run that was deleted, one of the new one"
+
+
+def test_weights_of_another_fold_of_the_same_videos_are_refused_in_training_and_testing(config_of, tmp_path):
+    """The synthetic data set has one fold: another one stands in the card."""
+    run_train(config_of(name="mine"))
+    weights = tmp_path / "runs" / "mine" / "model.safetensors"
+    card = read_card(weights)
+    assert (card.datasets, card.fold) == (("synthetic",), 1)
+    loaded = load_model(weights)
+    save_weights(loaded.model, weights, card=replace(card, fold=2))
+    message = r"was trained on fold 2 of synthetic, and with it on test videos of fold 1: take fold 2"
+    with pytest.raises(ValueError, match=message):
+        run_train(config_of(name="other", init_from=str(weights)))
+    data = EvaluateDataConfig(shards=config_of().data.shards)
+    with pytest.raises(ValueError, match=message):
+        run_evaluate(EvaluateConfig(data=data, checkpoint=str(weights), output=tmp_path / "out"))
+    save_weights(loaded.model, weights, card=replace(card, fold=2, datasets=("another",)))
+    run_train(config_of(name="other", init_from=str(weights)))
+
+
+def test_videos_without_a_validation_split_are_validated_on_held_out_sources(config_of, synthetic_config, tmp_path):
+    dataset = synthetic_config.dataset.model_copy(update={"val_fraction": 0.0, "videos_per_class": 2})
+    prepare(synthetic_config.model_copy(update={"dataset": dataset}), tmp_path / "shards of mine")
+    folders = [tmp_path / "shards of mine"]
+    stage = build_stage(config_of(data=TrainDataConfig(shards=tuple(folders), holdout_fraction=0.25)), folders, None)
+    [whole] = {len(load_index(folders, fold=1, splits=["train"]))}
+    assert len(stage.train_index) + len(stage.val_index) == whole
+    assert len(stage.val_index) == round(0.25 * whole)
+    assert not set(stage.train_index.video_id_N) & set(stage.val_index.video_id_N)
+
+
+def test_segments_of_a_video_are_one_example_and_the_card_says_so(config_of, tmp_path):
+    run_train(config_of(name="whole"))
+    clip = CLIP.model_copy(update={"num_segments": 2})
+    weights = str(tmp_path / "runs" / "whole")
+    augmentation = TrainAugmentationConfig(mixup_alpha=0.4, cutmix_alpha=1.0, brightness=0.2, crop="random_resized")
+    config = config_of(
+        name="tsn", clip=clip, init_from=weights, freeze_backbone=True, augmentation=augmentation, label_smoothing=0.1
+    )
+    run_train(config)
+    assert read_card(tmp_path / "runs" / "tsn" / "model.safetensors").num_segments == 2
+    before, after = (load_file(tmp_path / "runs" / name / "model.safetensors") for name in ("whole", "tsn"))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"classifier.weight", "classifier.bias"}
+
+
+def test_each_fold_is_a_run_of_its_own_from_the_weights_of_that_fold(config_of, tmp_path, monkeypatch, capsys):
+    """The synthetic data set has one fold; the third one is only looked for."""
+    run_train(config_of(name="base-fold1"))
+    weights = str(tmp_path / "runs" / "base-fold{fold}")
+    config = config_of(name="all", folds=(1,), init_from=weights, register="motions-{fold}")
+    summary = run_train(config)
+    assert "fold 1" in capsys.readouterr().out
+    assert f"--folds 1 --checkpoint '{tmp_path}/runs/all-fold{{fold}}'" in summary
+    assert (tmp_path / "runs" / "all-fold1" / "model.safetensors").is_file()
+    assert "base-fold1" in (tmp_path / "runs" / "all-fold1" / "recipe.yaml").read_text()
+    with pytest.raises(ValueError, match=r"data.fold 3 does not exist"):
+        run_train(config_of(name="other", folds=(1, 3)))
+    with pytest.raises(ValueError, match=r"gone-fold1 does not exist"):
+        run_train(config_of(name="other", folds=(1,), init_from=str(tmp_path / "gone-fold{fold}")))
+    assert not (tmp_path / "runs" / "other-fold1").exists()
+
+
+def test_curves_of_a_run_are_in_its_folder_and_in_mlflow(config_of, tmp_path):
+    run_train(config_of(name="mine", epochs=2))
+    lines = [json.loads(line) for line in (tmp_path / "runs" / "mine" / "metrics.jsonl").read_text().splitlines()]
+    (run,) = runs_of(tmp_path)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    for name in ("train/loss", "val/clip_top1", "lr", "train/gradient_norm"):
+        in_file = {(line["step"], line["metrics"][name]) for line in lines if name in line["metrics"]}
+        assert {(p.step, p.value) for p in client.get_metric_history(run.info.run_id, name)} == in_file
+        assert in_file
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"freeze_backbone": True}, "freeze_backbone keeps the weights of another run"),
+        ({"folds": (1, 2)}, "folds makes one run a fold, named after this one"),
+        ({"schedule": ScheduleConfig(kind="cosine", warmup_epochs=1)}, "warmup_epochs 1 must be less than epochs 1"),
+        ({"schedule": {"kind": "plateau", "min_lr": 0.1}}, r"min_lr 0\.1 is above the learning rate 0\.05"),
+        ({"optimizer": {"momentum": 0}}, "momentum, which is 0: add --optimizer.nesterov false"),
+        ({"seed": -1}, "greater than or equal to 0"),
+        ({"compute": {"sync_batch_norm": True}}, "sync_batch_norm works on GPUs only"),
+        (
+            {
+                "compute": {"sync_batch_norm": True},
+                "scaling": {"num_workers": (1, 4), "use_gpu": True},
+                "micro_batch_size": 2,
+            },
+            "4 cannot be dealt evenly to 3 workers",
+        ),
+    ],
+)
+def test_settings_that_cannot_work_together_are_refused(changes, message, config_of):
+    with pytest.raises(ValueError, match=message):
+        config_of(**changes)
+
+
+def test_lines_of_unreadable_clips_that_were_cut_short_are_passed_over(tmp_path):
+    file = tmp_path / "unreadable.jsonl"
+    file.write_text('{"video_id": "a", "reason": "gone"}\n{"video_i\n{"video_id": "b", "reason": "gone"}\n')
+    assert read_unreadable(file) == ["a", "b"]
+
+
+def test_an_elastic_run_leaves_a_cpu_for_decoding(config_of):
+    half = {"CPU": 0.5}
+    assert num_workers_that_leave_a_cpu(ScalingConfig(num_workers=(1, 8), resources_per_worker=half)) == (1, 2)
+    assert num_workers_that_leave_a_cpu(ScalingConfig(num_workers=(1, 8))) == (1, 1)
+    assert num_workers_that_leave_a_cpu(ScalingConfig(num_workers=2)) == 2
+
+
+def test_the_least_number_of_workers_is_not_above_the_most():
+    with pytest.raises(ValueError, match=r"num_workers \[3, 2\] must be \[least, most\]"):
+        ScalingConfig(num_workers=(3, 2))
+
+
+def test_a_share_of_the_classes_is_trained_on_and_everything_validates(config_of, synthetic_shards):
+    data = TrainDataConfig(shards=(synthetic_shards,), class_share=0.5)
+    whole, half = (build_stage(config, [synthetic_shards], None) for config in (config_of(), config_of(data=data)))
+    assert len(half.val_index) == len(whole.val_index)
+    assert len(half.train_index) < 0.7 * len(whole.train_index)
+    assert set(half.train_index.label_N) == set(whole.train_index.label_N)
+
+
+def test_a_virtual_epoch_validates_and_counts_more_often(config_of, tmp_path):
+    run_train(config_of(name="virtual", epochs=4, epoch_share=0.5))
+    logged = [json.loads(line) for line in (tmp_path / "runs" / "virtual" / "metrics.jsonl").read_text().splitlines()]
+    validated = [line["step"] for line in logged if "val/loss" in line["metrics"]]
+    epochs = [line["metrics"]["epoch"] for line in logged if "epoch" in line["metrics"]]
+    assert len(validated) == 5  # one before the first step
+    assert 3.2 < epochs[-1] <= 4
