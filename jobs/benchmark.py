@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from pipelines.benchmark.job import BenchmarkConfig, run_benchmark
-from pipelines.settings.recipe import run_job
+from pipelines.settings.job import run_job
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pipelines.configs import ExportConfig
+from pipelines.export.config import ExportConfig
 from pipelines.export.job import run_export
-from pipelines.settings.recipe import run_job
+from pipelines.settings.job import run_job
 
 if __name__ == "__main__":
     run_job(ExportConfig, run_export, quickstart=Path(__file__).parent / "recipes" / "export" / "quickstart.yaml")

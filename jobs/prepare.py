@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pipelines.configs import PrepareJobConfig
+from pipelines.prepare.config import PrepareJobConfig
 from pipelines.prepare.job import run_prepare
-from pipelines.settings.recipe import run_job
+from pipelines.settings.job import run_job
 
 if __name__ == "__main__":
     run_job(PrepareJobConfig, run_prepare, quickstart=Path(__file__).parent / "recipes" / "prepare" / "quickstart.yaml")

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipelines.configs import TrainConfig
-from pipelines.settings.recipe import run_job
+from pipelines.settings.job import run_job
+from pipelines.train.config import TrainConfig
 from pipelines.train.job import run_train
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipelines.configs import TransferConfig
-from pipelines.settings.recipe import run_job
+from pipelines.settings.job import run_job
+from pipelines.transfer.config import TransferConfig
 from pipelines.transfer.job import run_transfer
 
 if __name__ == "__main__":

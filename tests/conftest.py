@@ -8,7 +8,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; `pytest -n 2` has a process for every core
 
 from pipelines.prepare.config import FolderDatasetConfig, PrepareConfig, SyntheticDatasetConfig
-from pipelines.prepare.job import prepare
+from pipelines.prepare.make import prepare
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -22,11 +22,14 @@ from pipelines.benchmark.prepare.suite import PrepareSuiteConfig, run_prepare_su
 from pipelines.benchmark.search.suite import SearchSuiteConfig, run_search_suite
 from pipelines.benchmark.train.suite import TrainSuiteConfig, run_train_suite
 from pipelines.benchmark.transfer.suite import TransferSuiteConfig, run_transfer_suite
-from pipelines.runtime.session import base_folder, new_name
-from pipelines.settings.recipe import Section, flatten, to_yaml
-from pipelines.shards.folder import whole_file
-from pipelines.tracking import runs as tracking
-from pipelines.training.config import TrackingConfig
+from pipelines.runtime.files import whole_file
+from pipelines.runtime.paths import base_folder, new_name
+from pipelines.settings.recipe import to_yaml
+from pipelines.settings.section import Section, flatten
+from pipelines.tracking.commit import commit_tag
+from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.runs import Run, start_run
+from pipelines.tracking.store import resolve_tracking_uri
 
 
 class BenchmarkConfig(Section):
@@ -96,13 +99,13 @@ def _run_suite(config: BenchmarkConfig) -> SuiteReport:
     return run_search_suite(config.search)
 
 
-def _start_run(config: BenchmarkConfig) -> tracking.Run:
-    run = tracking.start_run(
-        tracking_uri=tracking.resolve_tracking_uri(config.tracking.uri, base=base_folder()),
+def _start_run(config: BenchmarkConfig) -> Run:
+    run = start_run(
+        tracking_uri=resolve_tracking_uri(config.tracking.uri, base=base_folder()),
         experiment=config.tracking.experiment,
         run_name=new_name("benchmark"),
         run_id=None,
-        tags={"stage": "benchmark", "suite": config.suite} | tracking.commit_tag(),
+        tags={"stage": "benchmark", "suite": config.suite} | commit_tag(),
     )
     run.log_params(flatten(config))
     run.log_text(to_yaml(config), "recipe.yaml")

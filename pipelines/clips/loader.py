@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from pipelines.clips.batch import NumpyBatch
 from pipelines.shards.index import ShardIndex
 from t3d_core.video.clip_sampling import ClipIndices, ShortVideo, random_segments, uniform_clips
 from t3d_core.video.cropping import (
@@ -20,8 +21,6 @@ from t3d_core.video.cropping import (
     resized_size,
 )
 from t3d_core.video.decoding import FrameView, decode_views
-
-NumpyBatch = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -203,5 +202,5 @@ def load_or_tell(load: Callable[..., dict[str, Any]], *arguments: Any, blank: di
     """Load a clip, or give `blank` and the reason: one damaged row must not end a run of days."""
     try:
         return load(*arguments) | {"reason_B": ""}
-    except (ValueError, OSError) as error:  # damaged frames; a damaged or lost file (`shard_reading`)
+    except (ValueError, OSError) as error:  # damaged frames; a damaged or lost file (`shards.reading`)
         return blank | {"reason_B": str(error) or type(error).__name__}

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.clips.loader import BatchLoader, NumpyBatch
+from pipelines.clips.batch import NumpyBatch
+from pipelines.clips.loader import BatchLoader
 from t3d_core.video.clip_sampling import ClipIndices, non_overlapping_clips, uniform_clips
 from t3d_core.video.cropping import crop_frames, mirrored, view_crops
 

@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from pipelines.settings.recipe import Section
-from pipelines.training.config import TrackingConfig
+from pipelines.settings.section import Section
+from pipelines.tracking.config import TrackingConfig
 
 
 class CompareConfig(Section):

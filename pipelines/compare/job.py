@@ -14,10 +14,13 @@ from pipelines.compare.plots import MAX_CURVES, MAX_CURVES_A_ROW, Curves, plot_c
 from pipelines.compare.runs import Comparison, compare_runs
 from pipelines.compare.table import as_csv, as_lines, as_markdown, columns_of
 from pipelines.compare.videos import paired_differences
-from pipelines.runtime import session
-from pipelines.settings.recipe import flatten
-from pipelines.shards.folder import whole_file
-from pipelines.tracking import runs as tracking
+from pipelines.runtime.files import whole_file
+from pipelines.runtime.paths import base_folder, new_name
+from pipelines.settings.section import flatten
+from pipelines.tracking.commit import commit_tag
+from pipelines.tracking.recorded import read_curve
+from pipelines.tracking.runs import start_run
+from pipelines.tracking.store import resolve_tracking_uri
 
 
 def run_compare(config: CompareConfig) -> str:
@@ -26,10 +29,10 @@ def run_compare(config: CompareConfig) -> str:
     Raises:
         ValueError: there is nothing to compare.
     """
-    base = session.base_folder()
-    tracking_uri = tracking.resolve_tracking_uri(config.tracking.uri, base=base)
+    base = base_folder()
+    tracking_uri = resolve_tracking_uri(config.tracking.uri, base=base)
     comparison = compare_runs(config, tracking_uri=tracking_uri)
-    output = base / config.output if config.output else base / config.storage / session.new_name("compare")
+    output = base / config.output if config.output else base / config.storage / new_name("compare")
     return write_comparison(comparison, config, output, tracking_uri=tracking_uri)
 
 
@@ -47,12 +50,12 @@ def write_comparison(comparison: Comparison, config: CompareConfig, output: Path
     }
     contents = {name: text.encode() for name, text in texts.items()}
     contents |= {f"{picture.name}.png": picture.light for picture in pictures}
-    with tracking.start_run(
+    with start_run(
         tracking_uri=tracking_uri,
         experiment=experiment,
         run_name=output.name,
         run_id=None,
-        tags={"stage": "compare", **tracking.commit_tag()},
+        tags={"stage": "compare", **commit_tag()},
     ) as run:
         run.log_params(flatten(config))
         for name, content in contents.items():
@@ -68,9 +71,7 @@ def _curves(comparison: Comparison, metrics: tuple[str, ...], tracking_uri: str)
     """Read the curves that are drawn, and no others: a store takes long to find each."""
     return {
         metric: {
-            row.label: [
-                tracking.read_curve(tracking_uri, each.run.run_id, metric) for each in row.runs[:MAX_CURVES_A_ROW]
-            ]
+            row.label: [read_curve(tracking_uri, each.run.run_id, metric) for each in row.runs[:MAX_CURVES_A_ROW]]
             for row in comparison.rows[:MAX_CURVES]
         }
         for metric in metrics

@@ -7,8 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.compare.paper_tables import family_of
-from pipelines.tracking import runs as tracking
-from pipelines.tracking.runs import RecordedRun
+from pipelines.tracking.recorded import AXIS, POINT, STARTED_FROM, TRAINED_BY, RecordedRun
 
 TESTED, VALIDATED, PAIRS = "video_top1", "val/clip_top1", "check/pair_accuracy"
 PAPERS_WAY_OF_TESTING = {"data.split": "test", "num_crops": "1", "num_clips": "None"}
@@ -55,8 +54,8 @@ def measure(
         "segments": run.params.get("clip.num_segments", "1"),
         "dataset": settings["dataset"],
     }
-    of_search = {name: value for name, value in run.tags.items() if name.startswith(tracking.AXIS)}
-    point = {"point": run.tags.get(tracking.POINT, "")}
+    of_search = {name: value for name, value in run.tags.items() if name.startswith(AXIS)}
+    point = {"point": run.tags.get(POINT, "")}
     return Measured(run, test, {**run.params, **derived, **of_search, **point}, settings, metrics[metric])
 
 
@@ -67,7 +66,7 @@ def find_tests(runs: Sequence[RecordedRun], trained: Collection[str]) -> tuple[d
     """
     by_way: dict[tuple[str, ...], dict[str, RecordedRun]] = defaultdict(dict)
     for run in runs:
-        of_run = run.tags.get(tracking.TRAINED_BY, "")
+        of_run = run.tags.get(TRAINED_BY, "")
         if run.status == "FINISHED" and of_run in trained and TESTED in run.metrics:
             way = (*(run.params.get(name, "-") for name in PAPERS_WAY_OF_TESTING), " + ".join(run.datasets) or "-")
             by_way[way][of_run] = run
@@ -92,7 +91,7 @@ def settings_of(run: RecordedRun, by_id: Mapping[str, RecordedRun]) -> dict[str,
 
     Members of a population have their search's name, too: their settings changed on the way.
     """
-    origin = by_id.get(run.tags.get(tracking.STARTED_FROM, ""))
+    origin = by_id.get(run.tags.get(STARTED_FROM, ""))
     settings = {
         name: value
         for name, value in run.params.items()
@@ -122,7 +121,7 @@ def _init_of(run: RecordedRun, by_id: Mapping[str, RecordedRun]) -> str:
         return f"inflated from {run.params['inflate_from'].rpartition('/')[2]}"
     if run.params.get("init_from", "None") == "None":
         return "scratch"
-    origin = by_id.get(run.tags.get(tracking.STARTED_FROM, ""))
+    origin = by_id.get(run.tags.get(STARTED_FROM, ""))
     if origin is None:
         return "other weights"
     if origin.tags.get("stage") == "transfer":

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from pipelines.compare.measured import PAPERS_WAY_OF_TESTING, differing_settings
 from pipelines.compare.paper_tables import PaperTable
 from pipelines.compare.rows import Row
-from pipelines.tracking import runs as tracking
-from pipelines.tracking.runs import RecordedRun
+from pipelines.tracking.recorded import RecordedRun
+from pipelines.tracking.runs import REASON
 
 
 def differences_from_paper(rows: Sequence[Row], table: PaperTable) -> list[str]:
@@ -29,7 +29,7 @@ def left_out(
     notes = []
     for run in chosen:
         if run.status != "FINISHED":
-            reason = run.tags.get(tracking.REASON, "no reason is known")
+            reason = run.tags.get(REASON, "no reason is known")
             notes.append(f"{run.name} is {run.status} and not compared: {reason}")
     if len(notes) > 5:
         notes = [*notes[:5], f"... and {len(notes) - 5} more runs that did not end"]

@@ -6,8 +6,8 @@ Accuracies are those printed (per cent, single runs, no error bars); of a networ
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipelines.configs import TrainConfig
-from pipelines.settings.recipe import flatten
+from pipelines.settings.section import flatten
+from pipelines.train.config import TrainConfig
 
 UCF101_FOLD_1 = "UCF101, split 1"
 # Kinds of network with which the paper has its figures, by what it calls them (4.1, 4.3; T3D's features have 1024).

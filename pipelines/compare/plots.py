@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from pipelines.compare.measured import TESTED, VALIDATED, differing_settings
 from pipelines.compare.rows import Row
 from pipelines.compare.runs import Comparison, is_more_better
-from pipelines.tracking.runs import AXIS
+from pipelines.tracking.recorded import AXIS
 
 _DPI = 110
 _WIDTH, _ROW_HEIGHT, _LEGEND_HEIGHT = 7.2, 0.42, 0.1  # inches; the latter two a row

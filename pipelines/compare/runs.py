@@ -10,8 +10,7 @@ from pipelines.compare.measured import PAIRS, TESTED, VALIDATED, Measured, diffe
 from pipelines.compare.notes import differences_from_paper, left_out, unevenness
 from pipelines.compare.paper_tables import TABLES, PaperTable
 from pipelines.compare.rows import Row, group_runs, make_row, told_apart
-from pipelines.tracking import runs as tracking
-from pipelines.tracking.runs import RecordedRun
+from pipelines.tracking.recorded import RecordedRun, find_runs
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def compare_runs(config: CompareConfig, *, tracking_uri: str) -> Comparison:
         ValueError: the experiment, or a run that is named, is not in the store; or nothing in it can be compared.
     """
     experiment = config.experiment or config.tracking.experiment
-    runs = tracking.find_runs(tracking_uri, experiment=experiment)
+    runs = find_runs(tracking_uri, experiment=experiment)
     chosen = _chosen([run for run in runs if run.tags.get("stage") == config.stage], runs, config.runs)
     ended = [run for run in chosen if run.status == "FINISHED"]
     if not ended:

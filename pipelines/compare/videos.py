@@ -9,8 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.compare.rows import Row
-from pipelines.tracking import runs as tracking
-from pipelines.tracking.runs import RecordedRun
+from pipelines.tracking.recorded import RecordedRun, fetch_artifact
 
 _SCORES = "scores.parquet"
 _NUM_RESAMPLES = 9999
@@ -105,7 +104,7 @@ def _accuracy_by_video(row: Row, tracking_uri: str) -> dict[str, float] | None:
 
 
 def _read_scores(tracking_uri: str, test: RecordedRun) -> tuple[Sequence[str], Sequence[bool]] | None:
-    path = tracking.fetch_artifact(tracking_uri, test, _SCORES)
+    path = fetch_artifact(tracking_uri, test, _SCORES)
     if path is None:
         return None
     table = pq.read_table(path, columns=["video_id", "label", "predicted"])

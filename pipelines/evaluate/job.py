@@ -21,19 +21,23 @@ import pyarrow.compute as pc
 
 from pipelines.clips.loader import BatchLoader
 from pipelines.clips.views import ViewPlan
-from pipelines.configs import EvaluateConfig
+from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.report import report_videos, write_failures, write_metrics, write_results
 from pipelines.evaluate.scoring import score_videos
 from pipelines.evaluate.summary import describe_classes, describe_evaluation, describe_failures, describe_folds
 from pipelines.networks.weights import check_fold, locate_weights, newest_run, view_of
-from pipelines.prepare.job import prepared_shards
-from pipelines.runtime import session
+from pipelines.prepare.make import prepared_shards
+from pipelines.runtime.paths import base_folder, new_name
 from pipelines.runtime.start_checks import check_start
-from pipelines.settings.recipe import flatten, to_yaml
+from pipelines.settings.recipe import to_yaml
+from pipelines.settings.section import flatten
 from pipelines.shards.folder import describe_shards, open_shard_folder
 from pipelines.shards.index import ShardIndex, load_index, num_listed
 from pipelines.shards.reading import describe_skipped, read_videos
-from pipelines.tracking import runs as tracking
+from pipelines.tracking.commit import commit_tag
+from pipelines.tracking.recorded import PARENT, TRAINED_BY
+from pipelines.tracking.runs import Run, start_run
+from pipelines.tracking.store import resolve_tracking_uri
 from t3d_core.evaluation.evaluation import Evaluation, average_folds, evaluate_scores
 from t3d_core.training.checkpoint import LoadedModel, load_model
 from t3d_core.training.weights_card import WeightsCard, read_card
@@ -62,8 +66,8 @@ def run_evaluate(config: EvaluateConfig, *, tags: Mapping[str, str] = MappingPro
     Raises:
         ValueError: settings, weights or shards that cannot work, before any work; or no video can be decoded.
     """
-    base = session.base_folder()
-    output = base / config.output if config.output else base / config.storage / session.new_name("evaluate")
+    base = base_folder()
+    output = base / config.output if config.output else base / config.storage / new_name("evaluate")
     if not config.folds:
         [test] = _prepare([config], [output], base=base)
         return _run(test, run_name=output.name, tags=tags)[1]
@@ -83,7 +87,7 @@ def _of_fold(config: EvaluateConfig, fold: int) -> EvaluateConfig:
 def _prepare(configs: Sequence[EvaluateConfig], outputs: Sequence[Path], *, base: Path) -> list[_Test]:
     """Load and check all that is tested, then connect to Ray: nothing is scored before everything can be."""
     common = configs[0]
-    storage, tracking_uri = base / common.storage, tracking.resolve_tracking_uri(common.tracking.uri, base=base)
+    storage, tracking_uri = base / common.storage, resolve_tracking_uri(common.tracking.uri, base=base)
     models = [_load(config, tracking_uri=tracking_uri, storage=storage) for config in configs]
     reserved = {"CPU": common.cpus_per_worker} | ({"GPU": 1.0} if common.use_gpu else {})
     check = partial(
@@ -181,7 +185,7 @@ def _listed(test: _Test) -> Counter[str]:
 def _run_folds(config: EvaluateConfig, tests: Sequence[_Test], output: Path, *, tags: Mapping[str, str]) -> str:
     """Test fold by fold, each a run inside the run that gets the mean."""
     with _open_run(config, tests[0], run_name=output.name, tags=tags) as run:
-        tags = {tracking.PARENT: run.run_id}
+        tags = {PARENT: run.run_id}
         evaluations = {}
         for test in tests:
             fold = test.config.data.fold
@@ -197,17 +201,17 @@ def _run_folds(config: EvaluateConfig, tests: Sequence[_Test], output: Path, *, 
 
 def _trained_by(card: WeightsCard) -> dict[str, str]:
     """The tag by which a test is found from the training run."""
-    return {} if card.run_id is None else {tracking.TRAINED_BY: card.run_id}
+    return {} if card.run_id is None else {TRAINED_BY: card.run_id}
 
 
 @contextmanager
-def _open_run(config: EvaluateConfig, test: _Test, *, run_name: str, tags: Mapping[str, str]) -> Iterator[tracking.Run]:
-    run = tracking.start_run(
+def _open_run(config: EvaluateConfig, test: _Test, *, run_name: str, tags: Mapping[str, str]) -> Iterator[Run]:
+    run = start_run(
         tracking_uri=test.tracking_uri,
         experiment=config.tracking.experiment,
         run_name=run_name,
         run_id=None,
-        tags={"stage": "evaluate", **_trained_by(test.loaded.card), **tracking.commit_tag(), **tags},
+        tags={"stage": "evaluate", **_trained_by(test.loaded.card), **commit_tag(), **tags},
     )
     with run:
         run.log_params(flatten(config))

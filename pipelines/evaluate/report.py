@@ -21,8 +21,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.evaluate.confusion_plot import plot_confusion
-from pipelines.shards.folder import whole_file, write_table
+from pipelines.runtime.files import whole_file
 from pipelines.shards.index import ShardIndex
+from pipelines.shards.writing import write_table
 from t3d_core.evaluation.class_report import ClassReport, report_classes
 from t3d_core.evaluation.evaluation import Evaluation
 from t3d_core.evaluation.metrics import predicted_classes

@@ -14,10 +14,10 @@ import ray
 import torch
 from tqdm import tqdm
 
-from pipelines.clips.loader import NumpyBatch
+from pipelines.clips.batch import NumpyBatch, is_read, readable, to_device, unreadable
 from pipelines.clips.stream import as_row, batches_a_task, dataset_of, from_row, unpacked
 from pipelines.clips.views import ViewPlan
-from pipelines.configs import EvaluateComputeConfig, EvaluateConfig
+from pipelines.evaluate.config import EvaluateComputeConfig, EvaluateConfig
 from pipelines.runtime import pools
 from t3d_core.evaluation.video_scores import VideoScores
 from t3d_core.models.execution import Execution
@@ -51,25 +51,27 @@ class Scorer:
             self._refusal = str(error)
 
     def __call__(self, row: NumpyBatch) -> NumpyBatch:
-        """Score a batch that is one row of a data set (see `batches.as_row`)."""
+        """Score a batch that is one row of a data set (see `clips.stream.as_row`)."""
         return as_row(self.score(from_row(row)))
 
     def score(self, batch: NumpyBatch) -> NumpyBatch:
         """Score the views that could be loaded; NaN for the others."""
-        is_loaded_B = batch["reason_B"] == ""
+        is_loaded_B = is_read(batch)
         score_BK = np.full((len(is_loaded_B), len(self._card.class_names)), np.nan, np.float32)
         if not self._refusal and is_loaded_B.any():
             try:
-                score_BK[is_loaded_B] = self._score(batch["clip_BSTHWC"][is_loaded_B])
+                score_BK[is_loaded_B] = self._score(
+                    readable({name: batch[name] for name in ("clip_BSTHWC", "reason_B")})
+                )
             except ValueError as error:
                 self._refusal = str(error)
         kept = {name: batch[name] for name in ("row_B", "num_padded_B", "reason_B")}
         return kept | {"score_BK": score_BK, "refusal_B": np.array([self._refusal] * len(is_loaded_B))}
 
     @torch.inference_mode()
-    def _score(self, clip_BSTHWC: np.ndarray) -> np.ndarray:
+    def _score(self, batch: NumpyBatch) -> np.ndarray:
         """Softmax scores (B, K) of views; the network takes the clips of a view one after the other."""
-        clip_BTHWC = torch.from_numpy(clip_BSTHWC).flatten(0, 1).to(self._device)
+        clip_BTHWC = to_device(batch, self._device)["clip_BSTHWC"].flatten(0, 1)
         clip_BCTHW = normalize_clip(clip_BTHWC, mean=self._card.mean, std=self._card.std)
         with self._execution.autocast(self._device):
             logits_BK = self._net(clip_BCTHW)
@@ -86,14 +88,13 @@ def score_videos(plan: ViewPlan, loaded: LoadedModel, label_V: np.ndarray, confi
     with tqdm(total=plan.num_views, desc=f"evaluate fold {config.data.fold}", unit="view") as bar:
         for batch in _scored_batches(plan, loaded, config):
             _refuse(batch)
-            is_loaded_B = batch["reason_B"] == ""
-            scores.add(*(batch[name][is_loaded_B] for name in ("row_B", "score_BK", "num_padded_B")))
-            for row, reason in zip(batch["row_B"][~is_loaded_B], batch["reason_B"][~is_loaded_B], strict=True):
-                failures[int(row)] = str(reason)
-                scores.fail(int(row))
+            scores.add(*(readable(batch)[name] for name in ("row_B", "score_BK", "num_padded_B")))
+            for row, reason in unreadable(batch):
+                failures[row] = reason
+                scores.fail(row)
             counts = scores.view_counts()
             bar.set_postfix(top1=f"{counts.num_top1 / max(1, counts.num_views):.3f}", failed=len(failures))
-            bar.update(len(is_loaded_B))
+            bar.update(len(batch["row_B"]))
     return Scored(scores, failures)
 
 
@@ -134,7 +135,7 @@ def _refuse(batch: NumpyBatch) -> None:
     """Stop where a worker refused its batch, or where a network's weights have gone to NaN."""
     if refusals := [refusal for refusal in batch["refusal_B"] if refusal]:
         raise ValueError(str(refusals[0]))
-    is_wrong_B = (batch["reason_B"] == "") & ~np.isfinite(batch["score_BK"]).all(axis=1)
+    is_wrong_B = is_read(batch) & ~np.isfinite(batch["score_BK"]).all(axis=1)
     if is_wrong_B.any():
         raise ValueError(
             f"the network gives scores that are not finite (NaN) for {is_wrong_B.sum()} of {len(is_wrong_B)} views: "

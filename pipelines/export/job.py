@@ -14,19 +14,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.configs import ExportConfig
+from pipelines.export.config import ExportConfig
 from pipelines.export.program import FORMATS, INPUT_NAME, ClipModel, ExportFormat, RunClips, output_name, trace
 from pipelines.networks.weights import locate_weights, newest_run
-from pipelines.runtime import session
-from pipelines.settings.recipe import flatten, to_yaml
-from pipelines.shards.folder import whole_file
-from pipelines.tracking import runs as tracking
+from pipelines.runtime.files import whole_file
+from pipelines.runtime.paths import base_folder, input_path, new_name
+from pipelines.settings.recipe import to_yaml
+from pipelines.settings.section import flatten
+from pipelines.tracking.commit import commit_tag
+from pipelines.tracking.runs import Run, start_run
+from pipelines.tracking.store import resolve_tracking_uri
 from t3d_core.models.folding import fold_batch_norms
 from t3d_core.training.checkpoint import LoadedModel, load_model
 from t3d_core.training.weights_card import WeightsCard
 from t3d_core.video.clip_sampling import uniform_clips
+from t3d_core.video.container import VideoError
 from t3d_core.video.cropping import center_crop, crop_frames, resized_size
-from t3d_core.video.decoding import VideoError
 from t3d_core.video.guard import GuardedDecoder
 
 # float32 sums in another order: T3D-121 differs by 1e-8 in probabilities and 1e-6 of the logits.
@@ -78,13 +81,13 @@ def run_export(config: ExportConfig) -> str:
     """
     file_format = FORMATS[config.format]
     file_format.check_packages()
-    base = session.base_folder()
+    base = base_folder()
     storage = base / config.storage
-    tracking_uri = tracking.resolve_tracking_uri(config.tracking.uri, base=base)
+    tracking_uri = resolve_tracking_uri(config.tracking.uri, base=base)
     weights = locate_weights(config.checkpoint or str(newest_run(storage)), tracking_uri=tracking_uri)
     loaded = load_model(weights)
-    clips = _video_clips(session.input_path(config.video), loaded.card) if config.video else _noise_clips(loaded.card)
-    name = session.new_name("export")
+    clips = _video_clips(input_path(config.video), loaded.card) if config.video else _noise_clips(loaded.card)
+    name = new_name("export")
     output = base / config.output if config.output else _default_output(config, weights, storage / name)
     with _start_run(config, tracking_uri, weights, run_name=name) as run:
         difference = export_checked(loaded, clips, output, file_format, fold_batch_norm=config.fold_batch_norm)
@@ -168,13 +171,13 @@ def _default_output(config: ExportConfig, weights: Path, own_folder: Path) -> Pa
     return (own_folder if is_stored else weights.parent) / f"model{config.suffix()}"
 
 
-def _start_run(config: ExportConfig, tracking_uri: str, weights: Path, *, run_name: str) -> tracking.Run:
-    run = tracking.start_run(
+def _start_run(config: ExportConfig, tracking_uri: str, weights: Path, *, run_name: str) -> Run:
+    run = start_run(
         tracking_uri=tracking_uri,
         experiment=config.tracking.experiment,
         run_name=run_name,
         run_id=None,
-        tags={"stage": "export", "weights": str(weights)} | tracking.commit_tag(),
+        tags={"stage": "export", "weights": str(weights)} | commit_tag(),
     )
     run.log_params(flatten(config))
     run.log_text(to_yaml(config), "recipe.yaml")
@@ -182,7 +185,7 @@ def _start_run(config: ExportConfig, tracking_uri: str, weights: Path, *, run_na
 
 
 def _summary(
-    config: ExportConfig, card: WeightsCard, clips: CheckClips, difference: Difference, output: Path, run: tracking.Run
+    config: ExportConfig, card: WeightsCard, clips: CheckClips, difference: Difference, output: Path, run: Run
 ) -> str:
     file_format = FORMATS[config.format]
     batches = " and ".join(map(str, CHECKED_BATCHES))

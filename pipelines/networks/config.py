@@ -4,9 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from pipelines.settings.recipe import Section
+from pipelines.settings.section import Fraction, Section
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 # The names of `t3d_core.models`, which would bring PyTorch into jobs that need none; a test compares them.
 TransitionForm = Literal["literal", "pooled", "averaged", "space_to_depth"]
 TtlPreset = Literal["growth", "thirds", "official128"]
@@ -120,3 +119,16 @@ ModelConfig = Annotated[
     T3DConfig | DenseNet3DConfig | ResNet3DConfig | Res3DConfig | Inception3DConfig | C3DConfig,
     Field(discriminator="kind"),
 ]
+
+
+class ComputeConfig(Section):
+    """How the network is run; what it computes stays the same, but for rounding."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: convolutions and matrix products in bfloat16 (autocast), checked against fp32 before the run."""
+    channels_last: bool = True
+    """Keep a position's channels side by side in memory; not in bf16 on a CPU, whose kernels are wrong then."""
+    compile: bool = False
+    """torch.compile: minutes at the first start on a machine, then from its cache on disk."""
+    debug: bool = False
+    """Search clips and features for values that are not finite."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from pipelines.runtime import session
+from pipelines.runtime.paths import input_path
 from t3d_core.models import VideoNet, build_model
 from t3d_core.training.weights_card import WeightsCard
 from t3d_core.transfer.inflation import SOURCES, inflate, load_2d_state
@@ -21,7 +21,7 @@ def inflated_net(source: str, card: WeightsCard, *, seed: int) -> VideoNet:
     Raises:
         ValueError: the weights cannot be had, or are those of another network.
     """
-    state_2d = load_2d_state(source if source in SOURCES else str(session.input_path(Path(source))))
+    state_2d = load_2d_state(source if source in SOURCES else str(input_path(Path(source))))
     torch.manual_seed(seed)
     net = build_model(card.model_kind, num_classes=0, **card.model_arguments)
     report = inflate(net, state_2d)

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
+from pipelines.clips.config import ClipConfig
 from pipelines.clips.loader import ClipView
 from pipelines.networks.config import ModelConfig
-from pipelines.runtime import session
-from pipelines.tracking import runs as tracking
-from pipelines.training.config import ClipConfig
+from pipelines.runtime.paths import input_path
+from pipelines.tracking.models import fetch_weights
 from t3d_core.models import build_model
 from t3d_core.models.cost import count_macs, count_parameters
 from t3d_core.training.checkpoint import find_weights
@@ -122,11 +122,11 @@ def locate_weights(where: str, *, tracking_uri: str) -> Path:
     Raises:
         ValueError: nothing is there.
     """
-    if _RUN_ID.fullmatch(where) and not session.input_path(Path(where)).exists():
+    if _RUN_ID.fullmatch(where) and not input_path(Path(where)).exists():
         where = f"runs:/{where}"
     if where.startswith(("runs:/", "models:/")):
-        return tracking.fetch_weights(where, tracking_uri=tracking_uri)
-    return find_weights(session.input_path(Path(where)))
+        return fetch_weights(where, tracking_uri=tracking_uri)
+    return find_weights(input_path(Path(where)))
 
 
 def newest_run(storage: Path) -> Path:

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from pipelines.networks.config import Fraction
-from pipelines.settings.recipe import Section
+from pipelines.settings.section import Fraction, Section
+from pipelines.tracking.config import TrackingConfig
 from t3d_core.video.storage import Encoding
 
 
@@ -160,3 +160,28 @@ class PrepareConfig(Section):
     guard: GuardConfig = GuardConfig()
     contact_sheet_segments: PositiveInt = 12
     """Random segments on contact_sheet.png."""
+
+
+class PrepareJobConfig(PrepareConfig):
+    """Decode listed videos and write them as shards."""
+
+    dry_run: bool = False
+    """Probe and encode a sample, print what the whole would take, and make nothing."""
+    dry_run_videos: PositiveInt = 12
+    """Videos in that sample."""
+    retry_failed: bool = False
+    """Try failed videos again even where their files have not changed, as after raising a limit of `guard`."""
+    tracking: TrackingConfig = TrackingConfig()
+
+
+class DataConfig(Section):
+    """Which prepared rows are read."""
+
+    shards: tuple[Path, ...] = ()
+    """Folders that jobs/prepare.py wrote: one or several."""
+    prepare: PrepareConfig | None = None
+    """Prepared first when `shards` names none."""
+    fingerprint: str | None = None
+    """Refuse shards whose settings fingerprint (jobs/prepare.py prints it) begins otherwise; none: take any."""
+    fold: PositiveInt = 1
+    """Official split list, 1-based."""

@@ -14,7 +14,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont
 
-from pipelines.shards.folder import FRAMES_COLUMN, ShardFolder, whole_file
+from pipelines.runtime.files import whole_file
+from pipelines.shards.folder import ShardFolder
+from pipelines.shards.schemas import FRAMES_COLUMN
 from t3d_core.video.decoding import decode_frames
 
 _NUM_FRAMES = 6

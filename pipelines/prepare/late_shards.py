@@ -14,8 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.prepare.listing import Listing
-from pipelines.shards.folder import FAILURE_COLUMNS, REPORT_SCHEMA, ShardFolder, open_table, write_table
+from pipelines.shards.folder import ShardFolder
 from pipelines.shards.reading import DAMAGE, describe_damage
+from pipelines.shards.schemas import FAILURE_COLUMNS, REPORT_SCHEMA
+from pipelines.shards.writing import open_table, write_table
 
 
 def count_shards(folder: ShardFolder, listing: Listing) -> int:

@@ -26,8 +26,8 @@ from pipelines.prepare.config import (
     YouTube8MDatasetConfig,
 )
 from pipelines.prepare.sources import LocalRoot, VideoRoot, open_root
-from pipelines.runtime import session
-from pipelines.shards.folder import RECORD_SCHEMA
+from pipelines.runtime.paths import base_folder, input_path
+from pipelines.shards.schemas import RECORD_SCHEMA
 from t3d_core.datasets.folder import INDEX_NAME, path_below, read_folder
 from t3d_core.datasets.hmdb51 import read_hmdb51
 from t3d_core.datasets.kinetics import read_kinetics
@@ -99,7 +99,7 @@ def list_videos(config: PrepareConfig, *, output: Path) -> Listing:
 
 def _read(config: DatasetConfig, output: Path) -> tuple[VideoRoot, dict[str, int], VideoDataset]:
     if isinstance(config, SyntheticDatasetConfig):
-        folder = session.base_folder() / (config.root or output / "videos")
+        folder = base_folder() / (config.root or output / "videos")
         dataset = write_synthetic(folder, SyntheticSettings(**config.model_dump(exclude={"kind", "root"})))
         root: VideoRoot = open_root(folder)
         return root, root.list_videos(), dataset
@@ -112,19 +112,19 @@ def _read_annotated(config: DatasetConfig, root: VideoRoot, sizes: dict[str, int
     if isinstance(config, FolderDatasetConfig):
         return _read_folder(config, root, sizes)
     if isinstance(config, YouTube8MDatasetConfig):
-        id_map = session.input_path(config.id_map) if config.id_map else None
-        return read_youtube8m(session.input_path(config.annotations), file_names=sizes, id_map=id_map)
+        id_map = input_path(config.id_map) if config.id_map else None
+        return read_youtube8m(input_path(config.annotations), file_names=sizes, id_map=id_map)
     options = config.model_dump(exclude={"kind", "root", "annotations"})
     if isinstance(config, KineticsDatasetConfig):
-        return read_kinetics([session.input_path(path) for path in config.annotations], file_names=sizes, **options)
+        return read_kinetics([input_path(path) for path in config.annotations], file_names=sizes, **options)
     assert isinstance(config, UCF101DatasetConfig | HMDB51DatasetConfig)
     read: Callable[..., VideoDataset] = read_ucf101 if isinstance(config, UCF101DatasetConfig) else read_hmdb51
-    return read(session.input_path(config.annotations), file_names=sizes, **options)
+    return read(input_path(config.annotations), file_names=sizes, **options)
 
 
 def _read_folder(config: FolderDatasetConfig, root: VideoRoot, sizes: dict[str, int]) -> VideoDataset:
     options = config.model_dump(exclude={"kind", "root", "annotations"})
-    annotations = session.input_path(config.annotations) if config.annotations else None
+    annotations = input_path(config.annotations) if config.annotations else None
     if not isinstance(root, LocalRoot):
         return read_folder(sizes, name=root.name, annotations=annotations, **options)
     if annotations is None and (root.folder / INDEX_NAME).is_file():

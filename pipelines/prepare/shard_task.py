@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from pipelines.prepare.sources import LocalFile, MissingVideoError, VideoRoot
-from pipelines.shards.folder import INDEXED_COLUMNS, REPORT_SCHEMA, ShardFolder, ShardWriter, open_shard, write_table
-from t3d_core.video.decoding import EmptyIntervalError, VideoError
+from pipelines.shards.folder import ShardFolder
+from pipelines.shards.schemas import INDEXED_COLUMNS, REPORT_SCHEMA
+from pipelines.shards.writing import ShardWriter, open_shard, write_table
+from t3d_core.video.container import EmptyIntervalError, VideoError
 from t3d_core.video.guard import DecoderKilledError, GuardedDecoder, GuardLimits
 from t3d_core.video.storage import EncodedSegment
 

@@ -20,9 +20,9 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from pipelines.runtime import session
+from pipelines.runtime.paths import input_path
 from t3d_core.datasets.video_files import is_video_name
-from t3d_core.video.decoding import VideoError
+from t3d_core.video.container import VideoError
 
 _COPY_BYTES = 8 << 20
 _COPY_PREFIX = "t3d-copy-"
@@ -148,14 +148,14 @@ VideoRoot = LocalRoot | RemoteRoot
 
 
 def open_root(root: str | Path) -> VideoRoot:
-    """Take a folder (a relative one as `session.input_path`) or an address such as `s3://bucket/videos?region=...`.
+    """Take a folder (a relative one as `input_path`) or an address such as `s3://bucket/videos?region=...`.
 
     Raises:
         ValueError: there is no such folder or prefix, the kind of address is unknown, or it holds a password.
     """
     address = str(root)
     if "://" not in address:
-        return _open_folder(session.input_path(Path(address)))
+        return _open_folder(input_path(Path(address)))
     if urlsplit(address).scheme == "file":
         return _open_folder(Path(unquote(urlsplit(address).path)))
     scheme, _, rest = address.partition("://")

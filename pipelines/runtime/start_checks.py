@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipelines.runtime import pools, session
 from pipelines.runtime.shared_storage import check_shared
-from pipelines.tracking import runs as tracking
+from pipelines.tracking.store import check_answers
 
 
 def check_start(
@@ -19,7 +19,7 @@ def check_start(
     """See that MLflow answers, Ray has room for the workers, and all nodes see the same folders.
 
     Args:
-        tracking_uri: the store, as `tracking.resolve_tracking_uri` gives it.
+        tracking_uri: the store, as `resolve_tracking_uri` gives it.
         num_workers: processes that run a network.
         resources_of_worker: as Ray names them, such as CPU and GPU.
         written: a folder that the nodes write to.
@@ -28,7 +28,7 @@ def check_start(
     Raises:
         ValueError: something is missing; the message names the cure.
     """
-    tracking.check_answers(tracking_uri)
+    check_answers(tracking_uri)
     session.connect()
     pools.check_workers_fit(num_workers, dict(resources_of_worker))
     check_shared(written=written, read=read)

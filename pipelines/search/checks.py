@@ -6,16 +6,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines.configs import TrainConfig, TransferConfig
 from pipelines.networks.weights import check_network, costs_of, locate_weights
-from pipelines.prepare.job import prepared_shards
-from pipelines.runtime import pools, session
+from pipelines.prepare.make import prepared_shards
+from pipelines.runtime import pools
+from pipelines.runtime.paths import base_folder, input_path
 from pipelines.search.config import SearchConfig
 from pipelines.search.space import Point, check_points, grid_points
 from pipelines.search.trial import TRANSFER, SearchPlan
-from pipelines.settings.recipe import JobError, read_recipe
+from pipelines.settings.recipe import read_recipe
+from pipelines.settings.section import JobError
 from pipelines.shards.index import load_index
-from pipelines.training.run import check_surroundings
+from pipelines.train.config import TrainConfig
+from pipelines.training.run_folder import check_surroundings
+from pipelines.transfer.config import TransferConfig
 
 
 def make_plan(config: SearchConfig, folder: Path, *, tracking_uri: str) -> SearchPlan:
@@ -25,9 +28,9 @@ def make_plan(config: SearchConfig, folder: Path, *, tracking_uri: str) -> Searc
         JobError: one line a wrong setting.
         ValueError: shards or weights that are not there.
     """
-    base = read_recipe(session.input_path(config.base))
+    base = read_recipe(input_path(config.base))
     before = config.transfer_before
-    transfer_base = None if before is None else read_recipe(session.input_path(before.base))
+    transfer_base = None if before is None else read_recipe(input_path(before.base))
     common: dict[str, Any] = {
         "storage": str(folder / "trials"),
         "tracking.uri": tracking_uri,
@@ -35,7 +38,7 @@ def make_plan(config: SearchConfig, folder: Path, *, tracking_uri: str) -> Searc
     }
     plan = SearchPlan(config, base, transfer_base, common, folder)
     of_base = check_space(plan)
-    storage = session.base_folder() / config.storage
+    storage = base_folder() / config.storage
     folders = prepared_shards(of_base.data, storage=storage, before_work=partial(check_surroundings, of_base))
     index = load_index(folders, fold=of_base.data.fold, splits=["train"])
     common |= {"data.shards": [str(path) for path in folders], "data.prepare": None}

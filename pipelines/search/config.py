@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from pipelines.networks.config import Fraction
-from pipelines.settings.recipe import Section
-from pipelines.training.config import TrackingConfig
+from pipelines.settings.section import Fraction, Section
+from pipelines.tracking.config import TrackingConfig
 
 # What population based training may change in a run under way: neither its network nor its order of clips.
 CHANGEABLE = ("optimizer", "augmentation", "label_smoothing")

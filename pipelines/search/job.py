@@ -25,8 +25,9 @@ import yaml
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from pipelines.configs import TrainConfig, TransferConfig
 from pipelines.runtime import pools, session
+from pipelines.runtime.files import alone_in, whole_file
+from pipelines.runtime.paths import base_folder, new_name
 from pipelines.runtime.shared_storage import check_shared
 from pipelines.search.checks import Rejection, check_some_point_is_left, make_plan, room_for_trials
 from pipelines.search.config import SearchConfig
@@ -36,11 +37,17 @@ from pipelines.search.stopping import EarlyStopping, Reports
 from pipelines.search.summary import describe_search, describe_trial
 from pipelines.search.trial import SearchPlan, run_trial
 from pipelines.search.trial_source import TrialSource
-from pipelines.settings.recipe import config_fingerprint, flatten, to_yaml
-from pipelines.shards.folder import whole_file
-from pipelines.tracking import runs as tracking
+from pipelines.settings.recipe import to_yaml
+from pipelines.settings.section import config_fingerprint, flatten
+from pipelines.tracking.commit import commit_tag
+from pipelines.tracking.models import register_model_of
+from pipelines.tracking.recorded import PARENT, find_runs
+from pipelines.tracking.runs import Run, start_run
+from pipelines.tracking.store import resolve_tracking_uri
+from pipelines.train.config import TrainConfig
 from pipelines.training.checkpoints import CheckpointFolder
-from pipelines.training.run import alone_in, folder_mark, run_id_of
+from pipelines.training.run_folder import folder_mark, run_id_of
+from pipelines.transfer.config import TransferConfig
 
 _LOG = logging.getLogger(__name__)
 # What a trial holds whose workers are processes of their own: no part of a CPU, for decoding needs a whole one.
@@ -59,9 +66,9 @@ def run_search(config: SearchConfig) -> str:
         JobError: settings of the base recipe or of the space that cannot be, before anything starts.
         ValueError: points, shards or resources that cannot work, before anything starts.
     """
-    base = session.base_folder()
-    folder = base / config.storage / (config.name or session.new_name("search"))
-    tracking_uri = tracking.resolve_tracking_uri(config.tracking.uri, base=base)
+    base = base_folder()
+    folder = base / config.storage / (config.name or new_name("search"))
+    tracking_uri = resolve_tracking_uri(config.tracking.uri, base=base)
     plan = make_plan(config, folder, tracking_uri=tracking_uri)
     reject = Rejection(plan)
     check_some_point_is_left(config, reject)
@@ -70,12 +77,12 @@ def run_search(config: SearchConfig) -> str:
     check_shared(written=base / config.storage)
     with alone_in(folder):
         known = _read_search_file(folder, plan)
-        with tracking.start_run(
+        with start_run(
             tracking_uri=tracking_uri,
             experiment=config.tracking.experiment,
             run_name=folder.name,
             run_id=known["mlflow_run_id"] if known else None,
-            tags={"stage": "search", **tracking.commit_tag()},
+            tags={"stage": "search", **commit_tag()},
             mark=folder_mark(folder),
         ) as run:
             if known is None:
@@ -112,7 +119,7 @@ def _read_search_file(folder: Path, plan: SearchPlan) -> dict[str, Any] | None:
     return known
 
 
-def _write_search_files(folder: Path, plan: SearchPlan, run: tracking.Run) -> None:
+def _write_search_files(folder: Path, plan: SearchPlan, run: Run) -> None:
     config = plan.config
     # Names of values and axes are people's own: MLflow would not take some of them for names of parameters.
     space = json.dumps(config.model_dump(mode="json", exclude_none=True)["space"])
@@ -132,10 +139,8 @@ def _write_search_files(folder: Path, plan: SearchPlan, run: tracking.Run) -> No
 class _Search:
     """The trials of one search, on Ray Tune."""
 
-    def __init__(
-        self, plan: SearchPlan, ledger: Ledger, run: tracking.Run, *, reject: Rejection, max_concurrent: int
-    ) -> None:
-        tags = {tracking.PARENT: run.run_id, "search": plan.folder.name}
+    def __init__(self, plan: SearchPlan, ledger: Ledger, run: Run, *, reject: Rejection, max_concurrent: int) -> None:
+        tags = {PARENT: run.run_id, "search": plan.folder.name}
         self._plan = replace(plan, tags=tags)
         self._config, self._ledger, self._run = plan.config, ledger, run
         self._reject, self._max_concurrent = reject, max_concurrent
@@ -226,7 +231,7 @@ class _Search:
     def _note_reason(self, record: TrialRecord, reason: str) -> None:
         """Close the MLflow run of a trial that is not at its end, and say why it is not."""
         if (run_id := run_id_of(self._plan.trial_folder(record.name))) is not None:
-            trial_run = tracking.Run(self._run.tracking_uri, run_id)
+            trial_run = Run(self._run.tracking_uri, run_id)
             trial_run.close_if_possible("FAILED" if record.state == "failed" else "KILLED", reason=reason)
 
     def _take_over(self, heir: Heir) -> None:
@@ -264,8 +269,8 @@ class _Search:
         if config.register is None or not ended:
             return None
         best = (max if config.is_more_better() else min)(ended, key=lambda record: record.metrics[metric])
-        run = tracking.Run(self._run.tracking_uri, str(best.run_id))
-        return tracking.register_model_of(run, name=config.register, alias=config.alias)
+        run = Run(self._run.tracking_uri, str(best.run_id))
+        return register_model_of(run, name=config.register, alias=config.alias)
 
     def close_left_running(self, reason: str) -> None:
         """Close what is no longer at work and could not say so: trials, their tests and transfers.
@@ -276,7 +281,7 @@ class _Search:
             self._note_reason(record, reason)
         trials = {run_id_of(self._plan.trial_folder(record.name)) for record in self._ledger.records.values()}
         try:
-            running = tracking.find_runs(
+            running = find_runs(
                 self._run.tracking_uri,
                 experiment=self._config.tracking.experiment,
                 condition="attributes.status = 'RUNNING'",
@@ -286,7 +291,7 @@ class _Search:
             return
         for run in running:
             if run.parent_id is not None and run.parent_id in {self._run.run_id, *trials}:
-                tracking.Run(self._run.tracking_uri, run.run_id).close_if_possible("KILLED", reason=reason)
+                Run(self._run.tracking_uri, run.run_id).close_if_possible("KILLED", reason=reason)
 
 
 def _last_line(log: Path) -> str:

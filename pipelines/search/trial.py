@@ -19,19 +19,23 @@ from typing import Any
 
 from ray import tune
 
-from pipelines.configs import EvaluateConfig, TrainConfig, TransferConfig
+from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.job import run_evaluate
 from pipelines.networks.weights import card_of, costs_of
 from pipelines.runtime.session import quiet
 from pipelines.search.config import SearchConfig
+from pipelines.settings.config import with_values
 from pipelines.settings.options import Tree
-from pipelines.settings.recipe import JobError, config_fingerprint, with_values
-from pipelines.tracking import runs as tracking
+from pipelines.settings.section import JobError, config_fingerprint
 from pipelines.tracking.metric_log import read_curves
+from pipelines.tracking.recorded import AXIS, PARENT, POINT
+from pipelines.tracking.runs import PausedError
+from pipelines.tracking.store import StoreAwayError
+from pipelines.train.config import TrainConfig
 from pipelines.train.job import run_train
-from pipelines.training.run import Audience, run_id_of
+from pipelines.training.run_folder import Audience, metrics_file, run_id_of
 from pipelines.training.worker import Interval, Metrics
-from pipelines.training.workers import metrics_file
+from pipelines.transfer.config import TransferConfig
 from pipelines.transfer.job import run_transfer
 from t3d_core.training.weights_card import WeightsCard
 
@@ -117,8 +121,8 @@ def run_trial(told: Mapping[str, Any], plan: SearchPlan) -> None:
         with _printing_to(folder / "log.txt"):
             point = json.loads(told["point"])
             config = plan.trial_config(point["settings"], seed=told["seed"], name=told["trial"])
-            axes = {f"{tracking.AXIS}{name}": str(value) for name, value in point["values"].items()}
-            tags = {**plan.tags, tracking.POINT: point["label"], **axes}
+            axes = {f"{AXIS}{name}": str(value) for name, value in point["values"].items()}
+            tags = {**plan.tags, POINT: point["label"], **axes}
             interval = Interval(**json.loads(told["interval"])) if "interval" in told else None
             watched, costs = plan.config.watched_metric(), costs_of(plan.card(config))
             audience = Audience(
@@ -131,10 +135,10 @@ def run_trial(told: Mapping[str, Any], plan: SearchPlan) -> None:
             metrics = costs | _train_and_test(plan, config, audience)
             if watched not in metrics:
                 raise ValueError(f"metric {watched} is not among those of the run: {', '.join(sorted(metrics))}")
-    except tracking.PausedError:
+    except PausedError:
         tune.report(final_metrics(folder) | costs | {"waits": True})
         return
-    except tracking.StoreAwayError:
+    except StoreAwayError:
         raise
     except (ValueError, JobError) as error:
         tune.report({"failure": " ".join(str(error).split())})
@@ -198,7 +202,7 @@ def _test(plan: SearchPlan, config: TrainConfig, folder: Path) -> Metrics:
             use_gpu=config.scaling.use_gpu,
             tracking=config.tracking,
         )
-        print(run_evaluate(evaluate, tags={**plan.tags, tracking.PARENT: str(run_id_of(folder))}))
+        print(run_evaluate(evaluate, tags={**plan.tags, PARENT: str(run_id_of(folder))}))
         done.touch()
     evaluation = json.loads(metrics_written.read_text())
     return {f"test/{name}": float(value) for name, value in evaluation.items() if isinstance(value, int | float)}
@@ -210,7 +214,7 @@ def _printing_to(path: Path) -> Iterator[None]:
     with path.open("a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         try:
             yield
-        except tracking.PausedError:
+        except PausedError:
             raise
         except Exception:
             traceback.print_exc()

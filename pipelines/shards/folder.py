@@ -2,13 +2,13 @@
 
 OUTPUT/dataset.json      settings, fingerprint, class names; once prepared also the number of shards and what is in them
 OUTPUT/records.parquet   every listed video, in shard order: one row group a shard
-OUTPUT/late/*.parquet    which records a late shard holds: videos that failed at first (`late_shards`)
+OUTPUT/late/*.parquet    which records a late shard holds: videos that failed at first (`prepare.late_shards`)
 OUTPUT/shards/*.parquet  one row a segment, one row a row group: a reader touches just the rows it wants; every page has
-                         a checksum (`shard_reading`)
+                         a checksum (`shards.reading`)
 OUTPUT/reports/*.parquet one row a listed video of that shard: prepared, with what an index tells of its rows in the
-                         shard (`shard_index`), or failed with a reason
+                         shard (`shards.index`), or failed with a reason
 OUTPUT/videos.parquet    the last report of every video, once prepared;  OUTPUT/failures.parquet  the failed ones
-OUTPUT/features/*/*.parquet  a teacher's features of a shard's rows, once a transfer asked for them (`teacher_features`)
+OUTPUT/features/*/*.parquet  a teacher's features of its rows, for a transfer (`transfer.teacher_features`)
 OUTPUT/contact_sheet.png some segments, to look at
 OUTPUT/mlflow_run.json   the run of the prepare at work;  OUTPUT/.lock  held by it
 """
@@ -19,74 +19,18 @@ import json
 import logging
 import os
 import socket
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-FRAMES_COLUMN = "frames"
+from pipelines.runtime.files import whole_file
 
 _LOG = logging.getLogger(__name__)
 _LAYOUT = 2  # of a prepared folder: raise it when what lies beside the shards changes
-_ROW_GROUP_ROWS = 8192  # of a table that is written piece by piece
-
-_VIDEO_FIELDS = {
-    "video_id": pa.string(),
-    "path": pa.string(),
-    "label": pa.string(),
-    "source": pa.string(),
-    "splits": pa.list_(pa.string()),
-    "start_seconds": pa.float64(),
-    "end_seconds": pa.float64(),
-}
-# A file name need not be UTF-8: only its bytes open the file; shards and reports show it as text.
-# listed_bytes: size of the file when the root was listed, null where there was none.
-RECORD_SCHEMA = pa.schema(_VIDEO_FIELDS | {"path": pa.binary(), "listed_bytes": pa.int64()})
-SHARD_SCHEMA = pa.schema(
-    [
-        ("segment_id", pa.string()),
-        *_VIDEO_FIELDS.items(),
-        ("dataset", pa.string()),
-        ("fingerprint", pa.string()),
-        ("source_bytes", pa.int64()),
-        ("start_frame", pa.int64()),
-        ("frame_offset", pa.int64()),
-        ("num_frames", pa.int64()),
-        ("fps", pa.float64()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("encoding", pa.string()),
-        ("key_distance", pa.int32()),
-        (FRAMES_COLUMN, pa.large_binary()),
-    ]
-)
-# One row of a shard, as the index of a training run needs it: 5,000 shards need not be opened to be known.
-INDEXED_COLUMNS = ["encoding", "frame_offset", "num_frames", "height", "width", "key_distance"]
-_ROW_TYPE = pa.struct([("row", pa.int32()), *map(SHARD_SCHEMA.field, INDEXED_COLUMNS)])
-REPORT_SCHEMA = pa.schema(
-    [
-        *_VIDEO_FIELDS.items(),
-        ("shard", pa.string()),
-        ("is_found", pa.bool_()),
-        ("is_decoded", pa.bool_()),
-        ("is_prepared", pa.bool_()),
-        ("reason", pa.string()),
-        ("encoding", pa.string()),
-        ("num_segments", pa.int32()),
-        ("num_frames", pa.int64()),
-        ("seconds", pa.float64()),
-        ("source_bytes", pa.int64()),
-        ("stored_bytes", pa.int64()),
-        ("shard_bytes", pa.int64()),
-        ("rows", pa.list_(_ROW_TYPE)),
-    ]
-)
-FAILURE_COLUMNS = ["video_id", "path", "label", "is_found", "reason"]
 
 
 @dataclass(frozen=True)
@@ -257,70 +201,3 @@ def describe_shards(path: Path) -> dict:
     if not folder.num_finished_shards():
         raise ValueError(f"{folder.root} is not finished: run jobs/prepare.py again with the same settings")
     return description
-
-
-def write_table(table: pa.Table, path: Path, *, row_group_size: int | None = None) -> None:
-    """Write a Parquet file that is complete or absent."""
-    with whole_file(path) as partial:
-        pq.write_table(table, partial, row_group_size=row_group_size, compression="zstd", write_page_checksum=True)
-
-
-@contextmanager
-def open_table(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
-    """Give a function that appends rows to a Parquet file, which is complete or absent; few rows are in memory."""
-    with (
-        whole_file(path) as partial,
-        pq.ParquetWriter(partial, schema, compression="zstd", write_page_checksum=True) as writer,
-    ):
-        waiting: list[pa.Table] = []
-
-        def append(table: pa.Table) -> None:
-            waiting.append(table)
-            if sum(map(len, waiting)) >= _ROW_GROUP_ROWS:
-                flush()
-
-        def flush() -> None:
-            writer.write_table(pa.concat_tables(waiting))
-            waiting.clear()
-
-        yield append
-        if waiting:
-            flush()
-
-
-class ShardWriter:
-    """Appends segments to a shard.
-
-    Attributes:
-        num_bytes: length of the file, once it is written.
-    """
-
-    def __init__(self, writer: pq.ParquetWriter) -> None:
-        self.num_bytes = 0
-        self._writer = writer
-
-    def append(self, row: dict) -> None:
-        """Add one segment, a dict of `SHARD_SCHEMA`, as a row group of its own."""
-        self._writer.write_table(pa.Table.from_pylist([row], schema=SHARD_SCHEMA))
-
-
-@contextmanager
-def open_shard(path: Path) -> Iterator[ShardWriter]:
-    """Give what writes a shard, which is complete or absent."""
-    with whole_file(path) as partial:
-        with pq.ParquetWriter(partial, SHARD_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
-            shard = ShardWriter(writer)
-            yield shard
-        shard.num_bytes = partial.stat().st_size  # of this very file: another task may be making the same shard
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary name to write to, unique over all nodes, that becomes `path` if the block ends without error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -11,7 +11,8 @@ from typing import NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.shards.folder import FRAMES_COLUMN, ShardFolder
+from pipelines.shards.folder import ShardFolder
+from pipelines.shards.schemas import FRAMES_COLUMN
 
 ResultT = TypeVar("ResultT")
 

@@ -1,92 +1,15 @@
 """What all training runs have in common: clips, optimiser, schedule, workers, checkpoints; defaults are the paper's."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from pipelines.networks.config import Fraction
-from pipelines.settings.recipe import Section
+from pipelines.clips.config import IMAGENET, AugmentationConfig, ClipConfig
+from pipelines.networks.config import ComputeConfig
+from pipelines.settings.section import Fraction, Section
+from pipelines.tracking.config import TrackingConfig
 from t3d_core.training.schedules import ScheduleKind, linearly_scaled
-from t3d_core.video.cropping import default_short_side
-
-Color = tuple[float, float, float]
-PositiveColor = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
-IMAGENET: tuple[Color, Color] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-class TrackingConfig(Section):
-    """MLflow."""
-
-    uri: str | None = None
-    """Tracking server or database; none: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db where you stand."""
-    experiment: str = "t3d"
-    """Experiment to which runs belong."""
-
-
-class ClipConfig(Section):
-    """How a clip is taken from a video."""
-
-    num_frames: PositiveInt = 32
-    """Frames a clip (paper Table 3)."""
-    frame_stride: PositiveInt = 2
-    """Source frames from one clip frame to the next (paper Table 6)."""
-    crop_size: PositiveInt = 224
-    """Pixels of the square crop (paper Table 5)."""
-    short_side: PositiveInt | None = None
-    """Pixels of the shorter side before the crop; none: crop_size * 256 / 224, as the paper's 256 to 224."""
-    short_video: Literal["loop", "repeat_last"] = "loop"
-    """What fills the clip when the video is shorter than its span."""
-    num_segments: PositiveInt = 1
-    """Clips of a video that make one example, their features averaged before the classifier (TSN, paper 4.6: 5)."""
-    mean: Color = IMAGENET[0]
-    """Subtracted from RGB on the 0..1 scale."""
-    std: PositiveColor = IMAGENET[1]
-    """Divides RGB after that."""
-
-    @model_validator(mode="after")
-    def _crop_fits(self) -> "ClipConfig":
-        if self.short_side_pixels() < self.crop_size:
-            raise ValueError(f"short_side {self.short_side} is smaller than crop_size {self.crop_size}")
-        return self
-
-    def short_side_pixels(self) -> int:
-        """The short side, given or derived from the crop."""
-        return self.short_side or default_short_side(self.crop_size)
-
-
-class AugmentationConfig(Section):
-    """What is changed at random in the clips that the network trains on."""
-
-    crop: Literal["five_crop", "random_resized"] = "five_crop"
-    """five_crop: one of four corners and the centre (paper 4.4); random_resized: any part, scaled to the crop."""
-    min_area: Annotated[float, Field(gt=0, le=1)] = 0.25
-    """random_resized: smallest share of the frame's area that is taken."""
-    flip: bool = True
-    """Mirror half of the clips, left to right (paper 4.4)."""
-    brightness: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Colour jitter: the factor is drawn from 1 - x .. 1 + x, once a clip."""
-    contrast: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """As brightness."""
-    saturation: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """As brightness."""
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Colour jitter: the shift is drawn from -x .. x, where 1 is the whole circle, once a clip."""
-    gray_share: Fraction = 0.0
-    """Share of the clips that lose their colours."""
-
-
-class ComputeConfig(Section):
-    """How the network is run; what it computes stays the same, but for rounding."""
-
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: convolutions and matrix products in bfloat16 (autocast), checked against fp32 before the run."""
-    channels_last: bool = True
-    """Keep a position's channels side by side in memory; not in bf16 on a CPU, whose kernels are wrong then."""
-    compile: bool = False
-    """torch.compile: minutes at the first start on a machine, then from its cache on disk."""
-    debug: bool = False
-    """Search clips and features for values that are not finite."""
 
 
 class TrainComputeConfig(ComputeConfig):
@@ -282,3 +205,12 @@ class RunConfig(Section):
                 f"evenly to {' or '.join(map(str, uneven))} workers: choose other scaling.num_workers or "
                 "micro_batch_size"
             )
+
+
+def check_inflation(inflate_from: str | None, clip: ClipConfig | None) -> None:
+    """Raise a ValueError where 2D weights would see clips normalised otherwise than they were trained on."""
+    if inflate_from is not None and clip is not None and (clip.mean, clip.std) != IMAGENET:
+        raise ValueError(
+            f"inflate_from takes weights for clips normalised by ImageNet's mean and std {IMAGENET}, given clip.mean "
+            f"{clip.mean} and clip.std {clip.std}: leave them as they are by default"
+        )

@@ -3,14 +3,14 @@
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
-from pipelines.clips.loader import NumpyBatch
-from pipelines.training.worker import Metrics
+from pipelines.clips.batch import NumpyBatch
+from pipelines.training.worker import Metrics, Worker
 
-PADDING_COUNTS = ("num_padded_frames", "num_frames")
+_PADDING_COUNTS = ("num_padded_frames", "num_frames")
 
 
 class Meter:
@@ -80,3 +80,11 @@ def add_counts(total: dict[str, float | torch.Tensor], more: dict[str, torch.Ten
     """Add to the sums by name, in place."""
     for name, value in more.items():
         total[name] = total.get(name, 0.0) + value
+
+
+def sum_counts(total: dict[str, float | torch.Tensor], count_names: Sequence[str], worker: Worker) -> dict[str, float]:
+    """Add the sums of all workers: those of the task, of padding, and `num_unreadable`."""
+    names = (*count_names, *_PADDING_COUNTS, "num_unreadable")
+    values = torch.tensor([float(total.get(name, 0.0)) for name in names], dtype=torch.float64).to(worker.device)
+    worker.sum_over_workers(values)
+    return dict(zip(names, values.tolist(), strict=True))

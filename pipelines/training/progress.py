@@ -12,7 +12,7 @@ from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
-from pipelines.clips.stream import TrainOrder
+from pipelines.clips.order import TrainOrder
 from pipelines.training.worker import Metrics
 
 

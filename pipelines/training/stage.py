@@ -6,10 +6,12 @@ from typing import Protocol
 
 from torch import nn
 
-from pipelines.clips.loader import NumpyBatch, RandomCrop
-from pipelines.clips.stream import TrainOrder
+from pipelines.clips.batch import NumpyBatch
+from pipelines.clips.config import AugmentationConfig
+from pipelines.clips.loader import RandomCrop
+from pipelines.clips.order import TrainOrder
 from pipelines.shards.index import ShardIndex
-from pipelines.training.config import AugmentationConfig, RunConfig
+from pipelines.training.config import RunConfig
 from pipelines.training.worker import Metrics, Worker
 from t3d_core.models.execution import Execution
 from t3d_core.training.tasks import Task

@@ -1,13 +1,15 @@
 """The surroundings of one training worker: what Ray Train, or a plain process, gives to the loop."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
+from pipelines.clips.batch import NumpyBatch, unreadable
 from pipelines.training.checkpoints import CheckpointFolder
 
 Metrics = dict[str, float]
@@ -75,3 +77,14 @@ class Worker:
     show: Callable[[int, Metrics], None] = ignore
     validated: Callable[[int, Metrics], None] = ignore
     interval: Interval | None = None
+
+    def noted(self, batches: Iterator[NumpyBatch]) -> Iterator[NumpyBatch]:
+        """The same batches; each counts as progress."""
+        for batch in batches:
+            self.note_progress()
+            yield batch
+
+    def note_unreadable_clips(self, batch: NumpyBatch, video_id_N: np.ndarray) -> None:
+        """Note the clips of a batch that could not be read; `video_id_N`: of the rows of the batch's index."""
+        for row, reason in unreadable(batch):
+            self.note_unreadable(video_id_N[row], reason)

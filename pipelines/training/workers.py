@@ -20,13 +20,14 @@ from ray.util.queue import Queue
 
 from pipelines.runtime import pools
 from pipelines.runtime.session import quiet
-from pipelines.tracking import runs as tracking
 from pipelines.tracking.metric_log import MetricLog
+from pipelines.tracking.runs import Run
 from pipelines.training.checkpoints import CheckpointFolder
 from pipelines.training.config import RunConfig, ScalingConfig
 from pipelines.training.loop import TrainingOutcome, run_training_loop
 from pipelines.training.progress import Listeners, Mailbox
 from pipelines.training.prometheus import RunGauges
+from pipelines.training.run_folder import metrics_file, unreadable_file
 from pipelines.training.stage import Stage
 from pipelines.training.watchdog import Watchdog
 from pipelines.training.worker import Interval, Metrics, Worker, keep
@@ -37,20 +38,10 @@ _HEALTH_TIMEOUT_VARIABLE = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
 _LAST_METRICS_SECONDS = 10.0
 
 
-def metrics_file(folder: Path) -> Path:
-    """Where a run writes its curves before MLflow gets them."""
-    return folder / "metrics.jsonl"
-
-
-def unreadable_file(folder: Path) -> Path:
-    """Where a run writes the clips that could not be read: a JSON object with video_id and reason a line."""
-    return folder / "unreadable.jsonl"
-
-
 def train_here(
     stage: Stage,
     checkpoints: CheckpointFolder,
-    run: tracking.Run,
+    run: Run,
     listeners: Listeners,
     interval: Interval | None,
 ) -> TrainingOutcome:
@@ -72,7 +63,7 @@ def train_here(
 def train_on_workers(
     stage: Stage,
     checkpoints: CheckpointFolder,
-    run: tracking.Run,
+    run: Run,
     listeners: Listeners,
     interval: Interval | None,
 ) -> TrainingOutcome:
@@ -195,7 +186,7 @@ def _gather(values: list[Any]) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _metric_log(folder: Path, run: tracking.Run) -> Iterator[Callable[[Metrics, int], None]]:
+def _metric_log(folder: Path, run: Run) -> Iterator[Callable[[Metrics, int], None]]:
     log = MetricLog(run, metrics_file(folder))
     with RunGauges(folder.name) as gauges:
 
@@ -216,15 +207,6 @@ def _unreadable_writer(folder: Path) -> Callable[[str, str], None]:
             file.write(json.dumps({"video_id": video_id, "reason": reason}) + "\n")
 
     return write
-
-
-def read_unreadable(path: Path) -> list[str]:
-    """The video ids of a file of unreadable clips, but for lines that a full disk or a lost machine cut short."""
-    video_ids = []
-    for line in path.read_text().splitlines():
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            video_ids.append(json.loads(line)["video_id"])
-    return video_ids
 
 
 def _teller(listener: str, queue: Queue) -> Callable[[int, Metrics], None]:

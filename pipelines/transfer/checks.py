@@ -24,9 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipelines.clips.loader import BatchLoader, NumpyBatch
+from pipelines.clips.batch import NumpyBatch, is_read, readable, to_device
+from pipelines.clips.config import ClipConfig
+from pipelines.clips.loader import BatchLoader
 from pipelines.clips.stream import batches_a_task, stream
-from pipelines.training.config import ClipConfig
 from pipelines.training.worker import Metrics, Worker
 from t3d_core.evaluation.representation import grouped_interval, probe_features, spread_of
 from t3d_core.models.execution import Execution
@@ -71,7 +72,7 @@ class Examiner:
 
         def run_batches() -> None:
             for batch in self._rows(loader):
-                self._features(own, self._clips(batch))
+                self._features(own, to_device(batch, self._worker.device)["clip_BTHWC"])
 
         measure_batch_norms(own, run_batches, sum_over_workers=self._worker.sum_over_workers)
         return metrics | self._probe(own, loader, suffix="_own_statistics")
@@ -80,14 +81,13 @@ class Examiner:
         student.eval()
         found: dict[str, list[np.ndarray]] = {"feature": [], "label": [], "source": []}
         for batch in self._rows(loader):
-            feature_BSD = self._features(student, self._clips(batch)).unflatten(0, (len(batch["label_B"]), -1))
+            feature_BSD = self._features(student, to_device(batch, self._worker.device)["clip_BTHWC"]).unflatten(
+                0, (len(batch["label_B"]), -1)
+            )
             found["feature"].append(feature_BSD.mean(dim=1).cpu().numpy())
             found["label"].append(batch["label_B"])
             found["source"].append(batch["source_B"])
         return self._reckoned(lambda gathered: _metrics_of_probe(gathered, suffix=suffix), found)
-
-    def _clips(self, batch: NumpyBatch) -> Tensor:
-        return torch.from_numpy(batch["clip_BTHWC"].copy()).to(self._worker.device)
 
     def _rows(self, loader: BatchLoader) -> Iterator[NumpyBatch]:
         """This worker's batches of rows, each always of the same rows."""
@@ -101,16 +101,13 @@ class Examiner:
         return self._readable(loaded)
 
     def _readable(self, batches: Iterator[NumpyBatch]) -> Iterator[NumpyBatch]:
-        for batch in batches:
-            self._worker.note_progress()
-            is_read_B = batch["reason_B"] == ""
-            if is_read_B.any():
-                yield {name: values[is_read_B] for name, values in batch.items()}
+        for batch in self._worker.noted(batches):
+            if is_read(batch).any():
+                yield readable(batch)
 
     def _judge_batch(self, batch: NumpyBatch) -> dict[str, np.ndarray]:
         """What the net says of the pairs of a batch, plain and changed, and of each clip with another time's frames."""
-        numbers = {name: values for name, values in batch.items() if name != "reason_B"}
-        tensors = {name: torch.from_numpy(values.copy()).to(self._worker.device) for name, values in numbers.items()}
+        tensors = to_device(batch, self._worker.device)
         clip_BTHWC, student = tensors["clip_BTHWC"], self._net.student
         own_BD, pairs = self._task.teacher_features(tensors), rolled_pairs(tensors["source_B"])
         others = {name.removeprefix("other_"): values for name, values in tensors.items() if name.startswith("other_")}

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipelines.clips.loader import BatchLoader, Drawn, NumpyBatch, RandomCrop, load_or_tell
+from pipelines.clips.batch import NumpyBatch
+from pipelines.clips.loader import BatchLoader, Drawn, RandomCrop, load_or_tell
 from pipelines.transfer.teacher_features import FeatureFiles
 from t3d_core.video.clip_sampling import ClipIndices, clip_span
 from t3d_core.video.cropping import same_region

@@ -4,9 +4,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.configs import TransferConfig
 from pipelines.training.run import FinishedRun
 from pipelines.training.worker import Metrics
+from pipelines.transfer.config import TransferConfig
 
 
 def describe_transfer(

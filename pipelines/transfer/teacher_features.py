@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.shards.folder import whole_file
+from pipelines.runtime.files import whole_file
 from pipelines.shards.index import ShardIndex, rows_of_shard
 from pipelines.shards.reading import DAMAGE, describe_damage, read_row
 

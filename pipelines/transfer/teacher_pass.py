@@ -19,12 +19,12 @@ import ray
 import torch
 from tqdm import tqdm
 
-from pipelines.clips.loader import NumpyBatch
+from pipelines.clips.batch import NumpyBatch, to_device
 from pipelines.clips.stream import CLIPS_A_PIECE, as_row, batches_a_task, dataset_of, from_row, unpacked
-from pipelines.configs import ExportedTeacherConfig, TeacherCacheConfig, TransferConfig
 from pipelines.runtime import pools
 from pipelines.shards.index import ShardIndex, rows_of_shard
-from pipelines.tracking import runs as tracking
+from pipelines.tracking.runs import Run
+from pipelines.transfer.config import ExportedTeacherConfig, TeacherCacheConfig, TransferConfig
 from pipelines.transfer.pair_loader import PairLoader
 from pipelines.transfer.teacher_features import FeatureFiles, RowFeatures
 from t3d_core.transfer.teacher import FrozenTeacher
@@ -48,9 +48,9 @@ class TeacherActor:
         self._teacher = teacher.to(self._device)
 
     def __call__(self, row: NumpyBatch) -> NumpyBatch:
-        """Give the features of a batch that is one row of a data set (see `batches.as_row`)."""
+        """Give the features of a batch that is one row of a data set (see `clips.stream.as_row`)."""
         batch = from_row(row)
-        frames_BTHWC = torch.from_numpy(batch.pop("teacher_frames_BTHWC").copy()).to(self._device)
+        frames_BTHWC = to_device({"frames": batch.pop("teacher_frames_BTHWC")}, self._device)["frames"]
         return as_row(batch | {"teacher_BD": self._teacher(frames_BTHWC).cpu().numpy()})
 
 
@@ -62,9 +62,7 @@ class _Piece(NamedTuple):
     views: np.ndarray
 
 
-def cached_features(
-    loader: PairLoader, teacher: FrozenTeacher, config: TransferConfig, run: tracking.Run
-) -> FeatureFiles:
+def cached_features(loader: PairLoader, teacher: FrozenTeacher, config: TransferConfig, run: Run) -> FeatureFiles:
     """See that the teacher's features of all rows of the loader's index are there; what is missing is computed now.
 
     Args:
@@ -160,7 +158,9 @@ def _feature_batches(
         compute=ray.data.ActorPoolStrategy(size=config.num_workers),
         num_cpus=config.cpus_per_worker,
         num_gpus=1 if config.use_gpu else 0,
-        label_selector=pools.selector("train"),  # as in `scoring`: a step of its own, and the actors do not decode
+        label_selector=pools.selector(
+            "train"
+        ),  # as in `evaluate.scoring`: a step of its own, and the actors do not decode
     )
 
 

@@ -6,11 +6,8 @@ sought, and non-reference frames that nobody wants are not decoded. Everywhere e
 start; both ways give the same frames. Shape letters: T frames, H height, W width, C = 3 colours.
 """
 
-import io
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
@@ -18,23 +15,11 @@ from typing import NamedTuple
 import av
 import numpy as np
 import numpy.typing as npt
-from av.codec.context import ThreadType
-from av.container import InputContainer
-from av.packet import Packet
-from av.stream import Disposition
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
+from t3d_core.video.container import OpenVideo, VideoError, VideoSource, iterate_frames, open_video
 from t3d_core.video.conversion import FrameConverter, displayed_size, rotation_of
 from t3d_core.video.cropping import Crop
-
-VideoSource = str | os.PathLike[str] | bytes
-
-MAX_FRAME_PIXELS = 8192 * 8192
-
-# Containers that hold their own media. Playlists and scripts (hls, concat, dash, image2 ...) are absent: a downloaded
-# "video" must never make us open other files or addresses.
-_CONTAINER_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
 
 # Where a list of packets tells what a decoder will give: these containers store a presentation time for every packet,
 # and in these codecs a packet is a frame. AVI invents times (UCF101's own files come out of order), VP8 has packets
@@ -42,17 +27,8 @@ _CONTAINER_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
 TIMESTAMPED_CONTAINERS = {"mov", "matroska"}
 PACKET_IS_FRAME_CODECS = {"h264", "hevc", "mjpeg"}
 
-_MATROSKA_HEAD_BYTES = 4096
 
 ZERO_FRAMES = "zero frames: nothing in the video stream can be decoded"
-
-
-class VideoError(ValueError):
-    """A video that cannot be used; the message is a short reason for the table of failures."""
-
-
-class EmptyIntervalError(VideoError):
-    """The video can be decoded, but nothing of it lies in the wanted interval."""
 
 
 @dataclass(frozen=True)
@@ -74,26 +50,6 @@ class VideoInfo:
     width: int
     rotation_degrees: int
     codec: str
-
-
-class OpenVideo(NamedTuple):
-    """An open file and its video stream.
-
-    Attributes:
-        container: PyAV's.
-        stream: the one that is read.
-        height: pixels before rotation.
-        width: pixels before rotation.
-        fps: average frames a second, exact.
-        source: what was opened.
-    """
-
-    container: InputContainer
-    stream: VideoStream
-    height: int
-    width: int
-    fps: Fraction
-    source: VideoSource
 
 
 def probe(source: VideoSource) -> VideoInfo:
@@ -220,122 +176,11 @@ def is_steady(source: VideoSource, *, key_distance: int) -> bool:
     return all(np.array_equal(*arrays) for arrays in zip(steady, listed, strict=True))
 
 
-@contextmanager
-def open_video(source: VideoSource) -> Iterator[OpenVideo]:
-    """Open an untrusted file for reading and close it again; every reading error inside becomes a VideoError."""
-    av.logging.set_level(None)  # FFmpeg's log callback takes Python's lock: deadlocks were seen (PyAV#2276, #751)
-    try:
-        with _open_container(source) as container:
-            yield _select_stream(container, source)
-    except av.FFmpegError as error:
-        raise VideoError(f"corrupt or unreadable: {error.strerror}") from error
-    except OSError as error:
-        raise VideoError(f"unreadable: {error.strerror}") from error
-
-
-def iterate_frames(video: OpenVideo, *, is_strict: bool = False) -> Iterator[VideoFrame]:
-    """Decode from the start, in presentation order.
-
-    Args:
-        video: a freshly opened video.
-        is_strict: raise VideoError at the first damage or loss; otherwise damaged packets give no frame, as in ffmpeg.
-    """
-    for packet in whole_packets(video) if is_strict else video.container.demux(video.stream):
-        try:
-            frames = packet.decode()
-        except av.InvalidDataError:
-            if is_strict:
-                raise
-            continue
-        yield from frames
-
-
-def whole_packets(video: OpenVideo, *, is_from_start: bool = True) -> Iterator[Packet]:
-    """Packets in file order; VideoError at the first damage, and where a file read from its start is cut off."""
-    num_packets = 0
-    for packet in video.container.demux(video.stream):
-        if packet.is_corrupt:
-            raise VideoError(f"corrupt or truncated: packet {num_packets} is damaged")
-        num_packets += packet.size > 0 or packet.dts is not None  # an empty sample is one, the final flush is none
-        yield packet
-    if not is_from_start:
-        return
-    # Only this container's index is known to count what the file really holds (edit lists, as of trims, taken out).
-    num_listed = len(video.stream.index_entries) if "mov" in video.container.format.name else 0
-    if num_packets < num_listed:
-        raise VideoError(f"truncated: {num_packets} of {num_listed} frames are in the file")
-    if num_missing_bytes := _num_missing_bytes(video):
-        raise VideoError(f"truncated: {num_missing_bytes} bytes are missing at the end of the file")
-
-
 class _PacketIndex(NamedTuple):
     """Time stamps of all frames and of the key frames, both sorted, in units of the stream's time base."""
 
     pts: npt.NDArray[np.int64]
     key_pts: npt.NDArray[np.int64]
-
-
-def _open_container(source: VideoSource) -> InputContainer:
-    options = {"format_whitelist": _CONTAINER_FORMATS, "protocol_whitelist": "file"}
-    file: str | io.BytesIO
-    if isinstance(source, bytes):
-        file, num_bytes = io.BytesIO(source), len(source)
-        options["protocol_whitelist"] = ""
-    else:
-        # An absolute path cannot be mistaken for an address ("http:...", "concat:...").
-        file = os.path.abspath(source)
-        num_bytes = os.stat(file).st_size
-        if not os.path.isfile(file):
-            raise VideoError("unreadable: not a regular file")
-    if num_bytes == 0:
-        raise VideoError("empty file: 0 bytes")
-    try:
-        return av.open(file, "r", container_options=options, metadata_errors="replace")
-    except (av.ArgumentError, av.InvalidDataError) as error:
-        raise VideoError("not a video: no supported container format, or its header is corrupt") from error
-
-
-def _num_missing_bytes(video: OpenVideo) -> int:
-    """Bytes between the end of a Matroska file and the one that its header tells (a download that was broken off).
-
-    The file is two elements, each an identifier of four bytes, a length and content: the EBML header, and the segment,
-    which is all the rest. A live recording tells no length (all bits set).
-    """
-    if "matroska" not in video.container.format.name:
-        return 0
-    if isinstance(video.source, bytes):
-        head = video.source[:_MATROSKA_HEAD_BYTES]
-    else:
-        with open(video.source, "rb") as file:
-            head = file.read(_MATROSKA_HEAD_BYTES)
-    end = 0
-    for identifier in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
-        if head[end : end + 4] != identifier or not (first := head[end + 4 : end + 5].ljust(1, b"\0")[0]):
-            return 0
-        length_bytes = 9 - first.bit_length()  # as many leading zero bits as bytes follow the first
-        mask = (1 << 7 * length_bytes) - 1
-        length = int.from_bytes(head[end + 4 : end + 4 + length_bytes]) & mask
-        if length == mask:
-            return 0
-        end += 4 + length_bytes + length
-    return max(0, end - video.container.size)
-
-
-def _select_stream(container: InputContainer, source: VideoSource) -> OpenVideo:
-    """The first video stream that is no cover picture, set to decode in this thread only (Ray runs one task a core)."""
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams:
-        raise VideoError("no video stream")
-    stream = streams[0]
-    if not 0 < stream.height * stream.width <= MAX_FRAME_PIXELS:
-        raise VideoError(f"picture size {stream.width}x{stream.height} is not in 1..{MAX_FRAME_PIXELS} pixels")
-    fps = stream.average_rate or stream.guessed_rate
-    if not fps:
-        raise VideoError("no frame rate")
-    stream.thread_type = ThreadType.NONE
-    stream.thread_count = 1
-    stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # the size may change on the way
-    return OpenVideo(container, stream, stream.height, stream.width, Fraction(fps), source)
 
 
 def _index_packets(video: OpenVideo) -> _PacketIndex | None:

@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from t3d_core.video.decoding import EmptyIntervalError, VideoError, VideoInfo
+from t3d_core.video.container import EmptyIntervalError, VideoError
+from t3d_core.video.decoding import VideoInfo
 from t3d_core.video.guard_child import HEADER, Message
 from t3d_core.video.storage import EncodedSegment
 

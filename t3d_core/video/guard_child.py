@@ -18,7 +18,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from t3d_core.video.decoding import EmptyIntervalError, VideoError, decode_frames, probe
+from t3d_core.video.container import EmptyIntervalError, VideoError
+from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.storage import encode_segments
 
 HEADER = struct.Struct("<IQ")

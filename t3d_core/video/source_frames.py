@@ -24,16 +24,8 @@ import numpy.typing as npt
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
-from t3d_core.video.decoding import (
-    MAX_FRAME_PIXELS,
-    PACKET_IS_FRAME_CODECS,
-    TIMESTAMPED_CONTAINERS,
-    OpenVideo,
-    VideoError,
-    VideoSource,
-    open_video,
-    whole_packets,
-)
+from t3d_core.video.container import MAX_FRAME_PIXELS, OpenVideo, VideoError, VideoSource, open_video, whole_packets
+from t3d_core.video.decoding import PACKET_IS_FRAME_CODECS, TIMESTAMPED_CONTAINERS
 
 
 class PacketTable(NamedTuple):

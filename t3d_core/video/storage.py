@@ -27,17 +27,10 @@ import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 
+from t3d_core.video.container import EmptyIntervalError, VideoError, VideoSource, iterate_frames, open_video
 from t3d_core.video.conversion import displayed_size, rotation_of
 from t3d_core.video.cropping import resized_size
-from t3d_core.video.decoding import (
-    ZERO_FRAMES,
-    EmptyIntervalError,
-    VideoError,
-    VideoSource,
-    is_steady,
-    iterate_frames,
-    open_video,
-)
+from t3d_core.video.decoding import ZERO_FRAMES, is_steady
 from t3d_core.video.segment_ranges import FrameRange, FrameRanges, SegmentRequest
 from t3d_core.video.segment_writer import KEY_DISTANCE, SegmentWriter, upright_frame
 from t3d_core.video.source_frames import PacketTable, SourceFrame, SourceReader, decoded_seconds, list_packets

@@ -22,8 +22,8 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from t3d_core.video.container import VideoError, iterate_frames, open_video
 from t3d_core.video.conversion import rotation_of
-from t3d_core.video.decoding import VideoError, iterate_frames, open_video
 from t3d_core.video.segment_ranges import FrameRanges
 from t3d_core.video.source_frames import PacketTable, SourceFrame, SourceReader, list_packets
 

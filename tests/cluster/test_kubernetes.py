@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from pipelines.search.config import SearchConfig
-from pipelines.settings.recipe import load_config
+from pipelines.settings.command_line import load_config
 from tests.cluster.crd_schema import validator_of
 from tests.jobs.test_job_contract import CONFIGS
 

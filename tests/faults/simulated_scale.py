@@ -22,7 +22,8 @@ import numpy as np
 
 from pipelines.benchmark.measuring.processes import memory_bytes
 from pipelines.benchmark.prepare.memory import youtube_id
-from pipelines.clips.stream import TrainOrder, micro_batches, train_batches
+from pipelines.clips.order import TrainOrder, micro_batches
+from pipelines.clips.stream import train_batches
 from pipelines.prepare import job as prepare
 from pipelines.prepare import shard_task
 from pipelines.prepare.config import PrepareConfig, YouTube8MDatasetConfig

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from pipelines.clips.stream import TrainOrder
+from pipelines.clips.order import TrainOrder
 from pipelines.shards.index import load_index
 from pipelines.training.checkpoints import find_damage
 from tests.faults.training_faults import Job

@@ -12,10 +12,16 @@ import yaml
 
 from pipelines.benchmark.job import BenchmarkConfig
 from pipelines.compare.config import CompareConfig
-from pipelines.configs import EvaluateConfig, ExportConfig, PrepareJobConfig, TrainConfig, TransferConfig
+from pipelines.evaluate.config import EvaluateConfig
+from pipelines.export.config import ExportConfig
+from pipelines.prepare.config import PrepareJobConfig
 from pipelines.runtime import session
 from pipelines.search.config import SearchConfig
-from pipelines.shards.folder import REPORT_SCHEMA, ShardFolder, write_table
+from pipelines.shards.folder import ShardFolder
+from pipelines.shards.schemas import REPORT_SCHEMA
+from pipelines.shards.writing import write_table
+from pipelines.train.config import TrainConfig
+from pipelines.transfer.config import TransferConfig
 
 REPO = Path(__file__).parents[2]
 CONFIGS = {

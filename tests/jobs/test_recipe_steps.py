@@ -8,13 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipelines.configs import TrainConfig
 from pipelines.networks.config import DenseNet3DConfig, ModelConfig, T3DConfig
 from pipelines.networks.weights import card_of
-from pipelines.settings.recipe import load_config, to_yaml
+from pipelines.settings.command_line import load_config
+from pipelines.settings.recipe import to_yaml
 from pipelines.shards.index import load_index
+from pipelines.tracking.config import TrackingConfig
+from pipelines.train.config import TrainConfig
 from pipelines.train.job import run_train
-from pipelines.training.config import TrackingConfig
 from t3d_core.models import ModelKind, build_model
 from t3d_core.training.checkpoint import save_weights
 from t3d_core.training.optimization import build_sgd

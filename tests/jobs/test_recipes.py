@@ -13,11 +13,13 @@ import torch
 import yaml
 
 import pipelines.settings.recipe
-from pipelines.configs import EvaluateConfig, TrainConfig
+from pipelines.clips.config import ClipConfig
+from pipelines.evaluate.config import EvaluateConfig
 from pipelines.networks.config import ModelConfig
 from pipelines.networks.weights import card_of, check_network
-from pipelines.settings.recipe import flatten, load_config
-from pipelines.training.config import ClipConfig
+from pipelines.settings.command_line import load_config
+from pipelines.settings.section import flatten
+from pipelines.train.config import TrainConfig
 from t3d_core.models import ModelKind, build_model
 from t3d_core.models.cost import count_parameters, saved_bytes
 

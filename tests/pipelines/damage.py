@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.shards.folder import FRAMES_COLUMN, REPORT_SCHEMA
+from pipelines.shards.schemas import FRAMES_COLUMN, REPORT_SCHEMA
 
 
 def damage_row(shard: Path, row: int) -> None:

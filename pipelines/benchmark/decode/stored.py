@@ -10,9 +10,9 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation
 
+from t3d_core.video.container import VideoError
 from t3d_core.video.conversion import rgb_view
 from t3d_core.video.cropping import resized_size
-from t3d_core.video.decoding import VideoError
 from t3d_core.video.storage import EncodedSegment, Encoding, encode_segments
 
 _EXPLICIT: tuple[Encoding, ...] = ("copy", "h264", "jpeg")

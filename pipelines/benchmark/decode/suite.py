@@ -32,11 +32,12 @@ from pipelines.benchmark.measuring.peers import (
     source_decoders,
 )
 from pipelines.benchmark.measuring.rows import SuiteReport, alternating_seconds, describe_machine, median_rates
-from pipelines.runtime.session import input_path
-from pipelines.settings.recipe import Section
+from pipelines.runtime.paths import input_path
+from pipelines.settings.section import Section
 from t3d_core.video.clip_sampling import random_clip
+from t3d_core.video.container import VideoSource
 from t3d_core.video.cropping import Crop, center_crop, resized_size
-from t3d_core.video.decoding import VideoSource, decode_frames
+from t3d_core.video.decoding import decode_frames
 
 GENERATED = "generated.mp4"
 MAX_DIFFERENCE = 10.0  # grey levels in the mean; ways of scaling differ by 1 or 2, a neighbouring frame by 5

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from pipelines.runtime.session import input_path
-from t3d_core.video.decoding import VideoError, VideoInfo, open_video, probe
+from pipelines.runtime.paths import input_path
+from t3d_core.video.container import VideoError, open_video
+from t3d_core.video.decoding import VideoInfo, probe
 
 _SUFFIXES = {".avi", ".mkv", ".mov", ".mp4", ".webm"}
 _FPS = 25

@@ -19,8 +19,9 @@ import numpy.typing as npt
 import torch
 from torchvision.transforms.v2.functional import resize
 
+from t3d_core.video.container import VideoSource
 from t3d_core.video.cropping import Crop, crop_frames
-from t3d_core.video.decoding import VideoSource, decode_frames
+from t3d_core.video.decoding import decode_frames
 
 Indices = npt.NDArray[np.int64]
 Frames = npt.NDArray[np.uint8]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pipelines.benchmark.measuring.clips import BenchmarkClip
 from pipelines.benchmark.measuring.processes import new_processes, num_cores_here, start_ray
 from pipelines.prepare.config import FolderDatasetConfig, PrepareConfig
-from pipelines.prepare.job import prepare
+from pipelines.prepare.make import prepare
 
 _CLASSES = ("even", "odd")  # by place in the list: training needs two
 _NUM_VAL = 2

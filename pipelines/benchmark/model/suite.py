@@ -16,7 +16,7 @@ from pipelines.benchmark.model.matmul_ceiling import matmul_ceilings
 from pipelines.benchmark.model.memory import peak_training_bytes
 from pipelines.benchmark.model.report import Measured, Switches, report_models
 from pipelines.benchmark.model.transition_plan import measure_plan
-from pipelines.settings.recipe import Section
+from pipelines.settings.section import Section
 from t3d_core.models import (
     ModelKind,
     VideoNet,

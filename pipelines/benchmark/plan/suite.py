@@ -21,15 +21,18 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.benchmark.measuring.rows import BenchmarkRow, SuiteReport, alternating_seconds, describe_machine
-from pipelines.configs import ExportedTeacherConfig, TransferConfig
-from pipelines.runtime.session import input_path
-from pipelines.settings.recipe import Section, read_recipe, with_values
-from pipelines.training.config import ClipConfig
+from pipelines.clips.config import ClipConfig
+from pipelines.runtime.paths import input_path
+from pipelines.settings.config import with_values
+from pipelines.settings.recipe import read_recipe
+from pipelines.settings.section import Section
+from pipelines.transfer.config import ExportedTeacherConfig, TransferConfig
 from t3d_core.models import build_model, count_parameters, count_training_macs
 from t3d_core.transfer.teacher import build_untrained_teacher
 from t3d_core.video.clip_sampling import random_clip
+from t3d_core.video.container import VideoError
 from t3d_core.video.cropping import center_crop, resized_size
-from t3d_core.video.decoding import VideoError, decode_frames, probe
+from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.storage import EncodedSegment, encode_segments
 
 _HOUR, _DAY = 3600.0, 86400.0

@@ -1,6 +1,6 @@
 """A process of the benchmark that plans a manifest as jobs/prepare.py does, with the same modules loaded.
 
-Started by `prepare_memory` as `python -m pipelines.benchmark.prepare.plan_manifest FOLDER`, which holds ids.txt and
+Started by `memory` as `python -m pipelines.benchmark.prepare.plan_manifest FOLDER`, which holds ids.txt and
 videos/; one line of JSON goes out, the fields of `Planning`.
 """
 
@@ -15,7 +15,8 @@ from pipelines.benchmark.measuring.processes import memory_bytes
 from pipelines.benchmark.prepare.memory import Planning
 from pipelines.prepare.config import PrepareConfig, YouTube8MDatasetConfig
 from pipelines.prepare.listing import list_videos
-from pipelines.shards.folder import ShardFolder, write_table
+from pipelines.shards.folder import ShardFolder
+from pipelines.shards.writing import write_table
 
 
 def main() -> None:

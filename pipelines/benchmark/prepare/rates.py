@@ -20,9 +20,11 @@ import ray
 from pipelines.benchmark.measuring.processes import new_processes, num_cores_here, start_ray
 from pipelines.benchmark.measuring.rows import alternating_seconds, median_rates
 from pipelines.prepare.config import FolderDatasetConfig, PrepareConfig
-from pipelines.prepare.job import prepare
 from pipelines.prepare.listing import Listing, list_videos
-from pipelines.shards.folder import SHARD_SCHEMA, ShardFolder, open_shard
+from pipelines.prepare.make import prepare
+from pipelines.shards.folder import ShardFolder
+from pipelines.shards.schemas import SHARD_SCHEMA
+from pipelines.shards.writing import open_shard
 from t3d_core.video.storage import EncodedSegment, Encoding, encode_segments
 
 OURS = "prepare"

@@ -1,7 +1,7 @@
 """Videos become shards on the clock and on the scales: `prepare` beside a plain loop, its memory, a long manifest.
 
     rates      prepare on Ray Data / the same work in plain processes, 1 and 2 cores    `prepare_rates`
-    memory     peaks of its processes for ever more tiny videos                         `prepare_memory`
+    memory     peaks of its processes for ever more tiny videos                         `memory`
     planning   a manifest as long as YouTube-8M's list: time and peak
 
 Ray's start is not on the clock, an execution's is: what a user with thousands of clips sees is this or better.
@@ -26,8 +26,8 @@ from pipelines.benchmark.measuring.rows import (
 )
 from pipelines.benchmark.prepare.memory import ROLES, Peaks, Planning, measure_memory, measure_planning
 from pipelines.benchmark.prepare.rates import OURS, PLAIN, Rates, measure_rates, started_cases
-from pipelines.runtime.session import input_path
-from pipelines.settings.recipe import Section
+from pipelines.runtime.paths import input_path
+from pipelines.settings.section import Section
 
 _UNIT = "clips/s"
 _row = partial(BenchmarkRow, "prepare")

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.benchmark.measuring.processes import memory_bytes
-from pipelines.configs import TrainConfig
-from pipelines.settings.recipe import flatten
-from pipelines.tracking import runs as tracking
-from pipelines.training.config import TrackingConfig
+from pipelines.settings.section import flatten
+from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.recorded import AXIS, POINT, TRAINED_BY
+from pipelines.tracking.runs import MAX_POINTS, Point, Run, start_run
+from pipelines.train.config import TrainConfig
 
 _PROJECT = Path(__file__).parents[3]
 _LOOK_SECONDS = 0.05
@@ -54,38 +55,38 @@ def make_store(folder: Path, *, num_runs: int, num_points: int, num_tested: int)
             optimizer={"lr": lr},
             seed=seed,
         )
-        with tracking.start_run(
+        with start_run(
             tracking_uri=tracking_uri,
             experiment=TrackingConfig().experiment,
             run_name=f"run-{number}",
             run_id=None,
-            tags={"stage": "train", tracking.POINT: f"lr={lr:g}", f"{tracking.AXIS}optimizer.lr": str(lr)},
+            tags={"stage": "train", POINT: f"lr={lr:g}", f"{AXIS}optimizer.lr": str(lr)},
         ) as run:
             run.log_params(flatten(config))
             run.log_metrics({"model/gmacs": 1.0 + lr, "model/parameters": 1e6}, step=0)
             values = rng.random((num_points, len(_CURVES)))
             points = [
-                tracking.Point(name, float(value), time_ms=1000 * step, step=step)
+                Point(name, float(value), time_ms=1000 * step, step=step)
                 for step, of_step in enumerate(values, start=1)
                 for name, value in zip(_CURVES, of_step, strict=True)
             ]
-            for first in range(0, len(points), tracking.MAX_POINTS):
-                run.log_points(points[first : first + tracking.MAX_POINTS])
+            for first in range(0, len(points), MAX_POINTS):
+                run.log_points(points[first : first + MAX_POINTS])
         _log_test(run, folder / "scores.parquet", is_correct_V=rng.random(num_tested) < 0.5)
     return tracking_uri
 
 
-def _log_test(trained: tracking.Run, scores: Path, *, is_correct_V: np.ndarray) -> None:
+def _log_test(trained: Run, scores: Path, *, is_correct_V: np.ndarray) -> None:
     labels = ["jump"] * len(is_correct_V)
     predicted = ["jump" if is_correct else "walk" for is_correct in is_correct_V]
     ids = [f"video-{number}" for number in range(len(is_correct_V))]
     pq.write_table(pa.table({"video_id": ids, "label": labels, "predicted": predicted}), scores)
-    with tracking.start_run(
+    with start_run(
         tracking_uri=trained.tracking_uri,
         experiment=TrackingConfig().experiment,
         run_name="test",
         run_id=None,
-        tags={"stage": "evaluate", tracking.TRAINED_BY: trained.run_id},
+        tags={"stage": "evaluate", TRAINED_BY: trained.run_id},
     ) as run:
         run.log_metrics({"video_top1": float(is_correct_V.mean()), "num_videos": float(len(ids))}, step=0)
         run.log_artifact(scores)

@@ -29,14 +29,15 @@ from pipelines.benchmark.measuring.rows import (
     format_table,
 )
 from pipelines.benchmark.search.generated_store import ComparisonCosts, make_store, measure_comparison
-from pipelines.configs import TrainConfig
 from pipelines.networks.config import ModelConfig, T3DConfig
 from pipelines.search.config import SearchConfig
 from pipelines.search.job import run_search
 from pipelines.search.ledger import Ledger
-from pipelines.settings.recipe import Section, to_yaml
+from pipelines.settings.recipe import to_yaml
+from pipelines.settings.section import Section
 from pipelines.tracking.metric_log import read_curves
-from pipelines.training.workers import metrics_file
+from pipelines.train.config import TrainConfig
+from pipelines.training.run_folder import metrics_file
 
 _MAX_OVERHEAD, _MAX_START_SECONDS = 0.10, 3.0
 _MAX_COMPARE_SECONDS, _MAX_GROWTH = 20.0, 1.10

@@ -22,7 +22,7 @@ from pipelines.benchmark.measuring.processes import command_line, family, memory
 from pipelines.benchmark.measuring.rows import BenchmarkRow, Goal
 from pipelines.settings.recipe import to_yaml
 from pipelines.training.config import RunConfig
-from pipelines.training.workers import metrics_file
+from pipelines.training.run_folder import metrics_file
 
 ROLES = ("driver", "train worker", "decoder")
 

@@ -22,17 +22,19 @@ import torch
 from pipelines.benchmark.measuring.object_store import StoreUse, watched_object_store
 from pipelines.benchmark.measuring.processes import new_processes, num_cores_here
 from pipelines.benchmark.measuring.rows import median_ratio
-from pipelines.clips.loader import BatchLoader, NumpyBatch
+from pipelines.clips.batch import NumpyBatch
+from pipelines.clips.loader import BatchLoader
 from pipelines.clips.stream import load_places
-from pipelines.configs import TrainConfig
 from pipelines.networks.weights import view_of
 from pipelines.runtime.session import quiet, start_local
-from pipelines.train.job import ClassificationStage, build_stage, run_train
+from pipelines.train.config import TrainConfig
+from pipelines.train.job import run_train
+from pipelines.train.stage import ClassificationStage, build_stage
 from pipelines.training.checkpoints import CheckpointFolder
 from pipelines.training.loop import run_training_loop
+from pipelines.training.run_folder import metrics_file
 from pipelines.training.stage import random_crop_of
 from pipelines.training.worker import Worker
-from pipelines.training.workers import metrics_file
 
 # One thread for torch, one CPU for Ray Data's tasks.
 _NUM_CPUS = 2

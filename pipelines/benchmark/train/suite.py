@@ -2,7 +2,7 @@
 
 steps    clips a second of whole training runs / of the same steps fed from memory       `train_steps`
 input    batches without a network: from shards / the decode ceiling / from the sources  `train_input`
-memory   what the processes of a long run have resident, epoch by epoch                  `train_memory`
+memory   what the processes of a long run have resident, epoch by epoch                  `memory`
 """
 
 import tempfile
@@ -29,9 +29,9 @@ from pipelines.benchmark.train.input import CEILING, WHOLE, InputRates, measure_
 from pipelines.benchmark.train.memory import Residents, measure_residents, resident_goals, resident_rows
 from pipelines.benchmark.train.steps import StepRates, clips_per_second, measure_steps
 from pipelines.clips.loader import ClipView
-from pipelines.configs import TrainConfig
 from pipelines.networks.config import ModelConfig, T3DConfig
-from pipelines.settings.recipe import Section
+from pipelines.settings.section import Section
+from pipelines.train.config import TrainConfig
 
 OURS = "whole path"
 

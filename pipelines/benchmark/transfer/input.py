@@ -17,7 +17,8 @@ import ray
 from pipelines.benchmark.measuring.object_store import StoreUse, watched_object_store
 from pipelines.benchmark.measuring.processes import new_processes, num_cores_here, start_ray
 from pipelines.clips.loader import BatchLoader, ClipView
-from pipelines.clips.stream import TrainOrder, micro_batches, train_batches
+from pipelines.clips.order import TrainOrder, micro_batches
+from pipelines.clips.stream import train_batches
 from pipelines.shards.index import load_index
 from pipelines.transfer.pair_loader import PairLoader, TeacherView
 from pipelines.transfer.teacher_features import FeatureFiles, RowFeatures

@@ -7,7 +7,7 @@
 
 steps    forward, backward and SGD on clips in memory   `transfer_steps`
 input    batches without a network                      `transfer_input`
-memory   resident processes of a run, epoch by epoch    `train_memory`
+memory   resident processes of a run, epoch by epoch    `train.memory`
 """
 
 import statistics
@@ -51,9 +51,9 @@ from pipelines.benchmark.transfer.steps import (
     measure_transfer_steps,
 )
 from pipelines.clips.loader import ClipView
-from pipelines.configs import TransferConfig
 from pipelines.networks.config import ModelConfig, T3DConfig
-from pipelines.settings.recipe import Section
+from pipelines.settings.section import Section
+from pipelines.transfer.config import TransferConfig
 from pipelines.transfer.pair_loader import TeacherView
 from t3d_core.video.cropping import default_short_side
 

@@ -19,7 +19,7 @@ from pipelines.benchmark.measuring.rows import (
 )
 from pipelines.benchmark.model.suite import ModelSuiteConfig
 from pipelines.benchmark.prepare.suite import PrepareSuiteConfig
-from pipelines.settings.recipe import Section
+from pipelines.settings.section import Section
 
 COUNTS = {"parameters", "macs", "training_macs", "kept_for_backward"}
 TIMES = {"forward", "train_step"}

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.clips.loader import BatchLoader, ClipView
-from pipelines.clips.stream import SourceLimit, TrainOrder, batches_a_task, micro_batches, stream, train_batches
+from pipelines.clips.order import SourceLimit, TrainOrder, micro_batches
+from pipelines.clips.stream import batches_a_task, stream, train_batches
 from pipelines.shards.index import load_index
 from pipelines.transfer.pair_loader import PairLoader, TeacherView
 from tests.pipelines.damage import damage_row

@@ -16,16 +16,17 @@ from ray.data._internal.logical.optimizers import get_execution_plan
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
+from pipelines.clips.config import ClipConfig
 from pipelines.clips.loader import BatchLoader
 from pipelines.clips.stream import as_row
 from pipelines.clips.views import ViewPlan
-from pipelines.configs import EvaluateComputeConfig, EvaluateConfig, EvaluateDataConfig
+from pipelines.evaluate.config import EvaluateComputeConfig, EvaluateConfig, EvaluateDataConfig
 from pipelines.evaluate.job import run_evaluate
 from pipelines.evaluate.scoring import Scored, Scorer, _refuse, _scored_by_actors
 from pipelines.networks.config import T3DConfig
 from pipelines.networks.weights import card_of, view_of
 from pipelines.shards.index import load_index
-from pipelines.training.config import ClipConfig, TrackingConfig
+from pipelines.tracking.config import TrackingConfig
 from t3d_core.evaluation.video_scores import VideoScores
 from t3d_core.models import build_model
 from t3d_core.training.checkpoint import load_model, save_weights

@@ -16,12 +16,12 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.configs import ExportConfig
 from pipelines.export import job as export
 from pipelines.export import program as exported_model
+from pipelines.export.config import ExportConfig
 from pipelines.export.program import FORMATS
+from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.runs import start_run
-from pipelines.training.config import TrackingConfig
 from t3d_core.models import build_model
 from t3d_core.models.transition_forms import TransitionForm
 from t3d_core.training.checkpoint import load_model, save_weights

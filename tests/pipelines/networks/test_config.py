@@ -9,8 +9,8 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from pipelines.networks import config as model_configs
-from pipelines.networks.config import ModelConfig
-from pipelines.training.config import ComputeConfig, TrainComputeConfig
+from pipelines.networks.config import ComputeConfig, ModelConfig
+from pipelines.training.config import TrainComputeConfig
 from t3d_core.models import ModelKind, TransitionForm, TtlPreset, build_model, count_parameters
 from t3d_core.models.execution import Execution
 from t3d_core.models.transition_forms import default_forms
@@ -93,5 +93,6 @@ def test_the_switches_and_their_defaults_are_those_of_the_networks():
 
 def test_settings_are_read_without_pytorch():
     """A job that prepares videos needs none of its half gigabyte."""
-    code = "import sys, pipelines.configs; sys.exit('torch' in sys.modules)"
+    stages = ("prepare", "transfer", "train", "evaluate", "export", "search", "compare")
+    code = f"import sys, {', '.join(f'pipelines.{stage}.config' for stage in stages)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,9 @@ import pytest
 from PIL import Image
 
 from pipelines.prepare.contact_sheet import write_contact_sheet
-from pipelines.shards.folder import REPORT_SCHEMA, ShardFolder, open_shard, write_table
+from pipelines.shards.folder import ShardFolder
+from pipelines.shards.schemas import REPORT_SCHEMA
+from pipelines.shards.writing import open_shard, write_table
 from t3d_core.video.storage import encode_video
 
 FRAME_PITCH = 128 + 2  # pixels: a 48x36 video becomes 128x96, and a gap

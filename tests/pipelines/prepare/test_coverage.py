@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.prepare.coverage import Counts, count_coverage, format_coverage, metrics, write_coverage_csv
-from pipelines.shards.folder import REPORT_SCHEMA
+from pipelines.shards.schemas import REPORT_SCHEMA
 
 PREPARED = {"is_found": True, "is_decoded": True, "is_prepared": True, "reason": "", "encoding": "h264"}
 PREPARED |= {"num_segments": 2, "num_frames": 60, "seconds": 2.5, "source_bytes": 1000, "stored_bytes": 300}

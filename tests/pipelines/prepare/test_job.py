@@ -15,23 +15,27 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from pipelines.configs import DataConfig, PrepareJobConfig
 from pipelines.prepare.config import (
+    DataConfig,
     FolderDatasetConfig,
     GuardConfig,
     HMDB51DatasetConfig,
     KineticsDatasetConfig,
     PrepareConfig,
+    PrepareJobConfig,
     UCF101DatasetConfig,
 )
-from pipelines.prepare.job import _task, prepare, prepared_shards, run_prepare
+from pipelines.prepare.job import run_prepare
 from pipelines.prepare.listing import list_videos
+from pipelines.prepare.make import _task, prepare, prepared_shards
 from pipelines.prepare.plan import format_plan, plan_prepare
 from pipelines.prepare.shard_task import ShardCounts, prepare_video
-from pipelines.settings.recipe import JobError
-from pipelines.shards.folder import REPORT_SCHEMA, ShardFolder, describe_shards, whole_file
+from pipelines.runtime.files import whole_file
+from pipelines.settings.section import JobError
+from pipelines.shards.folder import ShardFolder, describe_shards
 from pipelines.shards.index import load_index
-from pipelines.training.config import TrackingConfig
+from pipelines.shards.schemas import REPORT_SCHEMA
+from pipelines.tracking.config import TrackingConfig
 from t3d_core.datasets.folder import read_folder
 from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.guard import DecoderKilledError, GuardedDecoder
@@ -224,7 +228,7 @@ def test_a_lost_shard_that_was_made_again_before_a_kill_is_not_taken_for_a_damag
     shard = output / "shards" / "000001.parquet"
     shard.unlink()
     with monkeypatch.context() as patched:
-        patched.setattr("pipelines.prepare.job.write_tables", killed)
+        patched.setattr("pipelines.prepare.make.write_tables", killed)
         with pytest.raises(KeyboardInterrupt):
             prepare(half_there, output)
     assert shard.is_file()

@@ -6,7 +6,7 @@ from pyarrow import fs
 
 from pipelines.prepare import sources
 from pipelines.prepare.sources import MissingVideoError, open_root
-from t3d_core.video.decoding import VideoError
+from t3d_core.video.container import VideoError
 
 
 @pytest.fixture

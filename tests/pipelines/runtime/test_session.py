@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipelines.runtime import session
+from pipelines.runtime.paths import base_folder, input_path
 
 SCRIPT = """
 import ray
@@ -41,21 +41,21 @@ def test_the_token_that_ray_writes_is_for_its_user_alone(tmp_path):
 def test_relative_paths_start_where_the_user_stands_or_at_t3d_home(tmp_path, monkeypatch):
     monkeypatch.delenv("T3D_HOME", raising=False)
     monkeypatch.chdir(tmp_path)
-    assert session.base_folder() == tmp_path
+    assert base_folder() == tmp_path
     home = tmp_path / "storage"
     home.mkdir()
     monkeypatch.setenv("T3D_HOME", str(home))
-    assert session.base_folder() == home
+    assert base_folder() == home
     (home / "clips").mkdir()
-    assert session.input_path(Path("clips")) == home / "clips"
+    assert input_path(Path("clips")) == home / "clips"
     (tmp_path / "clips").mkdir()  # what was submitted with the job comes first
-    assert session.input_path(Path("clips")) == tmp_path / "clips"
+    assert input_path(Path("clips")) == tmp_path / "clips"
 
 
 def test_a_home_that_is_not_there_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("T3D_HOME", str(tmp_path / "not mounted"))
     with pytest.raises(ValueError, match=r"T3D_HOME .*not mounted is no folder: mount the shared storage"):
-        session.base_folder()
+        base_folder()
 
 
 JOIN = """

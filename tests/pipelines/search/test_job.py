@@ -12,7 +12,8 @@ from pipelines.search.config import SearchConfig
 from pipelines.search.job import run_search
 from pipelines.search.ledger import Ledger
 from pipelines.search.trial import SearchPlan
-from pipelines.settings.recipe import JobError, read_recipe
+from pipelines.settings.recipe import read_recipe
+from pipelines.settings.section import JobError
 
 MODEL = {"kind": "t3d", "growth_rate": 4, "block_config": [2, 2, 2, 2], "num_init_features": 24, "bn_size": 2}
 

@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, PositiveInt, ValidationError, field_validator
 
-from pipelines.settings.recipe import JobError, Section, config_fingerprint, flatten, load_config, run_job, to_yaml
+from pipelines.settings.command_line import load_config
+from pipelines.settings.job import run_job
+from pipelines.settings.recipe import to_yaml
+from pipelines.settings.section import JobError, Section, config_fingerprint, flatten
 
 
 class LinearHead(Section):
@@ -524,7 +527,8 @@ def test_an_interrupt_is_one_line_and_status_130(tmp_path: Path, capsys: pytest.
 
 JOB = """
 from pathlib import Path
-from pipelines.settings.recipe import Section, run_job
+from pipelines.settings.job import run_job
+from pipelines.settings.section import Section
 
 class Job(Section):
     '''Adds.'''

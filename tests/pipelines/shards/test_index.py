@@ -6,8 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.shards.index import hold_out, load_index, num_listed, share_of_classes
+from pipelines.shards.index import load_index, num_listed
 from pipelines.shards.reading import describe_skipped
+from pipelines.shards.selection import hold_out, share_of_classes
 from tests.pipelines.damage import changed_videos, cut_off, damage_row, damage_splits, flip
 
 

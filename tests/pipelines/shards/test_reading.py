@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from pipelines.shards import reading as shard_reading
-from pipelines.shards.folder import FRAMES_COLUMN, open_shard
 from pipelines.shards.reading import read_frames
+from pipelines.shards.schemas import FRAMES_COLUMN
+from pipelines.shards.writing import open_shard
 
 NUM_ROWS = 3
 

@@ -7,7 +7,8 @@ import pytest
 
 from pipelines.tracking import metric_log
 from pipelines.tracking.metric_log import MetricLog, drain
-from pipelines.tracking.runs import MAX_POINTS, PointsRefusedError, StoreAwayError
+from pipelines.tracking.runs import MAX_POINTS, PointsRefusedError
+from pipelines.tracking.store import StoreAwayError
 
 
 class FakeRun:

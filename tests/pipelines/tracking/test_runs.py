@@ -19,19 +19,11 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from pipelines.tracking import runs as tracking
-from pipelines.tracking.runs import (
-    MODEL_REQUIREMENTS,
-    Point,
-    PointsRefusedError,
-    Run,
-    StoreAwayError,
-    fetch_weights,
-    git_commit,
-    register_model,
-    resolve_tracking_uri,
-    start_run,
-)
+from pipelines.tracking import store
+from pipelines.tracking.commit import git_commit
+from pipelines.tracking.models import MODEL_REQUIREMENTS, fetch_weights, log_model, register_model
+from pipelines.tracking.runs import Point, PointsRefusedError, Run, start_run
+from pipelines.tracking.store import StoreAwayError, resolve_tracking_uri
 from pipelines.train.job import locate_weights
 from t3d_core.models import build_model
 from t3d_core.training.checkpoint import load_model, save_weights
@@ -298,8 +290,8 @@ def test_a_server_that_does_not_know_its_name_is_told_with_the_cure(server):
 @pytest.fixture
 def nowhere(monkeypatch):
     """An address at which nothing listens."""
-    monkeypatch.setattr(tracking, "_SECONDS_TO_ANSWER", 0.1)
-    monkeypatch.setattr(tracking, "_SECONDS_BETWEEN_TRIES", 0.1)
+    monkeypatch.setattr(store, "_SECONDS_TO_ANSWER", 0.1)
+    monkeypatch.setattr(store, "_SECONDS_BETWEEN_TRIES", 0.1)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -328,7 +320,7 @@ def test_what_failed_in_a_run_is_not_hidden_by_a_server_that_is_away(nowhere, ca
 def test_a_call_waits_for_a_locked_sqlite_store(run, monkeypatch):
     """MLflow waits 20 s by itself; here it is made to give up at once."""
     busy = sqlite3.connect(run.tracking_uri.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
-    monkeypatch.setattr(tracking, "_SECONDS_BETWEEN_TRIES", 0.1)
+    monkeypatch.setattr(store, "_SECONDS_BETWEEN_TRIES", 0.1)
     tries = []
     log_batch = MlflowClient.log_batch
 
@@ -344,7 +336,7 @@ def test_a_call_waits_for_a_locked_sqlite_store(run, monkeypatch):
     run.log_params({"optimizer.lr": 0.1})
     assert len(tries) > 1
     assert read_run(run).data.params == {"optimizer.lr": "0.1"}
-    monkeypatch.setattr(tracking, "_SECONDS_OF_PATIENCE", 0.0)
+    monkeypatch.setattr(store, "_SECONDS_OF_PATIENCE", 0.0)
     busy.execute("BEGIN EXCLUSIVE")
     with pytest.raises(StoreAwayError, match=r"database is locked.*start the job again"):
         run.set_tags({"a": "b"})
@@ -400,7 +392,7 @@ def test_a_logged_model_gives_the_probabilities_of_the_network(run, weights_path
         clips_BCTHW = normalize_clip(torch.from_numpy(clips_BTHWC), mean=card.mean, std=card.std)
         expected_BK = model(clips_BCTHW).softmax(dim=1).numpy()
 
-    model_uri = run.log_model(weights_path)
+    model_uri = log_model(run, weights_path)
     loaded = mlflow.pyfunc.load_model(model_uri)
 
     probabilities_BK = loaded.predict(clips_BTHWC)
@@ -415,8 +407,8 @@ def test_a_logged_model_gives_the_probabilities_of_the_network(run, weights_path
 
 def test_every_form_of_address_finds_the_weights_logged_last(run, weights_path, tmp_path):
     older = write_weights(tmp_path / "model.safetensors", class_names=("x",))
-    run.log_model(older)
-    model_uri = run.log_model(weights_path)
+    log_model(run, older)
+    model_uri = log_model(run, weights_path)
     with_alias = register_model(run, model_uri, name="t3d-ucf", alias="champion")
     with_version = register_model(run, model_uri, name="t3d-ucf", alias=None)
     assert (with_alias, with_version) == ("models:/t3d-ucf@champion", "models:/t3d-ucf/2")
@@ -426,7 +418,7 @@ def test_every_form_of_address_finds_the_weights_logged_last(run, weights_path, 
 
 def test_a_new_version_takes_the_alias_over(run, weights_path):
     for version in (1, 2):
-        register_model(run, run.log_model(weights_path), name="t3d-ucf", alias="champion")
+        register_model(run, log_model(run, weights_path), name="t3d-ucf", alias="champion")
         client = MlflowClient(run.tracking_uri, registry_uri=run.tracking_uri)
         assert int(client.get_model_version_by_alias("t3d-ucf", "champion").version) == version
 
@@ -468,7 +460,7 @@ def test_a_run_without_weights_or_with_two_is_refused(run, weights_path, tmp_pat
 def test_a_network_without_classes_is_not_logged_as_a_classifier(run, tmp_path):
     headless = write_weights(tmp_path / "student.safetensors", class_names=())
     with pytest.raises(ValueError, match="has no classes"):
-        run.log_model(headless)
+        log_model(run, headless)
 
 
 def write_metrics(tracking_uri, run_id, name, start):
@@ -511,7 +503,7 @@ def test_normal_use_prints_nothing_and_leaves_the_working_folder_empty(
     monkeypatch.chdir(elsewhere)
     run = open_run(tracking_uri)
     run.log_metrics({"loss": 1.0}, step=0)
-    model_uri = run.log_model(weights_path)
+    model_uri = log_model(run, weights_path)
     register_model(run, model_uri, name="quiet", alias="champion")
     fetch_weights("models:/quiet@champion", tracking_uri=tracking_uri)
     run.finish()

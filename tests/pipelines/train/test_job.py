@@ -11,21 +11,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipelines.configs import EvaluateConfig, EvaluateDataConfig, TrainAugmentationConfig, TrainConfig, TrainDataConfig
+from pipelines.clips.config import ClipConfig
+from pipelines.evaluate.config import EvaluateConfig, EvaluateDataConfig
 from pipelines.evaluate.job import run_evaluate
 from pipelines.networks.config import T3DConfig
-from pipelines.prepare.job import prepare
+from pipelines.prepare.make import prepare
 from pipelines.shards.index import load_index
-from pipelines.train.job import build_stage, run_train
-from pipelines.training.config import (
-    CheckpointConfig,
-    ClipConfig,
-    OptimizerConfig,
-    ScalingConfig,
-    ScheduleConfig,
-    TrackingConfig,
-)
-from pipelines.training.workers import num_workers_that_leave_a_cpu, read_unreadable
+from pipelines.tracking.config import TrackingConfig
+from pipelines.train.config import TrainAugmentationConfig, TrainConfig, TrainDataConfig
+from pipelines.train.job import run_train
+from pipelines.train.stage import build_stage
+from pipelines.training.config import CheckpointConfig, OptimizerConfig, ScalingConfig, ScheduleConfig
+from pipelines.training.run_folder import read_unreadable
+from pipelines.training.workers import num_workers_that_leave_a_cpu
 from t3d_core.training.checkpoint import load_model, save_weights
 from t3d_core.training.weights_card import read_card
 
@@ -120,7 +118,7 @@ def test_a_run_does_not_go_on_where_other_rows_can_be_read(config_of, synthetic_
 def test_a_run_that_was_killed_before_its_id_was_kept_is_one_in_mlflow(config_of, tmp_path, monkeypatch):
     """Also where it had told its settings, and starts again with others."""
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.training.run.whole_file", Mock(side_effect=SystemExit("killed")))
+        patch.setattr("pipelines.training.run_folder.whole_file", Mock(side_effect=SystemExit("killed")))
         (tmp_path / "runs" / "mine").mkdir(parents=True)
         (tmp_path / "runs" / "mine" / ".mark").write_text("0123")
         with pytest.raises(SystemExit):

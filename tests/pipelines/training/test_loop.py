@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.clips.stream import TrainOrder, micro_batches
-from pipelines.configs import TrainConfig, TrainDataConfig
+from pipelines.clips.config import ClipConfig
+from pipelines.clips.order import TrainOrder, micro_batches
 from pipelines.networks.config import T3DConfig
+from pipelines.train.config import TrainConfig, TrainDataConfig
 from pipelines.training.checkpoints import CheckpointFolder
-from pipelines.training.config import CheckpointConfig, ClipConfig, OptimizerConfig, ScalingConfig, ScheduleConfig
+from pipelines.training.config import CheckpointConfig, OptimizerConfig, ScalingConfig, ScheduleConfig
 from pipelines.training.loop import run_training_loop
 from pipelines.training.run import describe_scaled_rate
 from pipelines.training.worker import Worker

@@ -2,7 +2,7 @@ import re
 
 import ray
 
-from pipelines.clips.stream import TrainOrder
+from pipelines.clips.order import TrainOrder
 from pipelines.training.progress import Bars, Listeners, Mailbox
 from pipelines.training.worker import ignore
 

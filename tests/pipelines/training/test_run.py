@@ -11,27 +11,21 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
-from pipelines.configs import (
-    EvaluateConfig,
-    EvaluateDataConfig,
-    ImageNetTeacherConfig,
-    TrainConfig,
-    TrainDataConfig,
-    TransferConfig,
-    TransferDataConfig,
-)
+from pipelines.clips.config import ClipConfig
+from pipelines.evaluate.config import EvaluateConfig, EvaluateDataConfig
 from pipelines.evaluate.job import run_evaluate
 from pipelines.networks.config import C3DConfig, T3DConfig
+from pipelines.tracking.config import TrackingConfig
+from pipelines.train.config import TrainConfig, TrainDataConfig
 from pipelines.train.job import run_train
 from pipelines.training.config import (
     CheckpointConfig,
-    ClipConfig,
     OptimizerConfig,
     ScalingConfig,
     ScheduleConfig,
-    TrackingConfig,
     TrainComputeConfig,
 )
+from pipelines.transfer.config import ImageNetTeacherConfig, TransferConfig, TransferDataConfig
 from pipelines.transfer.job import run_transfer
 from t3d_core.models import VideoNet
 from t3d_core.models.recompute import RecomputableLayer

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from pipelines.clips.config import ClipConfig
 from pipelines.clips.loader import BatchLoader, ClipView
 from pipelines.clips.stream import stream
 from pipelines.shards.index import load_index
 from pipelines.training.checkpoints import CheckpointFolder
-from pipelines.training.config import ClipConfig
 from pipelines.training.worker import Worker
 from pipelines.transfer.checks import PROBE_CLIPS, Examiner
 from pipelines.transfer.pair_loader import PairLoader, TeacherView

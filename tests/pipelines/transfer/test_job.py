@@ -13,12 +13,15 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import nn
 
-from pipelines.configs import ExportedTeacherConfig, ImageNetTeacherConfig, TrainConfig, TransferConfig
 from pipelines.networks.weights import card_of
-from pipelines.shards.index import hold_out, load_index
+from pipelines.shards.index import load_index
+from pipelines.shards.selection import hold_out
 from pipelines.tracking.metric_log import read_curves
+from pipelines.train.config import TrainConfig
 from pipelines.train.job import run_train
-from pipelines.transfer.job import CorrespondenceStage, run_transfer, teacher_of
+from pipelines.transfer.config import ExportedTeacherConfig, ImageNetTeacherConfig, TransferConfig
+from pipelines.transfer.job import run_transfer
+from pipelines.transfer.stage import CorrespondenceStage, teacher_of
 from pipelines.transfer.teacher_pass import _fingerprint
 from t3d_core.models import build_model
 from t3d_core.transfer.pairing import PairKind
@@ -299,7 +302,7 @@ def test_two_real_workers_look_at_the_student_as_one_does(small_run, synthetic_s
 
 def test_sources_with_many_rows_do_not_crowd_out_the_held_out_ones_either(small_run, weizmann_shards, monkeypatch):
     """Ten rows of each person: of two held out, three rows a person and pass are looked at, others in the next pass."""
-    monkeypatch.setattr("pipelines.transfer.job.stream", lambda load, batches, **_: map(load, batches))
+    monkeypatch.setattr("pipelines.transfer.stage.stream", lambda load, batches, **_: map(load, batches))
     config = small_run(
         data={"shards": (weizmann_shards,), "rows_per_source": 3, "holdout_clips_per_row": 2}, checks={"max_clips": 5}
     )

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from pipelines.clips.loader import ClipView
-from pipelines.configs import TeacherCacheConfig
 from pipelines.shards.index import load_index
 from pipelines.transfer import teacher_pass
+from pipelines.transfer.config import TeacherCacheConfig
 from pipelines.transfer.pair_loader import PairLoader, TeacherView
 from pipelines.transfer.teacher_features import FeatureFiles
 from pipelines.transfer.teacher_pass import run_teacher_pass

@@ -11,16 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from t3d_core.video import decoding
+from t3d_core.video.container import VideoError
 from t3d_core.video.cropping import Crop
-from t3d_core.video.decoding import (
-    FrameView,
-    VideoError,
-    VideoInfo,
-    decode_frames,
-    decode_views,
-    is_steady,
-    probe,
-)
+from t3d_core.video.decoding import FrameView, VideoInfo, decode_frames, decode_views, is_steady, probe
 
 SINGLE_CLIPS = ["abseiling_k400.mp4", "demo.mp4", "flipping_a_pancake.mkv", "gop235_340x256.mp4", "nasa_13013.mp4"]
 UNORDERED_AVI = "ucf101_mixed/BabyCrawling/v_BabyCrawling_g18_c06.avi"  # time stamps 1, 2, 4, 3, 5 ...

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from t3d_core.video.clip_sampling import random_clip
-from t3d_core.video.decoding import VideoError
+from t3d_core.video.container import VideoError
 from t3d_core.video.guard import GuardedDecoder, GuardLimits
 
 SMALL_GROUPS = {"x264-params": "keyint=8:min-keyint=8:scenecut=0:bframes=2"}

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from t3d_core.video.decoding import EmptyIntervalError, VideoError, decode_frames, probe
+from t3d_core.video.container import EmptyIntervalError, VideoError
+from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.guard import DecoderKilledError, GuardedDecoder, GuardLimits
 from t3d_core.video.storage import encode_segments, encode_video
 

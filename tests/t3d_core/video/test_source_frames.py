@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from t3d_core.video import source_frames
-from t3d_core.video.decoding import VideoError
+from t3d_core.video.container import VideoError
 from t3d_core.video.source_frames import SourceReader, list_packets
 
 EVERY_25 = {"x264-params": "keyint=25:min-keyint=25:scenecut=0"}

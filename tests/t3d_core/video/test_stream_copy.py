@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from t3d_core.video import stream_copy
-from t3d_core.video.decoding import VideoError, decode_frames, probe
+from t3d_core.video.container import VideoError
+from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.segment_ranges import SegmentRequest
 from t3d_core.video.source_frames import list_packets
 from t3d_core.video.storage import encode_segments

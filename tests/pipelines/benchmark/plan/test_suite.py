@@ -8,8 +8,9 @@ from pydantic import ValidationError
 from pipelines.benchmark.job import BenchmarkConfig
 from pipelines.benchmark.measuring.clips import write_moving_video
 from pipelines.benchmark.plan.suite import Counted, Measured, PlanSuiteConfig, measure_core, plan_stages, run_plan_suite
-from pipelines.configs import TransferConfig
-from pipelines.settings.recipe import JobError, load_config
+from pipelines.settings.command_line import load_config
+from pipelines.settings.section import JobError
+from pipelines.transfer.config import TransferConfig
 
 MEASURED = Measured(store_seconds=2.0, decode_seconds=0.01, source_bytes=1e6, stored_bytes=4e5, encoding="h264")
 COUNTED = Counted(student_macs=2e11, teacher_macs=1e11, parameters=10**7)

@@ -20,8 +20,9 @@ from pipelines.benchmark.prepare.rates import (
     started_cases,
 )
 from pipelines.benchmark.prepare.suite import PrepareSuiteConfig, run_prepare_suite
-from pipelines.prepare.job import prepare
-from pipelines.shards.folder import ShardFolder, open_shard
+from pipelines.prepare.make import prepare
+from pipelines.shards.folder import ShardFolder
+from pipelines.shards.writing import open_shard
 
 TINY = {"num_videos": 4, "videos_per_shard": 2, "repeats": 1}
 

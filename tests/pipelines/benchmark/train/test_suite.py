@@ -13,7 +13,7 @@ from pipelines.benchmark.train.input import CEILING, WHOLE, InputRates, Reading
 from pipelines.benchmark.train.memory import ROLES, Residents
 from pipelines.benchmark.train.steps import Curve, StepRates, _curve
 from pipelines.benchmark.train.suite import TrainSuiteConfig, run_train_suite
-from pipelines.configs import TrainConfig
+from pipelines.train.config import TrainConfig
 
 PEER = "DataLoader, decord"
 TINY_NET = {"kind": "t3d", "growth_rate": 4, "block_config": (1, 1, 1, 1), "num_init_features": 8, "bn_size": 2}

@@ -1,0 +1,54 @@
+"""Where relative paths lead, and a name for what has none.
+
+`ray job submit` runs a job in the folder of `ray start`, on one node's disk, or with `--working-dir .` in a throw-away
+copy of the submitted folder: what is written there is lost. T3D_HOME names the storage that all nodes share.
+"""
+
+import datetime
+import functools
+import os
+from pathlib import Path
+
+from pipelines.runtime.session import _LOG
+
+JOB_HOME = "t3d-runs"
+HOME_VARIABLE = "T3D_HOME"
+
+
+def is_throw_away_copy(folder: Path) -> bool:
+    """Whether `folder` lies in the copy of a working directory that Ray unpacked for a job."""
+    return "working_dir_files" in folder.parts
+
+
+def new_name(stage: str) -> str:
+    """Make a name that no earlier run has: the stage and the time."""
+    return f"{stage}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+def base_folder() -> Path:
+    """The folder that relative paths of runs, shards and tracking start from: T3D_HOME, or else where the user stands.
+
+    In a job's throw-away copy without T3D_HOME it is `$HOME/t3d-runs`, and the log says so.
+
+    Raises:
+        ValueError: T3D_HOME is no folder.
+    """
+    if home := os.environ.get(HOME_VARIABLE):
+        if not Path(home).is_dir():  # making it would hide that nothing is mounted there
+            raise ValueError(f"{HOME_VARIABLE} {home} is no folder: mount the shared storage there, or unset it")
+        return Path(home).absolute()
+    here = Path.cwd()
+    return _leave_copy(here) if is_throw_away_copy(here) else here
+
+
+@functools.cache  # said once, however often it is asked
+def _leave_copy(here: Path) -> Path:
+    base = Path.home() / JOB_HOME
+    _LOG.warning("This job's folder is a throw-away copy: relative paths lead to %s", base)
+    return base
+
+
+def input_path(path: Path) -> Path:
+    """Where a job finds what it reads: in its folder, or else where earlier runs wrote."""
+    here = Path.cwd() / path
+    return here if here.exists() else base_folder() / path

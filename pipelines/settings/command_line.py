@@ -1,0 +1,106 @@
+"""The words of a command line, over a recipe, become a checked config."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.settings.config import assign, complete, fits, outer_kinds_first, validated
+from pipelines.settings.options import Tree, describe, find_setting, help_text, members_of
+from pipelines.settings.problems import describe_unknown
+from pipelines.settings.recipe import RecipeLoader, read_recipe, to_yaml
+from pipelines.settings.section import JobError, SectionT
+
+Given = dict[str, list[list[str]]]  # option name -> the words that followed it, a list each time it was given
+
+
+def load_config(config_class: type[SectionT], *, argv: Sequence[str], quickstart: Path, program: str) -> SectionT:
+    """The config of `--recipe FILE` (else of `quickstart`) under the command line's dotted overrides.
+
+    Args:
+        config_class: the root section; its docstring and its fields' docstrings are the text of `--help`.
+        argv: the command line without the program, such as `["--optimizer.lr", "0.05"]`.
+        quickstart: the recipe that is the base when the command line names none.
+        program: how the user calls the job, such as "python jobs/train.py".
+
+    Raises:
+        SystemExit: 0 after `--help` or `--print-config`; 2 after listing every wrong setting on stderr.
+    """
+    given, stray = _split(argv)
+    if "help" in given:
+        print(help_text(config_class, program=program, quickstart=quickstart), end="")
+        raise SystemExit(0)
+    recipe = " ".join(given.pop("recipe", [[str(quickstart)]])[-1])
+    print_config = given.pop("print-config", [])
+    stray += [word for words in print_config for word in words]
+    try:
+        config = _build(config_class, read_recipe(Path(recipe)), given, stray)
+    except JobError as error:
+        print(
+            f"{error}\nerror: wrong settings (recipe {recipe}); `{program} --help` lists all settings", file=sys.stderr
+        )
+        raise SystemExit(2) from None
+    if print_config:
+        print(to_yaml(config), end="")
+        raise SystemExit(0)
+    return config
+
+
+def _split(argv: Sequence[str]) -> tuple[Given, list[str]]:
+    """The options given, and the words before any option."""
+    given: Given = {}
+    stray: list[str] = []
+    words = stray
+    for word in argv:
+        if word.startswith("--") or word == "-h":
+            name, equals, value = word[2:].partition("=") if word != "-h" else ("help", "", "")
+            words = [value] if equals else []
+            given.setdefault(name, []).append(words)
+        else:
+            words.append(word)
+    return given, stray
+
+
+def _build(config_class: type[SectionT], recipe: Tree, given: Given, stray: Sequence[str]) -> SectionT:
+    """Raises JobError with one line a wrong setting."""
+    problems = {word: f"{word!r}: unexpected, a setting is given as --name value" for word in stray}
+    tree = complete(recipe, config_class)
+    for name in sorted(given, key=outer_kinds_first):
+        words = [word for words in given[name] for word in words]
+        target, switched = find_setting(config_class, tree, name), True
+        if target is None and name.startswith("no-") and not words:
+            target, switched = find_setting(config_class, tree, name.removeprefix("no-")), False
+        if target is None:
+            problems[name] = describe_unknown(config_class, tree, name, " ".join(words))
+        elif words:
+            assign(tree, target.path, _read_value(given[name], target.annotation))
+        elif bool in members_of(target.annotation):
+            assign(tree, target.path, switched)
+        else:
+            problems[name] = f"{name}: given no value, allowed: {describe(target.annotation)}"
+    return validated(config_class, tree, problems)
+
+
+def _read_value(given: list[list[str]], annotation: Any) -> object:
+    """The first reading of the words that the type accepts: null, number / list / mapping, text, a list of all words.
+
+    Repeated options add up to a list where a list is allowed; elsewhere the last one counts.
+    """
+    words = [word for words in given for word in words]
+    values = [_parse_word(word) for word in words]
+    together = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    null = [None] if words[-1].lower() in ("null", "none") else []
+    last = [*null, values[-1], words[-1]] if len(given[-1]) == 1 else []
+    readings = [*last, together, words] if len(words) == 1 else [together, words, *last]
+    return next((reading for reading in readings if fits(reading, annotation)), (last or readings)[0])
+
+
+def _parse_word(word: str) -> object:
+    try:
+        value = yaml.load(word, Loader=RecipeLoader) if word[:1] in ("[", "{") else json.loads(word)
+    except (yaml.YAMLError, ValueError):
+        return word
+    return word if isinstance(value, str) else value

@@ -1,0 +1,44 @@
+"""A job as a process: settings, the stage, its summary, and the exit status."""
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pipelines.settings.command_line import load_config
+from pipelines.settings.section import JobError, SectionT
+
+
+def run_job(
+    config_class: type[SectionT],
+    run: Callable[[SectionT], str],
+    *,
+    quickstart: Path,
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Loads the config, runs the stage on it, prints the summary that it returns.
+
+    Raises:
+        SystemExit: as `load_config`; 1 when the run failed, 130 when it was interrupted, with one last line on stderr.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    config = load_config(config_class, argv=argv, quickstart=quickstart, program=f"python {sys.argv[0]}")
+    # `ray job stop` and Kubernetes end a job so: it closes its MLflow run as one that Ctrl-C ends.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        print(run(config))
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Exception as error:
+        cause = getattr(error, "cause", None) or error  # what a Ray task raised is carried by Ray's own error
+        message = " ".join(str(cause).split())
+        # ValueError itself is a user's error; its subclasses (Arrow's, Unicode's) come from below: show where.
+        is_expected = type(cause) is ValueError or isinstance(cause, JobError | OSError)
+        if not is_expected or not message:
+            traceback.print_exception(error)
+            message = f"{type(cause).__name__}: {message}"
+        sys.stdout.flush()
+        print(f"error: {message}", file=sys.stderr)
+        raise SystemExit(1) from None

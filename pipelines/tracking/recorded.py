@@ -1,0 +1,114 @@
+"""What a store knows of the runs that are in it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow.artifacts
+import mlflow.entities
+import mlflow.pyfunc
+from mlflow import MlflowException
+
+from pipelines.tracking.store import check_answers, open_client, patient
+
+PARENT = "mlflow.parentRunId"
+STARTED_FROM = "started_from"  # tag of a training run: the run whose weights it starts from
+POINT, AXIS = "point", "axis."  # tags of a trial: what its point is called, and its value on each axis
+TRAINED_BY = "trained_by"  # tag of a test: the run whose weights it tests
+_RUNS_A_PAGE = 100
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """What a store knows of a run.
+
+    Attributes:
+        run_id: MLflow's id.
+        name: what people call it.
+        status: RUNNING, FINISHED, FAILED or KILLED.
+        params: dotted name -> value, as text.
+        tags: without MLflow's own, but for the parent's.
+        metrics: name -> last value.
+        datasets: names of the data sets that went in.
+        files: address of its files.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    datasets: tuple[str, ...]
+    files: str
+
+    @property
+    def parent_id(self) -> str | None:
+        """The run inside which it ran."""
+        return self.tags.get(PARENT)
+
+
+def find_runs(tracking_uri: str, *, experiment: str, condition: str = "") -> list[RecordedRun]:
+    """All runs of an experiment that meet a condition in MLflow's language, the oldest first.
+
+    Raises:
+        ValueError: the store cannot be opened, or has no such experiment.
+    """
+    check_answers(tracking_uri)
+    client = open_client(tracking_uri)
+    found = patient(client.get_experiment_by_name)(experiment)
+    if found is None:
+        names = ", ".join(sorted(each.name for each in patient(client.search_experiments)())) or "none"
+        raise ValueError(f"experiment {experiment!r} is not in {tracking_uri}; there are: {names}")
+    runs: list[RecordedRun] = []
+    token = None
+    while True:
+        page = patient(client.search_runs)(
+            [found.experiment_id], condition, max_results=_RUNS_A_PAGE, order_by=["start_time ASC"], page_token=token
+        )
+        runs += [_recorded(run) for run in page]
+        token = page.token
+        if not token:
+            return runs
+
+
+def get_run(tracking_uri: str, run_id: str) -> RecordedRun:
+    """What the store knows of one run.
+
+    Raises:
+        ValueError: it has no such run.
+    """
+    check_answers(tracking_uri)
+    try:
+        return _recorded(patient(open_client(tracking_uri).get_run)(run_id))
+    except MlflowException as error:
+        raise ValueError(f"run {run_id} is not in {tracking_uri}: check its id, and MLFLOW_TRACKING_URI") from error
+
+
+def read_curve(tracking_uri: str, run_id: str, name: str) -> list[tuple[int, float]]:
+    """All values of one metric, as (step, value) in the order of steps; none where the run has no such metric."""
+    history = patient(open_client(tracking_uri).get_metric_history)(run_id, name)
+    return sorted((metric.step, metric.value) for metric in history)
+
+
+def fetch_artifact(tracking_uri: str, run: RecordedRun, name: str) -> Path | None:
+    """Bring a run's file to this machine; none where there is no such file."""
+    try:
+        return Path(mlflow.artifacts.download_artifacts(f"{run.files}/{name}", tracking_uri=tracking_uri))
+    except (MlflowException, OSError):
+        return None
+
+
+def _recorded(run: mlflow.entities.Run) -> RecordedRun:
+    tags = {name: value for name, value in run.data.tags.items() if name == PARENT or not name.startswith("mlflow.")}
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    return RecordedRun(
+        run.info.run_id,
+        run.info.run_name,
+        run.info.status,
+        run.data.params,
+        tags,
+        run.data.metrics,
+        tuple(dict.fromkeys(each.dataset.name for each in inputs)),
+        run.info.artifact_uri,
+    )

@@ -1,0 +1,175 @@
+"""The MLflow store of an address: opened quietly, tried again while it is away or locked.
+
+A server must answer within seconds when a process first turns to it; after that its calls are tried again for minutes,
+and so are those to a sqlite file that another process has locked.
+"""
+
+import fcntl
+import functools
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from mlflow import MlflowClient, MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+from sqlalchemy.exc import SQLAlchemyError
+from urllib3.exceptions import HTTPError
+
+SQLITE = "sqlite:///"
+SERVER = ("http://", "https://")
+_SECONDS_TO_ANSWER = 10.0  # for a server that a process turns to for the first time
+_SECONDS_OF_PATIENCE = 120.0  # with a locked sqlite file; with a server MLflow has 240
+_SECONDS_BETWEEN_TRIES = 1.0
+CONNECT_AND_READ_SECONDS = (4.0, 60.0)  # of one try
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+class StoreAwayError(ValueError):
+    """The store cannot be reached or does not answer now; it may take the same later."""
+
+
+def resolve_tracking_uri(uri: str | None, *, base: Path) -> str:
+    """Settle which store a run writes to, so that every worker finds the same one from its own folder.
+
+    Args:
+        uri: the configured address; none means MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db`.
+        base: the folder that relative paths start from.
+
+    Returns:
+        The address, with an absolute path when it is a sqlite file or a folder; a server's address as it came.
+
+    Raises:
+        ValueError: it holds a password.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    if uri.startswith(SQLITE):
+        return f"{SQLITE}{base.absolute() / uri.removeprefix(SQLITE)}"
+    if uri.startswith("file:///"):
+        return uri
+    if ":" in uri and not uri.startswith("file:"):
+        _check_no_password(uri)
+        return uri
+    return (base.absolute() / uri.removeprefix("file:")).as_uri()
+
+
+def _check_no_password(uri: str) -> None:
+    scheme, _, rest = uri.partition("://")
+    place, _, query = rest.partition("?")
+    # Before an @ a colon ends the user's name, but for that of a port; a password may hold slashes.
+    has_user = re.match(r"[^/:@]*:(?!\d+/)", place.rpartition("@")[0])
+    if has_user or re.search(r"(password|passwd|pwd)=", unquote(query), re.IGNORECASE):
+        raise ValueError(
+            f"tracking.uri {scheme}://... came with a password in it, which would be logged: give that by environment "
+            "variables (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server, PGPASSWORD for PostgreSQL)"
+        )
+
+
+def patient(call: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Let a call that meets a locked sqlite file try again; MLflow itself tries a server's again, for four minutes."""
+
+    @functools.wraps(call)
+    def tried(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        deadline = time.monotonic() + _SECONDS_OF_PATIENCE
+        while True:
+            try:
+                return call(*args, **kwargs)
+            except (MlflowException, SQLAlchemyError) as error:
+                is_locked = "database is locked" in str(error)
+                if not is_locked and not any(isinstance(cause, HTTPError) for cause in causes_of(error)):
+                    raise
+                if not is_locked or time.monotonic() > deadline:
+                    raise StoreAwayError(
+                        f"the tracking store cannot be reached ({error}): start the job again once it can"
+                    ) from error
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+
+    return tried
+
+
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and what it was raised from, outermost first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+@functools.cache  # a server that has answered once is waited for when it is away later
+def check_answers(tracking_uri: str) -> None:
+    """Refuse a wrong address within seconds, where MLflow's own tries would take four minutes.
+
+    Raises:
+        ValueError: no server answers there, or not to who calls it by that name.
+    """
+    deadline = time.monotonic() + _SECONDS_TO_ANSWER
+    while tracking_uri.startswith(SERVER):
+        try:
+            answer = http_request(
+                get_default_host_creds(tracking_uri),
+                "/api/2.0/mlflow/experiments/search",
+                "GET",
+                max_retries=0,
+                timeout=CONNECT_AND_READ_SECONDS[0],
+                params={"max_results": 1},
+            )
+            if answer.status_code == 403 and "Host header" in answer.text:
+                host = urlsplit(tracking_uri).netloc
+                raise ValueError(
+                    f"the MLflow server at {tracking_uri} refuses to be called {host}: add that to its --allowed-hosts "
+                    "(MLFLOW_SERVER_ALLOWED_HOSTS), or call it by a name that is there"
+                )
+            return
+        except MlflowException as error:
+            if time.monotonic() > deadline:
+                raise ValueError(
+                    f"no MLflow server answers at {tracking_uri} ({reason_of(error)}): start it, or name another store "
+                    "with MLFLOW_TRACKING_URI or --tracking.uri"
+                ) from error
+        time.sleep(_SECONDS_BETWEEN_TRIES)
+
+
+def reason_of(error: Exception) -> str:
+    """What lies at the bottom of an error of the network; the text of others."""
+    *_, first = causes_of(error)
+    return str(first if isinstance(first, OSError) else error)
+
+
+@patient
+def open_client(tracking_uri: str) -> MlflowClient:
+    """Open the store and its model registry, silently; MLflow itself keeps the connections between calls."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").addFilter(_has_no_traceback)
+    with _alone_in(tracking_uri) if tracking_uri.startswith(SQLITE) else nullcontext():
+        return MlflowClient(tracking_uri, registry_uri=tracking_uri)
+
+
+def _has_no_traceback(record: logging.LogRecord) -> bool:
+    """MLflow prints the traceback of what it raises as well."""
+    return record.exc_info is None
+
+
+@contextmanager
+def _alone_in(sqlite_uri: str) -> Iterator[None]:
+    """Let one process at a time open a sqlite store: MLflow fails when two make the tables of a new one together."""
+    lock_path = Path(sqlite_uri.removeprefix(SQLITE) + ".lock")
+    lock_path.parent.mkdir(parents=True, exist_ok=True)
+    with lock_path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def artifact_location(tracking_uri: str) -> str | None:
+    """Place files beside a sqlite store (MLflow would take the working folder); a server has its own place: none."""
+    if not tracking_uri.startswith(SQLITE):
+        return None
+    return (Path(tracking_uri.removeprefix(SQLITE)).parent / "mlruns").as_uri()

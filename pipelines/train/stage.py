@@ -1,0 +1,121 @@
+"""A classifier on labelled rows: what is trained, on which batches."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from pipelines.clips.batch import NumpyBatch
+from pipelines.clips.loader import BatchLoader
+from pipelines.clips.order import TrainOrder
+from pipelines.clips.stream import batches_a_task, stream, train_batches
+from pipelines.networks.weights import card_of, check_fold, view_of
+from pipelines.shards.folder import describe_shards
+from pipelines.shards.index import ShardIndex, load_index
+from pipelines.shards.selection import hold_out, share_of_classes
+from pipelines.train.config import TrainConfig
+from pipelines.training.stage import random_crop_of
+from pipelines.training.worker import Metrics, Worker
+from t3d_core.models import build_model
+from t3d_core.models.execution import Execution
+from t3d_core.training.checkpoint import initialize_from, save_weights
+from t3d_core.training.mixing import Mixing
+from t3d_core.training.tasks import ClassificationTask, Task
+from t3d_core.training.weights_card import WeightsCard, read_card
+
+# Clips of one validation batch at most, which one task decodes.
+_VALIDATION_CLIPS = 16
+
+
+@dataclass(frozen=True)
+class ClassificationStage:
+    """Trains a classifier on labelled rows; validates on the middle clip of every validation row."""
+
+    config: TrainConfig
+    card: WeightsCard
+    train_index: ShardIndex
+    val_index: ShardIndex
+    init_from: Path | None
+    weights_name: str = "model.safetensors"
+
+    @property
+    def order(self) -> TrainOrder:
+        """Which rows each step sees."""
+        config = self.config
+        return TrainOrder(len(self.train_index), config.global_batch_size, config.seed, config.epoch_share)
+
+    def build_task(self) -> Task:
+        """Make the network, with given or random weights."""
+        card = self.card
+        net = build_model(card.model_kind, num_classes=len(card.class_names), **card.model_arguments)
+        if self.init_from is not None:
+            initialize_from(net, self.init_from, class_names=card.class_names, replace_head=self.config.replace_head)
+        net.num_segments = card.num_segments
+        if self.config.freeze_backbone:
+            net.freeze_features()
+        alphas = self.config.augmentation.model_dump(include={"mixup_alpha", "cutmix_alpha"})
+        mixing = Mixing(**alphas, num_classes=len(card.class_names)) if any(alphas.values()) else None
+        return ClassificationTask(net, label_smoothing=self.config.label_smoothing, mixing=mixing)
+
+    def train_batches(self, *, steps: range, places: Sequence[range]) -> Iterator[NumpyBatch]:
+        """This worker's micro-batches of `steps`."""
+        random_crop = random_crop_of(self.config.augmentation)
+        loader = BatchLoader(self.train_index, view_of(self.card), random_crop=random_crop)
+        return train_batches(loader, self.order, steps=steps, places=places)
+
+    def validation_batches(self, *, rank: int, world_size: int) -> Iterator[NumpyBatch]:
+        """Every world_size-th batch of validation rows, from `rank` on."""
+        loader = BatchLoader(self.val_index, view_of(self.card))
+        size = min(self.config.micro_batch_size or _VALIDATION_CLIPS, _VALIDATION_CLIPS)
+        rows = np.arange(len(self.val_index))
+        num_batches = -(-len(rows) // size)
+        return stream(
+            lambda batch: loader.center_batch(rows[batch * size : (batch + 1) * size]),
+            range(rank, num_batches, world_size),
+            items_a_task=batches_a_task(num_clips=size, bytes_a_clip=loader.bytes_a_clip),
+        )
+
+    def examine(self, net: nn.Module, *, task: Task, worker: Worker, execution: Execution) -> Metrics:
+        """Nothing: a classifier's accuracy says what it is worth."""
+        return {}
+
+    def save_weights(self, net: nn.Module, path: Path) -> None:
+        """Write the classifier."""
+        save_weights(net, path, card=self.card)
+
+
+def build_stage(config: TrainConfig, folders: list[Path], init_from: Path | None) -> ClassificationStage:
+    """Find the rows to train on and to validate with.
+
+    Args:
+        config: the run, its network and clips completed.
+        folders: prepared shards.
+        init_from: weights to start from.
+
+    Raises:
+        ValueError: there are no labelled training rows, or the weights are of another fold of the same videos.
+    """
+    train_index = load_index(folders, fold=config.data.fold, splits=["train"])
+    val_index = load_index(folders, fold=config.data.fold, splits=["val"], may_be_empty=True)
+    if not train_index.class_names or (train_index.label_N < 0).any():
+        raise ValueError(
+            f"data.shards {[str(f) for f in folders]} give no labelled rows of split train in fold {config.data.fold}: "
+            "prepare a labelled data set"
+        )
+    train_index = share_of_classes(train_index, config.data.class_share)
+    if not len(val_index):
+        train_index, val_index = hold_out(train_index, fraction=config.data.holdout_fraction, seed=config.seed)
+    datasets = tuple(describe_shards(folder)["dataset"] for folder in folders)
+    if init_from is not None:
+        check_fold(read_card(init_from), init_from, datasets=datasets, fold=config.data.fold)
+    card = replace(card_of_run(config, class_names=train_index.class_names), datasets=datasets, fold=config.data.fold)
+    return ClassificationStage(config, card, train_index, val_index, init_from)
+
+
+def card_of_run(config: TrainConfig, *, class_names: tuple[str, ...]) -> WeightsCard:
+    """Describe the network of a completed config and its clips."""
+    assert config.model is not None, "completed from the weights, or refused by the config"
+    assert config.clip is not None, "as the network"
+    return card_of(config.model, config.clip, class_names=class_names)
