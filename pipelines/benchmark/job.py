@@ -57,7 +57,7 @@ def run_benchmark(config: BenchmarkConfig) -> str:
     """Measure what `config` names, write it to MLflow and, when `config.output` is set, as JSON; give the table.
 
     Raises:
-        ValueError: settings that cannot work, such as a clip that is too small for one of the models.
+        UserError: settings that cannot work, such as a clip that is too small for one of the models.
     """
     with _start_run(config) as run:
         report = _run_suite(config)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.settings.section import Fraction, Section
+from t3d_core.errors import UserError
 from t3d_core.video.cropping import default_short_side
 
 Color = tuple[float, float, float]
@@ -35,7 +36,7 @@ class ClipConfig(Section):
     @model_validator(mode="after")
     def _crop_fits(self) -> "ClipConfig":
         if self.short_side_pixels() < self.crop_size:
-            raise ValueError(f"short_side {self.short_side} is smaller than crop_size {self.crop_size}")
+            raise UserError(f"short_side {self.short_side} is smaller than crop_size {self.crop_size}")
         return self
 
     def short_side_pixels(self) -> int:

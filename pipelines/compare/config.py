@@ -7,6 +7,7 @@ from pydantic import model_validator
 
 from pipelines.settings.section import Section
 from pipelines.tracking.config import TrackingConfig
+from t3d_core.errors import UserError
 
 
 class CompareConfig(Section):
@@ -37,7 +38,7 @@ class CompareConfig(Section):
     @model_validator(mode="after")
     def _table_groups(self) -> "CompareConfig":
         if self.table is not None and self.group_by:
-            raise ValueError(f"table {self.table} says what tells rows apart: leave group_by out, or table")
+            raise UserError(f"table {self.table} says what tells rows apart: leave group_by out, or table")
         if self.table is not None and self.stage != "train":
-            raise ValueError("the paper's tables are of classifiers: leave stage out")
+            raise UserError("the paper's tables are of classifiers: leave stage out")
         return self

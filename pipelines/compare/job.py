@@ -27,7 +27,7 @@ def run_compare(config: CompareConfig) -> str:
     """Compare the runs that `config` names; give the table and where the report is.
 
     Raises:
-        ValueError: there is nothing to compare.
+        UserError: there is nothing to compare.
     """
     base = base_folder()
     tracking_uri = resolve_tracking_uri(config.tracking.uri, base=base)

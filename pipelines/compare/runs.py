@@ -11,6 +11,7 @@ from pipelines.compare.notes import differences_from_paper, left_out, unevenness
 from pipelines.compare.paper_tables import TABLES, PaperTable
 from pipelines.compare.rows import Row, group_runs, make_row, told_apart
 from pipelines.tracking.recorded import RecordedRun, find_runs
+from t3d_core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def compare_runs(config: CompareConfig, *, tracking_uri: str) -> Comparison:
     """Read the runs and group them.
 
     Raises:
-        ValueError: the experiment, or a run that is named, is not in the store; or nothing in it can be compared.
+        UserError: the experiment, or a run that is named, is not in the store; or nothing in it can be compared.
     """
     experiment = config.experiment or config.tracking.experiment
     runs = find_runs(tracking_uri, experiment=experiment)
@@ -44,7 +45,7 @@ def compare_runs(config: CompareConfig, *, tracking_uri: str) -> Comparison:
     ended = [run for run in chosen if run.status == "FINISHED"]
     if not ended:
         states = ", ".join(f"{count} {state}" for state, count in Counter(run.status for run in chosen).items())
-        raise ValueError(
+        raise UserError(
             f"experiment {experiment!r} in {tracking_uri} has no {config.stage} run that ended"
             f"{f' ({states})' if states else ''}: train first, or name another --experiment"
         )
@@ -56,7 +57,7 @@ def compare_runs(config: CompareConfig, *, tracking_uri: str) -> Comparison:
     having = [each for each in measured if each is not None]
     if not having:
         known = sorted({name for run in ended for name in run.metrics})
-        raise ValueError(f"no run has the metric {metric}; there are: {', '.join(known)}")
+        raise UserError(f"no run has the metric {metric}; there are: {', '.join(known)}")
     axes = table.axes if table else tuple(config.group_by) or _usual_axes(having)
     groups, num_older = group_runs(having, axes if config.group_by else ())
     rows = told_apart([make_row(group, axes, table) for group in groups])
@@ -85,7 +86,7 @@ def _chosen(of_stage: list[RecordedRun], runs: list[RecordedRun], named: Sequenc
         ids = {run.run_id for run in runs if name in (run.run_id, run.name)}
         found = [run for run in of_stage if run.run_id in ids or run.parent_id in ids]
         if not found:
-            raise ValueError(f"runs: no run, and no search with trials, is called {name!r} in this experiment")
+            raise UserError(f"runs: no run, and no search with trials, is called {name!r} in this experiment")
         chosen |= {run.run_id: run for run in found}
     return list(chosen.values())
 

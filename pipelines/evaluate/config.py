@@ -9,6 +9,7 @@ from pipelines.networks.config import ComputeConfig, TransitionForm
 from pipelines.prepare.config import DataConfig
 from pipelines.settings.section import Section
 from pipelines.tracking.config import TrackingConfig
+from t3d_core.errors import UserError
 
 
 class EvaluateDataConfig(DataConfig):
@@ -61,12 +62,12 @@ class EvaluateConfig(Section):
     def _folds_name_their_weights(self) -> "EvaluateConfig":
         has_place = self.checkpoint is not None and "{fold}" in self.checkpoint
         if self.folds and not has_place:
-            raise ValueError(
+            raise UserError(
                 f"folds {list(self.folds)} tests one network a fold, checkpoint {self.checkpoint} is the same for all: "
                 "write {fold} where the number stands, as --checkpoint 'runs/mine-fold{fold}'"
             )
         if has_place and not self.folds:
-            raise ValueError(f"checkpoint {self.checkpoint} is one for each fold: say which, as --folds 1 2 3")
+            raise UserError(f"checkpoint {self.checkpoint} is one for each fold: say which, as --folds 1 2 3")
         if len(set(self.folds)) < len(self.folds):
-            raise ValueError(f"folds {list(self.folds)} names one twice: give each once")
+            raise UserError(f"folds {list(self.folds)} names one twice: give each once")
         return self

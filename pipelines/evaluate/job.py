@@ -38,6 +38,7 @@ from pipelines.tracking.commit import commit_tag
 from pipelines.tracking.recorded import PARENT, TRAINED_BY
 from pipelines.tracking.runs import Run, start_run
 from pipelines.tracking.store import resolve_tracking_uri
+from t3d_core.errors import UserError
 from t3d_core.evaluation.evaluation import Evaluation, average_folds, evaluate_scores
 from t3d_core.training.checkpoint import LoadedModel, load_model
 from t3d_core.training.weights_card import WeightsCard, read_card
@@ -64,7 +65,7 @@ def run_evaluate(config: EvaluateConfig, *, tags: Mapping[str, str] = MappingPro
         tags: more tags of the MLflow run.
 
     Raises:
-        ValueError: settings, weights or shards that cannot work, before any work; or no video can be decoded.
+        UserError: settings, weights or shards that cannot work, before any work; or no video can be decoded.
     """
     base = base_folder()
     output = base / config.output if config.output else base / config.storage / new_name("evaluate")
@@ -110,9 +111,9 @@ def _load(config: EvaluateConfig, *, tracking_uri: str, storage: Path) -> Loaded
     weights = locate_weights(config.checkpoint or str(newest_run(storage)), tracking_uri=tracking_uri)
     card = read_card(weights)
     if not card.class_names:
-        raise ValueError(f"checkpoint {weights} has no classes (a transfer's student): train it first, jobs/train.py")
+        raise UserError(f"checkpoint {weights} has no classes (a transfer's student): train it first, jobs/train.py")
     if card.num_segments > 1 and config.num_clips is not None:
-        raise ValueError(
+        raise UserError(
             f"num_clips {config.num_clips} is for networks that score clip by clip; {weights} takes "
             f"{card.num_segments} clips of a video at once (num_segments): leave num_clips out"
         )
@@ -125,12 +126,12 @@ def _load(config: EvaluateConfig, *, tracking_uri: str, storage: Path) -> Loaded
 def _labels_of_model(index: ShardIndex, card: WeightsCard, *, split: str, fold: int) -> np.ndarray:
     """The videos' labels as the network numbers its classes (V,)."""
     if (index.label_N < 0).any():
-        raise ValueError(
+        raise UserError(
             f"rows of split {split} in fold {fold} have no label: choose another --data.split, or other --data.shards"
         )
     unknown = sorted(set(index.class_names) - set(card.class_names))
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"the network does not know the classes {', '.join(unknown[:5])}: evaluate it on its own data set"
         )
     of_model = np.array([card.class_names.index(name) for name in index.class_names])
@@ -146,7 +147,7 @@ def _run(test: _Test, *, run_name: str, tags: Mapping[str, str]) -> tuple[Evalua
         scores, failures = score_videos(plan, test.loaded, test.label_V, config)
         failures_file = write_failures(test.output, failures, index)
         if not scores.is_scored_V.any():
-            raise ValueError(f"no video can be tested: {describe_failures(failures, index)}")
+            raise UserError(f"no video can be tested: {describe_failures(failures, index)}")
         evaluation = evaluate_scores(
             scores,
             num_listed=num_listed(test.folders, fold=config.data.fold, split=config.data.split),

@@ -19,6 +19,7 @@ from pipelines.clips.stream import as_row, batches_a_task, dataset_of, from_row,
 from pipelines.clips.views import ViewPlan
 from pipelines.evaluate.config import EvaluateComputeConfig, EvaluateConfig
 from pipelines.runtime import pools
+from t3d_core.errors import UserError
 from t3d_core.evaluation.video_scores import VideoScores
 from t3d_core.models.execution import Execution
 from t3d_core.models.folding import fold_batch_norms
@@ -47,7 +48,7 @@ class Scorer:
         self._refusal = ""
         try:
             self._execution.prepare(self._net, num_frames=self._card.num_frames, size=self._card.crop_size)
-        except ValueError as error:
+        except UserError as error:
             self._refusal = str(error)
 
     def __call__(self, row: NumpyBatch) -> NumpyBatch:
@@ -63,7 +64,7 @@ class Scorer:
                 score_BK[is_loaded_B] = self._score(
                     readable({name: batch[name] for name in ("clip_BSTHWC", "reason_B")})
                 )
-            except ValueError as error:
+            except UserError as error:
                 self._refusal = str(error)
         kept = {name: batch[name] for name in ("row_B", "num_padded_B", "reason_B")}
         return kept | {"score_BK": score_BK, "refusal_B": np.array([self._refusal] * len(is_loaded_B))}
@@ -82,7 +83,7 @@ def score_videos(plan: ViewPlan, loaded: LoadedModel, label_V: np.ndarray, confi
     """Score every view of `plan` and sum the scores by video; a row is a video.
 
     Raises:
-        ValueError: a switch of `compute` cannot work here, clips are not finite while debugging, or scores are not.
+        UserError: a switch of `compute` cannot work here, clips are not finite while debugging, or scores are not.
     """
     scores, failures = VideoScores(label_V, len(loaded.card.class_names)), dict[int, str]()
     with tqdm(total=plan.num_views, desc=f"evaluate fold {config.data.fold}", unit="view") as bar:
@@ -134,10 +135,10 @@ def _scored_by_actors(plan: ViewPlan, loaded: LoadedModel, config: EvaluateConfi
 def _refuse(batch: NumpyBatch) -> None:
     """Stop where a worker refused its batch, or where a network's weights have gone to NaN."""
     if refusals := [refusal for refusal in batch["refusal_B"] if refusal]:
-        raise ValueError(str(refusals[0]))
+        raise UserError(str(refusals[0]))
     is_wrong_B = is_read(batch) & ~np.isfinite(batch["score_BK"]).all(axis=1)
     if is_wrong_B.any():
-        raise ValueError(
+        raise UserError(
             f"the network gives scores that are not finite (NaN) for {is_wrong_B.sum()} of {len(is_wrong_B)} views: "
             "its weights are of no use, or too large for compute.precision; --compute.debug true says where"
         )

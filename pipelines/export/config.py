@@ -7,6 +7,7 @@ from pydantic import model_validator
 
 from pipelines.settings.section import Section
 from pipelines.tracking.config import TrackingConfig
+from t3d_core.errors import UserError
 
 
 class ExportConfig(Section):
@@ -29,7 +30,7 @@ class ExportConfig(Section):
     @model_validator(mode="after")
     def _output_fits_format(self) -> "ExportConfig":
         if self.output and self.output.suffix != self.suffix():
-            raise ValueError(f"output {self.output} must end in {self.suffix()}, as format {self.format} does")
+            raise UserError(f"output {self.output} must end in {self.suffix()}, as format {self.format} does")
         return self
 
     def suffix(self) -> str:

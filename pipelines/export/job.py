@@ -24,6 +24,7 @@ from pipelines.settings.section import flatten
 from pipelines.tracking.commit import commit_tag
 from pipelines.tracking.runs import Run, start_run
 from pipelines.tracking.store import resolve_tracking_uri
+from t3d_core.errors import UserError
 from t3d_core.models.folding import fold_batch_norms
 from t3d_core.training.checkpoint import LoadedModel, load_model
 from t3d_core.training.weights_card import WeightsCard
@@ -76,7 +77,7 @@ def run_export(config: ExportConfig) -> str:
     """Export a network as `config` says; give the closing summary.
 
     Raises:
-        ValueError: packages, weights or the video cannot be used, before any work; or the file computes something
+        UserError: packages, weights or the video cannot be used, before any work; or the file computes something
             else than the network, and is then not kept.
     """
     file_format = FORMATS[config.format]
@@ -105,7 +106,7 @@ def export_checked(
     """Write a network to `output` and compare what the file computes with the network as it was loaded.
 
     Raises:
-        ValueError: they differ by more than rounding; `output` is then as it was before.
+        UserError: they differ by more than rounding; `output` is then as it was before.
     """
     card = loaded.card
     eager = ClipModel(loaded.model, card)
@@ -114,7 +115,7 @@ def export_checked(
         file_format.write(trace(ClipModel(net, card), card), card, partial)
         difference = compare(file_format.open(partial), eager, clips.clip_BTHWC, is_probability=bool(card.class_names))
         if not difference.is_rounding():
-            raise ValueError(
+            raise UserError(
                 f"the exported file computes something else than the network ({difference.describe()}; "
                 f"{file_format.describe_runtime()}), so it was not kept: try the other format, or another version of "
                 "PyTorch or of the runtime"
@@ -154,7 +155,7 @@ def _video_clips(path: Path, card: WeightsCard) -> CheckClips:
             indices = np.concatenate([clip.frame_indices for clip in clips])
             frames_THWC = decoder.decode_frames(path, indices, size=size)
     except VideoError as error:
-        raise ValueError(f"video {path} cannot be used: {error}") from error
+        raise UserError(f"video {path} cannot be used: {error}") from error
     cropped = crop_frames(frames_THWC, center_crop(*size, crop_size=card.crop_size))
     return CheckClips(torch.from_numpy(cropped).view(len(clips), card.num_frames, *cropped.shape[1:]), str(path))
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from t3d_core.errors import UserError
 from t3d_core.training.weights_card import METADATA_KEY, WeightsCard
 from t3d_core.video.transforms import normalize_clip
 
@@ -73,11 +74,11 @@ class ExportFormat(NamedTuple):
         """Refuse to start without the packages.
 
         Raises:
-            ValueError: some are not installed.
+            UserError: some are not installed.
         """
         missing = [package for package in self.packages if importlib.util.find_spec(package) is None]
         if missing:
-            raise ValueError(f"this format needs {', '.join(missing)}: pip install 't3d[export]'")
+            raise UserError(f"this format needs {', '.join(missing)}: pip install 't3d[export]'")
 
     def describe_runtime(self) -> str:
         """The runtime and its version."""

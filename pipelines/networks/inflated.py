@@ -19,7 +19,7 @@ def inflated_net(source: str, card: WeightsCard, *, seed: int) -> VideoNet:
         seed: of what 2D weights have nothing for.
 
     Raises:
-        ValueError: the weights cannot be had, or are those of another network.
+        UserError: the weights cannot be had, or are those of another network.
     """
     state_2d = load_2d_state(source if source in SOURCES else str(input_path(Path(source))))
     torch.manual_seed(seed)

@@ -12,6 +12,7 @@ from pipelines.clips.loader import ClipView
 from pipelines.networks.config import ModelConfig
 from pipelines.runtime.paths import input_path
 from pipelines.tracking.models import fetch_weights
+from t3d_core.errors import UserError
 from t3d_core.models import build_model
 from t3d_core.models.cost import count_macs, count_parameters
 from t3d_core.training.checkpoint import find_weights
@@ -71,11 +72,11 @@ def check_fold(card: WeightsCard, weights: str | Path, *, datasets: Iterable[str
     """Refuse a network of another fold of the same data set: it was trained on videos that this fold tests.
 
     Raises:
-        ValueError: it is of another fold.
+        UserError: it is of another fold.
     """
     common = sorted(set(card.datasets) & set(datasets))
     if common and card.fold != fold:
-        raise ValueError(
+        raise UserError(
             f"{weights} was trained on fold {card.fold} of {', '.join(common)}, and with it on test videos of fold "
             f"{fold}: take fold {card.fold} (--data.fold {card.fold}), or the network of fold {fold}"
         )
@@ -89,7 +90,7 @@ def check_network(card: WeightsCard, *, batch_size: int) -> None:
         batch_size: clips a worker; batch norm on maps of one position cannot train on a single one.
 
     Raises:
-        ValueError: the network cannot have these sizes, or a clip or the batch is too small for it.
+        UserError: the network cannot have these sizes, or a clip or the batch is too small for it.
     """
     with torch.device("meta"):
         net = build_model(card.model_kind, num_classes=0, **card.model_arguments)
@@ -98,7 +99,7 @@ def check_network(card: WeightsCard, *, batch_size: int) -> None:
     try:
         net.train().forward_features(clip_BCTHW)
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f"{card.model_kind} cannot train on {batch_size} clip of {card.num_frames} x {card.crop_size} x "
             f"{card.crop_size} a worker ({error}): raise global_batch_size or the size of the clip"
         ) from error
@@ -120,7 +121,7 @@ def locate_weights(where: str, *, tracking_uri: str) -> Path:
         tracking_uri: the store in which runs and models are looked up.
 
     Raises:
-        ValueError: nothing is there.
+        UserError: nothing is there.
     """
     if _RUN_ID.fullmatch(where) and not input_path(Path(where)).exists():
         where = f"runs:/{where}"
@@ -133,9 +134,9 @@ def newest_run(storage: Path) -> Path:
     """Find the classifier of the training run in `storage` that ended last.
 
     Raises:
-        ValueError: none has ended there.
+        UserError: none has ended there.
     """
     found = sorted(storage.glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise ValueError(f"checkpoint is missing and {storage} holds no trained run: give --checkpoint, or train first")
+        raise UserError(f"checkpoint is missing and {storage} holds no trained run: give --checkpoint, or train first")
     return found[-1]

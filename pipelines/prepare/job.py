@@ -37,17 +37,18 @@ from pipelines.shards.folder import ShardFolder
 from pipelines.tracking.commit import commit_tag
 from pipelines.tracking.runs import Run, start_run
 from pipelines.tracking.store import resolve_tracking_uri
+from t3d_core.errors import UserError
 
 
 def run_prepare(config: PrepareJobConfig) -> str:
     """Prepare the data set of `config` and log what came of it to MLflow; give the closing summary.
 
     Raises:
-        ValueError: settings or annotations that cannot work, or another prepare at the same folder, before any work.
-        JobError: more videos failed than `max_failed_fraction` allows; everything was written.
+        UserError: settings or annotations that cannot work, or another prepare at the same folder, before any work.
+        UserError: more videos failed than `max_failed_fraction` allows; everything was written.
     """
     if config.output is None:
-        raise ValueError("output is missing: name the folder for the shards with --output FOLDER")
+        raise UserError("output is missing: name the folder for the shards with --output FOLDER")
     output = base_folder() / config.output
     listing = list_videos(config, output=output)
     print(f"{listing.is_found().sum():,} of {len(listing.records):,} listed videos found in {listing.root.address}")

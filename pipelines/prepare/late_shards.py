@@ -18,6 +18,7 @@ from pipelines.shards.folder import ShardFolder
 from pipelines.shards.reading import DAMAGE, describe_damage
 from pipelines.shards.schemas import FAILURE_COLUMNS, REPORT_SCHEMA
 from pipelines.shards.writing import open_table, write_table
+from t3d_core.errors import UserError
 
 
 def count_shards(folder: ShardFolder, listing: Listing) -> int:
@@ -116,7 +117,7 @@ def _read_report(folder: ShardFolder, shard: int, columns: list[str] | None = No
                 raise OSError("its columns are those of another version")
             return file.read(columns=columns)
     except DAMAGE as error:
-        raise ValueError(
+        raise UserError(
             f"{path} cannot be read ({describe_damage(error)}): run jobs/prepare.py again after deleting it, and its "
             "shard is made anew"
         ) from error

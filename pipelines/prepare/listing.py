@@ -36,6 +36,7 @@ from t3d_core.datasets.splits import check_no_leak
 from t3d_core.datasets.synthetic import SyntheticSettings, write_synthetic
 from t3d_core.datasets.ucf101 import read_ucf101
 from t3d_core.datasets.youtube8m import read_youtube8m
+from t3d_core.errors import UserError
 
 # Part of the fingerprint: raise it when the same settings come to mean other rows.
 _FORMAT = 2
@@ -82,7 +83,7 @@ def list_videos(config: PrepareConfig, *, output: Path) -> Listing:
         output: where synthetic videos are made unless `config` names another folder.
 
     Raises:
-        ValueError: no root, unreadable annotations, a source video on both sides of a split, or not one of the listed
+        UserError: no root, unreadable annotations, a source video on both sides of a split, or not one of the listed
             videos below the root.
     """
     root, sizes, dataset = _read(config.dataset, output)
@@ -90,7 +91,7 @@ def list_videos(config: PrepareConfig, *, output: Path) -> Listing:
     records = _shuffled_records(dataset.records, sizes=sizes, seed=config.seed)
     listing = Listing(root, records, _describe(config, dataset, records) | {"official_overlaps": list(overlaps)})
     if not listing.is_found().any():
-        raise ValueError(
+        raise UserError(
             f"not one of the {len(records)} listed videos of {dataset.name} is below root {config.dataset.root!r}; "
             f"the first was looked for as {os.fsdecode(records.column('path')[0].as_py())!r}"
         )

@@ -26,9 +26,9 @@ from pipelines.prepare.sources import LocalRoot
 from pipelines.runtime import pools, session
 from pipelines.runtime.paths import input_path
 from pipelines.runtime.shared_storage import check_shared
-from pipelines.settings.section import JobError
 from pipelines.shards.folder import ShardFolder, describe_shards
 from pipelines.shards.writing import write_table
+from t3d_core.errors import UserError
 from t3d_core.video.guard import GuardLimits
 
 SHOWN_DIGITS = 12  # of a fingerprint
@@ -46,7 +46,7 @@ def prepared_shards(data: DataConfig, *, storage: Path, before_work: Callable[[]
         before_work: called before shards are made, to refuse a run that could not use them.
 
     Raises:
-        ValueError: neither is given, shards are not of `data.fingerprint`, or as `prepare`.
+        UserError: neither is given, shards are not of `data.fingerprint`, or as `prepare`.
     """
     if data.shards:
         folders = [input_path(path) for path in data.shards]
@@ -54,7 +54,7 @@ def prepared_shards(data: DataConfig, *, storage: Path, before_work: Callable[[]
             _check_expected(describe_shards(folder)["fingerprint"], data.fingerprint, where=folder)
         return folders
     if data.prepare is None:
-        raise ValueError("data.shards is missing: give --data.shards FOLDER, one that jobs/prepare.py wrote")
+        raise UserError("data.shards is missing: give --data.shards FOLDER, one that jobs/prepare.py wrote")
     output = storage / (data.prepare.output or Path("data") / data.prepare.dataset.kind)
     prepare(data.prepare, output, expected=data.fingerprint, before_work=before_work)
     return [output]
@@ -72,9 +72,9 @@ def prepare(
         before_work: called before shards are made.
 
     Raises:
-        ValueError: unreadable annotations, a source video on both sides of a split, shards made with other settings,
+        UserError: unreadable annotations, a source video on both sides of a split, shards made with other settings,
             settings or videos other than `expected`.
-        JobError: more videos failed than `max_failed_fraction` allows; everything was written.
+        UserError: more videos failed than `max_failed_fraction` allows; everything was written.
     """
     folder = ShardFolder(output)
     listing = list_videos(config, output=output)
@@ -128,21 +128,21 @@ def build_shard_task(config: PrepareConfig, folder: ShardFolder, listing: Listin
 
 def _check_expected(fingerprint: str, expected: str | None, *, where: Path) -> None:
     if expected is not None and not fingerprint.startswith(expected):
-        raise ValueError(
+        raise UserError(
             f"data.fingerprint {expected} is expected, but the settings and videos of {where} have "
             f"{fingerprint[:SHOWN_DIGITS]}: give shards that were prepared as expected, or another --data.fingerprint"
         )
 
 
 def check_fingerprint(folder: ShardFolder, description: dict[str, Any]) -> None:
-    """Raise a ValueError where the folder holds shards of other settings or videos."""
+    """Raise a UserError where the folder holds shards of other settings or videos."""
     if not folder.dataset_file.is_file():
         return
     there = folder.describe()
     if there["fingerprint"] != description["fingerprint"]:
         then, now = (known["fingerprint"][:SHOWN_DIGITS] for known in (there, description))
         changed = [name for name in description if there.get(name) != description[name] and name != "fingerprint"]
-        raise ValueError(
+        raise UserError(
             f"{folder.root} holds shards with fingerprint {then}, but these settings and videos have {now} (changed: "
             f"{', '.join(changed)}): give another output folder, or delete this one"
         )
@@ -171,7 +171,7 @@ def _make_shards(task: ShardTask, later: dict[int, frozenset[int]], *, num_video
     with tqdm(desc="prepare", total=num_videos, unit="video", smoothing=0.1) as bar:
         for block in done.iter_batches(batch_size=None):
             if error := next(filter(None, block.pop("error").tolist()), None):
-                raise JobError(f"{error}; what is done is kept: put that right and start again")
+                raise UserError(f"{error}; what is done is kept: put that right and start again")
             counts = ShardCounts(**{name: int(values.sum()) for name, values in block.items()})
             total = total.plus(counts)
             bar.set_postfix_str(total.describe(), refresh=False)
@@ -179,10 +179,10 @@ def _make_shards(task: ShardTask, later: dict[int, frozenset[int]], *, num_video
 
 
 def check_failures(config: PrepareConfig, folder: ShardFolder, coverage: Coverage) -> None:
-    """Raise a JobError where more of the found videos failed than the config allows."""
+    """Raise a UserError where more of the found videos failed than the config allows."""
     found, failed = coverage.total.found, coverage.total.found - coverage.total.prepared
     if failed > config.max_failed_fraction * found:
-        raise JobError(
+        raise UserError(
             f"{failed} of {found} videos failed, more than max_failed_fraction {config.max_failed_fraction:g}; the "
             f"rest is prepared, the reasons are in {folder.failures_file}"
         )

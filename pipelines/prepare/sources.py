@@ -22,6 +22,7 @@ from pyarrow import fs
 
 from pipelines.runtime.paths import input_path
 from t3d_core.datasets.video_files import is_video_name
+from t3d_core.errors import UserError
 from t3d_core.video.container import VideoError
 
 _COPY_BYTES = 8 << 20
@@ -59,13 +60,13 @@ class LocalRoot:
         """Name below the root (bytes that are not UTF-8 as surrogates) -> size in bytes of every video file.
 
         Raises:
-            ValueError: a folder is a link, which is not followed.
+            UserError: a folder is a link, which is not followed.
         """
         sizes = {}
         for folder, folder_names, file_names in os.walk(self.folder, onerror=_stop):
             for name in folder_names:
                 if os.path.islink(os.path.join(folder, name)):
-                    raise ValueError(
+                    raise UserError(
                         f"{os.path.join(folder, name)!r} is a link to a folder, which is not followed: put the folder "
                         "there"
                     )
@@ -151,7 +152,7 @@ def open_root(root: str | Path) -> VideoRoot:
     """Take a folder (a relative one as `input_path`) or an address such as `s3://bucket/videos?region=...`.
 
     Raises:
-        ValueError: there is no such folder or prefix, the kind of address is unknown, or it holds a password.
+        UserError: there is no such folder or prefix, the kind of address is unknown, or it holds a password.
     """
     address = str(root)
     if "://" not in address:
@@ -160,7 +161,7 @@ def open_root(root: str | Path) -> VideoRoot:
         return _open_folder(Path(unquote(urlsplit(address).path)))
     scheme, _, rest = address.partition("://")
     if "@" in rest:  # a secret may hold slashes
-        raise ValueError(
+        raise UserError(
             f"root '{scheme}://...@{rest.rpartition('@')[2]}' came with a secret in it: give that by environment "
             "variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), or it would be logged"
         )
@@ -168,15 +169,15 @@ def open_root(root: str | Path) -> VideoRoot:
         filesystem, base = _filesystem(address)
         kind = filesystem.get_file_info(base).type
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"root {address!r} cannot be opened: {_first_line(error)}") from error
+        raise UserError(f"root {address!r} cannot be opened: {_first_line(error)}") from error
     if kind != fs.FileType.Directory:
-        raise ValueError(f"root {address!r} holds nothing: give the address of the folder of the videos")
+        raise UserError(f"root {address!r} holds nothing: give the address of the folder of the videos")
     return RemoteRoot(address)
 
 
 def _open_folder(folder: Path) -> LocalRoot:
     if not folder.is_dir():
-        raise ValueError(f"root {str(folder)!r} is not a folder: give the folder of the videos")
+        raise UserError(f"root {str(folder)!r} is not a folder: give the folder of the videos")
     return LocalRoot(Path(os.path.abspath(folder)))
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from t3d_core.errors import UserError
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -28,7 +30,7 @@ def alone_in(path: Path) -> Iterator[None]:
     """Hold a run's folder for the only job that works there; the lock ends with the process, however it ends.
 
     Raises:
-        ValueError: another one does.
+        UserError: another one does.
     """
     path.mkdir(parents=True, exist_ok=True)
     with (path / ".lock").open("a+") as file:
@@ -36,7 +38,7 @@ def alone_in(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise ValueError(
+            raise UserError(
                 f"run {path.name!r} in {path.parent} is being trained by {file.read()}: wait for it, or give another "
                 "--name"
             ) from None

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from pipelines.runtime.session import _LOG
+from t3d_core.errors import UserError
 
 JOB_HOME = "t3d-runs"
 HOME_VARIABLE = "T3D_HOME"
@@ -31,11 +32,11 @@ def base_folder() -> Path:
     In a job's throw-away copy without T3D_HOME it is `$HOME/t3d-runs`, and the log says so.
 
     Raises:
-        ValueError: T3D_HOME is no folder.
+        UserError: T3D_HOME is no folder.
     """
     if home := os.environ.get(HOME_VARIABLE):
         if not Path(home).is_dir():  # making it would hide that nothing is mounted there
-            raise ValueError(f"{HOME_VARIABLE} {home} is no folder: mount the shared storage there, or unset it")
+            raise UserError(f"{HOME_VARIABLE} {home} is no folder: mount the shared storage there, or unset it")
         return Path(home).absolute()
     here = Path.cwd()
     return _leave_copy(here) if is_throw_away_copy(here) else here

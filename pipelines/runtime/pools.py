@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 import ray
 
+from t3d_core.errors import UserError
+
 LABEL = "t3d.io/pool"
 Pool = Literal["decode", "train"]
 POOLS_VARIABLE = "T3D_POOLS"
@@ -48,11 +50,11 @@ def check_decoders() -> None:
     """Refuse a cluster on which nothing may decode: Ray would wait for ever.
 
     Raises:
-        ValueError: no node with a CPU may.
+        UserError: no node with a CPU may.
     """
     if not any(nodes.resources.get("CPU", 0.0) for nodes in _possible("decode")):
         is_shared = not _is_labelled(_alive())
-        raise ValueError(
+        raise UserError(
             "no node of the cluster has a CPU for tasks: add one"
             if is_shared
             else f"no node with a CPU is labelled {LABEL}=decode, though others are labelled: add one, or label none"
@@ -65,7 +67,7 @@ def check_workers_fit(num_workers: int, resources_of_worker: dict[str, float]) -
     What an autoscaler may still add counts as there.
 
     Raises:
-        ValueError: the cluster has fewer CPUs or GPUs than the workers and one decoder need, or as `check_decoders`.
+        UserError: the cluster has fewer CPUs or GPUs than the workers and one decoder need, or as `check_decoders`.
     """
     check_decoders()
     if not num_workers:
@@ -77,7 +79,7 @@ def check_workers_fit(num_workers: int, resources_of_worker: dict[str, float]) -
         needed = num_workers * each + spare
         there = sum(nodes.count * nodes.resources.get(resource, 0.0) for nodes in possible)
         if needed > there:
-            raise ValueError(
+            raise UserError(
                 f"{num_workers} workers with {each:g} {resource} each"
                 f"{' and 1 CPU that must be left for decoding' if spare else ''} make {needed:g} {resource}, "
                 f"but {where} {there:g}: lower the number of workers or what each reserves"
@@ -85,7 +87,7 @@ def check_workers_fit(num_workers: int, resources_of_worker: dict[str, float]) -
             )
     if (places := _places(possible, resources_of_worker)) < num_workers:
         needs = " and ".join(f"{each:g} {resource}" for resource, each in resources_of_worker.items())
-        raise ValueError(
+        raise UserError(
             f"{num_workers} workers with {needs} each do not fit: each needs that on one node, and the nodes have "
             f"places for {places}: lower the number of workers or what each reserves"
         )
@@ -159,7 +161,7 @@ def _declared_pools() -> dict[str, _Nodes]:
             for pool, of_each in json.loads(text).items()
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{POOLS_VARIABLE} {text!r} cannot be read ({type(error).__name__}: {error}): write it as "
             '{"train": {"nodes": 8, "CPU": 64, "GPU": 8}}, or unset it'
         ) from error

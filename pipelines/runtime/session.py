@@ -15,6 +15,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from t3d_core.errors import UserError
+
 # A head that is just being started again does not listen yet.
 _SECONDS_TO_ANSWER = 10.0
 # The port of the Ray that `ray.init` starts: its address is known before it runs.
@@ -39,7 +41,7 @@ def connect() -> None:
     On one machine Ray is told of two CPUs at least: one trains while the other decodes.
 
     Raises:
-        ValueError: the cluster does not answer, does not take the token, or has another version of Ray or Python.
+        UserError: the cluster does not answer, does not take the token, or has another version of Ray or Python.
     """
     quiet()
     if ray.is_initialized():
@@ -64,7 +66,7 @@ def _join(address: str) -> None:
             if "ersion mismatch" in reason
             else "see that it runs (`ray status`), and that RAY_ADDRESS, RAY_AUTH_MODE and the token are its own"
         )
-        raise ValueError(f"the Ray cluster at {address} cannot be joined: {reason}; {cure}") from error
+        raise UserError(f"the Ray cluster at {address} cannot be joined: {reason}; {cure}") from error
 
 
 def _check_answers(address: str) -> None:

@@ -10,6 +10,8 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from t3d_core.errors import UserError
+
 # A network file system may show what another node wrote only so many seconds later.
 _PATIENCE_SECONDS = 5.0
 _ANSWER_SECONDS = 60.0
@@ -23,7 +25,7 @@ def check_shared(*, written: Path | None = None, read: Sequence[Path] = ()) -> N
         read: files or folders that it reads.
 
     Raises:
-        ValueError: a node does not see one of them, or does not answer.
+        UserError: a node does not see one of them, or does not answer.
     """
     here = ray.get_runtime_context().get_node_id()
     name_of = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
@@ -50,7 +52,7 @@ def check_shared(*, written: Path | None = None, read: Sequence[Path] = ()) -> N
                 continue
             if missing:
                 folder = written if missing[0] in map(str, probes) else missing[0]
-                raise ValueError(
+                raise UserError(
                     f"{folder} is not shared by all nodes: {name_of[node_id]} {what} {name_of[here]}; mount the same "
                     "storage on every node and name it with T3D_HOME (or --storage, --output)"
                 )

@@ -26,7 +26,7 @@ def check_start(
         read: folders that they read from.
 
     Raises:
-        ValueError: something is missing; the message names the cure.
+        UserError: something is missing; the message names the cure.
     """
     check_answers(tracking_uri)
     session.connect()

@@ -14,19 +14,19 @@ from pipelines.search.config import SearchConfig
 from pipelines.search.space import Point, check_points, grid_points
 from pipelines.search.trial import TRANSFER, SearchPlan
 from pipelines.settings.recipe import read_recipe
-from pipelines.settings.section import JobError
 from pipelines.shards.index import load_index
 from pipelines.train.config import TrainConfig
 from pipelines.training.run_folder import check_surroundings
 from pipelines.transfer.config import TransferConfig
+from t3d_core.errors import UserError
 
 
 def make_plan(config: SearchConfig, folder: Path, *, tracking_uri: str) -> SearchPlan:
     """Read the recipes, try every value of the space on them, and find the shards.
 
     Raises:
-        JobError: one line a wrong setting.
-        ValueError: shards or weights that are not there.
+        UserError: one line a wrong setting.
+        UserError: shards or weights that are not there.
     """
     base = read_recipe(input_path(config.base))
     before = config.transfer_before
@@ -49,14 +49,14 @@ def check_space(plan: SearchPlan) -> TrainConfig | TransferConfig:
     """Try the base recipe, then every point of a grid or each value that can be drawn; give the base's settings.
 
     Raises:
-        JobError: one line a wrong setting.
-        ValueError: weights to start from that are not there.
+        UserError: one line a wrong setting.
+        UserError: weights to start from that are not there.
     """
     of_base = plan.trial_config({}, seed=0, name="base")
     if isinstance(of_base, TrainConfig) and of_base.folds:
-        raise JobError(f"folds {list(of_base.folds)}: a trial trains one network: vary data.fold in space instead")
+        raise UserError(f"folds {list(of_base.folds)}: a trial trains one network: vary data.fold in space instead")
     if of_base.model is None or of_base.clip is None:
-        raise JobError("model and clip are left to weights: write them into the base recipe, or into settings")
+        raise UserError("model and clip are left to weights: write them into the base recipe, or into settings")
     problems: dict[str, str] = {}
     started_from: set[str] = set()
     for where, settings in check_points(plan.config.space):
@@ -66,11 +66,11 @@ def check_space(plan: SearchPlan) -> TrainConfig | TransferConfig:
                 plan.transfer_config(trial)
             elif isinstance(trial, TrainConfig) and trial.init_from is not None:
                 started_from.add(trial.init_from)
-        except JobError as error:
+        except UserError as error:
             problems.setdefault(str(error), f"space, {where}: {error}")
     problems |= {problem: problem for problem in _problems_of_scheduler(plan.config, of_base)}
     if problems:
-        raise JobError("\n".join(problems.values()))
+        raise UserError("\n".join(problems.values()))
     for weights in sorted(started_from):
         locate_weights(weights, tracking_uri=plan.common["tracking.uri"])
     return of_base
@@ -122,7 +122,7 @@ class Rejection:
             card = self._plan.card(config)
             check_network(card, batch_size=config.smallest_batch())
             costs = costs_of(card)
-        except (JobError, ValueError) as error:
+        except UserError as error:
             return " ".join(str(error).split())
         gmacs, parameters = costs["model/gmacs"], costs["model/parameters"]
         if limits.max_gmacs is not None and gmacs > limits.max_gmacs:
@@ -141,14 +141,14 @@ def check_some_point_is_left(config: SearchConfig, reject: Rejection) -> None:
     points = grid_points(config.space)
     reasons = [f"{point.label}: {reject(point)}" for point in points if reject(point)]
     if len(reasons) == len(points):
-        raise ValueError(f"no point of the space can be trained ({'; '.join(reasons[:3])}): widen limits, or the space")
+        raise UserError(f"no point of the space can be trained ({'; '.join(reasons[:3])}): widen limits, or the space")
 
 
 def room_for_trials(plan: SearchPlan) -> int:
     """Trials for which there is room now, each with a CPU for decoding; what other jobs hold is not counted on.
 
     Raises:
-        ValueError: there is not even room for one.
+        UserError: there is not even room for one.
     """
     scaling = plan.trial_config({}, seed=0, name="trial").scaling
     fewest, each = max(1, scaling.fewest_workers()), scaling.resources_of_worker()

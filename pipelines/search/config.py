@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.settings.section import Fraction, Section
 from pipelines.tracking.config import TrackingConfig
+from t3d_core.errors import UserError
 
 # What population based training may change in a run under way: neither its network nor its order of clips.
 CHANGEABLE = ("optimizer", "augmentation", "label_smoothing")
@@ -40,12 +41,12 @@ class AxisConfig(Section):
     def _says_one_thing(self) -> "AxisConfig":
         given = [kind for kind in AXIS_KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
-            raise ValueError(f"given {', '.join(given) or 'nothing'}, give one of {', '.join(AXIS_KINDS)}")
+            raise UserError(f"given {', '.join(given) or 'nothing'}, give one of {', '.join(AXIS_KINDS)}")
         values = getattr(self, given[0])
         if not values:
-            raise ValueError(f"{given[0]} has no values: give one at least")
+            raise UserError(f"{given[0]} has no values: give one at least")
         if self.is_range() and values[0] >= values[1]:
-            raise ValueError(f"{given[0]} {list(values)} must be [least, most]: exchange them")
+            raise UserError(f"{given[0]} {list(values)} must be [least, most]: exchange them")
         return self
 
     @property
@@ -192,45 +193,45 @@ class SearchConfig(Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> "SearchConfig":
         if not self.space:
-            raise ValueError("space has no axis: name one setting to vary at least")
+            raise UserError("space has no axis: name one setting to vary at least")
         if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
-            raise ValueError(f"seeds {list(self.seeds)} must be some, each once")
+            raise UserError(f"seeds {list(self.seeds)} must be some, each once")
         is_grid = self.sampler.kind == "grid"
         for name, axis in self.space.items():
             if is_grid != (axis.kind == "grid"):
-                raise ValueError(
+                raise UserError(
                     f"space.{name}: {axis.kind} is not for sampler {self.sampler.kind}, which "
                     f"{'takes every value: use grid' if is_grid else 'draws: use choice'}, or another sampler.kind"
                 )
             self._check_axis(name, axis)
         if not self.watched_metric().startswith(_METRICS[self.job]):
-            raise ValueError(
+            raise UserError(
                 f"metric {self.metric!r} is not looked at in a {self.job} run: {', '.join(_METRICS[self.job])}"
             )
         if "seed" in self.settings:
-            raise ValueError("settings: seed is given by seeds")
+            raise UserError("settings: seed is given by seeds")
         if self.job == "transfer" and (self.test or self.register or self.transfer_before):
-            raise ValueError("test, register and transfer_before are for classifiers: leave them out, or set job train")
+            raise UserError("test, register and transfer_before are for classifiers: leave them out, or set job train")
         if self.alias is not None and self.register is None:
-            raise ValueError(f"alias {self.alias!r} needs the name of a registered model: add --register NAME")
+            raise UserError(f"alias {self.alias!r} needs the name of a registered model: add --register NAME")
         if self.sampler.weigh_macs and self.sampler.kind != "tpe":
-            raise ValueError(f"sampler.weigh_macs is for kind tpe, given {self.sampler.kind}")
+            raise UserError(f"sampler.weigh_macs is for kind tpe, given {self.sampler.kind}")
         if self.scheduler.kind == "pbt":
             self._check_population()
         return self
 
     def _check_axis(self, name: str, axis: AxisConfig) -> None:
         if not _AXIS_NAME.fullmatch(name):
-            raise ValueError(f"space: an axis cannot be called {name!r}: use letters, digits and _ - . /")
+            raise UserError(f"space: an axis cannot be called {name!r}: use letters, digits and _ - . /")
         for setting in sorted(axis.settings(name)):
             if any(f"{setting}.".startswith(f"{reserved}.") for reserved in _RESERVED):
-                raise ValueError(
+                raise UserError(
                     f"space.{name}: {setting} is not varied by a search, which sets it itself: leave it out"
                 )
         earlier = list(self.space)[: list(self.space).index(name)]
         for other, wanted in axis.when.items():
             if other not in earlier:
-                raise ValueError(
+                raise UserError(
                     f"space.{name}.when: {other} is no earlier axis; these are: {', '.join(earlier) or 'none'}"
                 )
             known = self.space[other]
@@ -238,16 +239,16 @@ class SearchConfig(Section):
             missing = [value for value in wanted_values if value not in known.values()]
             if missing and not known.is_range():
                 values = ", ".join(map(str, known.values()))
-                raise ValueError(f"space.{name}.when: {other} is never {missing[0]!r}; its values are: {values}")
+                raise UserError(f"space.{name}.when: {other} is never {missing[0]!r}; its values are: {values}")
 
     def _check_population(self) -> None:
         if self.sampler.kind == "tpe":
-            raise ValueError("scheduler pbt changes points while they learn, of which sampler tpe knows nothing: draw "
+            raise UserError("scheduler pbt changes points while they learn, of which sampler tpe knows nothing: draw "
                              "them at random, or take a grid")  # fmt: skip
         for name, axis in self.space.items():
             fixed = sorted(each for each in axis.settings(name) if each.partition(".")[0] not in CHANGEABLE)
             if fixed:
-                raise ValueError(
+                raise UserError(
                     f"space.{name}: scheduler pbt changes settings while a network learns, which {fixed[0]} cannot: "
                     f"vary settings of {', '.join(CHANGEABLE)} alone, or choose another scheduler"
                 )

@@ -48,6 +48,7 @@ from pipelines.train.config import TrainConfig
 from pipelines.training.checkpoints import CheckpointFolder
 from pipelines.training.run_folder import folder_mark, run_id_of
 from pipelines.transfer.config import TransferConfig
+from t3d_core.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 # What a trial holds whose workers are processes of their own: no part of a CPU, for decoding needs a whole one.
@@ -63,8 +64,8 @@ def run_search(config: SearchConfig) -> str:
     """Train every point with every seed, as `config` says; give the closing summary.
 
     Raises:
-        JobError: settings of the base recipe or of the space that cannot be, before anything starts.
-        ValueError: points, shards or resources that cannot work, before anything starts.
+        UserError: settings of the base recipe or of the space that cannot be, before anything starts.
+        UserError: points, shards or resources that cannot work, before anything starts.
     """
     base = base_folder()
     folder = base / config.storage / (config.name or new_name("search"))
@@ -111,7 +112,7 @@ def _read_search_file(folder: Path, plan: SearchPlan) -> dict[str, Any] | None:
     known = json.loads(file.read_text())
     fingerprint = _fingerprint(plan)
     if known["fingerprint"] != fingerprint:
-        raise ValueError(
+        raise UserError(
             f"search {folder.name!r} in {folder.parent} was begun with other settings or another base recipe "
             f"(fingerprint {known['fingerprint'][:12]}, now {fingerprint[:12]}; see {folder / 'recipe.yaml'}): give "
             "another --name"
@@ -241,7 +242,7 @@ class _Search:
         num_to_keep = self._trial().checkpoint.num_to_keep
         newest = CheckpointFolder(self._plan.trial_folder(donor.name), num_to_keep).newest()
         if newest is None:
-            raise ValueError(
+            raise UserError(
                 f"trial {donor.name} has no checkpoint that is whole in {self._plan.folder}: give a new --name"
             )
         CheckpointFolder(self._plan.trial_folder(record.name), num_to_keep).copy(newest)
@@ -286,7 +287,7 @@ class _Search:
                 experiment=self._config.tracking.experiment,
                 condition="attributes.status = 'RUNNING'",
             )
-        except ValueError as error:
+        except UserError as error:
             _LOG.warning("Runs that were left running cannot be closed: %s", error)
             return
         for run in running:

@@ -26,7 +26,7 @@ from pipelines.runtime.session import quiet
 from pipelines.search.config import SearchConfig
 from pipelines.settings.config import with_values
 from pipelines.settings.options import Tree
-from pipelines.settings.section import JobError, config_fingerprint
+from pipelines.settings.section import config_fingerprint
 from pipelines.tracking.metric_log import read_curves
 from pipelines.tracking.recorded import AXIS, PARENT, POINT
 from pipelines.tracking.runs import PausedError
@@ -37,6 +37,7 @@ from pipelines.training.run_folder import Audience, metrics_file, run_id_of
 from pipelines.training.worker import Interval, Metrics
 from pipelines.transfer.config import TransferConfig
 from pipelines.transfer.job import run_transfer
+from t3d_core.errors import UserError
 from t3d_core.training.weights_card import WeightsCard
 
 TRANSFER = "transfer"  # as `init_from`: the student of a transfer run before the trial
@@ -68,7 +69,7 @@ class SearchPlan:
         """The settings of one trial.
 
         Raises:
-            JobError: one line a setting that the job does not have, or of a wrong type.
+            UserError: one line a setting that the job does not have, or of a wrong type.
         """
         config_class: type[TrainConfig | TransferConfig] = TrainConfig if self.config.job == "train" else TransferConfig
         own = {"seed": seed, "name": name}
@@ -81,11 +82,11 @@ class SearchPlan:
         """The settings of the transfer that a trial starts from: with its network, clips and seed.
 
         Raises:
-            JobError: the search has no such transfer, or settings that it cannot have.
+            UserError: the search has no such transfer, or settings that it cannot have.
         """
         before = self.config.transfer_before
         if before is None or self.transfer_base is None:
-            raise JobError(f"init_from {TRANSFER} needs a transfer before the trial: say which in transfer_before")
+            raise UserError(f"init_from {TRANSFER} needs a transfer before the trial: say which in transfer_before")
         assert trial.model is not None, "checked at the start"
         assert trial.clip is not None, "as the network"
         sections = {name: getattr(trial, name).model_dump(exclude_none=True) for name in ("model", "clip")}
@@ -134,13 +135,13 @@ def run_trial(told: Mapping[str, Any], plan: SearchPlan) -> None:
             )
             metrics = costs | _train_and_test(plan, config, audience)
             if watched not in metrics:
-                raise ValueError(f"metric {watched} is not among those of the run: {', '.join(sorted(metrics))}")
+                raise UserError(f"metric {watched} is not among those of the run: {', '.join(sorted(metrics))}")
     except PausedError:
         tune.report(final_metrics(folder) | costs | {"waits": True})
         return
     except StoreAwayError:
         raise
-    except (ValueError, JobError) as error:
+    except UserError as error:
         tune.report({"failure": " ".join(str(error).split())})
         return
     tune.report(metrics | {"ended": True})

@@ -13,6 +13,7 @@ from pipelines.search.ledger import Ledger, TrialRecord
 from pipelines.search.population import Heir, next_interval
 from pipelines.search.space import Point, draw_point, grid_points, trial_of
 from pipelines.training.worker import ignore
+from t3d_core.errors import UserError
 
 Direction = Literal["maximize", "minimize"]
 # Points in a row that may lie beyond the limits before a search gives up drawing.
@@ -127,7 +128,7 @@ class TrialSource(Searcher):
             if known[0].state == "rejected" if known else self._is_rejected(number, point):
                 num_rejected += 1
                 if num_rejected == _MAX_REJECTED:
-                    raise ValueError(
+                    raise UserError(
                         f"{_MAX_REJECTED} points in a row lie beyond the limits, the last one for "
                         f"{self._reject(point)}: widen limits, or narrow the space"
                     )

@@ -12,7 +12,8 @@ from pipelines.settings.config import assign, complete, fits, outer_kinds_first,
 from pipelines.settings.options import Tree, describe, find_setting, help_text, members_of
 from pipelines.settings.problems import describe_unknown
 from pipelines.settings.recipe import RecipeLoader, read_recipe, to_yaml
-from pipelines.settings.section import JobError, SectionT
+from pipelines.settings.section import SectionT
+from t3d_core.errors import UserError
 
 Given = dict[str, list[list[str]]]  # option name -> the words that followed it, a list each time it was given
 
@@ -38,7 +39,7 @@ def load_config(config_class: type[SectionT], *, argv: Sequence[str], quickstart
     stray += [word for words in print_config for word in words]
     try:
         config = _build(config_class, read_recipe(Path(recipe)), given, stray)
-    except JobError as error:
+    except UserError as error:
         print(
             f"{error}\nerror: wrong settings (recipe {recipe}); `{program} --help` lists all settings", file=sys.stderr
         )
@@ -65,7 +66,7 @@ def _split(argv: Sequence[str]) -> tuple[Given, list[str]]:
 
 
 def _build(config_class: type[SectionT], recipe: Tree, given: Given, stray: Sequence[str]) -> SectionT:
-    """Raises JobError with one line a wrong setting."""
+    """Raises UserError with one line a wrong setting."""
     problems = {word: f"{word!r}: unexpected, a setting is given as --name value" for word in stray}
     tree = complete(recipe, config_class)
     for name in sorted(given, key=outer_kinds_first):

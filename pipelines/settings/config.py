@@ -13,14 +13,15 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from pipelines.settings.options import Tree, describe, find_setting, sections_of
 from pipelines.settings.problems import describe_problem, describe_unknown, show_value
-from pipelines.settings.section import JobError, SectionT, dotted_leaves
+from pipelines.settings.section import SectionT, dotted_leaves
+from t3d_core.errors import UserError
 
 
 def with_values(config_class: type[SectionT], recipe: Tree, values: Mapping[str, object]) -> SectionT:
     """The config of a recipe with other values for some dotted names, settings or whole sections.
 
     Raises:
-        JobError: one line a wrong setting.
+        UserError: one line a wrong setting.
     """
     problems: dict[str, str] = {}
     tree = complete(copy.deepcopy(recipe), config_class)
@@ -37,7 +38,7 @@ def changed(config: SectionT, settings: Mapping[str, object]) -> SectionT:
     """The config with other values for some dotted names.
 
     Raises:
-        JobError: one line a wrong setting.
+        UserError: one line a wrong setting.
     """
     return with_values(type(config), config.model_dump(mode="json", by_alias=True), settings)
 
@@ -56,7 +57,7 @@ def validated(config_class: type[SectionT], tree: Tree, problems: dict[str, str]
         problems: dotted name -> the line about it, where something is wrong already.
 
     Raises:
-        JobError: one line a wrong setting.
+        UserError: one line a wrong setting.
     """
     tree = complete(tree, config_class)
     for name, value in dotted_leaves(tree):
@@ -72,7 +73,7 @@ def validated(config_class: type[SectionT], tree: Tree, problems: dict[str, str]
             name, line = describe_problem(config_class, tree, details)
             problems.setdefault(name, line)
     if problems:
-        raise JobError("\n".join(problems.values()))
+        raise UserError("\n".join(problems.values()))
     return config
 
 

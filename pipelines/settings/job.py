@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipelines.settings.command_line import load_config
-from pipelines.settings.section import JobError, SectionT
+from pipelines.settings.section import SectionT
+from t3d_core.errors import UserError
 
 
 def run_job(
@@ -34,9 +35,7 @@ def run_job(
     except Exception as error:
         cause = getattr(error, "cause", None) or error  # what a Ray task raised is carried by Ray's own error
         message = " ".join(str(cause).split())
-        # ValueError itself is a user's error; its subclasses (Arrow's, Unicode's) come from below: show where.
-        is_expected = type(cause) is ValueError or isinstance(cause, JobError | OSError)
-        if not is_expected or not message:
+        if not isinstance(cause, UserError):
             traceback.print_exception(error)
             message = f"{type(cause).__name__}: {message}"
         sys.stdout.flush()

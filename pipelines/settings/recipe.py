@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from pipelines.settings.options import Tree
 from pipelines.settings.problems import show_value
-from pipelines.settings.section import JobError
+from t3d_core.errors import UserError
 
 
 class RecipeLoader(yaml.SafeLoader):
@@ -42,16 +42,16 @@ def read_recipe(path: Path) -> Tree:
     """The settings of a recipe, not yet checked.
 
     Raises:
-        JobError: there is no such file, or it is not a mapping in YAML.
+        UserError: there is no such file, or it is not a mapping in YAML.
     """
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=RecipeLoader)
     except OSError as error:
-        raise JobError(f"recipe {path}: {error.strerror}") from None
+        raise UserError(f"recipe {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise JobError(f"recipe {path}: not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"recipe {path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
-        raise JobError(f"recipe {path}: given {show_value(tree)}, allowed: a mapping of settings (name: value)")
+        raise UserError(f"recipe {path}: given {show_value(tree)}, allowed: a mapping of settings (name: value)")
     return tree
 
 

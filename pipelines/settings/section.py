@@ -17,10 +17,6 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 SectionT = TypeVar("SectionT", bound="Section")
 
 
-class JobError(Exception):
-    """A failure the user can cure: the message says how, a traceback would only hide it."""
-
-
 class Section(BaseModel):
     """One section of a config: frozen, knows all its settings, each described by the docstring below it."""
 

@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipelines.runtime.files import whole_file
+from t3d_core.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 _LAYOUT = 2  # of a prepared folder: raise it when what lies beside the shards changes
@@ -132,7 +133,7 @@ class ShardFolder:
             is_patient: wait while another process holds it.
 
         Raises:
-            ValueError: another process holds it and we do not wait.
+            UserError: another process holds it and we do not wait.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / ".lock").open("a+") as file:
@@ -141,7 +142,7 @@ class ShardFolder:
             except BlockingIOError:
                 file.seek(0)
                 if not is_patient:
-                    raise ValueError(
+                    raise UserError(
                         f"another prepare ({file.read()}) is writing to {self.root}: wait for it, or give another "
                         "output"
                     ) from None
@@ -164,20 +165,20 @@ class ShardFolder:
         """Read `dataset.json`.
 
         Raises:
-            ValueError: nothing was prepared here, or by an earlier version, or the file is damaged.
+            UserError: nothing was prepared here, or by an earlier version, or the file is damaged.
         """
         if not self.dataset_file.is_file():
-            raise ValueError(
+            raise UserError(
                 f"{self.root} holds no prepared shards ({self.dataset_file.name} is missing): run jobs/prepare.py first"
             )
         try:
             description = dict(json.loads(self.dataset_file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{self.dataset_file} cannot be read ({error}): run jobs/prepare.py again after deleting it"
             ) from error
         if (layout := description.get("layout")) != _LAYOUT:
-            raise ValueError(
+            raise UserError(
                 f"{self.root} was prepared by another version of jobs/prepare.py (layout {layout}, not {_LAYOUT}): "
                 "prepare the videos anew into another folder, or delete this one"
             )
@@ -194,10 +195,10 @@ def describe_shards(path: Path) -> dict:
     """Read the settings, fingerprints and class names of a prepared folder.
 
     Raises:
-        ValueError: nothing was prepared there, or not to its end.
+        UserError: nothing was prepared there, or not to its end.
     """
     folder = open_shard_folder(path)
     description = folder.describe()
     if not folder.num_finished_shards():
-        raise ValueError(f"{folder.root} is not finished: run jobs/prepare.py again with the same settings")
+        raise UserError(f"{folder.root} is not finished: run jobs/prepare.py again with the same settings")
     return description

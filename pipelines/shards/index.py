@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from pipelines.shards.folder import ShardFolder, describe_shards, open_shard_folder
 from pipelines.shards.reading import SkippedShard, describe_damage, describe_skipped, read_frames, read_videos
+from t3d_core.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 
@@ -92,11 +93,11 @@ def load_index(folders: Sequence[Path], *, fold: int, splits: Sequence[str], may
         may_be_empty: give an index without rows where no video is listed in these splits.
 
     Raises:
-        ValueError: a folder is missing, unfinished or damaged, or none of its shards is there; it has labels that are
+        UserError: a folder is missing, unfinished or damaged, or none of its shards is there; it has labels that are
             no class; the folders have different classes; the fold does not exist, or nothing is in these splits.
     """
     if not folders:
-        raise ValueError("data.shards names no folder: give one that jobs/prepare.py wrote")
+        raise UserError("data.shards names no folder: give one that jobs/prepare.py wrote")
     opened = [open_shard_folder(path) for path in folders]
     described = [describe_shards(path) for path in folders]
     class_names = _common_class_names(folders, described)
@@ -105,7 +106,7 @@ def load_index(folders: Sequence[Path], *, fold: int, splits: Sequence[str], may
     skipped: list[SkippedShard] = []
     for folder, description in zip(opened, described, strict=True):
         if not 1 <= fold <= description["num_folds"]:
-            raise ValueError(
+            raise UserError(
                 f"data.fold {fold} does not exist in {folder.root}: it has folds 1..{description['num_folds']}"
             )
         rows = _read_rows(folder, description, first_shard=len(paths))
@@ -123,7 +124,7 @@ def load_index(folders: Sequence[Path], *, fold: int, splits: Sequence[str], may
     for line in describe_skipped(skipped):
         _LOG.warning("Split %s of fold %d: %s", "/".join(splits), fold, line)
     if not len(table) and (skipped or not may_be_empty):
-        raise ValueError(_describe_empty(whole, folders, fold=fold, splits=splits, skipped=skipped))
+        raise UserError(_describe_empty(whole, folders, fold=fold, splits=splits, skipped=skipped))
     return _index_of(table, paths=tuple(paths), class_names=class_names, skipped=tuple(skipped))
 
 
@@ -164,7 +165,7 @@ def rows_of_shard(path: str) -> RowsOfShard:
     """Tell the rows of one shard, of whatever split.
 
     Raises:
-        ValueError: as `load_index`.
+        UserError: as `load_index`.
     """
     folder = ShardFolder(Path(path).parents[1])
     fingerprint, table = _rows_of_folder(folder.root, folder.videos_file.stat().st_mtime_ns)
@@ -184,7 +185,7 @@ def _lost_shards(folder: ShardFolder, rows: pa.Table, paths: Sequence[str]) -> d
     """Which shards are not as they were made, and why.
 
     Raises:
-        ValueError: not one of this folder is.
+        UserError: not one of this folder is.
     """
     made = rows.group_by("shard", use_threads=False).aggregate([("shard_bytes", "max")]).to_pylist()
     lost = {}
@@ -199,7 +200,7 @@ def _lost_shards(folder: ShardFolder, rows: pa.Table, paths: Sequence[str]) -> d
                 lost[shard] = f"has {num_bytes:,} bytes, not {made_bytes:,} as when it was made"
     if lost and len(lost) == len(made):
         shard, reason = next(iter(lost.items()))
-        raise ValueError(
+        raise UserError(
             f"none of the {len(lost)} shards of {folder.root} is as it was made: {paths[shard]} {reason}: run "
             "jobs/prepare.py again with the same settings, after deleting the damaged ones"
         )
@@ -214,7 +215,7 @@ def _check_labels(labels: pa.ChunkedArray, folder: ShardFolder, *, class_names: 
     is_known = pc.or_(pc.is_null(labels), pc.is_in(labels, pa.array(class_names, pa.string())))
     if unknown := Counter(labels.filter(pc.invert(is_known)).to_pylist()):
         named = ", ".join(f"{label!r} ({count} videos)" for label, count in unknown.most_common(5))
-        raise ValueError(
+        raise UserError(
             f"{folder.root} holds labels that are not among the {len(class_names)} classes of its "
             f"{folder.dataset_file.name}: {named}: prepare it anew into another folder"
         )
@@ -239,7 +240,7 @@ def _common_class_names(folders: Sequence[Path], described: Sequence[dict]) -> t
     if len(names) > 1 and () in names:
         return ()  # labelled and unlabelled shards together serve the transfer, which reads no label
     if len(names) > 1:
-        raise ValueError(f"data.shards {[str(f) for f in folders]} were prepared with different classes")
+        raise UserError(f"data.shards {[str(f) for f in folders]} were prepared with different classes")
     return names.pop()
 
 

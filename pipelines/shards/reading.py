@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from pipelines.shards.folder import ShardFolder
 from pipelines.shards.schemas import FRAMES_COLUMN
+from t3d_core.errors import UserError
 
 ResultT = TypeVar("ResultT")
 
@@ -42,7 +43,7 @@ def read_frames(path: str, row: int) -> bytes:
     """Read the encoded frames of one row of a shard: no other row is touched.
 
     Raises:
-        ValueError: the row is damaged, or the file is missing or damaged.
+        UserError: the row is damaged, or the file is missing or damaged.
     """
     return read_row(path, row, columns=[FRAMES_COLUMN], take=_frames_of, what="shard", cure=_CURE)
 
@@ -65,7 +66,7 @@ def read_row(
         cure: errors advise to do so.
 
     Raises:
-        ValueError: the row is damaged, or the file is missing or damaged.
+        UserError: the row is damaged, or the file is missing or damaged.
     """
     try:
         return take(_read_row(path, row, columns))
@@ -74,7 +75,7 @@ def read_row(
     try:
         return take(_read_row(path, row, columns))
     except DAMAGE as error:
-        raise ValueError(f"{what} {path} row {row} cannot be read: {describe_damage(error)}; {cure}") from error
+        raise UserError(f"{what} {path} row {row} cannot be read: {describe_damage(error)}; {cure}") from error
 
 
 def _read_row(path: str, row: int, columns: list[str]) -> pa.Table:
@@ -90,12 +91,12 @@ def read_videos(folder: ShardFolder, columns: list[str]) -> pa.Table:
     """Read what became of every listed video.
 
     Raises:
-        ValueError: the file is damaged.
+        UserError: the file is damaged.
     """
     try:
         return pq.read_table(folder.videos_file, columns=columns, page_checksum_verification=True)
     except DAMAGE as error:
-        raise ValueError(
+        raise UserError(
             f"{folder.videos_file} cannot be read ({describe_damage(error)}): run jobs/prepare.py again after deleting "
             "it"
         ) from error

@@ -5,18 +5,19 @@ import hashlib
 import numpy as np
 
 from pipelines.shards.index import ShardIndex
+from t3d_core.errors import UserError
 
 
 def hold_out(index: ShardIndex, *, fraction: float, seed: int, at_least: int = 1) -> tuple[ShardIndex, ShardIndex]:
     """Part an index into the rows to train on and the rows held out, by whole source videos, `at_least` so many.
 
     Raises:
-        ValueError: there are too few source videos to part.
+        UserError: there are too few source videos to part.
     """
     sources = np.unique(index.source_N)
     num_held = max(at_least, round(fraction * len(sources)))
     if num_held >= len(sources):
-        raise ValueError(
+        raise UserError(
             f"data.holdout_fraction {fraction} of {len(sources)} source videos leaves none to train on: "
             "prepare more videos, or lower it"
         )

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from pipelines.tracking.runs import MAX_POINTS, Point, PointsRefusedError, Run
+from t3d_core.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 _SECONDS_BETWEEN_SENDS = 1.0
@@ -52,7 +53,7 @@ class MetricLog:
         """Write the metrics of one step to the file, without those that it has for this step or a later one.
 
         Raises:
-            ValueError: the file cannot be written.
+            UserError: the file cannot be written.
         """
         new = {name: float(value) for name, value in metrics.items() if step > self._last_steps.get(name, step - 1)}
         if not new:
@@ -62,7 +63,7 @@ class MetricLog:
             self._file.write(line.encode() + b"\n")
             self._file.flush()
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"the metrics of step {step} cannot be written to {self._path} ({error}): make room there, then start "
                 "the job again with the same --name"
             ) from error
@@ -89,7 +90,7 @@ def drain(run: Run, path: Path, *, timeout_seconds: float) -> None:
     """Send what the workers of a run left in the file, and try for `timeout_seconds`; a missing file holds nothing.
 
     Raises:
-        ValueError: MLflow could not be reached in this time.
+        UserError: MLflow could not be reached in this time.
     """
     if not path.exists():
         return
@@ -98,7 +99,7 @@ def drain(run: Run, path: Path, *, timeout_seconds: float) -> None:
     while not sender.try_to_send():
         if time.monotonic() > deadline:
             first_step = min(point.step for point in sender.unsent().points)
-            raise ValueError(
+            raise UserError(
                 f"the metrics from step {first_step} on are not in MLflow, for {run.tracking_uri} takes none "
                 f"({sender.trouble}); they lie in {path}: start the job again with the same --name once it does"
             )

@@ -17,6 +17,7 @@ from mlflow.types import Schema, TensorSpec
 import t3d_core
 from pipelines.tracking.runs import Run
 from pipelines.tracking.store import check_answers, open_client, patient
+from t3d_core.errors import UserError
 from t3d_core.training.weights_card import WeightsCard, read_card
 
 MODEL_NAME = "model"
@@ -36,7 +37,7 @@ def log_model(run: Run, weights_path: Path) -> str:
         The model's address, `models:/m-...`.
 
     Raises:
-        ValueError: the file cannot be read or its network has no head.
+        UserError: the file cannot be read or its network has no head.
     """
     signature = _signature(read_card(weights_path), weights_path)
     client = open_client(run.tracking_uri)
@@ -90,12 +91,12 @@ def register_model_of(run: Run, *, name: str, alias: str | None) -> str:
     """Register the model that a run has logged, as `register_model`; a version that it has already is taken.
 
     Raises:
-        ValueError: the run has logged no model.
+        UserError: the run has logged no model.
     """
     client = open_client(run.tracking_uri)
     outputs = client.get_run(run.run_id).outputs
     if outputs is None or not outputs.model_outputs:
-        raise ValueError(f"run {run.run_id} has logged no model: it cannot be registered as {name}")
+        raise UserError(f"run {run.run_id} has logged no model: it cannot be registered as {name}")
     known = [each for each in _versions(client, name) if each.run_id == run.run_id]
     if not known:
         return register_model(run, f"models:/{outputs.model_outputs[-1].model_id}", name=name, alias=alias)
@@ -121,28 +122,28 @@ def fetch_weights(uri: str, *, tracking_uri: str) -> Path:
         The path of the one safetensors file there.
 
     Raises:
-        ValueError: the store has nothing by this address, or not one weights file.
+        UserError: the store has nothing by this address, or not one weights file.
     """
     check_answers(tracking_uri)
     try:
         artifact_uri = patient(_artifact_uri)(open_client(tracking_uri), uri)
         found = Path(mlflow.artifacts.download_artifacts(artifact_uri, tracking_uri=tracking_uri))
     except (MlflowException, OSError) as error:
-        raise ValueError(
+        raise UserError(
             f"{uri} is not in the tracking store {tracking_uri} ({error}): check the id, name, alias or version, "
             f"and that MLFLOW_TRACKING_URI names the store it was written to"
         ) from error
     weights = [found] if found.is_file() else sorted(found.rglob("*.safetensors"))
     if len(weights) != 1 or weights[0].suffix != ".safetensors":
         names = ", ".join(path.name for path in weights) or "none"
-        raise ValueError(f"{uri} must hold one weights file (*.safetensors), found {names}: name a run's file or model")
+        raise UserError(f"{uri} must hold one weights file (*.safetensors), found {names}: name a run's file or model")
     return weights[0]
 
 
 def _signature(card: WeightsCard, weights_path: Path) -> ModelSignature:
     """Clips as the card says, uint8 (B, T, H, W, C), give probabilities, float32 (B, K)."""
     if not card.class_names:
-        raise ValueError(f"weights file {weights_path} has no classes, so it is no classifier: log it as an artifact")
+        raise UserError(f"weights file {weights_path} has no classes, so it is no classifier: log it as an artifact")
     clip_shape = (-1, card.num_frames, card.crop_size, card.crop_size, 3)
     return ModelSignature(
         inputs=Schema([TensorSpec(np.dtype("uint8"), clip_shape)]),

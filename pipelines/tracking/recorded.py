@@ -10,6 +10,7 @@ import mlflow.pyfunc
 from mlflow import MlflowException
 
 from pipelines.tracking.store import check_answers, open_client, patient
+from t3d_core.errors import UserError
 
 PARENT = "mlflow.parentRunId"
 STARTED_FROM = "started_from"  # tag of a training run: the run whose weights it starts from
@@ -52,14 +53,14 @@ def find_runs(tracking_uri: str, *, experiment: str, condition: str = "") -> lis
     """All runs of an experiment that meet a condition in MLflow's language, the oldest first.
 
     Raises:
-        ValueError: the store cannot be opened, or has no such experiment.
+        UserError: the store cannot be opened, or has no such experiment.
     """
     check_answers(tracking_uri)
     client = open_client(tracking_uri)
     found = patient(client.get_experiment_by_name)(experiment)
     if found is None:
         names = ", ".join(sorted(each.name for each in patient(client.search_experiments)())) or "none"
-        raise ValueError(f"experiment {experiment!r} is not in {tracking_uri}; there are: {names}")
+        raise UserError(f"experiment {experiment!r} is not in {tracking_uri}; there are: {names}")
     runs: list[RecordedRun] = []
     token = None
     while True:
@@ -76,13 +77,13 @@ def get_run(tracking_uri: str, run_id: str) -> RecordedRun:
     """What the store knows of one run.
 
     Raises:
-        ValueError: it has no such run.
+        UserError: it has no such run.
     """
     check_answers(tracking_uri)
     try:
         return _recorded(patient(open_client(tracking_uri).get_run)(run_id))
     except MlflowException as error:
-        raise ValueError(f"run {run_id} is not in {tracking_uri}: check its id, and MLFLOW_TRACKING_URI") from error
+        raise UserError(f"run {run_id} is not in {tracking_uri}: check its id, and MLFLOW_TRACKING_URI") from error
 
 
 def read_curve(tracking_uri: str, run_id: str, name: str) -> list[tuple[int, float]]:

@@ -33,6 +33,7 @@ from pipelines.tracking.store import (
     patient,
     reason_of,
 )
+from t3d_core.errors import UserError
 
 REASON = "reason"  # tag of a run that ended as KILLED or FAILED
 _MARK = "mark"  # tag of a run that goes on when it is started again, unique in the world
@@ -44,7 +45,7 @@ class PausedError(Exception):
     """Raised inside a run that is left for now and goes on later: until then MLflow has it as KILLED."""
 
 
-class PointsRefusedError(ValueError):
+class PointsRefusedError(UserError):
     """The store does not take one of these points, now or later."""
 
 
@@ -99,13 +100,13 @@ class Run:
         """Write parameters by dotted name; a long value is cut at the store's 6000 characters.
 
         Raises:
-            ValueError: a continued run has another value for one of them.
+            UserError: a continued run has another value for one of them.
         """
         params = [Param(name, str(value)[:_MAX_PARAM_LENGTH]) for name, value in flat.items()]
         try:
             patient(open_client(self.tracking_uri).log_batch)(self.run_id, params=params)
         except MlflowException as error:
-            raise ValueError(f"run {self.run_id} does not take these parameters: {error}") from error
+            raise UserError(f"run {self.run_id} does not take these parameters: {error}") from error
 
     @patient
     def set_tags(self, tags: Mapping[str, str]) -> None:
@@ -153,7 +154,7 @@ class Run:
             if reason is not None:
                 self.set_tags({REASON: reason})
             self.finish(status)
-        except (MlflowException, SQLAlchemyError, ValueError, OSError) as error:
+        except (MlflowException, SQLAlchemyError, UserError, OSError) as error:
             _LOG.warning("The interrupted run %s in %s cannot be closed: %s", self.run_id, self.tracking_uri, error)
 
     def __enter__(self) -> "Run":
@@ -197,7 +198,7 @@ def start_run(
             its id was kept, and has done nothing yet.
 
     Raises:
-        ValueError: the store cannot be opened, or the run or the experiment is gone from it.
+        UserError: the store cannot be opened, or the run or the experiment is gone from it.
     """
     check_answers(tracking_uri)
     if run_id is not None:
@@ -213,7 +214,7 @@ def start_run(
         created = patient(client.create_run)(experiment_id, tags=dict(tags), run_name=run_name)
         return Run(tracking_uri, created.info.run_id)
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise ValueError(f"no run can be started in the tracking store {tracking_uri}: {error}") from error
+        raise UserError(f"no run can be started in the tracking store {tracking_uri}: {error}") from error
 
 
 def _post_points(run: Run, points: Sequence[Point]) -> None:
@@ -240,7 +241,7 @@ def _continue_run(run: Run, *, tags: Mapping[str, str]) -> Run:
     try:
         patient(client.update_run)(run.run_id, status="RUNNING")
     except MlflowException as error:
-        raise ValueError(
+        raise UserError(
             f"run {run.run_id} cannot go on in the tracking store {run.tracking_uri} ({error}): restore it there, "
             f"or start again under a new --name"
         ) from error

@@ -22,6 +22,8 @@ from mlflow.utils.rest_utils import http_request
 from sqlalchemy.exc import SQLAlchemyError
 from urllib3.exceptions import HTTPError
 
+from t3d_core.errors import UserError
+
 SQLITE = "sqlite:///"
 SERVER = ("http://", "https://")
 _SECONDS_TO_ANSWER = 10.0  # for a server that a process turns to for the first time
@@ -32,7 +34,7 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
-class StoreAwayError(ValueError):
+class StoreAwayError(UserError):
     """The store cannot be reached or does not answer now; it may take the same later."""
 
 
@@ -47,7 +49,7 @@ def resolve_tracking_uri(uri: str | None, *, base: Path) -> str:
         The address, with an absolute path when it is a sqlite file or a folder; a server's address as it came.
 
     Raises:
-        ValueError: it holds a password.
+        UserError: it holds a password.
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
     if uri.startswith(SQLITE):
@@ -66,7 +68,7 @@ def _check_no_password(uri: str) -> None:
     # Before an @ a colon ends the user's name, but for that of a port; a password may hold slashes.
     has_user = re.match(r"[^/:@]*:(?!\d+/)", place.rpartition("@")[0])
     if has_user or re.search(r"(password|passwd|pwd)=", unquote(query), re.IGNORECASE):
-        raise ValueError(
+        raise UserError(
             f"tracking.uri {scheme}://... came with a password in it, which would be logged: give that by environment "
             "variables (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server, PGPASSWORD for PostgreSQL)"
         )
@@ -106,7 +108,7 @@ def check_answers(tracking_uri: str) -> None:
     """Refuse a wrong address within seconds, where MLflow's own tries would take four minutes.
 
     Raises:
-        ValueError: no server answers there, or not to who calls it by that name.
+        UserError: no server answers there, or not to who calls it by that name.
     """
     deadline = time.monotonic() + _SECONDS_TO_ANSWER
     while tracking_uri.startswith(SERVER):
@@ -121,14 +123,14 @@ def check_answers(tracking_uri: str) -> None:
             )
             if answer.status_code == 403 and "Host header" in answer.text:
                 host = urlsplit(tracking_uri).netloc
-                raise ValueError(
+                raise UserError(
                     f"the MLflow server at {tracking_uri} refuses to be called {host}: add that to its --allowed-hosts "
                     "(MLFLOW_SERVER_ALLOWED_HOSTS), or call it by a name that is there"
                 )
             return
         except MlflowException as error:
             if time.monotonic() > deadline:
-                raise ValueError(
+                raise UserError(
                     f"no MLflow server answers at {tracking_uri} ({reason_of(error)}): start it, or name another store "
                     "with MLFLOW_TRACKING_URI or --tracking.uri"
                 ) from error

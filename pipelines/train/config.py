@@ -9,6 +9,7 @@ from pipelines.networks.config import ModelConfig
 from pipelines.prepare.config import DataConfig
 from pipelines.settings.section import Fraction
 from pipelines.training.config import RunConfig, ScheduleConfig, check_inflation
+from t3d_core.errors import UserError
 
 
 class TrainDataConfig(DataConfig):
@@ -69,20 +70,20 @@ class TrainConfig(RunConfig):
     @model_validator(mode="after")
     def _network_is_known(self) -> "TrainConfig":
         if self.init_from is None and (self.model is None or self.clip is None):
-            raise ValueError("model and clip can be none only when init_from names weights that describe them")
+            raise UserError("model and clip can be none only when init_from names weights that describe them")
         if self.init_from is not None and self.inflate_from is not None:
-            raise ValueError("init_from and inflate_from both name weights to start from: give one of them")
+            raise UserError("init_from and inflate_from both name weights to start from: give one of them")
         if self.freeze_backbone and self.init_from is None:
-            raise ValueError("freeze_backbone keeps the weights of another run: add --init_from WEIGHTS")
+            raise UserError("freeze_backbone keeps the weights of another run: add --init_from WEIGHTS")
         if self.freeze_backbone and self.precise_bn_steps:
-            raise ValueError(
+            raise UserError(
                 "precise_bn_steps measures the statistics that freeze_backbone keeps: leave one of them out"
             )
         if self.folds and self.name is None:
-            raise ValueError("folds makes one run a fold, named after this one: add --name NAME")
+            raise UserError("folds makes one run a fold, named after this one: add --name NAME")
         if self.replace_head and self.init_from is None:
-            raise ValueError("replace_head needs the weights whose head it replaces: add --init_from WEIGHTS")
+            raise UserError("replace_head needs the weights whose head it replaces: add --init_from WEIGHTS")
         check_inflation(self.inflate_from, self.clip)
         if self.alias is not None and self.register is None:
-            raise ValueError(f"alias {self.alias!r} needs the name of a registered model: add --register NAME")
+            raise UserError(f"alias {self.alias!r} needs the name of a registered model: add --register NAME")
         return self

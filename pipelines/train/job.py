@@ -32,7 +32,7 @@ def run_train(config: TrainConfig, audience: Audience = PEOPLE) -> str:
     """Train a classifier, or one for each fold, as `config` says; give the closing summary.
 
     Raises:
-        ValueError: settings, shards or weights that cannot work, before any work.
+        UserError: settings, shards or weights that cannot work, before any work.
     """
     if not config.folds:
         return _train_one(config, audience)

@@ -18,6 +18,7 @@ from pipelines.shards.selection import hold_out, share_of_classes
 from pipelines.train.config import TrainConfig
 from pipelines.training.stage import random_crop_of
 from pipelines.training.worker import Metrics, Worker
+from t3d_core.errors import UserError
 from t3d_core.models import build_model
 from t3d_core.models.execution import Execution
 from t3d_core.training.checkpoint import initialize_from, save_weights
@@ -95,12 +96,12 @@ def build_stage(config: TrainConfig, folders: list[Path], init_from: Path | None
         init_from: weights to start from.
 
     Raises:
-        ValueError: there are no labelled training rows, or the weights are of another fold of the same videos.
+        UserError: there are no labelled training rows, or the weights are of another fold of the same videos.
     """
     train_index = load_index(folders, fold=config.data.fold, splits=["train"])
     val_index = load_index(folders, fold=config.data.fold, splits=["val"], may_be_empty=True)
     if not train_index.class_names or (train_index.label_N < 0).any():
-        raise ValueError(
+        raise UserError(
             f"data.shards {[str(f) for f in folders]} give no labelled rows of split train in fold {config.data.fold}: "
             "prepare a labelled data set"
         )

@@ -9,6 +9,7 @@ from pipelines.clips.config import IMAGENET, AugmentationConfig, ClipConfig
 from pipelines.networks.config import ComputeConfig
 from pipelines.settings.section import Fraction, Section
 from pipelines.tracking.config import TrackingConfig
+from t3d_core.errors import UserError
 from t3d_core.training.schedules import ScheduleKind, linearly_scaled
 
 
@@ -23,7 +24,7 @@ class TrainComputeConfig(ComputeConfig):
     @model_validator(mode="after")
     def _one_of_two(self) -> "TrainComputeConfig":
         if self.compile and self.recompute:
-            raise ValueError("compile and recompute cannot be combined: choose one")
+            raise UserError("compile and recompute cannot be combined: choose one")
         return self
 
 
@@ -47,7 +48,7 @@ class OptimizerConfig(Section):
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> "OptimizerConfig":
         if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov is a form of momentum, which is 0: add --optimizer.nesterov false")
+            raise UserError("nesterov is a form of momentum, which is 0: add --optimizer.nesterov false")
         return self
 
 
@@ -83,7 +84,7 @@ class ScalingConfig(Section):
     @model_validator(mode="after")
     def _least_is_not_most(self) -> "ScalingConfig":
         if self.fewest_workers() > self.most_workers():
-            raise ValueError(
+            raise UserError(
                 f"num_workers [{self.fewest_workers()}, {self.most_workers()}] must be [least, most]: exchange them"
             )
         return self
@@ -164,16 +165,16 @@ class RunConfig(Section):
     def _batch_can_be_shared(self) -> "RunConfig":
         num_parts = self.global_batch_size // (self.micro_batch_size or 1)
         if self.global_batch_size % (self.micro_batch_size or 1):
-            raise ValueError(
+            raise UserError(
                 f"global_batch_size {self.global_batch_size} is no multiple of micro_batch_size {self.micro_batch_size}"
             )
         if num_parts < self.scaling.most_workers():
-            raise ValueError(
+            raise UserError(
                 f"global_batch_size {self.global_batch_size} in parts of {self.micro_batch_size or 1} gives too few "
                 f"parts for scaling.num_workers {self.scaling.num_workers}: raise it, or lower the number of workers"
             )
         if self.schedule.kind == "cosine" and self.schedule.warmup_epochs >= self.epochs:
-            raise ValueError(
+            raise UserError(
                 f"schedule.warmup_epochs {self.schedule.warmup_epochs:g} must be less than epochs {self.epochs}"
             )
         self._check_schedule()
@@ -187,7 +188,7 @@ class RunConfig(Section):
             base_batch_size=self.optimizer.base_batch_size,
         )
         if self.schedule.kind == "plateau" and self.schedule.min_lr > lr:
-            raise ValueError(
+            raise UserError(
                 f"schedule.min_lr {self.schedule.min_lr:g} is above the learning rate {lr:g}: lower it, or raise "
                 "optimizer.lr"
             )
@@ -197,10 +198,10 @@ class RunConfig(Section):
         if not self.compute.sync_batch_norm:
             return
         if not self.scaling.use_gpu:
-            raise ValueError("compute.sync_batch_norm works on GPUs only: add --scaling.use_gpu true, or leave it off")
+            raise UserError("compute.sync_batch_norm works on GPUs only: add --scaling.use_gpu true, or leave it off")
         possible = range(self.scaling.fewest_workers(), self.scaling.most_workers() + 1)
         if self.micro_batch_size and (uneven := [number for number in possible if number and num_parts % number]):
-            raise ValueError(
+            raise UserError(
                 f"compute.sync_batch_norm needs as many micro-batches on every worker, but {num_parts} cannot be dealt "
                 f"evenly to {' or '.join(map(str, uneven))} workers: choose other scaling.num_workers or "
                 "micro_batch_size"
@@ -208,9 +209,9 @@ class RunConfig(Section):
 
 
 def check_inflation(inflate_from: str | None, clip: ClipConfig | None) -> None:
-    """Raise a ValueError where 2D weights would see clips normalised otherwise than they were trained on."""
+    """Raise a UserError where 2D weights would see clips normalised otherwise than they were trained on."""
     if inflate_from is not None and clip is not None and (clip.mean, clip.std) != IMAGENET:
-        raise ValueError(
+        raise UserError(
             f"inflate_from takes weights for clips normalised by ImageNet's mean and std {IMAGENET}, given clip.mean "
             f"{clip.mean} and clip.std {clip.std}: leave them as they are by default"
         )

@@ -23,6 +23,7 @@ from pipelines.training.run_folder import PEOPLE, Audience, RunFolder, metrics_f
 from pipelines.training.stage import Stage
 from pipelines.training.worker import Metrics, ignore
 from pipelines.training.workers import train_here, train_on_workers
+from t3d_core.errors import UserError
 from t3d_core.training.schedules import linearly_scaled
 
 # How long the end of a run waits for an MLflow server that does not answer.
@@ -59,7 +60,7 @@ def fit(stage: Stage, folder: RunFolder, audience: Audience = PEOPLE) -> Finishe
     """Train `stage` to its end, going on from the newest checkpoint in `folder`.
 
     Raises:
-        ValueError: the run cannot go on (a loss that is not finite, a full disk), or MLflow does not take its curves.
+        UserError: the run cannot go on (a loss that is not finite, a full disk), or MLflow does not take its curves.
         PausedError: the audience's interval is over, and the run is not.
         Exception: what failed a worker, when that happened more often than `failure.max_failures` allows.
     """
@@ -80,9 +81,9 @@ def fit(stage: Stage, folder: RunFolder, audience: Audience = PEOPLE) -> Finishe
         listeners = Listeners(show=show, validated=audience.validated)
         outcome = train(stage, checkpoints, folder.run, listeners, interval)
     if outcome.refusal is not None:
-        with contextlib.suppress(ValueError):  # a server that is away must not hide why the run stopped
+        with contextlib.suppress(UserError):  # a server that is away must not hide why the run stopped
             drain(folder.run, metrics_file(folder.path), timeout_seconds=0.0)
-        raise ValueError(outcome.refusal)
+        raise UserError(outcome.refusal)
     drain(folder.run, metrics_file(folder.path), timeout_seconds=_MLFLOW_PATIENCE_SECONDS)
     if interval is not None and interval.until_epoch < config.epochs:
         raise PausedError(f"run {folder.path.name!r} waits at epoch {interval.until_epoch} of {config.epochs}")

@@ -23,6 +23,7 @@ from pipelines.tracking.store import resolve_tracking_uri
 from pipelines.training.config import RunConfig
 from pipelines.training.stage import Stage
 from pipelines.training.worker import Interval, Metrics, ignore
+from t3d_core.errors import UserError
 
 
 def metrics_file(folder: Path) -> Path:
@@ -123,7 +124,7 @@ def open_run(
         run_name: of the MLflow run; none: the folder's.
 
     Raises:
-        ValueError: the name belongs to a run with other settings or shards, or to one that another job is at work on;
+        UserError: the name belongs to a run with other settings or shards, or to one that another job is at work on;
             or other rows can be read than at its first start.
     """
     config = stage.config
@@ -134,15 +135,15 @@ def open_run(
     fingerprint = _fingerprint(config, list(descriptions.values()))
     known = _read_run_file(path)
     if known is not None and known["fingerprint"] != fingerprint:
-        raise ValueError(
+        raise UserError(
             f"run {path.name!r} in {path.parent} was made with other settings or shards (fingerprint "
             f"{known['fingerprint'][:12]}, now {fingerprint[:12]}; see {path / 'recipe.yaml'}): give another --name"
         )
     rows = _describe_rows(stage)
     if known is not None and "rows" not in known:
-        raise ValueError(f"run {path.name!r} in {path.parent} was begun by an older version: give another --name")
+        raise UserError(f"run {path.name!r} in {path.parent} was begun by an older version: give another --name")
     if known is not None and known["rows"] != rows:
-        raise ValueError(_describe_other_rows(stage, path, known=known["rows"], now=rows))
+        raise UserError(_describe_other_rows(stage, path, known=known["rows"], now=rows))
     with alone_in(path):
         run = start_run(
             tracking_uri=tracking_uri,

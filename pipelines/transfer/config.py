@@ -9,6 +9,7 @@ from pipelines.networks.config import ModelConfig
 from pipelines.prepare.config import DataConfig
 from pipelines.settings.section import Section
 from pipelines.training.config import RunConfig, ScheduleConfig, check_inflation
+from t3d_core.errors import UserError
 
 
 class TransferDataConfig(DataConfig):
@@ -133,15 +134,15 @@ class TransferConfig(RunConfig):
     @model_validator(mode="after")
     def _worker_sees_pairs(self) -> "TransferConfig":
         if self.smallest_batch() < 2:
-            raise ValueError(
+            raise UserError(
                 f"global_batch_size {self.global_batch_size} with micro_batch_size {self.micro_batch_size} and "
                 f"scaling.num_workers {self.scaling.num_workers} gives a worker fewer than 2 clips at once, and so no "
                 "negative pair"
             )
         if self.clip.num_segments > 1:
-            raise ValueError(f"clip.num_segments {self.clip.num_segments} is for classifiers: the transfer takes 1")
+            raise UserError(f"clip.num_segments {self.clip.num_segments} is for classifiers: the transfer takes 1")
         if (self.teacher.num_frames or 0) > self.clip.num_frames:
-            raise ValueError(
+            raise UserError(
                 f"teacher.num_frames {self.teacher.num_frames} is more than the clip has (clip.num_frames "
                 f"{self.clip.num_frames}): leave it out to show the teacher all of them"
             )
@@ -153,7 +154,7 @@ class TransferConfig(RunConfig):
         if self.objective == "correspondence":
             return self
         if self.cache is not None:
-            raise ValueError("cache holds features of whole clips: objective frame_regression takes those of frames")
+            raise UserError("cache holds features of whole clips: objective frame_regression takes those of frames")
         if self.inflate_from is not None:
-            raise ValueError("inflate_from is for a 3D network: objective frame_regression trains a 2D one")
+            raise UserError("inflate_from is for a 3D network: objective frame_regression trains a 2D one")
         return self

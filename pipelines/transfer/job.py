@@ -19,6 +19,7 @@ from pipelines.transfer.plot import plot_checks
 from pipelines.transfer.stage import CorrespondenceStage, TwinStage, teacher_of, twin_of
 from pipelines.transfer.summary import describe_transfer
 from pipelines.transfer.teacher_pass import cached_features
+from t3d_core.errors import UserError
 from t3d_core.evaluation.representation import check_probe
 from t3d_core.training.checkpoint import save_weights
 from t3d_core.transfer.teacher import check_teacher
@@ -28,7 +29,7 @@ def run_transfer(config: TransferConfig, audience: Audience = PEOPLE) -> str:
     """Teach a student as `config` says; give the closing summary.
 
     Raises:
-        ValueError: settings, shards or a teacher that cannot work, before any work.
+        UserError: settings, shards or a teacher that cannot work, before any work.
     """
     config = _with_absolute_weights(config)
     card = card_of(config.model, config.clip, class_names=())
@@ -80,7 +81,7 @@ def _plot_checks(folder: RunFolder) -> None:
 def _check_sources(train_index: ShardIndex, config: TransferConfig) -> None:
     num_sources = len(np.unique(train_index.source_N))
     if num_sources < config.global_batch_size:
-        raise ValueError(
+        raise UserError(
             f"global_batch_size {config.global_batch_size} is more than the {num_sources} source videos to train on, "
             "so that every batch would repeat some: lower it, or prepare more videos"
         )
@@ -90,19 +91,19 @@ def _load_probe(config: ProbeConfig) -> ShardIndex | None:
     """The labelled rows on which features are tried.
 
     Raises:
-        ValueError: they cannot be read, have no labels, or a class has one source alone.
+        UserError: they cannot be read, have no labels, or a class has one source alone.
     """
     if not config.shards:
         return None
     folders = [input_path(path) for path in config.shards]
     index = load_index(folders, fold=config.fold, splits=["train"])
     if not index.class_names:
-        raise ValueError(f"probe.shards {[str(path) for path in config.shards]} have no labels: prepare a labelled set")
+        raise UserError(f"probe.shards {[str(path) for path in config.shards]} have no labels: prepare a labelled set")
     index = share_of_classes(index, min(1.0, config.max_videos / len(index)))
     try:
         check_probe(index.label_N, index.source_N)
-    except ValueError as error:
-        raise ValueError(f"probe.shards {[str(path) for path in config.shards]}, split train: {error}") from error
+    except UserError as error:
+        raise UserError(f"probe.shards {[str(path) for path in config.shards]}, split train: {error}") from error
     return index
 
 

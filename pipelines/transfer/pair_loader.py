@@ -12,6 +12,7 @@ import numpy as np
 from pipelines.clips.batch import NumpyBatch
 from pipelines.clips.loader import BatchLoader, Drawn, RandomCrop, load_or_tell
 from pipelines.transfer.teacher_features import FeatureFiles
+from t3d_core.errors import UserError
 from t3d_core.video.clip_sampling import ClipIndices, clip_span
 from t3d_core.video.cropping import same_region
 
@@ -114,7 +115,7 @@ class PairLoader(BatchLoader):
         try:
             return self._teacher_sees(self._random_moment(other, rng))
         except (ValueError, OSError) as error:
-            raise ValueError(f"its pair, {self.index.video_id_N[other]}: {error}") from error
+            raise UserError(f"its pair, {self.index.video_id_N[other]}: {error}") from error
 
     def _another_time(self, moment: _Moment) -> dict[str, Any]:
         rng = np.random.default_rng([moment.row, int(moment.frame_indices[0])])

@@ -166,7 +166,7 @@ def twin_of(card: WeightsCard) -> Twin:
     """Make the 2D twin of a network, which is seen to fit.
 
     Raises:
-        ValueError: networks of this kind have none, or cannot be inflated from it.
+        UserError: networks of this kind have none, or cannot be inflated from it.
     """
     net = build_model(card.model_kind, num_classes=0, **card.model_arguments)
     twin = build_twin(card.model_kind, net)
@@ -178,7 +178,7 @@ def teacher_of(config: TeacherConfig) -> FrozenTeacher:
     """Load the teacher that `config` names.
 
     Raises:
-        ValueError: its weights cannot be had, or do not fit.
+        UserError: its weights cannot be had, or do not fit.
     """
     if isinstance(config, ExportedTeacherConfig):
         crop_size, mean, std = config.crop_size, config.mean, config.std

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from pipelines.runtime.files import whole_file
 from pipelines.shards.index import ShardIndex, rows_of_shard
 from pipelines.shards.reading import DAMAGE, describe_damage, read_row
+from t3d_core.errors import UserError
 
 _SCHEMA = pa.schema(
     {
@@ -71,19 +72,19 @@ class FeatureFiles:
         """Read the feature (D,) of a view whose clip has these frames.
 
         Raises:
-            ValueError: there is none, the file is damaged, or it belongs to another shard or to other views.
+            UserError: there is none, the file is damaged, or it belongs to another shard or to other views.
         """
         path = self.file_of(index.shard_paths[index.shard_N[row]])
         found = _row_of(path, int(index.row_N[row]), feature_dim=self.feature_dim)
         if found.video_id != (video_id := index.video_id_N[row]):
-            raise ValueError(
+            raise UserError(
                 f"teacher features {path} row {index.row_N[row]} are of video {found.video_id}, but the shard has "
                 f"{video_id} there: {_CURE}"
             )
         if found.reason:
-            raise ValueError(f"no teacher features of {video_id} in {path}: {found.reason}; to try again, {_CURE}")
+            raise UserError(f"no teacher features of {video_id} in {path}: {found.reason}; to try again, {_CURE}")
         if int(found.starts_K[view]) != int(frame_indices[0]):
-            raise ValueError(
+            raise UserError(
                 f"teacher features {path} are of clips that start at {found.starts_K.tolist()}, but view {view} of "
                 f"{video_id} starts at {frame_indices[0]}: they were made by another version, {_CURE}"
             )
@@ -93,7 +94,7 @@ class FeatureFiles:
         """The shards, as numbered by `shard_N`, that have rows in the index and no side file.
 
         Raises:
-            ValueError: a side file that is there is damaged, or is of another teacher or of other views.
+            UserError: a side file that is there is damaged, or is of another teacher or of other views.
         """
         shards = np.unique(index.shard_N).tolist()
         return [shard for shard in shards if not self._is_there(index.shard_paths[shard])]
@@ -105,15 +106,15 @@ class FeatureFiles:
         try:
             metadata = pq.read_schema(path).metadata or {}
         except DAMAGE as error:
-            raise ValueError(f"teacher features {path} cannot be read: {describe_damage(error)}; {_CURE}") from error
+            raise UserError(f"teacher features {path} cannot be read: {describe_damage(error)}; {_CURE}") from error
         if (there := metadata.get(b"fingerprint", b"none").decode()) != self.fingerprint:
-            raise ValueError(
+            raise UserError(
                 f"teacher features {path} are of another teacher or of other views (fingerprint "
                 f"{there[:_MAX_NAME]}..., this run's is {self.fingerprint[:_MAX_NAME]}...): {_CURE}"
             )
         of_shard, its_shard = metadata.get(b"shard", b"none").decode(), _digest(shard_path)
         if of_shard != its_shard:
-            raise ValueError(
+            raise UserError(
                 f"teacher features {path} are of another shard than the one beside them (fingerprint "
                 f"{of_shard[:_MAX_NAME]}..., this one's is {its_shard[:_MAX_NAME]}...): {_CURE}"
             )

@@ -27,6 +27,7 @@ from pipelines.tracking.runs import Run
 from pipelines.transfer.config import ExportedTeacherConfig, TeacherCacheConfig, TransferConfig
 from pipelines.transfer.pair_loader import PairLoader
 from pipelines.transfer.teacher_features import FeatureFiles, RowFeatures
+from t3d_core.errors import UserError
 from t3d_core.transfer.teacher import FrozenTeacher
 
 _NOT_OF_THE_VIEW = ("features", "is_literal", "has_other_time")
@@ -72,7 +73,7 @@ def cached_features(loader: PairLoader, teacher: FrozenTeacher, config: Transfer
         run: gets the time it took.
 
     Raises:
-        ValueError: as `run_teacher_pass`.
+        UserError: as `run_teacher_pass`.
     """
     cache = config.cache
     assert cache is not None, "asked for with a cache only"
@@ -114,7 +115,7 @@ def run_teacher_pass(
         config: the pool.
 
     Raises:
-        ValueError: a side file is of another teacher or shard, the pool leaves no CPU for decoding, features are not
+        UserError: a side file is of another teacher or shard, the pool leaves no CPU for decoding, features are not
             finite, or a file cannot be written.
     """
     missing = files.missing(loader.index)
@@ -173,7 +174,7 @@ def _write(index: ShardIndex, shard: int, batch: NumpyBatch, files: FeatureFiles
     reasons = [max(of_row.tolist()) for of_row in by_row["reason_B"]]
     is_read = np.array([reason == "" for reason in reasons])
     if not np.isfinite(by_row["teacher_BD"][is_read]).all():
-        raise ValueError(
+        raise UserError(
             f"the teacher gives features that are not finite for rows of {index.shard_paths[shard]}: its weights are "
             "damaged"
         )
@@ -191,7 +192,7 @@ def _write(index: ShardIndex, shard: int, batch: NumpyBatch, files: FeatureFiles
                 starts_K, feature_KD = (by_row[name][place or 0][kept] for name in ("start_B", "teacher_BD"))
                 append(RowFeatures(video_id, reason, starts_K, feature_KD))
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"the teacher's features cannot be written to {files.file_of(shard_path)}: {error}. Those of earlier "
             "shards are kept: make room and start again"
         ) from error

@@ -8,12 +8,14 @@ import csv
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from t3d_core.errors import UserError
+
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yield (where, line) for every line that is not blank, without surrounding blanks.
 
     Raises:
-        ValueError: There is no such file.
+        UserError: There is no such file.
     """
     _check_file(path)
     with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
@@ -30,7 +32,7 @@ def read_csv_rows(path: Path, *, required: Collection[str]) -> Iterator[tuple[st
         required: Columns that must be there; others are given as well.
 
     Raises:
-        ValueError: There is no such file, a column is missing, or a row has too many or too few values.
+        UserError: There is no such file, a column is missing, or a row has too many or too few values.
     """
     _check_file(path)
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -39,17 +41,17 @@ def read_csv_rows(path: Path, *, required: Collection[str]) -> Iterator[tuple[st
             columns = [name.strip() for name in next(reader, [])]
             for name in required:
                 if name not in columns:
-                    raise ValueError(f"{path}, line 1: no column {name!r} among the columns {columns}")
+                    raise UserError(f"{path}, line 1: no column {name!r} among the columns {columns}")
             for values in reader:
                 where = f"{path}, line {reader.line_num}"
                 if values and len(values) != len(columns):
-                    raise ValueError(
+                    raise UserError(
                         f"{where}: {len(values)} values for {len(columns)} columns (quote values that hold a comma)"
                     )
                 if values:
                     yield where, dict(zip(columns, values, strict=True))
         except csv.Error as error:
-            raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+            raise UserError(f"{path}, line {reader.line_num}: {error}") from error
 
 
 def read_interval(row: dict[str, str], *, where: str, start: str, end: str) -> tuple[float, float] | None:
@@ -65,7 +67,7 @@ def read_interval(row: dict[str, str], *, where: str, start: str, end: str) -> t
         Start and end, or None where both columns are missing or empty.
 
     Raises:
-        ValueError: One is missing, a value is no number, or not 0 <= start < end.
+        UserError: One is missing, a value is no number, or not 0 <= start < end.
     """
     texts = row.get(start, "").strip(), row.get(end, "").strip()
     if texts == ("", ""):
@@ -73,14 +75,12 @@ def read_interval(row: dict[str, str], *, where: str, start: str, end: str) -> t
     try:
         start_seconds, end_seconds = map(float, texts)
     except ValueError:
-        raise ValueError(
-            f"{where}: {start} and {end} must both be seconds, got {texts[0]!r} and {texts[1]!r}"
-        ) from None
+        raise UserError(f"{where}: {start} and {end} must both be seconds, got {texts[0]!r} and {texts[1]!r}") from None
     if not 0 <= start_seconds < end_seconds < float("inf"):
-        raise ValueError(f"{where}: {start} must be at least 0 and less than {end}, got {texts[0]} and {texts[1]}")
+        raise UserError(f"{where}: {start} must be at least 0 and less than {end}, got {texts[0]} and {texts[1]}")
     return start_seconds, end_seconds
 
 
 def _check_file(path: Path) -> None:
     if not path.is_file():
-        raise ValueError(f"annotations {str(path)!r} is not a file")
+        raise UserError(f"annotations {str(path)!r} is not a file")

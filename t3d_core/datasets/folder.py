@@ -25,6 +25,7 @@ from t3d_core.datasets.splits import (
     cross_validation,
 )
 from t3d_core.datasets.video_files import VIDEO_EXTENSIONS
+from t3d_core.errors import UserError
 
 INDEX_NAME = "index.csv"
 
@@ -63,14 +64,12 @@ def read_folder(
         seed: Which sources are carved out.
 
     Raises:
-        ValueError: The CSV is missing, there is no video, or a row is invalid (the message has its line), splits are
+        UserError: The CSV is missing, there is no video, or a row is invalid (the message has its line), splits are
             given for some videos only, or one source stands on both sides of a split.
     """
     check_fractions(test_fraction=test_fraction, val_fraction=val_fraction)
     if num_folds is not None and not is_labelled:
-        raise ValueError(
-            f"num_folds {num_folds} is for labelled videos, given is_labelled=False: leave one of them out"
-        )
+        raise UserError(f"num_folds {num_folds} is for labelled videos, given is_labelled=False: leave one of them out")
     if annotations is None:
         entries = _read_folders(file_names, is_labelled=is_labelled)
     else:
@@ -130,7 +129,7 @@ def _to_record(entry: _Entry, *, is_labelled: bool, is_group_within_label: bool)
     source = _printable(entry.group) or video_id
     if is_group_within_label and entry.group:
         if not entry.label:
-            raise ValueError(f"{entry.where}: is_group_within_label needs a label for group {entry.group!r}")
+            raise UserError(f"{entry.where}: is_group_within_label needs a label for group {entry.group!r}")
         source = _printable(f"{entry.label}/{entry.group}")
     return VideoRecord(
         video_id=video_id,
@@ -145,9 +144,9 @@ def _check_labels_and_splits(entries: list[_Entry]) -> None:
     has_splits = any(entry.split for entry in entries)
     for entry in entries:
         if not entry.label:
-            raise ValueError(f"{entry.where}: no label; give every video one, or read with is_labelled=False")
+            raise UserError(f"{entry.where}: no label; give every video one, or read with is_labelled=False")
         if has_splits and not entry.split:
-            raise ValueError(f"{entry.where}: no split while other videos have one; write one of {', '.join(SPLITS)}")
+            raise UserError(f"{entry.where}: no split while other videos have one; write one of {', '.join(SPLITS)}")
 
 
 def _read_csv(annotations: Path, *, prefix: PurePosixPath) -> list[_Entry]:
@@ -155,24 +154,22 @@ def _read_csv(annotations: Path, *, prefix: PurePosixPath) -> list[_Entry]:
     for where, row in read_csv_rows(annotations, required=["path"]):
         path = PurePosixPath(row["path"])
         if not path.parts or path.is_absolute() or ".." in path.parts:
-            raise ValueError(
-                f"{where}: path {row['path']!r} must lead to a file below its folder (not absolute, no ..)"
-            )
+            raise UserError(f"{where}: path {row['path']!r} must lead to a file below its folder (not absolute, no ..)")
         if not path.is_relative_to(prefix):
             continue
         entry = _to_entry(row, where=where, path=str(path.relative_to(prefix)))
         if entry.path in entries:
-            raise ValueError(f"{where}: path {row['path']!r} stands already in {entries[entry.path].where}")
+            raise UserError(f"{where}: path {row['path']!r} stands already in {entries[entry.path].where}")
         entries[entry.path] = entry
     if not entries:
-        raise ValueError(f"no videos found: no row of {str(annotations)!r} lies below the root, {str(prefix)!r}")
+        raise UserError(f"no videos found: no row of {str(annotations)!r} lies below the root, {str(prefix)!r}")
     return list(entries.values())
 
 
 def _to_entry(row: dict[str, str], *, where: str, path: str) -> _Entry:
     split = row.get("split", "").strip()
     if split and split not in SPLITS:
-        raise ValueError(f"{where}: split {split!r} is none of {', '.join(SPLITS)}")
+        raise UserError(f"{where}: split {split!r} is none of {', '.join(SPLITS)}")
     return _Entry(
         where=where, path=path, label=row.get("label", "").strip(), group=row.get("group", "").strip(), split=split
     )
@@ -181,7 +178,7 @@ def _to_entry(row: dict[str, str], *, where: str, path: str) -> _Entry:
 def _read_folders(file_names: Collection[str], *, is_labelled: bool) -> list[_Entry]:
     paths = sorted(file_names)
     if not paths:
-        raise ValueError(
+        raise UserError(
             f"no videos found: looked for {INDEX_NAME} and for files that end in {', '.join(VIDEO_EXTENSIONS)}"
         )
     if not is_labelled:
@@ -192,7 +189,7 @@ def _read_folders(file_names: Collection[str], *, is_labelled: bool) -> list[_En
     for path in paths:
         *folders, _ = path.split("/")
         if len(folders) != 1 + has_split_folders:
-            raise ValueError(
+            raise UserError(
                 f"{path}: expected label/video or {{{','.join(SPLITS)}}}/label/video below the root (the same form for "
                 f"all videos), or is_labelled=False"
             )

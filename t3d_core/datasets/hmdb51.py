@@ -25,6 +25,7 @@ from t3d_core.datasets.annotation_files import read_lines
 from t3d_core.datasets.records import VideoDataset, VideoRecord
 from t3d_core.datasets.splits import carve_val, check_no_leak
 from t3d_core.datasets.video_files import VideoFiles, stem_of
+from t3d_core.errors import UserError
 
 SPLIT_BY_CODE = {"1": "train", "2": "test", "0": "unused"}
 
@@ -49,7 +50,7 @@ def read_hmdb51(
         video_id is the name without extension, the source the title of the video it was cut from.
 
     Raises:
-        ValueError: A list is missing or has an invalid line (the message names it), a source stands on both sides of a
+        UserError: A list is missing or has an invalid line (the message names it), a source stands on both sides of a
             carved split, or several files have the name of one video.
     """
     lists = _find_lists(annotations)
@@ -84,13 +85,13 @@ def _find_lists(annotations: Path) -> dict[str, list[Path]]:
         if (match := _LIST_NAME.fullmatch(path.name))
     }
     if not found:
-        raise ValueError(f"annotations {str(annotations)!r} holds no list such as brush_hair_test_split1.txt")
+        raise UserError(f"annotations {str(annotations)!r} holds no list such as brush_hair_test_split1.txt")
     num_folds = max(fold for _, fold in found)
     lists: defaultdict[str, list[Path]] = defaultdict(list)
     for label in {label for label, _ in found}:
         for fold in range(1, num_folds + 1):
             if (label, fold) not in found:
-                raise ValueError(f"{str(annotations / f'{label}_test_split{fold}.txt')!r} is missing: fetch all lists")
+                raise UserError(f"{str(annotations / f'{label}_test_split{fold}.txt')!r} is missing: fetch all lists")
             lists[label].append(found[label, fold])
     return lists
 
@@ -105,9 +106,9 @@ def _read_class(label: str, *, lists: list[Path], files: VideoFiles) -> list[Vid
             name = name.rstrip()
             title = parse_hmdb51_title(name, label=label)
             if title is None or code not in SPLIT_BY_CODE:
-                raise ValueError(f"{where}: expected title_{label}_u_nm_np1_ba_goo_0.avi and 0, 1 or 2, got {line!r}")
+                raise UserError(f"{where}: expected title_{label}_u_nm_np1_ba_goo_0.avi and 0, 1 or 2, got {line!r}")
             if name in seen:
-                raise ValueError(f"{where}: {name!r} stands twice in this list")
+                raise UserError(f"{where}: {name!r} stands twice in this list")
             seen.add(name)
             sources[name] = title
             splits_by_name[name][place] = SPLIT_BY_CODE[code]

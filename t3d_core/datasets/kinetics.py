@@ -22,6 +22,7 @@ from t3d_core.datasets.annotation_files import read_csv_rows, read_interval
 from t3d_core.datasets.records import VideoDataset, VideoRecord
 from t3d_core.datasets.splits import carve_val, check_no_leak
 from t3d_core.datasets.video_files import VideoFiles, interval_name
+from t3d_core.errors import UserError
 
 SPLIT_NAMES = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
 
@@ -54,14 +55,14 @@ def read_kinetics(
         the label is None where a test list gives none. A row that stands twice is one record.
 
     Raises:
-        ValueError: A file is missing or has an invalid row (the message names it), one interval has two labels or
+        UserError: A file is missing or has an invalid row (the message names it), one interval has two labels or
             splits, validation is asked for twice, or several files have the name of one video.
     """
     clips = _read_clips(annotations)
     class_names = tuple(sorted({clip.label for clip in clips.values() if clip.label is not None}))
     _check_spelling(class_names)
     if val_fraction > 0 and any(clip.split == "val" for clip in clips.values()):
-        raise ValueError(f"val_fraction is {val_fraction}, but the files hold an official val: give 0, or leave it out")
+        raise UserError(f"val_fraction is {val_fraction}, but the files hold an official val: give 0, or leave it out")
     files, ids = VideoFiles(file_names), Counter(clip.youtube_id for clip in clips.values())
     records = tuple(
         _to_record(clip, video_id=video_id, files=files, is_trimmed=is_trimmed, is_only=ids[clip.youtube_id] == 1)
@@ -94,12 +95,12 @@ def _read_clips(annotations: Sequence[Path]) -> dict[str, _Clip]:
             video_id = interval_name(clip.youtube_id, start_seconds=clip.start_seconds, end_seconds=clip.end_seconds)
             first = clips.setdefault(video_id, clip)
             if (first.label, first.split) != (clip.label, clip.split):
-                raise ValueError(
+                raise UserError(
                     f"{where}: {video_id!r} has label {clip.label!r} and split {clip.split!r}, but {first.label!r} and "
                     f"{first.split!r} in {first.where}: give files of one data set, or delete one of the two rows"
                 )
     if not clips:
-        raise ValueError(f"no videos found in annotations {[str(path) for path in annotations]}: give the CSV files")
+        raise UserError(f"no videos found in annotations {[str(path) for path in annotations]}: give the CSV files")
     return clips
 
 
@@ -107,10 +108,10 @@ def _to_clip(row: dict[str, str], *, where: str, path: Path) -> _Clip:
     youtube_id, label = row["youtube_id"].strip(), row.get("label", "").strip() or None
     interval = read_interval(row, where=where, start="time_start", end="time_end")
     if not youtube_id or interval is None:
-        raise ValueError(f"{where}: no youtube_id or no time_start and time_end")
+        raise UserError(f"{where}: no youtube_id or no time_start and time_end")
     split = _read_split(row, where=where, path=path)
     if label is None and split != "test":
-        raise ValueError(f"{where}: no label, which only test videos may lack")
+        raise UserError(f"{where}: no label, which only test videos may lack")
     return _Clip(where, label, youtube_id, *interval, split)
 
 
@@ -118,11 +119,11 @@ def _read_split(row: dict[str, str], *, where: str, path: Path) -> str:
     given = row.get("split", "").strip()
     if given:
         if given not in SPLIT_NAMES:
-            raise ValueError(f"{where}: split {given!r} is none of {', '.join(SPLIT_NAMES)}")
+            raise UserError(f"{where}: split {given!r} is none of {', '.join(SPLIT_NAMES)}")
         return SPLIT_NAMES[given]
     named = {SPLIT_NAMES[word] for word in re.split(r"[^a-z]+", path.stem.lower()) if word in SPLIT_NAMES}
     if len(named) != 1:
-        raise ValueError(
+        raise UserError(
             f"{where}: no split, and the file's name holds not exactly one of {', '.join(SPLIT_NAMES)}: add a column "
             f"split, or name the file as train.csv"
         )
@@ -135,9 +136,7 @@ def _check_spelling(class_names: tuple[str, ...]) -> None:
     for class_name in class_names:
         other = by_words.setdefault(class_name.replace("_", " "), class_name)
         if other != class_name:
-            raise ValueError(
-                f"labels {other!r} and {class_name!r} differ in spaces only: write them alike in all files"
-            )
+            raise UserError(f"labels {other!r} and {class_name!r} differ in spaces only: write them alike in all files")
 
 
 def _to_record(clip: _Clip, *, video_id: str, files: VideoFiles, is_trimmed: bool | None, is_only: bool) -> VideoRecord:
@@ -148,7 +147,7 @@ def _to_record(clip: _Clip, *, video_id: str, files: VideoFiles, is_trimmed: boo
         path = found
     elif found := files.find(clip.youtube_id, expected=f"{folder}{clip.youtube_id}.mp4"):
         if is_trimmed is None:
-            raise ValueError(
+            raise UserError(
                 f"file {found!r} is called by its id alone: say whether such files are clips (is_trimmed=True) or "
                 f"whole videos (is_trimmed=False)"
             )

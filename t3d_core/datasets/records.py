@@ -12,6 +12,8 @@ share it, and `source` the very string of `video_id` where a video is its own so
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from t3d_core.errors import UserError
+
 SPLITS = ("train", "val", "test", "unused")
 
 
@@ -52,7 +54,7 @@ class VideoDataset:
             (HMDB51, Kinetics): that cannot be mended, so `splits.check_no_leak` counts it instead of refusing it.
 
     Raises:
-        ValueError: A video_id stands twice, a path leads out of the root, an id, label or source is not UTF-8, a label
+        UserError: A video_id stands twice, a path leads out of the root, an id, label or source is not UTF-8, a label
             is no class name, a split is unknown, the number of folds differs between records, or the class names are
             not sorted and unique. The message names the record.
     """
@@ -64,13 +66,13 @@ class VideoDataset:
 
     def __post_init__(self) -> None:
         if list(self.class_names) != sorted(set(self.class_names)):
-            raise ValueError(f"{self.name}: class_names must be sorted and unique, got {self.class_names}")
+            raise UserError(f"{self.name}: class_names must be sorted and unique, got {self.class_names}")
         _check_unique_ids(self.name, self.records)
         known_labels = {None, *self.class_names}
         known_splits: set[tuple[str, ...]] = set()
         for record in self.records:
             if record.label not in known_labels:
-                raise ValueError(
+                raise UserError(
                     f"{self.name}: label {record.label!r} of video {record.video_id!r} is none of the "
                     f"{len(self.class_names)} class names {_shortened(self.class_names)}"
                 )
@@ -93,14 +95,14 @@ def _check_unique_ids(name: str, records: Sequence[VideoRecord]) -> None:
     for record in records:
         if record.video_id in path_by_id:
             first_path = path_by_id[record.video_id]
-            raise ValueError(f"{name}: video_id {record.video_id!r} stands twice: {first_path!r} and {record.path!r}")
+            raise UserError(f"{name}: video_id {record.video_id!r} stands twice: {first_path!r} and {record.path!r}")
         path_by_id[record.video_id] = record.path
 
 
 def _check_path(name: str, record: VideoRecord) -> None:
     path = record.path
     if not path or path.startswith("/") or (".." in path and ".." in path.split("/")):
-        raise ValueError(
+        raise UserError(
             f"{name}: path {path!r} of video {record.video_id!r} must lead to a file below the root (not absolute, no "
             f"..): correct the annotations"
         )
@@ -109,18 +111,18 @@ def _check_path(name: str, record: VideoRecord) -> None:
 def _check_text(name: str, record: VideoRecord) -> None:
     for text in (record.video_id, record.source, record.label or ""):
         if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise ValueError(f"{name}: {text!r} is not UTF-8: save the annotations in that encoding")
+            raise UserError(f"{name}: {text!r} is not UTF-8: save the annotations in that encoding")
 
 
 def _check_splits(name: str, record: VideoRecord, *, num_folds: int) -> None:
     if not record.splits or len(record.splits) != num_folds:
-        raise ValueError(
+        raise UserError(
             f"{name}: video {record.video_id!r} has splits for {len(record.splits)} folds {record.splits}, expected "
             f"{max(num_folds, 1)} as for the first video"
         )
     for fold, split in enumerate(record.splits, start=1):
         if split not in SPLITS:
-            raise ValueError(
+            raise UserError(
                 f"{name}: split {split!r} of video {record.video_id!r} in fold {fold} is none of {', '.join(SPLITS)}"
             )
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from t3d_core.datasets.records import SPLITS, VideoDataset, VideoRecord
+from t3d_core.errors import UserError
 
 _MAX_EXAMPLES = 5
 
@@ -31,7 +32,7 @@ def check_no_leak(dataset: VideoDataset) -> tuple[int, ...]:
         For each fold, the number of sources that stand in two of the official splits: 0 where nothing overlaps.
 
     Raises:
-        ValueError: Names up to five leaking sources, each with its fold and splits, and how many there are.
+        UserError: Names up to five leaking sources, each with its fold and splits, and how many there are.
     """
     overlaps_by_fold = [_overlaps(dataset.records, fold=fold) for fold in range(1, dataset.num_folds + 1)]
     leaks = [
@@ -41,7 +42,7 @@ def check_no_leak(dataset: VideoDataset) -> tuple[int, ...]:
         if not splits.issubset(dataset.official_splits)
     ]
     if leaks:
-        raise ValueError(
+        raise UserError(
             f"{dataset.name}: {len(leaks)} source(s) leak between splits: {'; '.join(leaks[:_MAX_EXAMPLES])}"
             f"{'; ...' if len(leaks) > _MAX_EXAMPLES else ''}. Keep all videos of a source in one split"
         )
@@ -77,10 +78,10 @@ def carve_by_source(
         seed: Which sources move.
 
     Raises:
-        ValueError: `fraction` is out of range, or fewer than two sources can move.
+        UserError: `fraction` is out of range, or fewer than two sources can move.
     """
     if not 0 < fraction < 1:
-        raise ValueError(f"fraction must lie between 0 and 1, both excluded, got {fraction}")
+        raise UserError(f"fraction must lie between 0 and 1, both excluded, got {fraction}")
     records = tuple(records)
     staying = _overlaps(records, fold=fold)
     in_split = [record for record in records if record.splits[fold - 1] == split_from]
@@ -89,7 +90,7 @@ def carve_by_source(
         if record.source not in staying:
             labels_by_source[record.source].append(record.label)
     if len(labels_by_source) < 2:
-        raise ValueError(
+        raise UserError(
             f"cannot carve {split_to} out of {split_from} in fold {fold}: it takes 2 sources, there are "
             f"{len(labels_by_source)}. Give more sources or a fraction of 0"
         )
@@ -156,7 +157,7 @@ def cross_validation(
         seed: Which sources come together.
 
     Raises:
-        ValueError: There are fewer sources than folds.
+        UserError: There are fewer sources than folds.
     """
     from sklearn.model_selection import StratifiedGroupKFold  # a second to load, for those who ask for it
 
@@ -164,7 +165,7 @@ def cross_validation(
     ordered = sorted(records, key=lambda record: record.video_id)
     sources = [record.source for record in ordered]
     if len(set(sources)) < num_folds:
-        raise ValueError(f"num_folds {num_folds} needs as many sources, there are {len(set(sources))}")
+        raise UserError(f"num_folds {num_folds} needs as many sources, there are {len(set(sources))}")
     folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
     fold_of: dict[str, int] = {}
     with warnings.catch_warnings():
@@ -185,10 +186,10 @@ def check_fractions(*, test_fraction: float, val_fraction: float) -> None:
     """Refuse held-out shares below 0, or that leave nothing to train on.
 
     Raises:
-        ValueError: Names both values.
+        UserError: Names both values.
     """
     if not (test_fraction >= 0 and val_fraction >= 0 and test_fraction + val_fraction < 1):
-        raise ValueError(
+        raise UserError(
             f"test_fraction and val_fraction must be at least 0 and together below 1, got {test_fraction} and "
             f"{val_fraction}"
         )

@@ -34,6 +34,7 @@ import numpy.typing as npt
 
 from t3d_core.datasets.records import VideoDataset, VideoRecord
 from t3d_core.datasets.splits import carve_test_and_val, check_fractions
+from t3d_core.errors import UserError
 from t3d_core.video.storage import encode_video
 
 CLASS_NAMES = (
@@ -71,7 +72,7 @@ class SyntheticSettings:
         test_fraction: Share of the videos held out for testing.
 
     Raises:
-        ValueError: A value is out of range.
+        UserError: A value is out of range.
     """
 
     videos_per_class: int = 24
@@ -86,12 +87,12 @@ class SyntheticSettings:
     def __post_init__(self) -> None:
         for name, smallest in (("videos_per_class", 1), ("num_frames", 12), ("height", 32), ("width", 32), ("seed", 0)):
             if getattr(self, name) < smallest:
-                raise ValueError(f"{name} must be at least {smallest}, got {getattr(self, name)}")
+                raise UserError(f"{name} must be at least {smallest}, got {getattr(self, name)}")
         for name in ("height", "width"):
             if getattr(self, name) % 2:
-                raise ValueError(f"{name} must be even (H.264), got {getattr(self, name)}")
+                raise UserError(f"{name} must be even (H.264), got {getattr(self, name)}")
         if self.fps <= 0:
-            raise ValueError(f"fps must be above 0, got {self.fps}")
+            raise UserError(f"fps must be above 0, got {self.fps}")
         check_fractions(test_fraction=self.test_fraction, val_fraction=self.val_fraction)
 
     def fingerprint(self) -> str:
@@ -154,7 +155,7 @@ def write_synthetic(root: Path, settings: SyntheticSettings) -> VideoDataset:
         The data set: one fold, each video its own source, classes evenly in train, val and test.
 
     Raises:
-        ValueError: `root` holds videos of other settings, or other files.
+        UserError: `root` holds videos of other settings, or other files.
     """
     root = Path(os.path.abspath(root))
     _claim_folder(root, settings)
@@ -181,13 +182,13 @@ def _claim_folder(root: Path, settings: SyntheticSettings) -> None:
     if marker.exists():
         found = json.loads(marker.read_text())
         if found["fingerprint"] != content["fingerprint"]:
-            raise ValueError(
+            raise UserError(
                 f"{str(root)!r} holds synthetic videos of other settings: found {found}, asked for {content}. "
                 f"Give another folder or delete this one"
             )
         return
     if any(not path.name.startswith(".") for path in root.iterdir()):
-        raise ValueError(f"{str(root)!r} holds files but no {MARKER_NAME}: give a new or empty folder")
+        raise UserError(f"{str(root)!r} holds files but no {MARKER_NAME}: give a new or empty folder")
     draft = root / f".{os.getpid()}-{MARKER_NAME}"
     draft.write_text(json.dumps(content, indent=2) + "\n")
     os.replace(draft, marker)

@@ -14,6 +14,7 @@ from t3d_core.datasets.annotation_files import read_lines
 from t3d_core.datasets.records import VideoDataset, VideoRecord
 from t3d_core.datasets.splits import carve_val, check_no_leak
 from t3d_core.datasets.video_files import VideoFiles, stem_of
+from t3d_core.errors import UserError
 
 NUM_FOLDS = 3
 
@@ -37,7 +38,7 @@ def read_ucf101(
         is the name without extension (v_Archery_g01_c01), the source label/group (Archery/g01).
 
     Raises:
-        ValueError: A list is missing or has an invalid line (the message names it), a source stands on both sides of a
+        UserError: A list is missing or has an invalid line (the message names it), a source stands on both sides of a
             split, or several files have the name of one video.
     """
     numbers = _read_classes(annotations / "classInd.txt")
@@ -78,7 +79,7 @@ def _read_classes(path: Path) -> dict[str, int]:
     for where, line in read_lines(path):
         number, _, name = line.partition(" ")
         if not (number.isdecimal() and name):
-            raise ValueError(f"{where}: expected a number and a class name, got {line!r}")
+            raise UserError(f"{where}: expected a number and a class name, got {line!r}")
         numbers[name.strip()] = int(number)
     return numbers
 
@@ -93,10 +94,10 @@ def _read_lists(annotations: Path, *, numbers: dict[str, int]) -> list[_Video]:
                 name = parse_ucf101_name(path)
                 label = labels.get(name.label.lower()) if name else None
                 if name is None or label is None:
-                    raise ValueError(f"{where}: expected Class/v_Class_g01_c01.avi of a listed class, got {path!r}")
+                    raise UserError(f"{where}: expected Class/v_Class_g01_c01.avi of a listed class, got {path!r}")
                 # Test lists have no number; one that disagrees belongs to another class list.
                 if number and number.strip() != str(numbers[label]):
-                    raise ValueError(
+                    raise UserError(
                         f"{where}: class number {number!r}, but {label} is {numbers[label]} in classInd.txt"
                     )
                 # The class HandstandPushups has videos called v_HandStandPushups_*: case tells no videos apart.
@@ -104,7 +105,7 @@ def _read_lists(annotations: Path, *, numbers: dict[str, int]) -> list[_Video]:
                     stem_of(path).lower(), _Video(path, label, name.group, ["unused"] * NUM_FOLDS)
                 ).splits
                 if splits[fold - 1] != "unused":
-                    raise ValueError(f"{where}: {path!r} stands already in a list of fold {fold}")
+                    raise UserError(f"{where}: {path!r} stands already in a list of fold {fold}")
                 splits[fold - 1] = split
     return list(videos.values())
 

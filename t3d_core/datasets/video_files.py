@@ -6,6 +6,8 @@ other folders and re-encoded. So a file is known by its stem: its name without f
 
 from collections.abc import Collection
 
+from t3d_core.errors import UserError
+
 VIDEO_EXTENSIONS = tuple(
     ".3gp .asf .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogg .ogv .ts .webm .wmv".split()
 )
@@ -62,7 +64,7 @@ class VideoFiles:
             expected: Where the video lies in the official layout; of several files with the stem this one is taken.
 
         Raises:
-            ValueError: Several files have the stem and none is the expected one: which is meant is unknown.
+            UserError: Several files have the stem and none is the expected one: which is meant is unknown.
         """
         first = self._first.get(self._key(stem))
         others = self._others.get(self._key(stem), ())
@@ -70,7 +72,7 @@ class VideoFiles:
             return first
         if expected in others:
             return expected
-        raise ValueError(
+        raise UserError(
             f"{1 + len(others)} files are called {stem!r}, among them {first!r} and {others[0]!r}, and none is "
             f"{expected!r}: keep one of them, or give the folder of one set of files as root"
         )

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from t3d_core.datasets.annotation_files import read_csv_rows, read_interval, read_lines
 from t3d_core.datasets.records import VideoDataset, VideoRecord
 from t3d_core.datasets.video_files import VideoFiles, interval_name
+from t3d_core.errors import UserError
 
 ID_COLUMNS = ("youtube_id", "yt8m_id", "video_id", "id")
 TIME_COLUMNS = (("start_seconds", "end_seconds"), ("time_start", "time_end"))
@@ -44,12 +45,12 @@ def read_youtube8m(annotations: Path, *, file_names: Collection[str], id_map: Pa
         map lacks counts as a missing video of that id.
 
     Raises:
-        ValueError: A file is missing or has an invalid row (the message names it), the map is needed and not given, or
+        UserError: A file is missing or has an invalid row (the message names it), the map is needed and not given, or
             several files have the name of one video.
     """
     id_column, rows = _read_list(annotations)
     if id_column == "yt8m_id" and id_map is None:
-        raise ValueError(f"{annotations}: a column yt8m_id needs id_map, a CSV with yt8m_id,youtube_id")
+        raise UserError(f"{annotations}: a column yt8m_id needs id_map, a CSV with yt8m_id,youtube_id")
     youtube_ids = {}
     if id_map is not None and id_column != "youtube_id":
         youtube_ids = _read_map(id_map, wanted={row.listed_id for row in rows})
@@ -76,7 +77,7 @@ def _read_list(annotations: Path) -> tuple[str, list[_Row]]:
     else:
         rows = list(_read_rows(annotations, id_column=id_column, columns=columns))
     if not rows:
-        raise ValueError(f"no videos found in annotations {str(annotations)!r}: give an id a line, or a CSV of ids")
+        raise UserError(f"no videos found in annotations {str(annotations)!r}: give an id a line, or a CSV of ids")
     return id_column or "id", rows
 
 
@@ -89,7 +90,7 @@ def _read_rows(annotations: Path, *, id_column: str, columns: list[str]) -> Iter
 
 def _checked_id(listed_id: str, *, where: str) -> str:
     if not listed_id or re.search(r"[\s,/]", listed_id):
-        raise ValueError(
+        raise UserError(
             f"{where}: expected an id, or a first line that names a column {' or '.join(ID_COLUMNS)}, got {listed_id!r}"
         )
     return listed_id

@@ -16,6 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
+from t3d_core.errors import UserError
 from t3d_core.evaluation.metrics import Interval
 
 _MAX_PARTS = 10  # of cross-validation
@@ -58,12 +59,12 @@ def probe_features(
         group_N: source of each (a scene, a person); examples of one group are never on both sides.
 
     Raises:
-        ValueError: a class has examples of one group alone, there is one class alone, or features are not finite.
+        UserError: a class has examples of one group alone, there is one class alone, or features are not finite.
     """
     num_groups = len(np.unique(group_N))
     check_probe(label_N, group_N)
     if not np.isfinite(feature_ND).all():
-        raise ValueError("a probe needs finite features")
+        raise UserError("a probe needs finite features")
 
     def accuracy(classifier: ClassifierMixin) -> float:
         parts = GroupKFold(min(_MAX_PARTS, num_groups))
@@ -81,14 +82,14 @@ def check_probe(label_N: npt.NDArray[np.integer], group_N: npt.NDArray[np.intege
     """See that every class can be learned from other groups than those it is tried on.
 
     Raises:
-        ValueError: a class has examples of one group alone, or there is one class alone.
+        UserError: a class has examples of one group alone, or there is one class alone.
     """
     labels = np.unique(label_N)
     if len(labels) < 2:
-        raise ValueError(f"a probe needs 2 classes at least, got {len(labels)}")
+        raise UserError(f"a probe needs 2 classes at least, got {len(labels)}")
     lonely = [int(label) for label in labels if len(np.unique(group_N[label_N == label])) < 2]
     if lonely:
-        raise ValueError(f"a probe needs 2 sources of every class at least; classes {lonely[:5]} have one")
+        raise UserError(f"a probe needs 2 sources of every class at least; classes {lonely[:5]} have one")
 
 
 def spread_of(feature_ND: npt.NDArray[np.floating]) -> FeatureSpread:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
+from t3d_core.errors import UserError
 from t3d_core.models.c3d import c3d
 from t3d_core.models.densenet3d import DenseNet3D, densenet3d_121, densenet3d_121_wide, densenet3d_169
 from t3d_core.models.inception3d import inception3d
@@ -71,8 +72,8 @@ def build_model(kind: str, *, num_classes: int, **arguments: Any) -> VideoNet:
         arguments: Keyword arguments of the kind's class, such as `growth_rate`.
 
     Raises:
-        ValueError: The kind is unknown, or the network refuses its arguments.
+        UserError: The kind is unknown, or the network refuses its arguments.
     """
     if kind not in _BUILDERS:
-        raise ValueError(f"model kind {kind!r} is unknown; choose one of {', '.join(_BUILDERS)}")
+        raise UserError(f"model kind {kind!r} is unknown; choose one of {', '.join(_BUILDERS)}")
     return _BUILDERS[kind](num_classes, **arguments)

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from t3d_core.errors import UserError
 from t3d_core.models.recompute import RecomputableLayer
 from t3d_core.models.temporal_transition import TemporalTransitionLayer
 from t3d_core.models.transition_forms import TransitionForm
@@ -58,7 +59,7 @@ class DenseNet3D(VideoNet):
     Attributes: those of `VideoNet`.
 
     Raises:
-        ValueError: `num_classes` is negative, `block_config` is empty or holds an entry below 1, `drop_rate` is out of
+        UserError: `num_classes` is negative, `block_config` is empty or holds an entry below 1, `drop_rate` is out of
             range, or `pool_time` or `transition_forms` have not one entry a transition.
     """
 
@@ -78,7 +79,7 @@ class DenseNet3D(VideoNet):
         make_transition: MakeTransition = halving_transition,
     ) -> None:
         if not block_config or min(block_config) < 1:
-            raise ValueError(f"block_config {tuple(block_config)} must hold at least one entry, all of them 1 or more")
+            raise UserError(f"block_config {tuple(block_config)} must hold at least one entry, all of them 1 or more")
         pool_time = _one_each(pool_time, num_transitions=len(block_config) - 1)
         features, channels = _stem(num_init_features, stem_pool_stride), num_init_features
         for index, num_layers in enumerate(block_config):
@@ -192,7 +193,7 @@ def _one_each(pool_time: Sequence[bool] | None, *, num_transitions: int) -> Sequ
     if pool_time is None:
         return (True,) * num_transitions
     if len(pool_time) != num_transitions:
-        raise ValueError(
+        raise UserError(
             f"pool_time {tuple(pool_time)} has {len(pool_time)} entries, but block_config has {num_transitions} "
             "transitions: give one entry for each"
         )

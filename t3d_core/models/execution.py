@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from t3d_core.errors import UserError
 from t3d_core.models.video_net import VideoNet
 
 Precision = Literal["fp32", "bf16"]
@@ -41,7 +42,7 @@ class Execution:
 
     def __post_init__(self) -> None:
         if self.compile and self.recompute:
-            raise ValueError("compile and recompute cannot be combined: choose one")
+            raise UserError("compile and recompute cannot be combined: choose one")
 
     def prepare(self, net: nn.Module, *, num_frames: int, size: int) -> None:
         """Set up every `VideoNet` in `net`, which is on its device already; `autocast` is left to the caller.
@@ -52,7 +53,7 @@ class Execution:
             size: Their height and width in pixels.
 
         Raises:
-            ValueError: bf16 gives other features than float32 there.
+            UserError: bf16 gives other features than float32 there.
         """
         for video_net in [module for module in net.modules() if isinstance(module, VideoNet)]:
             # On a CPU oneDNN's bf16 backward gives other weight gradients at every call, up to NaN, where maps are tiny
@@ -83,14 +84,14 @@ def check_bf16(net: VideoNet, *, num_frames: int, size: int) -> None:
         size: Its height and width in pixels.
 
     Raises:
-        ValueError: The features differ by more than rounding explains.
+        UserError: The features differ by more than rounding explains.
     """
     device = next(net.parameters()).device
     difference = bf16_difference(net, torch.randn(1, 3, num_frames, size, size, device=device))
     if math.isnan(difference):
-        raise ValueError("the network gives features that are not finite for a random clip: its weights are of no use")
+        raise UserError("the network gives features that are not finite for a random clip: its weights are of no use")
     if not difference <= MAX_BF16_DIFFERENCE:
-        raise ValueError(
+        raise UserError(
             f"compute.precision bf16 gives other features than fp32 on {device} ({difference:.1%} apart, expected at "
             f"most {MAX_BF16_DIFFERENCE:.0%}; torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}): "
             "a kernel is wrong there. Use --compute.precision fp32 (under another --name), or another PyTorch or cuDNN"

@@ -81,7 +81,7 @@ class Inception3D(VideoNet):
     Attributes: those of `VideoNet`.
 
     Raises:
-        ValueError: An option of the TTLs or of `VideoNet` is out of range.
+        UserError: An option of the TTLs or of `VideoNet` is out of range.
     """
 
     def __init__(

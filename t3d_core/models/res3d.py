@@ -29,7 +29,7 @@ class Res3D(VideoNet):
     Attributes: those of `VideoNet`.
 
     Raises:
-        ValueError: `num_classes` is negative or `drop_rate` is out of range.
+        UserError: `num_classes` is negative or `drop_rate` is out of range.
     """
 
     def __init__(self, num_classes: int = 400, *, drop_rate: float = 0.0) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from t3d_core.errors import UserError
 from t3d_core.models.recompute import RecomputableLayer
 from t3d_core.models.transition_forms import TransitionForm
 from t3d_core.models.ttl_placement import place_ttls
@@ -61,7 +62,7 @@ class ResNet3D(VideoNet):
     Attributes: those of `VideoNet`.
 
     Raises:
-        ValueError: A name is unknown, `layers` are not four of 1 or more, or an option of the TTLs or of `VideoNet` is
+        UserError: A name is unknown, `layers` are not four of 1 or more, or an option of the TTLs or of `VideoNet` is
             out of range.
     """
 
@@ -80,7 +81,7 @@ class ResNet3D(VideoNet):
         _check_known("block", block, BLOCKS)
         _check_known("stem", stem, STEM_TIME_STRIDES)
         if len(layers) != len(STAGE_CHANNELS) or min(layers) < 1:
-            raise ValueError(f"layers {tuple(layers)} must hold {len(STAGE_CHANNELS)} entries, all of them 1 or more")
+            raise UserError(f"layers {tuple(layers)} must hold {len(STAGE_CHANNELS)} entries, all of them 1 or more")
         ttls = place_ttls(
             ttl=ttl,
             halvings=HALVINGS,
@@ -212,4 +213,4 @@ def _shortcut(in_channels: int, out_channels: int, *, stride: int) -> nn.Module:
 
 def _check_known(name: str, value: object, known: dict[Any, Any]) -> None:
     if value not in known:
-        raise ValueError(f"{name} {value!r} is unknown; choose one of {', '.join(known)}")
+        raise UserError(f"{name} {value!r} is unknown; choose one of {', '.join(known)}")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from t3d_core.errors import UserError
 from t3d_core.models.densenet3d import DenseNet3D
 from t3d_core.models.temporal_transition import (
     RELEASED_DEPTHS,
@@ -27,7 +28,7 @@ class T3D(DenseNet3D):
         arguments: The other arguments of `DenseNet3D`.
 
     Raises:
-        ValueError: `temporal_depths` has not one entry for each transition, a branch would be narrower than one
+        UserError: `temporal_depths` has not one entry for each transition, a branch would be narrower than one
             channel, or an argument of `DenseNet3D` is out of range.
     """
 
@@ -44,7 +45,7 @@ class T3D(DenseNet3D):
         if temporal_depths is None:
             temporal_depths = RELEASED_DEPTHS if ttl_preset == "official128" else TABLE_1_DEPTHS
         if len(temporal_depths) != len(block_config) - 1:
-            raise ValueError(
+            raise UserError(
                 f"temporal_depths {temporal_depths} has {len(temporal_depths)} entries, but block_config "
                 f"{tuple(block_config)} has {len(block_config) - 1} transitions: give one entry for each"
             )
@@ -100,7 +101,7 @@ def t3d_121_without_6(num_classes: int = 400, **arguments: Any) -> T3D:
 
 def _control(num_classes: int, temporal_depths: Sequence[Sequence[int]], arguments: dict[str, Any]) -> T3D:
     if "temporal_depths" in arguments or arguments.get("ttl_preset", "growth") != "growth":
-        raise ValueError(
+        raise UserError(
             f"a control of T3D-121 has temporal_depths {temporal_depths} and ttl_preset growth of its own: leave them "
             "out, or take kind t3d_121"
         )

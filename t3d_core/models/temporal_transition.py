@@ -16,6 +16,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from t3d_core.errors import UserError
 from t3d_core.models.recompute import RecomputableLayer
 from t3d_core.models.transition_forms import Axes, TransitionForm, checked_form, convolve_and_pool
 
@@ -44,7 +45,7 @@ class TemporalTransitionLayer(nn.Module):
         form: As given.
 
     Raises:
-        ValueError: The two sequences are empty or differ in length, an entry of them is below 1, or `form` is unknown.
+        UserError: The two sequences are empty or differ in length, an entry of them is below 1, or `form` is unknown.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class TemporalTransitionLayer(nn.Module):
     ) -> None:
         super().__init__()
         if len(branch_channels) != len(temporal_depths):
-            raise ValueError(
+            raise UserError(
                 f"branch_channels {tuple(branch_channels)} and temporal_depths {tuple(temporal_depths)} "
                 "must have one entry a branch each"
             )
@@ -150,10 +151,10 @@ def branch_channels_of_preset(
         place: Where the TTL stands, such as "block 1"; only named in errors.
 
     Raises:
-        ValueError: The preset is unknown, there is no branch, or a width falls below 1.
+        UserError: The preset is unknown, there is no branch, or a width falls below 1.
     """
     if preset not in get_args(TtlPreset):
-        raise ValueError(f"ttl_preset {preset!r} is unknown; choose one of {', '.join(get_args(TtlPreset))}")
+        raise UserError(f"ttl_preset {preset!r} is unknown; choose one of {', '.join(get_args(TtlPreset))}")
     _check_positive("temporal_depths", temporal_depths)
     num_branches = len(temporal_depths)
     if preset == "official128":
@@ -162,7 +163,7 @@ def branch_channels_of_preset(
     widths = [width] * num_branches
     widths[temporal_depths.index(min(temporal_depths))] = out_channels - width * (num_branches - 1)
     if min(widths) < 1:
-        raise ValueError(
+        raise UserError(
             f"the TTL after {place} would have branches of {widths} channels for temporal_depths "
             f"{tuple(temporal_depths)} (ttl_preset {preset!r}, {out_channels} channels to share), but each needs at "
             "least 1: widen the net, or lower growth_rate or the number of depths"
@@ -172,4 +173,4 @@ def branch_channels_of_preset(
 
 def _check_positive(name: str, values: Sequence[int]) -> None:
     if not values or min(values) < 1:
-        raise ValueError(f"{name} {tuple(values)} must hold at least one entry, all of them 1 or more")
+        raise UserError(f"{name} {tuple(values)} must hold at least one entry, all of them 1 or more")

@@ -22,6 +22,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
+from t3d_core.errors import UserError
+
 TransitionForm = Literal["literal", "pooled", "averaged", "space_to_depth"]
 
 Axes = tuple[int, int, int]
@@ -39,10 +41,10 @@ def checked_form(form: TransitionForm) -> TransitionForm:
     """Return `form`.
 
     Raises:
-        ValueError: It is unknown.
+        UserError: It is unknown.
     """
     if form not in get_args(TransitionForm):
-        raise ValueError(f"transition form {form!r} is unknown; choose one of {', '.join(get_args(TransitionForm))}")
+        raise UserError(f"transition form {form!r} is unknown; choose one of {', '.join(get_args(TransitionForm))}")
     return form
 
 

@@ -7,6 +7,7 @@ place of what the net itself does after that stage.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from t3d_core.errors import UserError
 from t3d_core.models.temporal_transition import (
     RELEASED_DEPTHS,
     TABLE_1_DEPTHS,
@@ -40,7 +41,7 @@ class TtlPlacement:
         """Build the TTL that stands after `stage`, as wide as what comes in (`official128`: 128 a branch), or None.
 
         Raises:
-            ValueError: The preset is unknown, a depth is below 1, or a branch would be narrower than one channel.
+            UserError: The preset is unknown, a depth is below 1, or a branch would be narrower than one channel.
         """
         if stage not in self.stages:
             return None
@@ -88,7 +89,7 @@ def place_ttls(
         usual_growth_rate: That of the net.
 
     Raises:
-        ValueError: `ttl_stages` are none, unknown or not ascending; another option has not one entry a TTL, asks to
+        UserError: `ttl_stages` are none, unknown or not ascending; another option has not one entry a TTL, asks to
             halve frames where the net keeps them, or is given without `ttl`.
     """
     if not ttl:
@@ -103,7 +104,7 @@ def place_ttls(
         return TtlPlacement(halvings, (), (), (), "growth", usual_growth_rate)
     ttl_preset = ttl_preset or "growth"
     if growth_rate is not None and ttl_preset != "growth":
-        raise ValueError(
+        raise UserError(
             f"growth_rate {growth_rate} is given, but ttl_preset {ttl_preset} has widths of its own: drop it"
         )
     growth_rate = usual_growth_rate if growth_rate is None else growth_rate
@@ -116,7 +117,7 @@ def place_ttls(
     _check_one_each("pool_time", pool_time, stages)
     for stage, is_pooled in zip(stages, pool_time, strict=True):
         if is_pooled and not halvings[stage]:
-            raise ValueError(
+            raise UserError(
                 f"pool_time {tuple(pool_time)} asks to halve frames after stage {stage}: this net keeps them"
             )
     depths = tuple(tuple(entry) for entry in temporal_depths)
@@ -128,7 +129,7 @@ def _checked_stages(ttl_stages: Sequence[int] | None, halvings: Mapping[int, boo
         return tuple(stage for stage, is_halved in halvings.items() if is_halved)
     stages = tuple(ttl_stages)
     if not stages or not set(stages) <= set(halvings) or list(stages) != sorted(set(stages)):
-        raise ValueError(f"ttl_stages {stages} must be some of {tuple(halvings)}, ascending, each at most once")
+        raise UserError(f"ttl_stages {stages} must be some of {tuple(halvings)}, ascending, each at most once")
     return stages
 
 
@@ -140,12 +141,12 @@ def _depths_of_preset(preset: TtlPreset, *, num_ttls: int) -> tuple[tuple[int, .
 def _check_not_given(**options: object) -> None:
     for name, value in options.items():
         if value is not None:
-            raise ValueError(f"{name} {value} is given, but this net has no TTL: set ttl to true, or leave {name} out")
+            raise UserError(f"{name} {value} is given, but this net has no TTL: set ttl to true, or leave {name} out")
 
 
 def _check_one_each(name: str, values: Sequence[object], stages: tuple[int, ...]) -> None:
     if len(values) != len(stages):
-        raise ValueError(
+        raise UserError(
             f"{name} {tuple(values)} has {len(values)} entries, but ttl_stages {stages} expect {len(stages)}: "
             "give one entry for each"
         )

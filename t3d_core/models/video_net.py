@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from t3d_core.errors import UserError
 from t3d_core.models.precision import full_precision
 from t3d_core.models.recompute import RecomputableLayer
 from t3d_core.models.temporal_transition import TemporalTransitionLayer
@@ -37,7 +38,7 @@ class VideoNet(nn.Module):
         is_debugging: Whether clips and features are searched for values that are not finite; false by default.
 
     Raises:
-        ValueError: `num_classes` is negative, `drop_rate` is out of range, or forms do not fit the transitions.
+        UserError: `num_classes` is negative, `drop_rate` is out of range, or forms do not fit the transitions.
     """
 
     def __init__(
@@ -69,10 +70,10 @@ class VideoNet(nn.Module):
         """Replace the head by a fresh linear layer of `num_classes` outputs, or by none for 0.
 
         Raises:
-            ValueError: `num_classes` is negative.
+            UserError: `num_classes` is negative.
         """
         if num_classes < 0:
-            raise ValueError(f"num_classes {num_classes} must be 0 (no head) or more")
+            raise UserError(f"num_classes {num_classes} must be 0 (no head) or more")
         if num_classes == 0:
             self.classifier = nn.Identity()
             return
@@ -92,14 +93,14 @@ class VideoNet(nn.Module):
             forms: One form for all transitions, or one for each.
 
         Raises:
-            ValueError: There is not one form for each transition, there are no transitions, or a form is unknown.
+            UserError: There is not one form for each transition, there are no transitions, or a form is unknown.
         """
         transitions = self.transitions()
         if forms and not transitions:
-            raise ValueError(f"transition_forms {forms} is given, but this net has no transitions: leave it out")
+            raise UserError(f"transition_forms {forms} is given, but this net has no transitions: leave it out")
         forms = (forms,) * len(transitions) if isinstance(forms, str) else tuple(forms)
         if len(forms) != len(transitions):
-            raise ValueError(
+            raise UserError(
                 f"transition_forms {forms} has {len(forms)} entries, but this net has {len(transitions)} transitions: "
                 "give one entry for each"
             )
@@ -132,7 +133,7 @@ class VideoNet(nn.Module):
         mean of their features stands for the video (segment consensus: TSN, paper 4.6).
 
         Raises:
-            ValueError: The tensor has not five dimensions or three channels, or fewer frames or pixels than the net
+            UserError: The tensor has not five dimensions or three channels, or fewer frames or pixels than the net
                 needs, or clips that do not make whole videos, or (while debugging) values that are not finite.
         """
         feature_BD = self._consensus(self.forward_features(clip_BCTHW))
@@ -157,9 +158,7 @@ class VideoNet(nn.Module):
         if self.num_segments == 1:
             return feature_ND
         if feature_ND.shape[0] % self.num_segments:
-            raise ValueError(
-                f"{feature_ND.shape[0]} clips do not make whole videos of num_segments {self.num_segments}"
-            )
+            raise UserError(f"{feature_ND.shape[0]} clips do not make whole videos of num_segments {self.num_segments}")
         return feature_ND.unflatten(0, (-1, self.num_segments)).mean(dim=1)
 
     def _pool_features(self, maps_BCTHW: Tensor) -> Tensor:
@@ -168,10 +167,10 @@ class VideoNet(nn.Module):
     def _check_clip(self, clip_BCTHW: Tensor) -> None:
         shape = tuple(clip_BCTHW.shape)
         if len(shape) != 5 or shape[1] != NUM_CHANNELS:
-            raise ValueError(f"a clip of shape {shape} must be (batch, {NUM_CHANNELS} channels, frames, H, W)")
+            raise UserError(f"a clip of shape {shape} must be (batch, {NUM_CHANNELS} channels, frames, H, W)")
         num_frames, height, width = shape[2:]
         if num_frames < self.min_num_frames or min(height, width) < self.min_size:
-            raise ValueError(
+            raise UserError(
                 f"a clip of {num_frames} frames of {height} x {width} px is too small: this net needs at least "
                 f"{self.min_num_frames} frames of {self.min_size} x {self.min_size} px"
             )
@@ -188,7 +187,7 @@ class VideoNet(nn.Module):
 def _check_finite(values: Tensor, what: str) -> None:
     if not torch.isfinite(values).all():
         counts = (~torch.isfinite(values)).flatten(1).sum(dim=1).tolist()
-        raise ValueError(
+        raise UserError(
             f"the {what} of a batch hold values that are not finite (NaN or infinite): {counts} of "
             f"{values[0].numel()} each; expected finite ones"
         )
@@ -198,8 +197,8 @@ def checked_drop_rate(drop_rate: float) -> float:
     """Return `drop_rate`.
 
     Raises:
-        ValueError: It is not in [0, 1).
+        UserError: It is not in [0, 1).
     """
     if not 0 <= drop_rate < 1:
-        raise ValueError(f"drop_rate {drop_rate} must be in [0, 1)")
+        raise UserError(f"drop_rate {drop_rate} must be in [0, 1)")
     return drop_rate

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from t3d_core.errors import UserError
 from t3d_core.models import VideoNet, build_model
 from t3d_core.training.weights_card import METADATA_KEY, WeightsCard, read_card
 
@@ -50,15 +51,15 @@ def load_model(path: Path) -> LoadedModel:
     """Build the network that the weights file at `path` describes, with its weights, in `eval()` mode.
 
     Raises:
-        ValueError: as `read_card`; or the tensors are not those of the network that the card describes.
+        UserError: as `read_card`; or the tensors are not those of the network that the card describes.
     """
     card, state = read_card(path), load_file(path)
     try:
         model = build_model(card.model_kind, num_classes=len(card.class_names), **card.model_arguments)
     except (TypeError, ValueError) as error:  # an argument or a kind of another version
-        raise ValueError(f"weights file {path} describes a {card.model_kind} that cannot be built: {error}") from error
+        raise UserError(f"weights file {path} describes a {card.model_kind} that cannot be built: {error}") from error
     if difference := _first_difference(state, model.state_dict()):
-        raise ValueError(f"weights file {path} does not hold the {card.model_kind} that it describes: {difference}")
+        raise UserError(f"weights file {path} does not hold the {card.model_kind} that it describes: {difference}")
     model.load_state_dict(state)
     model.num_segments = card.num_segments
     return LoadedModel(model.eval(), card)
@@ -77,19 +78,19 @@ def initialize_from(model: nn.Module, path: Path, *, class_names: tuple[str, ...
         Whether the head was copied.
 
     Raises:
-        ValueError: the weights belong to another network, or to other classes.
+        UserError: the weights belong to another network, or to other classes.
     """
     card, state, wanted = read_card(path), load_file(path), model.state_dict()
     is_head_copied = card.class_names == class_names
     if not is_head_copied:
         if card.class_names and not replace_head:
-            raise ValueError(
+            raise UserError(
                 f"weights file {path} is for {_describe(card.class_names)}, the data have {_describe(class_names)}: "
                 "give --replace_head true to start with a new head"
             )
         state, wanted = _without_head(state), _without_head(wanted)
     if difference := _first_difference(state, wanted):
-        raise ValueError(
+        raise UserError(
             f"weights file {path} holds a {card.model_kind} with {card.model_arguments}, not the network to train "
             f"({difference}): give the model section the same kind and arguments, or none to take those of the weights"
         )
@@ -101,15 +102,15 @@ def find_weights(path: Path) -> Path:
     """Find the weights file that `path` means: itself, or the one inside a checkpoint or run folder.
 
     Raises:
-        ValueError: nothing is there, or a folder holds no weights file.
+        UserError: nothing is there, or a folder holds no weights file.
     """
     if path.is_file():
         return path
     if not path.exists():
-        raise ValueError(f"{path} does not exist: give a weights file, a checkpoint folder, runs:/... or models:/...")
+        raise UserError(f"{path} does not exist: give a weights file, a checkpoint folder, runs:/... or models:/...")
     found = [path / name for name in WEIGHTS_NAMES if (path / name).is_file()]
     if not found:
-        raise ValueError(f"folder {path} holds none of {', '.join(WEIGHTS_NAMES)}: has this run finished?")
+        raise UserError(f"folder {path} holds none of {', '.join(WEIGHTS_NAMES)}: has this run finished?")
     return found[0]
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from t3d_core.errors import UserError
+
 
 class MixedBatch(NamedTuple):
     """Clips as they went in, but mixed, and the share of each class in them: `share_BK` float32, rows sum to 1."""
@@ -44,7 +46,7 @@ class Mixing:
     def __post_init__(self) -> None:
         alphas = self.mixup_alpha, self.cutmix_alpha
         if min(alphas) < 0 or max(alphas) == 0:
-            raise ValueError(
+            raise UserError(
                 f"mixup_alpha {self.mixup_alpha} and cutmix_alpha {self.cutmix_alpha} must be 0 or more, and one of "
                 "them more than 0: leave mixing out otherwise"
             )

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
+from t3d_core.errors import UserError
 from t3d_core.training.schedules import ScheduleKind
 
 _WARMUP_START = 0.01
@@ -58,7 +59,7 @@ class Schedule:
         """Attach to `optimizer`, whose learning rate is the start (`cosine`, `one_cycle`: the peak).
 
         Raises:
-            ValueError: the kind is unknown, or the warm-up or the smallest rate leaves nothing to go down to.
+            UserError: the kind is unknown, or the warm-up or the smallest rate leaves nothing to go down to.
         """
         self.has_ended = False
         self._optimizer, self._min_lr = optimizer, min_lr
@@ -69,7 +70,7 @@ class Schedule:
             self._scheduler = StepLR(optimizer, step_size=every_epochs, gamma=factor)
         elif kind == "plateau":
             if min_lr > min(self._rates()):
-                raise ValueError(f"schedule.min_lr {min_lr} must be at most the optimizer's lr {min(self._rates())}")
+                raise UserError(f"schedule.min_lr {min_lr} must be at most the optimizer's lr {min(self._rates())}")
             self._scheduler = ReduceLROnPlateau(optimizer, factor=factor, patience=patience)
         elif kind == "cosine":
             self._scheduler = _cosine(optimizer, num_steps=num_steps, warmup_steps=warmup_steps)
@@ -77,7 +78,7 @@ class Schedule:
             peak = optimizer.param_groups[0]["lr"]
             self._scheduler = OneCycleLR(optimizer, max_lr=peak, total_steps=num_steps, cycle_momentum=False)
         else:
-            raise ValueError(f"schedule.kind {kind!r} is unknown: choose one of {', '.join(get_args(ScheduleKind))}")
+            raise UserError(f"schedule.kind {kind!r} is unknown: choose one of {', '.join(get_args(ScheduleKind))}")
 
     def after_step(self) -> None:
         """Tell that one optimiser step was made, and that another will be."""
@@ -117,7 +118,7 @@ class Schedule:
 def _cosine(optimizer: Optimizer, *, num_steps: int, warmup_steps: int) -> LRScheduler:
     """Half a cosine over the steps that a warm-up leaves; its 0 would come one step after the last."""
     if not 0 <= warmup_steps < num_steps:
-        raise ValueError(
+        raise UserError(
             f"the warm-up of {warmup_steps} steps must be shorter than the run of {num_steps} steps: lower "
             "schedule.warmup_epochs"
         )

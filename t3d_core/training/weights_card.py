@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
+from t3d_core.errors import UserError
+
 METADATA_KEY = "t3d"
 
 
@@ -51,17 +53,17 @@ def read_card(path: Path) -> WeightsCard:
     """Read what the weights file at `path` says of itself.
 
     Raises:
-        ValueError: the file is damaged or was not written by `save_weights`.
+        UserError: the file is damaged or was not written by `save_weights`.
     """
     try:
         with safe_open(path, framework="numpy") as weights:
             metadata = weights.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"weights file {path} cannot be read: {error}") from error
+        raise UserError(f"weights file {path} cannot be read: {error}") from error
     try:
         return WeightsCard(**_with_tuples(json.loads(metadata[METADATA_KEY])))
     except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(
+        raise UserError(
             f"weights file {path} does not describe its network: give a file that this project wrote"
         ) from error
 

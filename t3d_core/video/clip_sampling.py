@@ -17,6 +17,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from t3d_core.errors import UserError
+
 ShortVideo = Literal["loop", "repeat_last"]
 
 
@@ -30,7 +32,7 @@ class ClipIndices(NamedTuple):
 def clip_span(num_frames: int, frame_stride: int) -> int:
     """Frames of the video that a clip covers, from its first to its last frame."""
     if num_frames < 1 or frame_stride < 1:
-        raise ValueError(f"num_frames and frame_stride must be >= 1, got {num_frames} and {frame_stride}")
+        raise UserError(f"num_frames and frame_stride must be >= 1, got {num_frames} and {frame_stride}")
     return (num_frames - 1) * frame_stride + 1
 
 
@@ -113,7 +115,7 @@ def uniform_clips(
                      .    .    [----]
     """
     if num_clips < 1:
-        raise ValueError(f"num_clips must be >= 1, got {num_clips}")
+        raise UserError(f"num_clips must be >= 1, got {num_clips}")
     _check_video(video_num_frames)
     room = max(video_num_frames - clip_span(num_frames, frame_stride), 0)
     starts = [room // 2] if num_clips == 1 else [room * i // (num_clips - 1) for i in range(num_clips)]
@@ -148,9 +150,9 @@ def _clip_at(
         return ClipIndices(indices % video_num_frames, num_padded)
     if short_video == "repeat_last":
         return ClipIndices(np.minimum(indices, video_num_frames - 1), num_padded)
-    raise ValueError(f"short_video must be 'loop' or 'repeat_last', got {short_video!r}")
+    raise UserError(f"short_video must be 'loop' or 'repeat_last', got {short_video!r}")
 
 
 def _check_video(video_num_frames: int) -> None:
     if video_num_frames < 1:
-        raise ValueError(f"video_num_frames must be >= 1, got {video_num_frames}")
+        raise UserError(f"video_num_frames must be >= 1, got {video_num_frames}")

@@ -15,6 +15,8 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from t3d_core.errors import UserError
+
 VideoSource = str | os.PathLike[str] | bytes
 MAX_FRAME_PIXELS = 8192 * 8192
 # Containers that hold their own media. Playlists and scripts (hls, concat, dash, image2 ...) are absent: a downloaded
@@ -23,7 +25,7 @@ _CONTAINER_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
 _MATROSKA_HEAD_BYTES = 4096
 
 
-class VideoError(ValueError):
+class VideoError(UserError):
     """A video that cannot be used; the message is a short reason for the table of failures."""
 
 

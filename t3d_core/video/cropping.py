@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from t3d_core.errors import UserError
+
 _MAX_ASPECT_RATIO = 4 / 3
 _NUM_TRIES = 10
 
@@ -49,7 +51,7 @@ def resized_size(height: int, width: int, *, short_side: int) -> tuple[int, int]
 def five_crops(height: int, width: int, *, crop_size: int) -> tuple[Crop, ...]:
     """The 5 crops of paper 4.4: upper left, upper right, lower left, lower right, centre."""
     if not 1 <= crop_size <= min(height, width):
-        raise ValueError(f"crop_size must be in 1..{min(height, width)} for {height}x{width} frames, got {crop_size}")
+        raise UserError(f"crop_size must be in 1..{min(height, width)} for {height}x{width} frames, got {crop_size}")
     bottom, right = height - crop_size, width - crop_size
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (round(bottom / 2), round(right / 2))]
     return tuple(Crop(top, left, crop_size) for top, left in corners)
@@ -91,7 +93,7 @@ def view_crops(height: int, width: int, *, crop_size: int, num_crops: int) -> tu
         # Where the crops of the mirrored frame lie in the frame itself: a centre may be off by a pixel.
         mirrored = [crop._replace(left=width - crop_size - crop.left) for crop in five]
         return (*((crop, False) for crop in five), *((crop, True) for crop in mirrored))
-    raise ValueError(f"num_crops must be 1, 3 or 10, got {num_crops}")
+    raise UserError(f"num_crops must be 1, 3 or 10, got {num_crops}")
 
 
 def random_five_crop(height: int, width: int, *, crop_size: int, rng: np.random.Generator) -> tuple[Crop, bool]:
@@ -124,7 +126,7 @@ def random_resized_crop(
         rng: draws it.
     """
     if not 0 < min_area <= 1:
-        raise ValueError(f"min_area must be in (0, 1], got {min_area}")
+        raise UserError(f"min_area must be in (0, 1], got {min_area}")
     part_height, part_width = _random_part(height, width, min_area=min_area, rng=rng)
     scaled_height, scaled_width = round(height * crop_size / part_height), round(width * crop_size / part_width)
     top, left = (rng.integers(scaled - crop_size, endpoint=True) for scaled in (scaled_height, scaled_width))
@@ -159,7 +161,7 @@ def mirrored(frames_THWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def check_inside(crop: Crop, height: int, width: int) -> None:
     """Refuse a crop that does not lie inside frames of this size in pixels."""
     if min(crop.top, crop.left) < 0 or crop.top + crop.size > height or crop.left + crop.size > width:
-        raise ValueError(f"crop must lie inside the {height}x{width} frames, got {crop}")
+        raise UserError(f"crop must lie inside the {height}x{width} frames, got {crop}")
 
 
 def _random_part(height: int, width: int, *, min_area: float, rng: np.random.Generator) -> tuple[int, int]:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 
+from t3d_core.errors import UserError
 from t3d_core.video.container import OpenVideo, VideoError, VideoSource, iterate_frames, open_video
 from t3d_core.video.conversion import FrameConverter, displayed_size, rotation_of
 from t3d_core.video.cropping import Crop
@@ -103,7 +104,7 @@ def decode_frames(
         frames_THWC: uint8 RGB, one row an index, decoded to the same pixels as by a full decode.
 
     Raises:
-        ValueError: an index is out of range, or the crop does not fit.
+        UserError: an index is out of range, or the crop does not fit.
         VideoError: the file cannot be read or decoded.
     """
     [frames_THWC] = decode_views(source, [FrameView(frame_indices, size, crop)], key_distance=key_distance)
@@ -124,7 +125,7 @@ def decode_views(
     """Decode once what several viewers see: for each view what `decode_frames` would give.
 
     Raises:
-        ValueError: as `decode_frames`.
+        UserError: as `decode_frames`.
         VideoError: as `decode_frames`.
     """
     converter = _Converters([FrameConverter(_checked_indices(i), size=size, crop=crop) for i, size, crop in views])
@@ -266,9 +267,9 @@ def _decode_from_start(video: OpenVideo, converter: _Converters, *, is_strict: b
 def _checked_indices(frame_indices: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
     indices = np.asarray(frame_indices)
     if indices.ndim != 1 or not len(indices) or not np.issubdtype(indices.dtype, np.integer):
-        raise ValueError(f"frame_indices must be a non-empty 1-d sequence of integers, got {frame_indices!r}")
+        raise UserError(f"frame_indices must be a non-empty 1-d sequence of integers, got {frame_indices!r}")
     if indices.min() < 0:
-        raise ValueError(f"frame_indices must be >= 0, got {indices.min()}")
+        raise UserError(f"frame_indices must be >= 0, got {indices.min()}")
     return indices.astype(np.int64)
 
 
@@ -276,4 +277,4 @@ def _check_range(converter: _Converters, num_frames: int) -> None:
     if num_frames == 0:
         raise VideoError(ZERO_FRAMES)
     if converter.last_index >= num_frames:
-        raise ValueError(f"frame_indices must be in [0, {num_frames}), the video's frames, got {converter.last_index}")
+        raise UserError(f"frame_indices must be in [0, {num_frames}), the video's frames, got {converter.last_index}")

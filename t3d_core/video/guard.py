@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from t3d_core.errors import UserError
 from t3d_core.video.container import EmptyIntervalError, VideoError
 from t3d_core.video.decoding import VideoInfo
 from t3d_core.video.guard_child import HEADER, Message
@@ -65,7 +66,7 @@ class DecoderKilledError(RuntimeError):
 class GuardedDecoder:
     """Decodes in a child process that any file may kill; started at the first request. Not for several threads.
 
-    Every method raises VideoError with a short reason when the file cannot be used, whatever it does, ValueError for
+    Every method raises VideoError with a short reason when the file cannot be used, whatever it does, UserError for
     arguments that are wrong, DecoderKilledError when somebody else ended the child, and OSError when none can start.
     """
 
@@ -138,7 +139,7 @@ class GuardedDecoder:
         kind, reason = message.fields["type"], message.fields["reason"]
         if kind == "MemoryError":
             return VideoError(f"needs more than {_gib(self._limits.memory_bytes)} of memory")
-        known = {error.__name__: error for error in (EmptyIntervalError, VideoError, ValueError)}
+        known = {error.__name__: error for error in (EmptyIntervalError, VideoError, UserError, ValueError)}
         return known[kind](reason) if kind in known else VideoError(f"{kind}: {reason}")
 
     def _ready_child(self) -> subprocess.Popen[bytes]:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from t3d_core.errors import UserError
 from t3d_core.video.container import EmptyIntervalError, VideoError
 from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.storage import encode_segments
@@ -54,7 +55,7 @@ def main() -> None:
 
 def _kind_of(error: Exception) -> str:
     """The name of the error's class, or of the one that the parent knows."""
-    kinds: tuple[type[Exception], ...] = (EmptyIntervalError, VideoError, ValueError, MemoryError)
+    kinds: tuple[type[Exception], ...] = (EmptyIntervalError, VideoError, UserError, ValueError, MemoryError)
     return next((kind for kind in kinds if isinstance(error, kind)), type(error)).__name__
 
 

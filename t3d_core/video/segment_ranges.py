@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from t3d_core.errors import UserError
+
 FrameRange = tuple[int, int | None]
 FloatArray = npt.NDArray[np.float64]
 
@@ -54,15 +56,15 @@ class SegmentRequest:
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.end:
             bounds = f"{self.start_seconds} and {self.end_seconds}"
-            raise ValueError(f"start_seconds must be >= 0 and before end_seconds, got {bounds}")
+            raise UserError(f"start_seconds must be >= 0 and before end_seconds, got {bounds}")
         if self.max_segment_seconds is not None and not self.max_segment_seconds > 0:
-            raise ValueError(f"max_segment_seconds must be > 0, got {self.max_segment_seconds}")
+            raise UserError(f"max_segment_seconds must be > 0, got {self.max_segment_seconds}")
         if self.num_random_segments is None:
             return
         if self.num_random_segments < 1:
-            raise ValueError(f"num_random_segments must be >= 1, got {self.num_random_segments}")
+            raise UserError(f"num_random_segments must be >= 1, got {self.num_random_segments}")
         if self.max_segment_seconds is None or self.has_interval:
-            raise ValueError("num_random_segments needs max_segment_seconds and takes no start_seconds or end_seconds")
+            raise UserError("num_random_segments needs max_segment_seconds and takes no start_seconds or end_seconds")
 
     @property
     def start(self) -> float:

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 
+from t3d_core.errors import UserError
 from t3d_core.video.container import EmptyIntervalError, VideoError, VideoSource, iterate_frames, open_video
 from t3d_core.video.conversion import displayed_size, rotation_of
 from t3d_core.video.cropping import resized_size
@@ -92,15 +93,15 @@ def encode_segments(
         seed: of these places.
 
     Raises:
-        ValueError: an argument is out of range.
+        UserError: an argument is out of range.
         EmptyIntervalError: the video has no frame in the interval.
         VideoError: the video is damaged, or cannot be copied exactly ("copy").
     """
     request = SegmentRequest(start_seconds, end_seconds, max_segment_seconds, num_random_segments, seed)
     if encoding not in get_args(Encoding):
-        raise ValueError(f"encoding must be one of {get_args(Encoding)}, got {encoding!r}")
+        raise UserError(f"encoding must be one of {get_args(Encoding)}, got {encoding!r}")
     if short_side < 2:
-        raise ValueError(f"short_side must be >= 2, got {short_side}")
+        raise UserError(f"short_side must be >= 2, got {short_side}")
     return _encode_segments(source, encoding, short_side, request)
 
 
@@ -115,7 +116,7 @@ def encode_video(frames: Iterable[npt.NDArray[np.uint8]], *, path: str | os.Path
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
-        raise ValueError("frames must hold at least one frame, got none")
+        raise UserError("frames must hold at least one frame, got none")
     height, width = first.shape[:2]
     with (
         open(path, "wb") as file,
@@ -123,7 +124,7 @@ def encode_video(frames: Iterable[npt.NDArray[np.uint8]], *, path: str | os.Path
     ):
         for frame_HWC in chain([first], frames):
             if frame_HWC.shape != first.shape:
-                raise ValueError(f"frames must all have the shape {first.shape}, got {frame_HWC.shape}")
+                raise UserError(f"frames must all have the shape {first.shape}, got {frame_HWC.shape}")
             writer.write(VideoFrame.from_ndarray(np.ascontiguousarray(frame_HWC), format="rgb24"))
 
 

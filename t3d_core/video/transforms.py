@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from t3d_core.errors import UserError
+
 
 def normalize_clip(clip_BTHWC: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Turn uint8 clips into (x / 255 - mean) / std with colours first; run it on the training device.
@@ -22,7 +24,7 @@ def normalize_clip(clip_BTHWC: Tensor, *, mean: Sequence[float], std: Sequence[f
         clip_BCTHW: float32, contiguous, on the device of `clip_BTHWC`.
     """
     if clip_BTHWC.dtype != torch.uint8 or clip_BTHWC.ndim != 5:
-        raise ValueError(f"clip_BTHWC must be uint8 with 5 axes, got {clip_BTHWC.dtype} {tuple(clip_BTHWC.shape)}")
+        raise UserError(f"clip_BTHWC must be uint8 with 5 axes, got {clip_BTHWC.dtype} {tuple(clip_BTHWC.shape)}")
     scale, shift = (torch.tensor(v, device=clip_BTHWC.device).view(1, -1, 1, 1, 1) for v in (std, mean))
     clip_BCTHW = clip_BTHWC.permute(0, 4, 1, 2, 3).to(torch.float32, memory_format=torch.contiguous_format)
     return clip_BCTHW.div_(255).sub_(shift).div_(scale)

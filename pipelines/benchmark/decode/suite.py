@@ -34,6 +34,7 @@ from pipelines.benchmark.measuring.peers import (
 from pipelines.benchmark.measuring.rows import SuiteReport, alternating_seconds, describe_machine, median_rates
 from pipelines.runtime.paths import input_path
 from pipelines.settings.section import Section
+from t3d_core.errors import UserError
 from t3d_core.video.clip_sampling import random_clip
 from t3d_core.video.container import VideoSource
 from t3d_core.video.cropping import Crop, center_crop, resized_size
@@ -113,16 +114,16 @@ def run_decode_suite(config: DecodeSuiteConfig, *, repeats: int) -> SuiteReport:
     """Measure samples from sources and from their segments on one core.
 
     Raises:
-        ValueError: `crop_size` does not fit into `short_side`.
+        UserError: `crop_size` does not fit into `short_side`.
     """
     if config.crop_size > config.short_side:
-        raise ValueError(f"decode.crop_size must be in 1..{config.short_side} (short_side), got {config.crop_size}")
+        raise UserError(f"decode.crop_size must be in 1..{config.short_side} (short_side), got {config.crop_size}")
     lines = [describe_machine("before")]
     found = find_clips([input_path(folder) for folder in config.clips], clips_per_folder=config.clips_per_folder)
     with tempfile.TemporaryDirectory() as folder, _one_core():
         clips = found.clips + _generate(config, Path(folder))
         if not clips:
-            raise ValueError("decode.clips holds no video and decode.generated_num_frames is 0: nothing to measure")
+            raise UserError("decode.clips holds no video and decode.generated_num_frames is 0: nothing to measure")
         results = [_measure(clip, config, repeats=repeats) for clip in clips]
     lines += [describe_machine("after"), describe_versions()]
     report = report_decoding(results, found.left_out)

@@ -98,7 +98,7 @@ def build(case: Case, clip_shape: Sequence[int]) -> nn.Module:
         clip_shape: Shape (B, 3, T, H, W) of its clips.
 
     Raises:
-        ValueError: The kind is unknown.
+        UserError: The kind is unknown.
     """
     if case.kind in PEERS:
         return _peer(case.kind, num_frames=clip_shape[2], size=clip_shape[3])

@@ -59,7 +59,7 @@ def run_model_suite(config: ModelSuiteConfig, *, repeats: int) -> SuiteReport:
     Multiply-adds and bytes are per clip, times per batch. A train step is forward, cross-entropy, backward, SGD.
 
     Raises:
-        ValueError: The clip or the batch is too small for one of the models.
+        UserError: The clip or the batch is too small for one of the models.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shape = (config.batch_size, 3, config.num_frames, config.crop_size, config.crop_size)

@@ -27,6 +27,7 @@ from pipelines.settings.config import with_values
 from pipelines.settings.recipe import read_recipe
 from pipelines.settings.section import Section
 from pipelines.transfer.config import ExportedTeacherConfig, TransferConfig
+from t3d_core.errors import UserError
 from t3d_core.models import build_model, count_parameters, count_training_macs
 from t3d_core.transfer.teacher import build_untrained_teacher
 from t3d_core.video.clip_sampling import random_clip
@@ -75,13 +76,13 @@ class PlanSuiteConfig(Section):
             return given
         settings = dict(part.partition("=")[::2] for part in given.split(","))
         if unknown := settings.keys() - cls.model_fields.keys():
-            raise ValueError(f"no such setting: {', '.join(sorted(unknown))}; there are {', '.join(cls.model_fields)}")
+            raise UserError(f"no such setting: {', '.join(sorted(unknown))}; there are {', '.join(cls.model_fields)}")
         return settings
 
     @model_validator(mode="after")
     def _both_prices(self) -> "PlanSuiteConfig":
         if (self.cpu_hour_price is None) != (self.gpu_hour_price is None):
-            raise ValueError("give both cpu_hour_price and gpu_hour_price, or none")
+            raise UserError("give both cpu_hour_price and gpu_hour_price, or none")
         return self
 
 
@@ -142,12 +143,12 @@ def run_plan_suite(config: PlanSuiteConfig, *, repeats: int) -> SuiteReport:
     """Measure, count, and multiply.
 
     Raises:
-        ValueError: the video or the recipe cannot be read, or has a teacher that is not counted.
-        JobError: settings of the recipe that cannot be, one line each.
+        UserError: the video or the recipe cannot be read, or has a teacher that is not counted.
+        UserError: settings of the recipe that cannot be, one line each.
     """
     transfer = with_values(TransferConfig, read_recipe(input_path(config.recipe)), {})
     if isinstance(transfer.teacher, ExportedTeacherConfig):
-        raise ValueError(
+        raise UserError(
             f"plan.recipe {config.recipe} has an exported teacher, whose multiply-adds cannot be counted: give a "
             "recipe with a teacher of about its size"
         )
@@ -169,16 +170,16 @@ def measure_core(config: PlanSuiteConfig, transfer: TransferConfig, *, repeats: 
     """Store the video, and decode clips out of what is stored, in turns, on the clock of this process.
 
     Raises:
-        ValueError: the video cannot be read.
+        UserError: the video cannot be read.
     """
     path = input_path(config.video)
     if not path.is_file():
-        raise ValueError(f"plan.video {path} is no file: give a video like yours with --plan.video FILE")
+        raise UserError(f"plan.video {path} is no file: give a video like yours with --plan.video FILE")
     clip = transfer.clip
     try:
         info, segment = probe(str(path)), next(iter(encode_segments(str(path), short_side=256)))
     except VideoError as error:
-        raise ValueError(
+        raise UserError(
             f"plan.video {path} cannot be decoded ({error}): give another with --plan.video FILE"
         ) from error
     runs: dict[str, Callable[[], object]] = {

@@ -32,6 +32,7 @@ from pipelines.clips.loader import ClipView
 from pipelines.networks.config import ModelConfig, T3DConfig
 from pipelines.settings.section import Section
 from pipelines.train.config import TrainConfig
+from t3d_core.errors import UserError
 
 OURS = "whole path"
 
@@ -83,10 +84,10 @@ def run_train_suite(config: TrainSuiteConfig, *, repeats: int) -> SuiteReport:
     """Measure steps, input and memory, each in processes of its own.
 
     Raises:
-        ValueError: a round has too few steps to leave some untimed.
+        UserError: a round has too few steps to leave some untimed.
     """
     if config.num_steps < 4 or config.num_steps % 4:
-        raise ValueError(f"train.num_steps must be a multiple of 4 (a quarter is not timed), got {config.num_steps}")
+        raise UserError(f"train.num_steps must be a multiple of 4 (a quarter is not timed), got {config.num_steps}")
     lines = [describe_machine("before")]
     with tempfile.TemporaryDirectory(prefix="t3d-benchmark-") as temporary:
         folder = Path(temporary)

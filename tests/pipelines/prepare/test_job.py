@@ -31,12 +31,12 @@ from pipelines.prepare.make import _task, prepare, prepared_shards
 from pipelines.prepare.plan import format_plan, plan_prepare
 from pipelines.prepare.shard_task import ShardCounts, prepare_video
 from pipelines.runtime.files import whole_file
-from pipelines.settings.section import JobError
 from pipelines.shards.folder import ShardFolder, describe_shards
 from pipelines.shards.index import load_index
 from pipelines.shards.schemas import REPORT_SCHEMA
 from pipelines.tracking.config import TrackingConfig
 from t3d_core.datasets.folder import read_folder
+from t3d_core.errors import UserError
 from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.guard import DecoderKilledError, GuardedDecoder
 from t3d_core.video.storage import encode_segments, encode_video
@@ -102,7 +102,7 @@ def test_bad_files_become_rows_with_reasons_and_the_rest_is_prepared(local_ray, 
 
 def test_too_many_failures_are_an_error_after_everything_was_written(local_ray, mixed_folder, tmp_path):
     output = tmp_path / "out"
-    with pytest.raises(JobError, match=r"4 of 10 videos failed, more than max_failed_fraction 0\.1"):
+    with pytest.raises(UserError, match=r"4 of 10 videos failed, more than max_failed_fraction 0\.1"):
         prepare(config(mixed_folder), output)
     assert len(pq.read_table(output / "failures.parquet")) == 4
     assert len(load_index([output], fold=1, splits=["train", "val", "test"])) == 6
@@ -580,7 +580,7 @@ def test_a_job_tells_mlflow_what_became_of_the_videos_and_shows_some(local_ray, 
 
 def test_a_job_that_fails_ends_its_mlflow_run_as_failed(local_ray, mixed_folder, tmp_path):
     settings = job_config(tmp_path, dataset=FolderDatasetConfig(root=str(mixed_folder)), output=tmp_path / "out")
-    with pytest.raises(JobError, match=r"4 of 10 videos failed"):
+    with pytest.raises(UserError, match=r"4 of 10 videos failed"):
         run_prepare(settings)
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     [run] = client.search_runs([client.get_experiment_by_name("t3d").experiment_id])

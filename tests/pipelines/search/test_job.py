@@ -13,7 +13,7 @@ from pipelines.search.job import run_search
 from pipelines.search.ledger import Ledger
 from pipelines.search.trial import SearchPlan
 from pipelines.settings.recipe import read_recipe
-from pipelines.settings.section import JobError
+from t3d_core.errors import UserError
 
 MODEL = {"kind": "t3d", "growth_rate": 4, "block_config": [2, 2, 2, 2], "num_init_features": 24, "bn_size": 2}
 
@@ -238,14 +238,14 @@ def test_a_search_goes_on_with_the_base_recipe_that_it_began_with_or_not_at_all(
     ],
 )
 def test_a_space_that_does_not_fit_the_recipe_is_refused_before_anything_starts(changes, message, search_of, tmp_path):
-    with pytest.raises(JobError, match=message):
+    with pytest.raises(UserError, match=message):
         run_search(search_of(**changes))
     assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_a_base_recipe_that_is_not_there_is_refused(search_of, tmp_path):
-    with pytest.raises(JobError, match=r"recipe .*nowhere.yaml: No such file"):
+    with pytest.raises(UserError, match=r"recipe .*nowhere.yaml: No such file"):
         run_search(search_of(base=tmp_path / "nowhere.yaml", space={"epochs": {"grid": [1]}}))
 
 

@@ -14,7 +14,8 @@ from pydantic import Field, PositiveInt, ValidationError, field_validator
 from pipelines.settings.command_line import load_config
 from pipelines.settings.job import run_job
 from pipelines.settings.recipe import to_yaml
-from pipelines.settings.section import JobError, Section, config_fingerprint, flatten
+from pipelines.settings.section import Section, config_fingerprint, flatten
+from t3d_core.errors import UserError
 
 
 class LinearHead(Section):
@@ -488,34 +489,39 @@ def test_run_job_prints_the_summary(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == "done quick\n"
 
 
+class ShardsGoneError(UserError):
+    """As the stages derive their own from it."""
+
+
+@pytest.mark.parametrize("error_class", [UserError, ShardsGoneError])
+def test_an_error_of_the_user_is_one_line_and_status_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], error_class: type[UserError]
+):
+    assert run_and_fail(error_class("no worker\ncame back"), tmp_path) == 1
+    assert capsys.readouterr().err == "error: no worker came back\n"
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (JobError("no worker\ncame back"), "error: no worker came back"),
-        (ValueError("fold: given 7, allowed 1..3"), "error: fold: given 7, allowed 1..3"),
-        (FileNotFoundError(2, "No such file", "x"), "error: [Errno 2] No such file: 'x'"),
+        (TypeError("odd"), "error: TypeError: odd"),
+        (ValueError("operands could not be broadcast"), "error: ValueError: operands could not be broadcast"),
+        (FileNotFoundError(2, "No such file", "x"), "error: FileNotFoundError: [Errno 2] No such file: 'x'"),
     ],
 )
-def test_an_expected_error_is_one_line_and_status_1(
+def test_every_other_error_keeps_its_traceback_above_the_last_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Exception, line: str
 ):
     assert run_and_fail(error, tmp_path) == 1
-    assert capsys.readouterr().err == f"{line}\n"
-
-
-def test_an_unexpected_error_shows_its_traceback_above_the_last_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    assert run_and_fail(TypeError("odd"), tmp_path) == 1
     text = capsys.readouterr().err
     assert text.startswith("Traceback")
-    assert text.endswith("\nerror: TypeError: odd\n")
+    assert text.endswith(f"\n{line}\n")
 
 
 def test_an_error_that_a_remote_task_carries_is_told_by_its_cause(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     from ray.exceptions import RayTaskError
 
-    remote = RayTaskError("f", "long\ntraceback", JobError("a broken shard")).as_instanceof_cause()
+    remote = RayTaskError("f", "long\ntraceback", UserError("a broken shard")).as_instanceof_cause()
     assert run_and_fail(remote, tmp_path) == 1
     assert capsys.readouterr().err == "error: a broken shard\n"
 

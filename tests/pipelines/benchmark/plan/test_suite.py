@@ -9,8 +9,8 @@ from pipelines.benchmark.job import BenchmarkConfig
 from pipelines.benchmark.measuring.clips import write_moving_video
 from pipelines.benchmark.plan.suite import Counted, Measured, PlanSuiteConfig, measure_core, plan_stages, run_plan_suite
 from pipelines.settings.command_line import load_config
-from pipelines.settings.section import JobError
 from pipelines.transfer.config import TransferConfig
+from t3d_core.errors import UserError
 
 MEASURED = Measured(store_seconds=2.0, decode_seconds=0.01, source_bytes=1e6, stored_bytes=4e5, encoding="h264")
 COUNTED = Counted(student_macs=2e11, teacher_macs=1e11, parameters=10**7)
@@ -107,5 +107,5 @@ def test_what_cannot_be_planned_is_told_with_its_name(settings, reason, tmp_path
     (tmp_path / "broken.mp4").write_bytes(b"broken")
     (tmp_path / "recipe.yaml").write_text(json.dumps(RECIPE | settings))
     config = PlanSuiteConfig(video=tmp_path / "broken.mp4", recipe=tmp_path / "recipe.yaml")
-    with pytest.raises((ValueError, JobError), match=reason):
+    with pytest.raises(UserError, match=reason):
         run_plan_suite(config, repeats=1)

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from pipelines.benchmark import prepare as prepare_suite
 from pipelines.benchmark.job import BenchmarkConfig, run_benchmark
 from pipelines.benchmark.measuring.clips import write_moving_video
+from pipelines.benchmark.prepare import suite as prepare_suite
 from pipelines.benchmark.prepare.memory import Peaks, Planning, _watch, measure_memory, measure_planning
 from pipelines.benchmark.prepare.rates import (
     OURS,

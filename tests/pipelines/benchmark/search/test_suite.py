@@ -5,7 +5,7 @@ import csv
 import mlflow
 import pytest
 
-from pipelines.benchmark import search as search_suite
+from pipelines.benchmark.search import suite as search_suite
 from pipelines.benchmark.search.generated_store import ComparisonCosts, make_store, measure_comparison
 from pipelines.benchmark.search.suite import SearchSuiteConfig, TrialTimes, measure_trials, run_search_suite
 

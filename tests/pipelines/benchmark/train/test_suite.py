@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipelines.benchmark import train as train_suite
 from pipelines.benchmark.measuring import clips
 from pipelines.benchmark.measuring.clips import describe_clip, write_moving_video
 from pipelines.benchmark.measuring.object_store import StoreUse, watched_object_store
+from pipelines.benchmark.train import suite as train_suite
 from pipelines.benchmark.train.input import CEILING, WHOLE, InputRates, Reading
 from pipelines.benchmark.train.memory import ROLES, Residents
 from pipelines.benchmark.train.steps import Curve, StepRates, _curve

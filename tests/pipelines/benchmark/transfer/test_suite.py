@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 
-from pipelines.benchmark import transfer as transfer_suite
 from pipelines.benchmark.measuring.clips import write_moving_video
 from pipelines.benchmark.measuring.object_store import StoreUse
 from pipelines.benchmark.train.memory import ROLES, Residents
+from pipelines.benchmark.transfer import suite as transfer_suite
 from pipelines.benchmark.transfer.input import (
     LITERAL_PAIRS,
     TRAINING,
