@@ -3,8 +3,16 @@
 from pathlib import Path
 
 from pipelines.evaluate.config import EvaluateConfig
-from pipelines.evaluate.job import run_evaluate
 from pipelines.settings.job import run_job
 
+
+def evaluate(config: EvaluateConfig) -> str:
+    from pipelines.evaluate.job import (
+        run_evaluate,
+    )  # not before the settings are checked: it loads PyTorch, Ray and MLflow
+
+    return run_evaluate(config)
+
+
 if __name__ == "__main__":
-    run_job(EvaluateConfig, run_evaluate, quickstart=Path(__file__).parent / "recipes" / "evaluate" / "quickstart.yaml")
+    run_job(EvaluateConfig, evaluate, quickstart=Path(__file__).parent / "recipes" / "evaluate" / "quickstart.yaml")

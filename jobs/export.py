@@ -3,8 +3,14 @@
 from pathlib import Path
 
 from pipelines.export.config import ExportConfig
-from pipelines.export.job import run_export
 from pipelines.settings.job import run_job
 
+
+def export(config: ExportConfig) -> str:
+    from pipelines.export.job import run_export  # not before the settings are checked: it loads PyTorch, Ray and MLflow
+
+    return run_export(config)
+
+
 if __name__ == "__main__":
-    run_job(ExportConfig, run_export, quickstart=Path(__file__).parent / "recipes" / "export" / "quickstart.yaml")
+    run_job(ExportConfig, export, quickstart=Path(__file__).parent / "recipes" / "export" / "quickstart.yaml")

@@ -3,8 +3,16 @@
 from pathlib import Path
 
 from pipelines.prepare.config import PrepareJobConfig
-from pipelines.prepare.job import run_prepare
 from pipelines.settings.job import run_job
 
+
+def prepare(config: PrepareJobConfig) -> str:
+    from pipelines.prepare.job import (
+        run_prepare,
+    )  # not before the settings are checked: it loads PyTorch, Ray and MLflow
+
+    return run_prepare(config)
+
+
 if __name__ == "__main__":
-    run_job(PrepareJobConfig, run_prepare, quickstart=Path(__file__).parent / "recipes" / "prepare" / "quickstart.yaml")
+    run_job(PrepareJobConfig, prepare, quickstart=Path(__file__).parent / "recipes" / "prepare" / "quickstart.yaml")

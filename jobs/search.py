@@ -3,8 +3,14 @@
 from pathlib import Path
 
 from pipelines.search.config import SearchConfig
-from pipelines.search.job import run_search
 from pipelines.settings.job import run_job
 
+
+def search(config: SearchConfig) -> str:
+    from pipelines.search.job import run_search  # not before the settings are checked: it loads PyTorch, Ray and MLflow
+
+    return run_search(config)
+
+
 if __name__ == "__main__":
-    run_job(SearchConfig, run_search, quickstart=Path(__file__).parent / "recipes" / "search" / "quickstart.yaml")
+    run_job(SearchConfig, search, quickstart=Path(__file__).parent / "recipes" / "search" / "quickstart.yaml")

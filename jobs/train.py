@@ -4,7 +4,13 @@ from pathlib import Path
 
 from pipelines.settings.job import run_job
 from pipelines.train.config import TrainConfig
-from pipelines.train.job import run_train
+
+
+def train(config: TrainConfig) -> str:
+    from pipelines.train.job import run_train  # not before the settings are checked: it loads PyTorch, Ray and MLflow
+
+    return run_train(config)
+
 
 if __name__ == "__main__":
-    run_job(TrainConfig, run_train, quickstart=Path(__file__).parent / "recipes" / "train" / "quickstart.yaml")
+    run_job(TrainConfig, train, quickstart=Path(__file__).parent / "recipes" / "train" / "quickstart.yaml")

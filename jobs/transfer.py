@@ -4,7 +4,15 @@ from pathlib import Path
 
 from pipelines.settings.job import run_job
 from pipelines.transfer.config import TransferConfig
-from pipelines.transfer.job import run_transfer
+
+
+def transfer(config: TransferConfig) -> str:
+    from pipelines.transfer.job import (
+        run_transfer,
+    )  # not before the settings are checked: it loads PyTorch, Ray and MLflow
+
+    return run_transfer(config)
+
 
 if __name__ == "__main__":
-    run_job(TransferConfig, run_transfer, quickstart=Path(__file__).parent / "recipes" / "transfer" / "quickstart.yaml")
+    run_job(TransferConfig, transfer, quickstart=Path(__file__).parent / "recipes" / "transfer" / "quickstart.yaml")

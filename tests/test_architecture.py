@@ -82,6 +82,10 @@ def test_the_method_loads_neither_ray_nor_mlflow_in_a_fresh_process() -> None:
     assert done.stdout.strip() == "set()"
 
 
+def test_a_config_is_changed_in_one_way_which_checks_it_again() -> None:
+    assert [path for path in python_files(*PACKAGES) if "model_copy" in path.read_text()] == []
+
+
 def test_no_job_is_named_like_a_module_that_is_imported() -> None:
     # A job runs with jobs/ first on sys.path: jobs/ray.py would be what `import ray` finds.
     imported = {name for path in python_files("t3d_core", "pipelines") for name in imports_of(path)}

@@ -35,6 +35,13 @@ from pipelines.tracking.store import resolve_tracking_uri
 class BenchmarkConfig(Section):
     """What to measure, and where to write it."""
 
+    FIRST_SETTINGS = (
+        "suite",
+        "repeats",
+        "output",
+        "tracking.uri",
+    )
+
     suite: Literal["model", "decode", "prepare", "train", "transfer", "search", "plan"] = "model"
     """`model`: cost of the networks; `decode`: clips from videos and shards; `prepare`: shards from videos; `train`:
     training, its input and memory; `transfer`: what a pair costs, and the transfer's input; `search`: what a

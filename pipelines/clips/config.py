@@ -6,7 +6,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.settings.section import Fraction, Section
 from t3d_core.errors import UserError
-from t3d_core.video.cropping import default_short_side
+from t3d_core.video.sizes import default_short_side
 
 Color = tuple[float, float, float]
 PositiveColor = tuple[PositiveFloat, PositiveFloat, PositiveFloat]

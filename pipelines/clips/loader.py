@@ -12,15 +12,9 @@ import numpy as np
 from pipelines.clips.batch import NumpyBatch
 from pipelines.shards.index import ShardIndex
 from t3d_core.video.clip_sampling import ClipIndices, ShortVideo, random_segments, uniform_clips
-from t3d_core.video.cropping import (
-    Crop,
-    center_crop,
-    mirrored,
-    random_five_crop,
-    random_resized_crop,
-    resized_size,
-)
+from t3d_core.video.cropping import Crop, center_crop, mirrored, random_five_crop, random_resized_crop
 from t3d_core.video.decoding import FrameView, decode_views
+from t3d_core.video.sizes import resized_size
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,28 @@
 """What a comparison may set: which runs, told apart by what, beside which table of the paper."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from pipelines.settings.section import Section
+from pipelines.settings.section import Role, Section, UserPath
 from pipelines.tracking.config import TrackingConfig
 from t3d_core.errors import UserError
 
 
 class CompareConfig(Section):
     """Compare runs that MLflow has: mean and spread over seeds, cost, and the paper's figures beside ours."""
+
+    FIRST_SETTINGS = (
+        "experiment",
+        "runs",
+        "table",
+        "group_by",
+        "stage",
+        "metric",
+        "output",
+        "tracking.uri",
+    )
 
     table: Literal[2, 3, 4, 5, 6, 8, 9, 10] | None = None
     """Table of the paper to compare with: it says what tells runs apart."""
@@ -29,10 +40,10 @@ class CompareConfig(Section):
     check/pair_accuracy (transfer)."""
     curves: tuple[str, ...] = ("val/loss", "val/clip_top1")
     """Curves that are drawn."""
-    output: Path | None = None
+    output: Annotated[UserPath | None, Role.PLACE] = None
     """Folder for the report; none: STORAGE/compare-TIME."""
-    tracking: TrackingConfig = TrackingConfig()
-    storage: Path = Path("runs")
+    tracking: Annotated[TrackingConfig, Role.PLACE] = TrackingConfig()
+    storage: Annotated[UserPath, Role.PLACE] = Path("runs")
     """Folder with runs."""
 
     @model_validator(mode="after")

@@ -7,16 +7,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.compare.paper_tables import family_of
+from pipelines.settings.section import NOT_THE_EXPERIMENT, is_among, names_of_roles
 from pipelines.tracking.recorded import AXIS, POINT, STARTED_FROM, TRAINED_BY, RecordedRun
+from pipelines.train.config import TrainConfig
+from pipelines.transfer.config import TransferConfig
 
 TESTED, VALIDATED, PAIRS = "video_top1", "val/clip_top1", "check/pair_accuracy"
 PAPERS_WAY_OF_TESTING = {"data.split": "test", "num_crops": "1", "num_clips": "None"}
 # Parameters that say where and how a run was made, not what it is, and sections of such.
-_NOT_SETTINGS = (
-    *("seed", "name", "storage", "folds", "register", "alias", "log_every_steps", "data.fold"),
-    *("data.shards", "data.prepare", "data.fingerprint", "tracking", "scaling", "checkpoint", "failure"),
-    *("compute.channels_last", "compute.recompute", "compute.compile", "compute.debug", "model.transition_forms"),
-)
+_NOT_SETTINGS = {*names_of_roles(TrainConfig, NOT_THE_EXPERIMENT), *names_of_roles(TransferConfig, NOT_THE_EXPERIMENT)}
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,7 @@ def settings_of(run: RecordedRun, by_id: Mapping[str, RecordedRun]) -> dict[str,
     settings = {
         name: value
         for name, value in run.params.items()
-        if not any(f"{name}.".startswith(f"{each}.") for each in _NOT_SETTINGS)
-        and not (origin is not None and name == "init_from")
+        if not is_among(name, _NOT_SETTINGS) and not (origin is not None and name == "init_from")
     }
     settings["dataset"] = " + ".join(run.datasets)
     if origin is not None:

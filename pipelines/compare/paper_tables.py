@@ -6,18 +6,17 @@ Accuracies are those printed (per cent, single runs, no error bars); of a networ
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipelines.settings.section import flatten
+from pipelines.settings.section import NOT_THE_EXPERIMENT, flatten, names_of_roles
 from pipelines.train.config import TrainConfig
 
 UCF101_FOLD_1 = "UCF101, split 1"
 # Kinds of network with which the paper has its figures, by what it calls them (4.1, 4.3; T3D's features have 1024).
 KINDS = {"T3D": "t3d_121", "DenseNet3D": "densenet3d_121", "ResNet3D": "resnet3d_50", "Inception3D": "inception3d"}
-# What the paper leaves open, or what changes nothing but the way there.
+# What the paper leaves open, beside where and how a run is made.
 _OPEN = (
-    *("compute", "checkpoint", "failure", "scaling", "tracking", "micro_batch_size", "validate_every_epochs"),
-    *("data.shards", "data.prepare", "data.fingerprint", "data.fold", "data.holdout_fraction"),
-    *("log_every_steps", "schedule.min_lr", "schedule.patience", "seed", "name", "storage", "folds", "register"),
-    *("alias", "init_from", "inflate_from", "replace_head", "model.transition_forms"),
+    *names_of_roles(TrainConfig, NOT_THE_EXPERIMENT),
+    *("compute", "micro_batch_size", "validate_every_epochs", "data.holdout_fraction"),
+    *("schedule.min_lr", "schedule.patience", "init_from", "inflate_from", "replace_head"),
 )
 _FINE_TUNING = ("optimizer.lr", "schedule", "epochs")
 _FINE_TUNING_NOTE = "The paper does not say how it fine-tunes: rate, schedule and epochs are not compared."

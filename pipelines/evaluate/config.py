@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.networks.config import ComputeConfig, TransitionForm
 from pipelines.prepare.config import DataConfig
-from pipelines.settings.section import Section
+from pipelines.settings.section import Address, Role, Section, UserPath
 from pipelines.tracking.config import TrackingConfig
 from t3d_core.errors import UserError
 
@@ -32,10 +32,23 @@ class EvaluateComputeConfig(ComputeConfig):
 class EvaluateConfig(Section):
     """Score every test clip of every video, average to one prediction a video (paper 4.4, Testing)."""
 
+    FIRST_SETTINGS = (
+        "checkpoint",
+        "data.shards",
+        "data.fold",
+        "data.split",
+        "num_clips",
+        "num_crops",
+        "output",
+        "batch_size",
+        "num_workers",
+        "use_gpu",
+    )
+
     data: EvaluateDataConfig
-    checkpoint: str | None = None
+    checkpoint: Address | None = None
     """Weights: a file, a checkpoint or run folder, runs:/... or models:/...; none: the newest run in `storage`."""
-    output: Path | None = None
+    output: Annotated[UserPath | None, Role.PLACE] = None
     """Folder for metrics.json, scores and reports; none: STORAGE/evaluate-TIME."""
     batch_size: PositiveInt = 8
     """Clips that a worker scores at once; with segments, as many whole videos as they make."""
@@ -54,8 +67,8 @@ class EvaluateConfig(Section):
     """CPUs that each reserves, and threads of its network; at least one CPU must be left for decoding."""
     use_gpu: bool = False
     """One GPU a worker."""
-    tracking: TrackingConfig = TrackingConfig()
-    storage: Path = Path("runs")
+    tracking: Annotated[TrackingConfig, Role.PLACE] = TrackingConfig()
+    storage: Annotated[UserPath, Role.PLACE] = Path("runs")
     """Folder with training runs, and with the shards that `data.prepare` makes."""
 
     @model_validator(mode="after")

@@ -29,6 +29,7 @@ from pipelines.networks.weights import check_fold, locate_weights, newest_run, v
 from pipelines.prepare.make import prepared_shards
 from pipelines.runtime.paths import base_folder, new_name
 from pipelines.runtime.start_checks import check_start
+from pipelines.settings.config import changed
 from pipelines.settings.recipe import to_yaml
 from pipelines.settings.section import flatten
 from pipelines.shards.folder import describe_shards, open_shard_folder
@@ -79,10 +80,8 @@ def run_evaluate(config: EvaluateConfig, *, tags: Mapping[str, str] = MappingPro
 
 def _of_fold(config: EvaluateConfig, fold: int) -> EvaluateConfig:
     """The settings that test one fold alone."""
-    assert config.checkpoint is not None, "checked by the config"
-    data = config.data.model_copy(update={"fold": fold})
-    checkpoint = config.checkpoint.replace("{fold}", str(fold))
-    return config.model_copy(update={"data": data, "checkpoint": checkpoint, "folds": ()})
+    checkpoint = str(config.checkpoint).replace("{fold}", str(fold))  # the config has seen to it that there is one
+    return changed(config, {"data.fold": fold, "checkpoint": checkpoint, "folds": ()})
 
 
 def _prepare(configs: Sequence[EvaluateConfig], outputs: Sequence[Path], *, base: Path) -> list[_Test]:

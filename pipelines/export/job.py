@@ -30,8 +30,9 @@ from t3d_core.training.checkpoint import LoadedModel, load_model
 from t3d_core.training.weights_card import WeightsCard
 from t3d_core.video.clip_sampling import uniform_clips
 from t3d_core.video.container import VideoError
-from t3d_core.video.cropping import center_crop, crop_frames, resized_size
+from t3d_core.video.cropping import center_crop, crop_frames
 from t3d_core.video.guard import GuardedDecoder
+from t3d_core.video.sizes import resized_size
 
 # float32 sums in another order: T3D-121 differs by 1e-8 in probabilities and 1e-6 of the logits.
 MAX_PROBABILITY_DIFFERENCE = 1e-4

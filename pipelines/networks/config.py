@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from pipelines.settings.section import Fraction, Section
+from pipelines.settings.section import Fraction, Role, Section
 
 # The names of `t3d_core.models`, which would bring PyTorch into jobs that need none; a test compares them.
 TransitionForm = Literal["literal", "pooled", "averaged", "space_to_depth"]
@@ -42,7 +42,7 @@ class DenseNet3DConfig(_NetConfig):
     """Time, height, width."""
     pool_time: tuple[bool, ...] | None = None
     """Whether each transition halves the frames; none: all do (paper Table 1)."""
-    transition_forms: TransitionForm | tuple[TransitionForm, ...] | None = None
+    transition_forms: Annotated[TransitionForm | tuple[TransitionForm, ...] | None, Role.SPEED] = None
     """How transitions compute their sum, one for all or one each; none: pooled, then averaged. The result is the same,
     the speed another (`benchmark.py model`)."""
 
@@ -73,7 +73,7 @@ class _TtlConfig(_NetConfig):
     """With `ttl`: widths of the branches; none: growth."""
     pool_time: tuple[bool, ...] | None = None
     """With `ttl`: whether each layer halves the frames; none: where the net itself does."""
-    transition_forms: TransitionForm | tuple[TransitionForm, ...] | None = None
+    transition_forms: Annotated[TransitionForm | tuple[TransitionForm, ...] | None, Role.SPEED] = None
     """With `ttl`: how the layers compute their sum, one for all or one each; none: pooled, then averaged."""
 
 
@@ -126,9 +126,9 @@ class ComputeConfig(Section):
 
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: convolutions and matrix products in bfloat16 (autocast), checked against fp32 before the run."""
-    channels_last: bool = True
+    channels_last: Annotated[bool, Role.ROUNDING] = True
     """Keep a position's channels side by side in memory; not in bf16 on a CPU, whose kernels are wrong then."""
-    compile: bool = False
+    compile: Annotated[bool, Role.SPEED] = False
     """torch.compile: minutes at the first start on a machine, then from its cache on disk."""
-    debug: bool = False
+    debug: Annotated[bool, Role.VIEW] = False
     """Search clips and features for values that are not finite."""

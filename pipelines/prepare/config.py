@@ -1,20 +1,19 @@
 """Which videos become shards, and how: one section a data set, and what preparing them may cost."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from pipelines.settings.section import Fraction, Section
+from pipelines.settings.section import Address, Fraction, Role, Section, UserPath
 from pipelines.tracking.config import TrackingConfig
-from t3d_core.video.storage import Encoding
+from t3d_core.video.encodings import Encoding
 
 
 class SyntheticDatasetConfig(Section):
     """Short videos made on the spot, whose class is carried by motion alone."""
 
     kind: Literal["synthetic"] = "synthetic"
-    root: Path | None = None
+    root: UserPath | None = None
     """Folder to write the videos to, and to find them in again; none: beside the shards."""
     videos_per_class: PositiveInt = 24
     """Videos of each of the 8 motions."""
@@ -36,9 +35,9 @@ class FolderDatasetConfig(Section):
     """Class folders, or a CSV with the columns path,label,group,split."""
 
     kind: Literal["folder"] = "folder"
-    root: str
+    root: Address
     """Folder or URI (s3://, gs://) with `label/video`, `split/label/video`, or the videos that the CSV names."""
-    annotations: Path | None = None
+    annotations: UserPath | None = None
     """CSV with path,label,group,split; none: index.csv in a local ROOT that has one, else the folders are labels."""
     is_labelled: bool = True
     """false: labels are ignored and videos are cut into segments, for the transfer."""
@@ -59,9 +58,9 @@ class UCF101DatasetConfig(Section):
     """UCF101 by its official lists, three folds (paper 4.1)."""
 
     kind: Literal["ucf101"] = "ucf101"
-    root: str
+    root: Address
     """Folder or URI (s3://, gs://) with the videos, in class folders or not."""
-    annotations: Path
+    annotations: UserPath
     """Folder with classInd.txt, trainlist01.txt ... testlist03.txt (ucfTrainTestlist)."""
     val_fraction: Fraction = 0.1
     """Share of the training videos of each fold carved out for validation, by whole groups (g01 ... g25)."""
@@ -73,9 +72,9 @@ class HMDB51DatasetConfig(Section):
     """HMDB51 by its official lists, three folds (paper 4.1)."""
 
     kind: Literal["hmdb51"] = "hmdb51"
-    root: str
+    root: Address
     """Folder or URI (s3://, gs://) with the videos, in class folders or not."""
-    annotations: Path
+    annotations: UserPath
     """Folder with CLASS_test_split1.txt ... (testTrainMulti_7030_splits)."""
     val_fraction: Fraction = 0.1
     """Share of the training videos of each fold carved out for validation, by whole source videos."""
@@ -87,9 +86,9 @@ class KineticsDatasetConfig(Section):
     """Kinetics-400, -600 or -700 by its official CSV files (paper 4.1)."""
 
     kind: Literal["kinetics"] = "kinetics"
-    root: str
+    root: Address
     """Folder or URI (s3://, gs://) with `label/id_start_end.mp4` or `id.mp4`, in any folders."""
-    annotations: tuple[Path, ...]
+    annotations: tuple[UserPath, ...]
     """CSV files with youtube_id,time_start,time_end,split and, but for the test list, label."""
     name: str = "kinetics"
     """Name of the data set, such as kinetics400."""
@@ -105,11 +104,11 @@ class YouTube8MDatasetConfig(Section):
     """YouTube-8M, or any list of YouTube ids: unlabelled video for the transfer (paper 4.3)."""
 
     kind: Literal["youtube8m"] = "youtube8m"
-    root: str
+    root: Address
     """Folder or URI (s3://, gs://) with the videos, found by their YouTube id in any folders."""
-    annotations: Path
+    annotations: UserPath
     """An id a line, or a CSV with ids and, where wanted, start_seconds,end_seconds."""
-    id_map: Path | None = None
+    id_map: UserPath | None = None
     """CSV with yt8m_id,youtube_id, for lists that carry YouTube-8M's own ids."""
 
 
@@ -141,7 +140,7 @@ class PrepareConfig(Section):
     """Decode listed videos and write them as shards."""
 
     dataset: DatasetConfig
-    output: Path | None = None
+    output: Annotated[UserPath | None, Role.PLACE] = None
     """Folder for shards, videos.parquet and failures.parquet; none (inside `data.prepare` only): STORAGE/data/KIND."""
     encoding: Encoding = "auto"
     """copy (as the source is), h264 (made for short seeks), jpeg (each frame), or auto: whichever suits the source."""
@@ -165,23 +164,36 @@ class PrepareConfig(Section):
 class PrepareJobConfig(PrepareConfig):
     """Decode listed videos and write them as shards."""
 
+    FIRST_SETTINGS = (
+        "dataset.kind",
+        "dataset.root",
+        "dataset.annotations",
+        "dataset.is_labelled",
+        "output",
+        "encoding",
+        "short_side",
+        "max_failed_fraction",
+        "retry_failed",
+        "dry_run",
+    )
+
     dry_run: bool = False
     """Probe and encode a sample, print what the whole would take, and make nothing."""
     dry_run_videos: PositiveInt = 12
     """Videos in that sample."""
     retry_failed: bool = False
     """Try failed videos again even where their files have not changed, as after raising a limit of `guard`."""
-    tracking: TrackingConfig = TrackingConfig()
+    tracking: Annotated[TrackingConfig, Role.PLACE] = TrackingConfig()
 
 
 class DataConfig(Section):
     """Which prepared rows are read."""
 
-    shards: tuple[Path, ...] = ()
+    shards: Annotated[tuple[UserPath, ...], Role.PLACE] = ()
     """Folders that jobs/prepare.py wrote: one or several."""
-    prepare: PrepareConfig | None = None
+    prepare: Annotated[PrepareConfig | None, Role.PLACE] = None
     """Prepared first when `shards` names none."""
-    fingerprint: str | None = None
+    fingerprint: Annotated[str | None, Role.RUNNING] = None
     """Refuse shards whose settings fingerprint (jobs/prepare.py prints it) begins otherwise; none: take any."""
-    fold: PositiveInt = 1
+    fold: Annotated[PositiveInt, Role.REPLICATE] = 1
     """Official split list, 1-based."""

@@ -12,12 +12,11 @@ from pipelines.runtime import pools
 from pipelines.runtime.paths import base_folder, input_path
 from pipelines.search.config import SearchConfig
 from pipelines.search.space import Point, check_points, grid_points
-from pipelines.search.trial import TRANSFER, SearchPlan
+from pipelines.search.trial import TRANSFER, SearchPlan, TrialConfig
 from pipelines.settings.recipe import read_recipe
 from pipelines.shards.index import load_index
-from pipelines.train.config import TrainConfig
+from pipelines.train.config import ResolvedTrainConfig
 from pipelines.training.run_folder import check_surroundings
-from pipelines.transfer.config import TransferConfig
 from t3d_core.errors import UserError
 
 
@@ -45,7 +44,7 @@ def make_plan(config: SearchConfig, folder: Path, *, tracking_uri: str) -> Searc
     return replace(plan, common=common, class_names=index.class_names if config.job == "train" else ())
 
 
-def check_space(plan: SearchPlan) -> TrainConfig | TransferConfig:
+def check_space(plan: SearchPlan) -> TrialConfig:
     """Try the base recipe, then every point of a grid or each value that can be drawn; give the base's settings.
 
     Raises:
@@ -53,18 +52,16 @@ def check_space(plan: SearchPlan) -> TrainConfig | TransferConfig:
         UserError: weights to start from that are not there.
     """
     of_base = plan.trial_config({}, seed=0, name="base")
-    if isinstance(of_base, TrainConfig) and of_base.folds:
+    if isinstance(of_base, ResolvedTrainConfig) and of_base.folds:
         raise UserError(f"folds {list(of_base.folds)}: a trial trains one network: vary data.fold in space instead")
-    if of_base.model is None or of_base.clip is None:
-        raise UserError("model and clip are left to weights: write them into the base recipe, or into settings")
     problems: dict[str, str] = {}
     started_from: set[str] = set()
     for where, settings in check_points(plan.config.space):
         try:
             trial = plan.trial_config(settings, seed=0, name="trial")
-            if isinstance(trial, TrainConfig) and trial.init_from == TRANSFER:
+            if isinstance(trial, ResolvedTrainConfig) and trial.init_from == TRANSFER:
                 plan.transfer_config(trial)
-            elif isinstance(trial, TrainConfig) and trial.init_from is not None:
+            elif isinstance(trial, ResolvedTrainConfig) and trial.init_from is not None:
                 started_from.add(trial.init_from)
         except UserError as error:
             problems.setdefault(str(error), f"space, {where}: {error}")
@@ -76,7 +73,7 @@ def check_space(plan: SearchPlan) -> TrainConfig | TransferConfig:
     return of_base
 
 
-def _problems_of_scheduler(config: SearchConfig, of_base: TrainConfig | TransferConfig) -> list[str]:
+def _problems_of_scheduler(config: SearchConfig, of_base: TrialConfig) -> list[str]:
     scheduler, epochs, every = config.scheduler, of_base.epochs, of_base.validate_every_epochs
     if scheduler.kind in ("asha", "median") and scheduler.grace_epochs >= epochs:
         return [f"scheduler.grace_epochs {scheduler.grace_epochs} must be less than epochs {epochs}: lower it"]

@@ -6,14 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from pipelines.settings.section import Fraction, Section
+from pipelines.settings.section import Fraction, Role, Section, UserPath, is_among, names_of_roles
 from pipelines.tracking.config import TrackingConfig
+from pipelines.train.config import TrainConfig
+from pipelines.transfer.config import TransferConfig
 from t3d_core.errors import UserError
 
 # What population based training may change in a run under way: neither its network nor its order of clips.
 CHANGEABLE = ("optimizer", "augmentation", "label_smoothing")
 # What a search gives each trial itself.
-_RESERVED = ("seed", "name", "storage", "tracking", "data.shards", "data.prepare", "register", "alias", "folds")
+_RESERVED = ("seed", *names_of_roles(TrainConfig, {Role.PLACE}), *names_of_roles(TransferConfig, {Role.PLACE}))
 _AXIS_NAME = re.compile(r"[\w\-. /]+", re.ASCII)  # MLflow takes these as the name of a tag
 _METRICS = {"train": ("val/loss", "val/clip_top1", "val/clip_top5"), "transfer": ("val/", "check/", "probe/")}
 NamedValues = dict[str, dict[str, Any]]
@@ -74,7 +76,7 @@ class SamplerConfig(Section):
 
     kind: Literal["grid", "random", "tpe"] = "grid"
     """grid: all of them; random: drawn independently; tpe: drawn where earlier ones did well (Optuna)."""
-    num_points: PositiveInt = 20
+    num_points: Annotated[PositiveInt, Role.RUNNING] = 20
     """Points that are drawn (random, tpe), each trained with every seed."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the drawing."""
@@ -138,7 +140,7 @@ class TrialTestConfig(Section):
 class TransferBeforeConfig(Section):
     """A transfer run before the trial, with the trial's network, clips and seed: one for all trials that are alike."""
 
-    base: Path
+    base: UserPath
     """Recipe of jobs/transfer.py."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings that differ from that recipe, by dotted name."""
@@ -147,9 +149,22 @@ class TransferBeforeConfig(Section):
 class SearchConfig(Section):
     """Train one network for every point of a space and every seed, and compare them."""
 
+    FIRST_SETTINGS = (
+        "base",
+        "name",
+        "seeds",
+        "sampler.kind",
+        "sampler.num_points",
+        "scheduler.kind",
+        "budget.hours",
+        "max_concurrent",
+        "metric",
+        "register",
+    )
+
     job: Literal["train", "transfer"] = "train"
     """Which job a trial is."""
-    base: Path
+    base: UserPath
     """Recipe of that job, of which trials differ in their point and seed alone."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of all trials that differ from the base recipe, by dotted name."""
@@ -165,21 +180,21 @@ class SearchConfig(Section):
     sampler: SamplerConfig = SamplerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     limits: LimitsConfig = LimitsConfig()
-    budget: BudgetConfig = BudgetConfig()
+    budget: Annotated[BudgetConfig, Role.RUNNING] = BudgetConfig()
     test: TrialTestConfig | None = None
     """Test every trained classifier; none: validation alone."""
-    max_concurrent: PositiveInt | None = None
+    max_concurrent: Annotated[PositiveInt | None, Role.RUNNING] = None
     """Trials at once; none: as many as leave each a CPU for decoding."""
-    max_failures: Annotated[int, Field(ge=0)] = 2
+    max_failures: Annotated[int, Field(ge=0), Role.RUNNING] = 2
     """Times that a trial is started again, from its last checkpoint, after its process was lost."""
-    register: str | None = None
+    register: Annotated[str | None, Role.PLACE] = None
     """Name under which the best trial's model is registered in MLflow."""
-    alias: str | None = None
+    alias: Annotated[str | None, Role.PLACE] = None
     """Alias that the registered version gets, such as champion."""
-    tracking: TrackingConfig = TrackingConfig()
-    storage: Path = Path("runs")
+    tracking: Annotated[TrackingConfig, Role.PLACE] = TrackingConfig()
+    storage: Annotated[UserPath, Role.PLACE] = Path("runs")
     """Folder in which the search's own folder is made; on a cluster one that all nodes share."""
-    name: str | None = None
+    name: Annotated[str | None, Role.PLACE] = None
     """Name of the search; the same name again goes on with it. None: a new name."""
 
     def watched_metric(self) -> str:
@@ -224,7 +239,7 @@ class SearchConfig(Section):
         if not _AXIS_NAME.fullmatch(name):
             raise UserError(f"space: an axis cannot be called {name!r}: use letters, digits and _ - . /")
         for setting in sorted(axis.settings(name)):
-            if any(f"{setting}.".startswith(f"{reserved}.") for reserved in _RESERVED):
+            if is_among(setting, _RESERVED):
                 raise UserError(
                     f"space.{name}: {setting} is not varied by a search, which sets it itself: leave it out"
                 )

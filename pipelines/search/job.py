@@ -35,29 +35,22 @@ from pipelines.search.ledger import Ledger, TrialRecord
 from pipelines.search.population import Heir
 from pipelines.search.stopping import EarlyStopping, Reports
 from pipelines.search.summary import describe_search, describe_trial
-from pipelines.search.trial import SearchPlan, run_trial
+from pipelines.search.trial import SearchPlan, TrialConfig, run_trial
 from pipelines.search.trial_source import TrialSource
 from pipelines.settings.recipe import to_yaml
-from pipelines.settings.section import config_fingerprint, flatten
+from pipelines.settings.section import RESUMABLE, config_fingerprint, flatten, names_of_roles
 from pipelines.tracking.commit import commit_tag
 from pipelines.tracking.models import register_model_of
 from pipelines.tracking.recorded import PARENT, find_runs
 from pipelines.tracking.runs import Run, start_run
 from pipelines.tracking.store import resolve_tracking_uri
-from pipelines.train.config import TrainConfig
 from pipelines.training.checkpoints import CheckpointFolder
 from pipelines.training.run_folder import folder_mark, run_id_of
-from pipelines.transfer.config import TransferConfig
 from t3d_core.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 # What a trial holds whose workers are processes of their own: no part of a CPU, for decoding needs a whole one.
 _OF_CONTROLLER = {"memory": 1e6}
-# What may change when a search goes on: where it lies, what it may cost and how much runs at once.
-_RESUMABLE = (
-    *("storage", "name", "budget", "max_concurrent", "max_failures", "tracking", "register", "alias"),
-    *("sampler.num_points",),
-)
 
 
 def run_search(config: SearchConfig) -> str:
@@ -101,7 +94,11 @@ def run_search(config: SearchConfig) -> str:
 
 def _fingerprint(plan: SearchPlan) -> str:
     """What a search computes follows from this: its settings, and those of the recipes that it names."""
-    parts = [config_fingerprint(plan.config, exclude=_RESUMABLE), plan.base, plan.transfer_base]
+    parts = [
+        config_fingerprint(plan.config, exclude=names_of_roles(SearchConfig, RESUMABLE)),
+        plan.base,
+        plan.transfer_base,
+    ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -178,7 +175,7 @@ class _Search:
             ),
         ).fit()
 
-    def _trial(self) -> TrainConfig | TransferConfig:
+    def _trial(self) -> TrialConfig:
         return self._plan.trial_config({}, seed=0, name="trial")
 
     def _is_in_process(self) -> bool:

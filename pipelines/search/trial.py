@@ -24,14 +24,14 @@ from pipelines.evaluate.job import run_evaluate
 from pipelines.networks.weights import card_of, costs_of
 from pipelines.runtime.session import quiet
 from pipelines.search.config import SearchConfig
-from pipelines.settings.config import with_values
+from pipelines.settings.config import changed, with_values
 from pipelines.settings.options import Tree
 from pipelines.settings.section import config_fingerprint
 from pipelines.tracking.metric_log import read_curves
 from pipelines.tracking.recorded import AXIS, PARENT, POINT
 from pipelines.tracking.runs import PausedError
 from pipelines.tracking.store import StoreAwayError
-from pipelines.train.config import TrainConfig
+from pipelines.train.config import ResolvedTrainConfig, TrainConfig, resolve
 from pipelines.train.job import run_train
 from pipelines.training.run_folder import Audience, metrics_file, run_id_of
 from pipelines.training.worker import Interval, Metrics
@@ -40,6 +40,7 @@ from pipelines.transfer.job import run_transfer
 from t3d_core.errors import UserError
 from t3d_core.training.weights_card import WeightsCard
 
+TrialConfig = ResolvedTrainConfig | TransferConfig
 TRANSFER = "transfer"  # as `init_from`: the student of a transfer run before the trial
 
 
@@ -65,20 +66,24 @@ class SearchPlan:
     tags: Mapping[str, str] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
 
-    def trial_config(self, settings: Mapping[str, Any], *, seed: int, name: str) -> TrainConfig | TransferConfig:
+    def trial_config(self, settings: Mapping[str, Any], *, seed: int, name: str) -> TrialConfig:
         """The settings of one trial.
 
         Raises:
             UserError: one line a setting that the job does not have, or of a wrong type.
         """
-        config_class: type[TrainConfig | TransferConfig] = TrainConfig if self.config.job == "train" else TransferConfig
-        own = {"seed": seed, "name": name}
-        config = with_values(config_class, self.base, {**self.config.settings, **settings, **self.common, **own})
+        values = {**self.config.settings, **settings, **self.common, "seed": seed, "name": name}
+        config: TrialConfig
+        if self.config.job == "train":
+            given = with_values(TrainConfig, self.base, values)
+            config = resolve(given, model=given.model, clip=given.clip)
+        else:
+            config = with_values(TransferConfig, self.base, values)
         if config.scaling.num_workers == 1:  # the trial's process is its worker: nothing else has to start
-            return config.model_copy(update={"scaling": config.scaling.model_copy(update={"num_workers": 0})})
+            return changed(config, {"scaling.num_workers": 0})
         return config
 
-    def transfer_config(self, trial: TrainConfig) -> TransferConfig:
+    def transfer_config(self, trial: ResolvedTrainConfig) -> TransferConfig:
         """The settings of the transfer that a trial starts from: with its network, clips and seed.
 
         Raises:
@@ -87,20 +92,15 @@ class SearchPlan:
         before = self.config.transfer_before
         if before is None or self.transfer_base is None:
             raise UserError(f"init_from {TRANSFER} needs a transfer before the trial: say which in transfer_before")
-        assert trial.model is not None, "checked at the start"
-        assert trial.clip is not None, "as the network"
         sections = {name: getattr(trial, name).model_dump(exclude_none=True) for name in ("model", "clip")}
         common = {name: value for name, value in self.common.items() if not name.startswith("data.")}
         values = {**before.settings, **sections, **common, "seed": trial.seed}
         config = with_values(TransferConfig, self.transfer_base, values)
         name = f"transfer-{config_fingerprint(config, exclude=('name',))[:8]}-seed{trial.seed}"
-        scaling = config.scaling.model_copy(update={"num_workers": 0})
-        return config.model_copy(update={"name": name, "scaling": scaling})
+        return changed(config, {"name": name, "scaling.num_workers": 0})
 
-    def card(self, config: TrainConfig | TransferConfig) -> WeightsCard:
+    def card(self, config: TrialConfig) -> WeightsCard:
         """The network of a trial and its clips."""
-        assert config.model is not None, "checked at the start"
-        assert config.clip is not None, "as the network"
         return card_of(config.model, config.clip, class_names=self.class_names)
 
     def trial_folder(self, name: str) -> Path:
@@ -147,19 +147,19 @@ def run_trial(told: Mapping[str, Any], plan: SearchPlan) -> None:
     tune.report(metrics | {"ended": True})
 
 
-def _train_and_test(plan: SearchPlan, config: TrainConfig | TransferConfig, audience: Audience) -> Metrics:
+def _train_and_test(plan: SearchPlan, config: TrialConfig, audience: Audience) -> Metrics:
     assert config.name is not None, "given by the plan"
     folder = plan.trial_folder(config.name)
     if isinstance(config, TransferConfig):
         print(run_transfer(config, audience))
         return final_metrics(folder)
     if config.init_from == TRANSFER:
-        config = config.model_copy(update={"init_from": str(_transferred(plan, config))})
+        config = changed(config, {"init_from": str(_transferred(plan, config))})
     print(run_train(config, audience))
     return final_metrics(folder) | _test(plan, config, folder)
 
 
-def _transferred(plan: SearchPlan, trial: TrainConfig) -> Path:
+def _transferred(plan: SearchPlan, trial: ResolvedTrainConfig) -> Path:
     """The folder of the transfer run that a trial starts from; the first of several trials runs it."""
     config = plan.transfer_config(trial)
     folder = config.storage / str(config.name)
@@ -185,7 +185,7 @@ def final_metrics(folder: Path) -> Metrics:
     }
 
 
-def _test(plan: SearchPlan, config: TrainConfig, folder: Path) -> Metrics:
+def _test(plan: SearchPlan, config: ResolvedTrainConfig, folder: Path) -> Metrics:
     """Test the trained network where the search asks for it."""
     test = plan.config.test
     if test is None:

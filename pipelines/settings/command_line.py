@@ -4,14 +4,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
 from pipelines.settings.config import assign, complete, fits, outer_kinds_first, validated
-from pipelines.settings.options import Tree, describe, find_setting, help_text, members_of
+from pipelines.settings.help import first_help, full_help
+from pipelines.settings.options import Tree, describe, find_setting, members_of
 from pipelines.settings.problems import describe_unknown
-from pipelines.settings.recipe import RecipeLoader, read_recipe, to_yaml
+from pipelines.settings.recipe import RecipeLoader, find_recipe, read_recipe, recipe_names, to_yaml
 from pipelines.settings.section import SectionT
 from t3d_core.errors import UserError
 
@@ -28,26 +29,35 @@ def load_config(config_class: type[SectionT], *, argv: Sequence[str], quickstart
         program: how the user calls the job, such as "python jobs/train.py".
 
     Raises:
-        SystemExit: 0 after `--help` or `--print-config`; 2 after listing every wrong setting on stderr.
+        SystemExit: 0 after `--help`, `--help-all` or `--print-config`; 2 after listing every wrong setting on stderr.
     """
     given, stray = _split(argv)
-    if "help" in given:
-        print(help_text(config_class, program=program, quickstart=quickstart), end="")
-        raise SystemExit(0)
     recipe = " ".join(given.pop("recipe", [[str(quickstart)]])[-1])
+    if "help-all" in given or ("help" in given and not config_class.FIRST_SETTINGS):
+        _print_and_stop(full_help(config_class, program=program, quickstart=quickstart))
     print_config = given.pop("print-config", [])
     stray += [word for words in print_config for word in words]
     try:
-        config = _build(config_class, read_recipe(Path(recipe)), given, stray)
+        file = find_recipe(recipe, folder=quickstart.parent)
+        if "help" in given:
+            tree = complete(read_recipe(file), config_class)
+            names = recipe_names(quickstart.parent)
+            _print_and_stop(first_help(config_class, tree, program=program, recipe_name=file.stem, names=names))
+        config = _build(config_class, read_recipe(file), given, stray)
     except UserError as error:
         print(
-            f"{error}\nerror: wrong settings (recipe {recipe}); `{program} --help` lists all settings", file=sys.stderr
+            f"{error}\nerror: wrong settings (recipe {recipe}); `{program} --help-all` lists all settings",
+            file=sys.stderr,
         )
         raise SystemExit(2) from None
     if print_config:
-        print(to_yaml(config), end="")
-        raise SystemExit(0)
+        _print_and_stop(to_yaml(config))
     return config
+
+
+def _print_and_stop(text: str) -> NoReturn:
+    print(text, end="")
+    raise SystemExit(0)
 
 
 def _split(argv: Sequence[str]) -> tuple[Given, list[str]]:

@@ -1,19 +1,15 @@
-"""A config class becomes the list of its settings: dotted names, what each may be, its default, the text of --help."""
+"""A config class becomes the list of its settings: dotted names, what each may be, its default."""
 
-import argparse
 import functools
 import inspect
-import json
 import operator
-import textwrap
 import types
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 Tree = dict[str, Any]
 
@@ -66,7 +62,7 @@ def options_of(
         value = getattr(default, name) if isinstance(default, section) else field.get_default(call_default_factory=True)
         node = (tree or {}).get(name)
         annotation = _annotated(field)
-        choices = [kind for inner in sections_of(annotation) for kind in _kinds(inner)]
+        choices = [kind for inner in sections_of(annotation) for kind in kinds_of(inner)]
         if choices:
             kind = getattr(value, "kind", value)
             yield Option(f"{prefix}{name}.kind", "|".join(choices), "", kind, ())
@@ -74,69 +70,7 @@ def options_of(
             yield Option(f"{prefix}{name}", describe(annotation), field.description or "", value, kinds)
         for inner in sections_of(annotation, node):
             below = node if isinstance(node, dict) else None
-            yield from options_of(inner, below, prefix=f"{prefix}{name}.", default=value, kinds=_kinds(inner))
-
-
-def help_text(config_class: type[BaseModel], *, program: str, quickstart: Path) -> str:
-    """What `--help` prints: every setting, grouped by section, at most 100 columns wide."""
-    parser = argparse.ArgumentParser(
-        usage=f"{program} [--recipe FILE] [--NAME VALUE ...]",
-        description=f"{_first_line(config_class)} Settings: command line > recipe > the defaults shown here. "
-        f"Without --recipe, {quickstart} is the recipe, whatever else is given. Naming another kind than the "
-        "recipe's drops the recipe's settings of that section.",
-        formatter_class=functools.partial(argparse.HelpFormatter, width=100, max_help_position=34),
-        add_help=False,
-    )
-    options = parser.add_argument_group("options")
-    options.add_argument("--recipe", metavar="FILE", help="YAML file of settings")
-    options.add_argument("--print-config", action="store_true", help="print the resolved config as a recipe, and stop")
-    options.add_argument("-h", "--help", action="store_true", help="print this, and stop")
-    by_section: dict[str, dict[str, list[Option]]] = {"": {}}
-    for option in options_of(config_class):
-        by_section.setdefault(option.name.rpartition(".")[0], {}).setdefault(option.name, []).append(option)
-    for section, by_name in by_section.items():
-        group = parser.add_argument_group(section or "settings", _section_help(config_class, section))
-        all_kinds = {kind for variants in by_name.values() for variant in variants for kind in variant.kinds}
-        for name, variants in by_name.items():
-            text = _variants_help(variants, all_kinds).replace("%", "%%")
-            group.add_argument(f"--{name}", metavar=variants[0].allowed, help=text)
-    return parser.format_help()
-
-
-def _section_help(config_class: type[BaseModel], section: str) -> str | None:
-    target = find_setting(config_class, {}, section)
-    if target is None:  # the root
-        return None
-    sections = sections_of(target.annotation)
-    lines = [f"{', '.join(_kinds(inner))}{': ' if _kinds(inner) else ''}{_first_line(inner)}" for inner in sections]
-    off = [f"`--{section} null` goes without."] if type(None) in members_of(target.annotation) else []
-    return " ".join(lines + off)
-
-
-def _variants_help(variants: Sequence[Option], all_kinds: Collection[str]) -> str:
-    """The text of one setting, which sections of several kinds may have with other defaults or meanings."""
-    kinds_of: dict[str, list[str]] = {}
-    for variant in variants:
-        kinds_of.setdefault(_show_default(variant.default), []).extend(variant.kinds)
-    shown = [f"{', '.join(kinds)}: {default}" for default, kinds in kinds_of.items()]
-    default = "; ".join(shown) if len(shown) > 1 else next(iter(kinds_of))
-    kinds = [kind for kinds in kinds_of.values() for kind in kinds]
-    only = f"[{', '.join(kinds)}]" if len(shown) == 1 and len(kinds) < len(all_kinds) and kinds else ""
-    return " ".join([*filter(None, [only, *dict.fromkeys(variant.text for variant in variants)]), f"({default})"])
-
-
-def _show_default(default: object) -> str:
-    if default is PydanticUndefined:
-        return "required"
-    items = default if isinstance(default, list | tuple) and default else [default]
-    words = [
-        str(item) if isinstance(item, str | Path) and str(item) else json.dumps(item, default=str) for item in items
-    ]
-    return f"default {textwrap.shorten(' '.join(words), 60, placeholder=' ...')}"
-
-
-def _first_line(section: type[BaseModel]) -> str:
-    return (inspect.getdoc(section) or "").partition("\n")[0]
+            yield from options_of(inner, below, prefix=f"{prefix}{name}.", default=value, kinds=kinds_of(inner))
 
 
 def _annotated(field: FieldInfo) -> Any:
@@ -158,10 +92,11 @@ def sections_of(annotation: Any, node: object = None) -> list[type[BaseModel]]:
         member for member in members_of(annotation) if inspect.isclass(member) and issubclass(member, BaseModel)
     ]
     kind = node.get("kind") if isinstance(node, dict) else None
-    return [section for section in sections if kind in _kinds(section)] or sections
+    return [section for section in sections if kind in kinds_of(section)] or sections
 
 
-def _kinds(section: type[BaseModel]) -> tuple[str, ...]:
+def kinds_of(section: type[BaseModel]) -> tuple[str, ...]:
+    """The kinds that a section may be called by; none where it is the only one in its place."""
     return get_args(section.model_fields["kind"].annotation) if "kind" in section.model_fields else ()
 
 

@@ -1,5 +1,6 @@
 """A recipe: settings as YAML, to be read and written."""
 
+import difflib
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 
 from pipelines.settings.options import Tree
 from pipelines.settings.problems import show_value
+from pipelines.settings.section import expand_home
 from t3d_core.errors import UserError
 
 
@@ -36,6 +38,29 @@ for _yaml_class in (RecipeLoader, RecipeDumper):
     _yaml_class.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
     )
+
+
+def recipe_names(folder: Path) -> list[str]:
+    """The recipes of a job, as `--recipe NAME` finds them."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def find_recipe(recipe: str, *, folder: Path) -> Path:
+    """The file that `--recipe` means: a path, or the bare name of a recipe in `folder`.
+
+    Raises:
+        UserError: there is no recipe of that name; the message lists those that there are.
+    """
+    path = Path(expand_home(recipe))
+    if path.is_file() or len(path.parts) > 1:
+        return path
+    named = folder / f"{recipe.removesuffix('.yaml')}.yaml"
+    if named.is_file():
+        return named
+    names = recipe_names(folder)
+    closest = difflib.get_close_matches(recipe, names, n=1)
+    hint = f"the closest is {closest[0]}; " if closest else ""
+    raise UserError(f"recipe {recipe}: no such file or recipe, {hint}recipes of this job: {', '.join(names) or 'none'}")
 
 
 def read_recipe(path: Path) -> Tree:

@@ -1,26 +1,82 @@
-"""One section of a config: frozen and checked; as parameters, as a fingerprint."""
+"""One section of a config: frozen and checked; as parameters, as a fingerprint.
 
+What a setting is for is marked on its field, once, with a `Role`. From the roles follows which settings may change when
+a run is resumed, and which make two runs the same experiment.
+"""
+
+import enum
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Collection, Iterator
-from typing import Annotated, Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from pipelines.settings.options import Tree
+from pipelines.settings.options import Tree, sections_of
 
 # pydantic warns of a field `register` because metaclasses have a method of that name; instances have none.
 warnings.filterwarnings("ignore", message='Field name "register"')
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 SectionT = TypeVar("SectionT", bound="Section")
+
+
+class Role(enum.Enum):
+    """What a setting is for, as a mark: `storage: Annotated[UserPath, Role.PLACE]`. Without one: the experiment."""
+
+    PLACE = "where data, runs and models lie, and what they are called"
+    RUNNING = "what a job may take: workers, restarts, checkpoints, a budget"
+    VIEW = "what people see of it"
+    SPEED = "how fast the same result is computed"
+    ROUNDING = "how the result is computed: the same but for rounding"
+    REPLICATE = "which repetition of the experiment it is"
+
+
+# A resumed run computes what it would have computed; only its surroundings may change.
+RESUMABLE = frozenset({Role.PLACE, Role.RUNNING, Role.VIEW, Role.SPEED})
+# Runs that differ in these alone are repetitions of one experiment.
+NOT_THE_EXPERIMENT = frozenset(Role)
+
+
+def expand_home(text: str) -> str:
+    """A path or address in which a leading `~` stands for the user's home folder.
+
+    What is no home folder (`~nobody`) stays as it is. Addresses of MLflow's stores have their path after the scheme.
+    """
+    for scheme in ("sqlite:///", "file://", "file:"):
+        if text.startswith(f"{scheme}~"):
+            return f"{scheme}{os.path.expanduser(text.removeprefix(scheme))}"
+    return os.path.expanduser(text)
+
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+UserPath = Annotated[Path, AfterValidator(lambda path: Path(expand_home(str(path))))]
+Address = Annotated[str, AfterValidator(expand_home)]
 
 
 class Section(BaseModel):
     """One section of a config: frozen, knows all its settings, each described by the docstring below it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    FIRST_SETTINGS: ClassVar[tuple[str, ...]] = ()
+    """Of a job's root section: the settings that people change most, which `--help` shows; none: it shows all."""
+
+
+def names_of_roles(config_class: type[BaseModel], roles: Collection[Role]) -> tuple[str, ...]:
+    """Dotted names of the settings, or of whole sections, that are marked with one of `roles`."""
+    return tuple(dict.fromkeys(_marked(config_class, roles, prefix="")))
+
+
+def _marked(section: type[BaseModel], roles: Collection[Role], *, prefix: str) -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        if any(mark in roles for mark in field.metadata if isinstance(mark, Role)):
+            yield f"{prefix}{name}"
+        else:
+            for inner in sections_of(field.annotation):
+                yield from _marked(inner, roles, prefix=f"{prefix}{name}.")
 
 
 def flatten(config: BaseModel) -> dict[str, object]:
@@ -34,10 +90,15 @@ def config_fingerprint(config: BaseModel, *, exclude: Collection[str] = ()) -> s
     kept = {
         name: value
         for name, value in dotted_leaves(config.model_dump(mode="json", by_alias=True))
-        if not any(f"{name}.".startswith(f"{excluded}.") for excluded in exclude)
+        if not is_among(name, exclude)
     }
     canonical = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def is_among(name: str, names: Collection[str]) -> bool:
+    """Whether a dotted name is one of `names`, or lies in a section that is one of them."""
+    return any(f"{name}.".startswith(f"{each}.") for each in names)
 
 
 def dotted_leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt, model_validator
 from pipelines.clips.config import AugmentationConfig, ClipConfig
 from pipelines.networks.config import ModelConfig
 from pipelines.prepare.config import DataConfig
-from pipelines.settings.section import Fraction
+from pipelines.settings.section import Address, Fraction, Role
 from pipelines.training.config import RunConfig, ScheduleConfig, check_inflation
 from t3d_core.errors import UserError
 
@@ -35,6 +35,19 @@ class TrainAugmentationConfig(AugmentationConfig):
 class TrainConfig(RunConfig):
     """Train a video classifier, from scratch or from given weights (paper 4.4)."""
 
+    FIRST_SETTINGS = (
+        "data.shards",
+        "data.fold",
+        "name",
+        "model.kind",
+        "init_from",
+        "epochs",
+        "global_batch_size",
+        "optimizer.lr",
+        "scaling.num_workers",
+        "scaling.use_gpu",
+    )
+
     data: TrainDataConfig
     model: ModelConfig | None = None
     """The network; none: the one that `init_from` describes."""
@@ -48,23 +61,23 @@ class TrainConfig(RunConfig):
     augmentation: TrainAugmentationConfig = TrainAugmentationConfig()
     label_smoothing: Fraction = 0.0
     """Share of the label that is spread over all classes, in training."""
-    folds: tuple[PositiveInt, ...] = ()
+    folds: Annotated[tuple[PositiveInt, ...], Role.PLACE] = ()
     """Train one network for each of these folds, one after another, as NAME-fold1, ...; `{fold}` in init_from and
     register is the fold's number. None: for data.fold alone."""
     freeze_backbone: bool = False
     """Train the linear classifier alone; the rest keeps the weights and statistics of init_from (TSN, paper 4.6)."""
-    init_from: str | None = None
+    init_from: Address | None = None
     """Weights to start from: a file, a checkpoint or run folder, the id of an MLflow run, runs:/... or models:/...;
     none: from scratch."""
-    inflate_from: str | None = None
+    inflate_from: Address | None = None
     """ImageNet 2D weights to start from instead, repeated along time: densenet121, densenet169, resnet18, resnet34,
     resnet50 or googlenet (torchvision's download), or a file with such a state_dict. A file must take clips normalised
     by ImageNet's mean and std, which torchvision's own file of googlenet does not."""
     replace_head: bool = False
     """Start with a new head where the classes of `init_from` are others; false: that is an error."""
-    register: str | None = None
+    register: Annotated[str | None, Role.PLACE] = None
     """Name under which the trained model is registered in MLflow."""
-    alias: str | None = None
+    alias: Annotated[str | None, Role.PLACE] = None
     """Alias that the registered version gets, such as champion."""
 
     @model_validator(mode="after")
@@ -87,3 +100,23 @@ class TrainConfig(RunConfig):
         if self.alias is not None and self.register is None:
             raise UserError(f"alias {self.alias!r} needs the name of a registered model: add --register NAME")
         return self
+
+
+class ResolvedTrainConfig(TrainConfig):
+    """A training whose network and clips are known: they were given, or `init_from` describes them."""
+
+    model: ModelConfig
+    """The network."""
+    clip: ClipConfig = ClipConfig()
+    """How clips are taken."""
+
+
+def resolve(config: TrainConfig, *, model: ModelConfig | None, clip: ClipConfig | None) -> ResolvedTrainConfig:
+    """Fill in the network and the clips that are left to weights.
+
+    Raises:
+        UserError: one of them is not known.
+    """
+    if model is None or clip is None:
+        raise UserError("model and clip are left to weights: write them into the recipe, or into settings")
+    return ResolvedTrainConfig.model_validate({**dict(config), "model": model, "clip": clip})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipelines.networks.inflated import inflated_net
 from pipelines.networks.weights import (
+    card_of,
     check_network,
     clip_config_of,
     differences_of_networks,
@@ -16,12 +17,13 @@ from pipelines.networks.weights import (
 from pipelines.prepare.make import prepared_shards
 from pipelines.runtime.files import copy_whole
 from pipelines.runtime.paths import base_folder
+from pipelines.settings.config import changed
 from pipelines.shards.index import load_index
 from pipelines.tracking.models import log_model, register_model
 from pipelines.tracking.recorded import STARTED_FROM
 from pipelines.tracking.store import resolve_tracking_uri
-from pipelines.train.config import TrainConfig
-from pipelines.train.stage import ClassificationStage, build_stage, card_of_run
+from pipelines.train.config import ResolvedTrainConfig, TrainConfig, resolve
+from pipelines.train.stage import ClassificationStage, build_stage
 from pipelines.training.run import FinishedRun, fit
 from pipelines.training.run_folder import PEOPLE, Audience, check_surroundings, open_run
 from t3d_core.training.checkpoint import save_weights
@@ -61,27 +63,27 @@ def _of_fold(config: TrainConfig, fold: int) -> TrainConfig:
     def named(text: str | None) -> str | None:
         return text and text.replace("{fold}", str(fold))
 
-    described = {
+    of_fold = {
         "folds": (),
         "name": f"{config.name}-fold{fold}",
-        "data": config.data.model_copy(update={"fold": fold}),
+        "data.fold": fold,
         "init_from": named(config.init_from),
         "register": named(config.register),
     }
-    return config.model_copy(update=described)
+    return changed(config, of_fold)
 
 
-def _train_one(config: TrainConfig, audience: Audience) -> str:
+def _train_one(given: TrainConfig, audience: Audience) -> str:
     base = base_folder()
-    init_from = _locate_init(config, base=base)
-    config = _completed_from_weights(config, init_from)
-    card = card_of_run(config, class_names=())
+    init_from = _locate_init(given, base=base)
+    config = _resolved(given, init_from)
+    card = card_of(config.model, config.clip, class_names=())
     check_network(card, batch_size=config.smallest_batch())
     if init_from is not None and (differences := differences_of_networks(read_card(init_from), card)):
         print(f"init_from / this run: {'; '.join(differences)}", flush=True)
     inflated = None
     if config.inflate_from is not None:
-        inflated = inflated_net(config.inflate_from, card_of_run(config, class_names=()), seed=config.seed)
+        inflated = inflated_net(config.inflate_from, card, seed=config.seed)
     folders = prepared_shards(
         config.data, storage=base / config.storage, before_work=partial(check_surroundings, config)
     )
@@ -95,7 +97,7 @@ def _train_one(config: TrainConfig, audience: Audience) -> str:
         stage = replace(stage, card=replace(stage.card, run_id=folder.run.run_id))
         initial = folder.path / "initial.safetensors"  # where every node finds it, wherever it came from
         if inflated is not None:
-            save_weights(inflated, initial, card=card_of_run(config, class_names=()))
+            save_weights(inflated, initial, card=card)
             stage = replace(stage, init_from=initial)
         elif init_from is not None:
             stage = replace(stage, init_from=copy_whole(init_from, initial))
@@ -117,16 +119,16 @@ def _locate_init(config: TrainConfig, *, base: Path) -> Path | None:
     return locate_weights(config.init_from, tracking_uri=tracking_uri)
 
 
-def _completed_from_weights(config: TrainConfig, init_from: Path | None) -> TrainConfig:
-    """Fill in the network and the clip settings that are left to the weights."""
-    if init_from is None:
-        return config
-    card = read_card(init_from)
-    described = {"model": config.model or model_config_of(card), "clip": config.clip or clip_config_of(card)}
-    return config.model_copy(update=described)
+def _resolved(config: TrainConfig, init_from: Path | None) -> ResolvedTrainConfig:
+    """Fill in the network and the clips that are left to the weights."""
+    model, clip = config.model, config.clip
+    if init_from is not None and (model is None or clip is None):
+        card = read_card(init_from)
+        model, clip = model or model_config_of(card), clip or clip_config_of(card)
+    return resolve(config, model=model, clip=clip)
 
 
-def _log_model(config: TrainConfig, finished: FinishedRun) -> str:
+def _log_model(config: ResolvedTrainConfig, finished: FinishedRun) -> str:
     model_uri = log_model(finished.run, finished.weights)
     if config.register is None:
         return model_uri
@@ -134,7 +136,12 @@ def _log_model(config: TrainConfig, finished: FinishedRun) -> str:
 
 
 def _summary(
-    config: TrainConfig, stage: ClassificationStage, finished: FinishedRun, folders: list[Path], *, registered: str
+    config: ResolvedTrainConfig,
+    stage: ClassificationStage,
+    finished: FinishedRun,
+    folders: list[Path],
+    *,
+    registered: str,
 ) -> str:
     num_val, before, after = len(stage.val_index), finished.initial, finished.final
     shards = shlex.join(str(path) for path in folders)

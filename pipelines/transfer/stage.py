@@ -28,7 +28,7 @@ from t3d_core.transfer.correspondence import CorrespondenceNet
 from t3d_core.transfer.inflation import inflate
 from t3d_core.transfer.teacher import FrozenTeacher, build_teacher, load_exported_teacher
 from t3d_core.transfer.twin import FrameRegressionNet, Twin, build_twin
-from t3d_core.video.cropping import default_short_side
+from t3d_core.video.sizes import default_short_side
 
 # Seeds of held-out clips stand where no epoch of training can reach.
 _HOLDOUT_EPOCH = 2**31

@@ -30,14 +30,13 @@ from av.video.frame import VideoFrame
 from t3d_core.errors import UserError
 from t3d_core.video.container import EmptyIntervalError, VideoError, VideoSource, iterate_frames, open_video
 from t3d_core.video.conversion import displayed_size, rotation_of
-from t3d_core.video.cropping import resized_size
 from t3d_core.video.decoding import ZERO_FRAMES, is_steady
+from t3d_core.video.encodings import Encoding
 from t3d_core.video.segment_ranges import FrameRange, FrameRanges, SegmentRequest
 from t3d_core.video.segment_writer import KEY_DISTANCE, SegmentWriter, upright_frame
+from t3d_core.video.sizes import resized_size
 from t3d_core.video.source_frames import PacketTable, SourceFrame, SourceReader, decoded_seconds, list_packets
 from t3d_core.video.stream_copy import CopyError, copy_stretch, is_cheap_to_read
-
-Encoding = Literal["auto", "copy", "h264", "jpeg"]
 
 
 @dataclass(frozen=True)

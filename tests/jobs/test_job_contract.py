@@ -1,5 +1,6 @@
 """What every job promises on its command line; the jobs run in this process, so that torch is loaded once."""
 
+import os
 import runpy
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pipelines.export.config import ExportConfig
 from pipelines.prepare.config import PrepareJobConfig
 from pipelines.runtime import session
 from pipelines.search.config import SearchConfig
+from pipelines.settings.options import options_of
 from pipelines.shards.folder import ShardFolder
 from pipelines.shards.schemas import REPORT_SCHEMA
 from pipelines.shards.writing import write_table
@@ -75,10 +77,42 @@ def test_every_job_has_a_config_here_and_a_quick_start() -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_help_lists_the_settings_and_exits_0(job: Job, name: str) -> None:
+def test_help_is_one_screen_of_settings_that_exist(job: Job, name: str) -> None:
     outcome = job(name, "--help")
     assert (outcome.code, outcome.err) == (0, "")
-    assert "--recipe FILE" in outcome.out
+    assert "--recipe NAME" in outcome.out
+    assert len(outcome.out.splitlines()) <= 45
+    assert 1 <= len(CONFIGS[name].FIRST_SETTINGS) <= 10
+    assert all(f"  --{setting} " in outcome.out for setting in CONFIGS[name].FIRST_SETTINGS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_help_all_lists_every_setting(job: Job, name: str) -> None:
+    outcome = job(name, "--help-all")
+    assert (outcome.code, outcome.err) == (0, "")
+    settings = {option.name for option in options_of(CONFIGS[name])}
+    assert [setting for setting in settings if f"  --{setting} " not in outcome.out] == []
+    assert f"print all {len(settings)} settings" in outcome.out
+
+
+HEAVY = ("torch", "torchvision", "ray", "mlflow", "av", "numpy", "pyarrow")
+READ_SETTINGS = f"""
+import runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    print(end.code, sorted({{*{HEAVY}}} & {{*sys.modules}}), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_settings_are_read_before_anything_heavy_is_imported(tmp_path: Path, name: str) -> None:
+    script = str(REPO / "jobs" / f"{name}.py")
+    for argument, status in (("--help", 0), ("--print-config", 0), ("--no_such.setting", 2)):
+        command = [sys.executable, "-c", READ_SETTINGS, script, argument]
+        done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPO)}, capture_output=True)
+        assert done.stderr.decode().splitlines()[-1] == f"{status} []"
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -12,8 +12,9 @@ from av.video.reformatter import ColorRange, Interpolation
 
 from t3d_core.video.container import VideoError
 from t3d_core.video.conversion import rgb_view
-from t3d_core.video.cropping import resized_size
-from t3d_core.video.storage import EncodedSegment, Encoding, encode_segments
+from t3d_core.video.encodings import Encoding
+from t3d_core.video.sizes import resized_size
+from t3d_core.video.storage import EncodedSegment, encode_segments
 
 _EXPLICIT: tuple[Encoding, ...] = ("copy", "h264", "jpeg")
 

@@ -37,8 +37,9 @@ from pipelines.settings.section import Section
 from t3d_core.errors import UserError
 from t3d_core.video.clip_sampling import random_clip
 from t3d_core.video.container import VideoSource
-from t3d_core.video.cropping import Crop, center_crop, resized_size
+from t3d_core.video.cropping import Crop, center_crop
 from t3d_core.video.decoding import decode_frames
+from t3d_core.video.sizes import resized_size
 
 GENERATED = "generated.mp4"
 MAX_DIFFERENCE = 10.0  # grey levels in the mean; ways of scaling differ by 1 or 2, a neighbouring frame by 5

@@ -32,8 +32,9 @@ from t3d_core.models import build_model, count_parameters, count_training_macs
 from t3d_core.transfer.teacher import build_untrained_teacher
 from t3d_core.video.clip_sampling import random_clip
 from t3d_core.video.container import VideoError
-from t3d_core.video.cropping import center_crop, resized_size
+from t3d_core.video.cropping import center_crop
 from t3d_core.video.decoding import decode_frames, probe
+from t3d_core.video.sizes import resized_size
 from t3d_core.video.storage import EncodedSegment, encode_segments
 
 _HOUR, _DAY = 3600.0, 86400.0

@@ -25,7 +25,8 @@ from pipelines.prepare.make import prepare
 from pipelines.shards.folder import ShardFolder
 from pipelines.shards.schemas import SHARD_SCHEMA
 from pipelines.shards.writing import open_shard
-from t3d_core.video.storage import EncodedSegment, Encoding, encode_segments
+from t3d_core.video.encodings import Encoding
+from t3d_core.video.storage import EncodedSegment, encode_segments
 
 OURS = "prepare"
 PLAIN = "plain loop"

@@ -34,7 +34,8 @@ from pipelines.clips.order import TrainOrder, micro_batches
 from pipelines.clips.stream import load_places, train_batches
 from pipelines.shards.index import load_index
 from t3d_core.video.clip_sampling import random_clip
-from t3d_core.video.cropping import center_crop, resized_size
+from t3d_core.video.cropping import center_crop
+from t3d_core.video.sizes import resized_size
 
 CEILING, WHOLE = "decode ceiling", "input path"
 

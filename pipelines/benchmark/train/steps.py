@@ -27,7 +27,8 @@ from pipelines.clips.loader import BatchLoader
 from pipelines.clips.stream import load_places
 from pipelines.networks.weights import view_of
 from pipelines.runtime.session import quiet, start_local
-from pipelines.train.config import TrainConfig
+from pipelines.settings.config import changed
+from pipelines.train.config import ResolvedTrainConfig
 from pipelines.train.job import run_train
 from pipelines.train.stage import ClassificationStage, build_stage
 from pipelines.training.checkpoints import CheckpointFolder
@@ -80,7 +81,7 @@ def clips_per_second(curves: Sequence[Curve]) -> float:
     return statistics.median(curve.num_clips / curve.seconds for curve in curves)
 
 
-def measure_steps(config: TrainConfig, *, folder: Path, repeats: int) -> StepRates:
+def measure_steps(config: ResolvedTrainConfig, *, folder: Path, repeats: int) -> StepRates:
     """Train by both ways in turns, after a round that is not counted.
 
     Args:
@@ -91,7 +92,7 @@ def measure_steps(config: TrainConfig, *, folder: Path, repeats: int) -> StepRat
     whole, plain, stores = [], [], []
     with _started(ray_cpus=_NUM_CPUS) as by_ray, _started(ray_cpus=0) as alone:
         for number in range(1 + repeats):
-            run = config.model_copy(update={"name": str(number), "storage": folder})
+            run = changed(config, {"name": str(number), "storage": str(folder)})
             curve, store = by_ray.submit(_train_whole, run).result()
             whole.append(curve)
             stores.append(store)
@@ -114,14 +115,14 @@ def _start_ray_as_jobs_do(num_cpus: int) -> None:
     start_local(num_cpus=num_cpus)
 
 
-def _train_whole(config: TrainConfig) -> tuple[Curve, StoreUse]:
+def _train_whole(config: ResolvedTrainConfig) -> tuple[Curve, StoreUse]:
     with watched_object_store() as store:
         run_train(config)
     lines = metrics_file(config.storage / str(config.name)).read_text().splitlines()
     return _curve(config, [(line["step"], line["metrics"]) for line in map(json.loads, lines)]), store
 
 
-def _train_from_memory(config: TrainConfig, folder: Path) -> Curve:
+def _train_from_memory(config: ResolvedTrainConfig, folder: Path) -> Curve:
     stage = build_stage(config, list(config.data.shards), None)
     points: list[tuple[int, dict[str, float]]] = []
     worker = Worker(
@@ -167,7 +168,7 @@ def _validation(stage: ClassificationStage) -> Iterator[NumpyBatch]:
     yield loader.center_batch(torch.arange(len(stage.val_index)).numpy())
 
 
-def _curve(config: TrainConfig, points: Sequence[tuple[int, dict[str, Any]]]) -> Curve:
+def _curve(config: ResolvedTrainConfig, points: Sequence[tuple[int, dict[str, Any]]]) -> Curve:
     """Sum up what the loop logged; the throughput of a point is that of the steps since the one before it."""
     [first_batch_seconds] = [m[name] for _, m in points if (name := "throughput/time_to_first_batch_seconds") in m]
     trained = [(step, metrics) for step, metrics in points if "throughput/clips_per_second" in metrics]

@@ -31,7 +31,7 @@ from pipelines.benchmark.train.steps import StepRates, clips_per_second, measure
 from pipelines.clips.loader import ClipView
 from pipelines.networks.config import ModelConfig, T3DConfig
 from pipelines.settings.section import Section
-from pipelines.train.config import TrainConfig
+from pipelines.train.config import ResolvedTrainConfig, TrainConfig
 from t3d_core.errors import UserError
 
 OURS = "whole path"
@@ -112,7 +112,7 @@ def _measure_steps(
 ) -> StepRates:
     """One epoch a round, the points of its curve a quarter apart."""
     data = make_data(name, sources, folder, num_videos=config.num_steps * config.batch_size)
-    run = TrainConfig(
+    run = ResolvedTrainConfig(
         model=config.model,
         clip={"num_frames": config.num_frames, "crop_size": config.crop_size},
         global_batch_size=config.batch_size,

@@ -55,7 +55,7 @@ from pipelines.networks.config import ModelConfig, T3DConfig
 from pipelines.settings.section import Section
 from pipelines.transfer.config import TransferConfig
 from pipelines.transfer.pair_loader import TeacherView
-from t3d_core.video.cropping import default_short_side
+from t3d_core.video.sizes import default_short_side
 
 _MAX_ROLLED, _MAX_CACHED, _MIN_INPUT = 0.52, 0.40, 0.95
 _FEATURE_DIM = 1024  # of DenseNet-121

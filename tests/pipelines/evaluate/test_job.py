@@ -30,8 +30,9 @@ from pipelines.tracking.config import TrackingConfig
 from t3d_core.evaluation.video_scores import VideoScores
 from t3d_core.models import build_model
 from t3d_core.training.checkpoint import load_model, save_weights
-from t3d_core.video.cropping import resized_size, view_crops
+from t3d_core.video.cropping import view_crops
 from t3d_core.video.decoding import decode_frames
+from t3d_core.video.sizes import resized_size
 from t3d_core.video.transforms import normalize_clip
 from tests.pipelines.damage import changed_videos
 

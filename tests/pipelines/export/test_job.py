@@ -26,8 +26,9 @@ from t3d_core.models import build_model
 from t3d_core.models.transition_forms import TransitionForm
 from t3d_core.training.checkpoint import load_model, save_weights
 from t3d_core.training.weights_card import WeightsCard
-from t3d_core.video.cropping import center_crop, resized_size
+from t3d_core.video.cropping import center_crop
 from t3d_core.video.decoding import decode_frames
+from t3d_core.video.sizes import resized_size
 from t3d_core.video.storage import encode_video
 from t3d_core.video.transforms import normalize_clip
 

@@ -12,16 +12,15 @@ from t3d_core.video.cropping import (
     center_crop,
     check_inside,
     crop_frames,
-    default_short_side,
     five_crops,
     mirrored,
     random_five_crop,
     random_resized_crop,
-    resized_size,
     same_region,
     view_crops,
 )
 from t3d_core.video.decoding import decode_frames
+from t3d_core.video.sizes import default_short_side, resized_size
 
 
 @pytest.mark.parametrize(("crop_size", "short_side"), [(224, 256), (112, 128), (64, 73)])
