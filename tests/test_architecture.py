@@ -1,9 +1,6 @@
-"""The tree of the design: what may lie where, what may import what, and commands in README that work."""
+"""The tree of the design: what may lie where, and what may import what."""
 
 import ast
-import re
-import runpy
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,20 +8,11 @@ from pathlib import Path
 
 import pytest
 
-REPO = Path(__file__).parents[1]
-TOP_LEVEL = {"README.md", "pyproject.toml", "t3d_core", "pipelines", "jobs", "cluster", "tests"}
+from tests.checkout import REPO, committed
+
+TOP_LEVEL = {"README.md", "LICENSE", "pyproject.toml", "t3d_core", "pipelines", "jobs", "cluster", "tests"}
 PACKAGES = ("t3d_core", "pipelines", "jobs")
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
-
-
-def committed() -> list[Path]:
-    """Files that git holds or would take up, as paths from the root."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=REPO, capture_output=True, text=True
-    )
-    if listed.returncode:
-        pytest.skip("no git checkout here")
-    return [Path(line) for line in listed.stdout.splitlines()]
 
 
 def python_files(*folders: str) -> list[Path]:
@@ -99,57 +87,3 @@ def test_every_module_says_what_it_is() -> None:
 
 def test_sources_are_ascii() -> None:
     assert [path for path in python_files(*PACKAGES, "tests") if not path.read_bytes().isascii()] == []
-
-
-# ---- README
-
-
-def commands_in(markdown: str) -> list[str]:
-    """The lines of its fenced blocks, continued lines joined, one command each (a && b are two)."""
-    blocks = re.findall(r"^```[^\n]*\n(.*?)^```", markdown, flags=re.MULTILINE | re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [part.strip() for line in lines for part in re.split(r"&&|;", line.strip().removeprefix("$ "))]
-
-
-def job_arguments(command: str) -> list[str] | None:
-    """`jobs/NAME.py` and its arguments, placeholders filled in; None where no job is started."""
-    # <a number> stands for a value: every setting of the jobs that is a number takes 1
-    words = shlex.split(re.sub(r"<[^<>]*>", "1", command), comments=True)
-    starts = [place for place, word in enumerate(words) if re.fullmatch(r"jobs/\w+\.py", word)]
-    if not starts or not re.fullmatch(r"python[\d.]*", Path(words[starts[0] - 1]).name):
-        return None
-    arguments = words[starts[0] :]
-    ends = [place for place, word in enumerate(arguments) if word in ("|", "&", ">", "2>&1") or word.startswith(">")]
-    return arguments[: ends[0]] if ends else arguments
-
-
-def test_commands_are_found_in_fenced_blocks() -> None:
-    markdown = (
-        "```\npip install -e . && python jobs/transfer.py\n"
-        "$ ray job submit -- python jobs/train.py \\\n  --epochs <EPOCHS>  # long\n```\n"
-        "`python jobs/not_fenced.py`\n"
-    )
-    found = [arguments for command in commands_in(markdown) if (arguments := job_arguments(command))]
-    assert found == [["jobs/transfer.py"], ["jobs/train.py", "--epochs", "1"]]
-
-
-def readme_jobs() -> list[list[str]]:
-    commands = [each for path in ("README.md", "cluster/README.md") for each in commands_in((REPO / path).read_text())]
-    return [arguments for command in commands if (arguments := job_arguments(command))]
-
-
-def test_readme_shows_how_to_start_every_job() -> None:
-    assert {arguments[0] for arguments in readme_jobs()} == {
-        f"jobs/{path.name}" for path in (REPO / "jobs").glob("*.py")
-    }
-
-
-@pytest.mark.parametrize("arguments", readme_jobs(), ids=" ".join)
-def test_every_job_command_of_readme_parses(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(REPO)
-    monkeypatch.setattr(sys, "argv", [*arguments, "--print-config"])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(REPO / arguments[0]), run_name="__main__")
-    assert end.value.code == 0, capsys.readouterr().err
