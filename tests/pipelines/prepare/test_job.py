@@ -615,8 +615,8 @@ def test_a_forecast_scales_its_sample_to_all_that_is_found(tmp_path):
     assert sample.num_segments.value == 40
     assert abs(sample.seconds.value - 80) <= 4 * sample.seconds.error
     lines = format_plan(whole, free_bytes=10**9).splitlines()
-    assert any(re.match(r"video +0\.022 \+- 0\.0\d+ hours", line) for line in lines)
-    hours = {int(m[1]): float(m[2]) for line in lines if (m := re.match(r" +(\d+) cores: ([\d.]+) hours", line))}
+    assert any(re.match(r"video +0\.022 +\+- 0\.0\d+ hours", line) for line in lines)
+    hours = {int(m[1]): float(m[2]) for line in lines if (m := re.match(r" +(\d+) +cores: ([\d.]+) hours", line))}
     assert hours.keys() == {8, 64, 512}
 
 
