@@ -61,7 +61,7 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchLoader:
-    """Decodes the rows it is told to: what runs on the CPU workers."""
+    """Decodes the rows that it is given: what runs on the CPU workers."""
 
     index: ShardIndex
     clip: ClipView
@@ -81,15 +81,15 @@ class BatchLoader:
         """
         blank = self._blank()
         draws = [(int(row), np.random.default_rng(seed)) for row, seed in zip(rows, seeds, strict=True)]
-        return self._stack([load_or_tell(self._random_clip, *draw, blank=blank) for draw in draws], rows)
+        return self._stack([load_or_blank(self._random_clip, *draw, blank=blank) for draw in draws], rows)
 
     def center_batch(self, rows: np.ndarray) -> NumpyBatch:
         """Load the middle clip of each row, or `num_segments` at even distances, with the centre crop.
 
-        What cannot be read or decoded is told as in `random_batch`.
+        What cannot be read or decoded is reported as in `random_batch`.
         """
         blank = self._blank_clip()
-        return self._stack([load_or_tell(self._center_clip, int(row), blank=blank) for row in rows], rows)
+        return self._stack([load_or_blank(self._center_clip, int(row), blank=blank) for row in rows], rows)
 
     def test_size(self, row: int) -> tuple[int, int]:
         """(height, width) in pixels of a row's frames before they are cut."""
@@ -192,7 +192,7 @@ class BatchLoader:
         return stacked | {"label_B": self.index.label_N[rows], "source_B": self.index.source_N[rows], "row_B": rows}
 
 
-def load_or_tell(load: Callable[..., dict[str, Any]], *arguments: Any, blank: dict[str, Any]) -> dict[str, Any]:
+def load_or_blank(load: Callable[..., dict[str, Any]], *arguments: Any, blank: dict[str, Any]) -> dict[str, Any]:
     """Load a clip, or give `blank` and the reason: one damaged row must not end a run of days."""
     try:
         return load(*arguments) | {"reason_B": ""}

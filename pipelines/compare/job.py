@@ -15,12 +15,10 @@ from pipelines.compare.runs import Comparison, compare_runs
 from pipelines.compare.table import as_csv, as_lines, as_markdown, columns_of
 from pipelines.compare.videos import paired_differences
 from pipelines.runtime.files import whole_file
+from pipelines.runtime.job_run import open_job_run, tracking_uri_of
 from pipelines.runtime.paths import base_folder, new_name
-from pipelines.settings.section import flatten
-from pipelines.tracking.commit import commit_tag
+from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.recorded import read_curve
-from pipelines.tracking.runs import start_run
-from pipelines.tracking.store import resolve_tracking_uri
 
 
 def run_compare(config: CompareConfig) -> str:
@@ -30,7 +28,7 @@ def run_compare(config: CompareConfig) -> str:
         UserError: there is nothing to compare.
     """
     base = base_folder()
-    tracking_uri = resolve_tracking_uri(config.tracking.uri, base=base)
+    tracking_uri = tracking_uri_of(config.tracking)
     comparison = compare_runs(config, tracking_uri=tracking_uri)
     output = base / config.output if config.output else base / config.storage / new_name("compare")
     return write_comparison(comparison, config, output, tracking_uri=tracking_uri)
@@ -50,14 +48,8 @@ def write_comparison(comparison: Comparison, config: CompareConfig, output: Path
     }
     contents = {name: text.encode() for name, text in texts.items()}
     contents |= {f"{picture.name}.png": picture.light for picture in pictures}
-    with start_run(
-        tracking_uri=tracking_uri,
-        experiment=experiment,
-        run_name=output.name,
-        run_id=None,
-        tags={"stage": "compare", **commit_tag()},
-    ) as run:
-        run.log_params(flatten(config))
+    tracking = TrackingConfig(uri=config.tracking.uri, experiment=experiment)
+    with open_job_run(config, tracking, stage="compare", run_name=output.name) as run:
         for name, content in contents.items():
             with whole_file(output / name) as partial:
                 partial.write_bytes(content)

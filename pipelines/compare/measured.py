@@ -80,7 +80,7 @@ def find_tests(runs: Sequence[RecordedRun], trained: Collection[str]) -> tuple[d
     differ = [len({each[place] for each in by_way}) > 1 for place in range(len(names))]
 
     def text(each: tuple[str, ...]) -> str:
-        return ", ".join(f"{name} {value}" for name, value, told in zip(names, each, differ, strict=True) if told)
+        return ", ".join(f"{name} {value}" for name, value, differs in zip(names, each, differ, strict=True) if differs)
 
     return by_way[way], [f"Tests with {text(way)} are compared, not those with {'; '.join(map(text, others))}."]
 

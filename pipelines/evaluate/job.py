@@ -27,18 +27,15 @@ from pipelines.evaluate.scoring import score_videos
 from pipelines.evaluate.summary import describe_classes, describe_evaluation, describe_failures, describe_folds
 from pipelines.networks.weights import check_fold, locate_weights, newest_run, view_of
 from pipelines.prepare.make import prepared_shards
+from pipelines.runtime.job_run import open_job_run, tracking_uri_of
 from pipelines.runtime.paths import base_folder, new_name
 from pipelines.runtime.start_checks import check_start
 from pipelines.settings.config import changed
-from pipelines.settings.recipe import to_yaml
-from pipelines.settings.section import flatten
 from pipelines.shards.folder import describe_shards, open_shard_folder
 from pipelines.shards.index import ShardIndex, load_index, num_listed
 from pipelines.shards.reading import describe_skipped, read_videos
-from pipelines.tracking.commit import commit_tag
 from pipelines.tracking.recorded import PARENT, TRAINED_BY
-from pipelines.tracking.runs import Run, start_run
-from pipelines.tracking.store import resolve_tracking_uri
+from pipelines.tracking.runs import Run
 from t3d_core.errors import UserError
 from t3d_core.evaluation.evaluation import Evaluation, average_folds, evaluate_scores
 from t3d_core.training.checkpoint import LoadedModel, load_model
@@ -55,7 +52,6 @@ class _Test:
     index: ShardIndex
     label_V: np.ndarray
     output: Path
-    tracking_uri: str
 
 
 def run_evaluate(config: EvaluateConfig, *, tags: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -87,7 +83,7 @@ def _of_fold(config: EvaluateConfig, fold: int) -> EvaluateConfig:
 def _prepare(configs: Sequence[EvaluateConfig], outputs: Sequence[Path], *, base: Path) -> list[_Test]:
     """Load and check all that is tested, then connect to Ray: nothing is scored before everything can be."""
     common = configs[0]
-    storage, tracking_uri = base / common.storage, resolve_tracking_uri(common.tracking.uri, base=base)
+    storage, tracking_uri = base / common.storage, tracking_uri_of(common.tracking)
     models = [_load(config, tracking_uri=tracking_uri, storage=storage) for config in configs]
     reserved = {"CPU": common.cpus_per_worker} | ({"GPU": 1.0} if common.use_gpu else {})
     check = partial(
@@ -101,7 +97,7 @@ def _prepare(configs: Sequence[EvaluateConfig], outputs: Sequence[Path], *, base
             check_fold(loaded.card, config.checkpoint or "the newest run", datasets=datasets, fold=config.data.fold)
         index = load_index(folders, fold=config.data.fold, splits=[config.data.split])
         label_V = _labels_of_model(index, loaded.card, split=config.data.split, fold=config.data.fold)
-        tests.append(_Test(config, loaded, folders, index, label_V, output, tracking_uri))
+        tests.append(_Test(config, loaded, folders, index, label_V, output))
     check(read=folders)
     return tests
 
@@ -206,16 +202,8 @@ def _trained_by(card: WeightsCard) -> dict[str, str]:
 
 @contextmanager
 def _open_run(config: EvaluateConfig, test: _Test, *, run_name: str, tags: Mapping[str, str]) -> Iterator[Run]:
-    run = start_run(
-        tracking_uri=test.tracking_uri,
-        experiment=config.tracking.experiment,
-        run_name=run_name,
-        run_id=None,
-        tags={"stage": "evaluate", **_trained_by(test.loaded.card), **commit_tag(), **tags},
-    )
-    with run:
-        run.log_params(flatten(config))
-        run.log_text(to_yaml(config), "recipe.yaml")
+    tags = {**_trained_by(test.loaded.card), **tags}
+    with open_job_run(config, config.tracking, stage="evaluate", run_name=run_name, tags=tags) as run:
         for path in test.folders:
             described = describe_shards(path)
             run.log_dataset(described["dataset"], described["fingerprint"], str(path), context=config.data.split)

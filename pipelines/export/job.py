@@ -18,12 +18,9 @@ from pipelines.export.config import ExportConfig
 from pipelines.export.program import FORMATS, INPUT_NAME, ClipModel, ExportFormat, RunClips, output_name, trace
 from pipelines.networks.weights import locate_weights, newest_run
 from pipelines.runtime.files import whole_file
+from pipelines.runtime.job_run import open_job_run, tracking_uri_of
 from pipelines.runtime.paths import base_folder, input_path, new_name
-from pipelines.settings.recipe import to_yaml
-from pipelines.settings.section import flatten
-from pipelines.tracking.commit import commit_tag
-from pipelines.tracking.runs import Run, start_run
-from pipelines.tracking.store import resolve_tracking_uri
+from pipelines.tracking.runs import Run
 from t3d_core.errors import UserError
 from t3d_core.models.folding import fold_batch_norms
 from t3d_core.training.checkpoint import LoadedModel, load_model
@@ -85,13 +82,13 @@ def run_export(config: ExportConfig) -> str:
     file_format.check_packages()
     base = base_folder()
     storage = base / config.storage
-    tracking_uri = resolve_tracking_uri(config.tracking.uri, base=base)
+    tracking_uri = tracking_uri_of(config.tracking)
     weights = locate_weights(config.checkpoint or str(newest_run(storage)), tracking_uri=tracking_uri)
     loaded = load_model(weights)
     clips = _video_clips(input_path(config.video), loaded.card) if config.video else _noise_clips(loaded.card)
     name = new_name("export")
     output = base / config.output if config.output else _default_output(config, weights, storage / name)
-    with _start_run(config, tracking_uri, weights, run_name=name) as run:
+    with open_job_run(config, config.tracking, stage="export", run_name=name, tags={"weights": str(weights)}) as run:
         difference = export_checked(loaded, clips, output, file_format, fold_batch_norm=config.fold_batch_norm)
         figures = {
             f"export/{key}_difference": value for key, value in difference._asdict().items() if value is not None
@@ -171,19 +168,6 @@ def _default_output(config: ExportConfig, weights: Path, own_folder: Path) -> Pa
     """Beside the weights, but not inside a tracking store."""
     is_stored = (config.checkpoint or "").startswith(("runs:/", "models:/"))
     return (own_folder if is_stored else weights.parent) / f"model{config.suffix()}"
-
-
-def _start_run(config: ExportConfig, tracking_uri: str, weights: Path, *, run_name: str) -> Run:
-    run = start_run(
-        tracking_uri=tracking_uri,
-        experiment=config.tracking.experiment,
-        run_name=run_name,
-        run_id=None,
-        tags={"stage": "export", "weights": str(weights)} | commit_tag(),
-    )
-    run.log_params(flatten(config))
-    run.log_text(to_yaml(config), "recipe.yaml")
-    return run
 
 
 def _summary(

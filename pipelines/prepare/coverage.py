@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.runtime.text_table import format_table
 from t3d_core.datasets.records import SPLITS
 
 _COUNTED = ("is_found", "is_decoded", "is_prepared")
@@ -193,23 +194,24 @@ def _class_lines(per_class: dict[str, Counts], *, max_classes: int) -> list[tupl
 
 def _table(groups: list[tuple[str, Counts | None]]) -> list[str]:
     """Aligned lines; a name without counts is a heading or a remark."""
-    width = max(len(name) for name, counts in groups if counts is not None)
-    lines = [" " * width + "".join(f"{name:>10}" for name in Counts._fields)]
-    for name, counts in groups:
-        if counts is None:
-            lines.append(name)
-        else:
-            percent = math.floor(1000 * counts.prepared_fraction()) / 10  # 100 % means all
-            lines.append(name.ljust(width) + "".join(f"{count:>10,}" for count in counts) + f"{percent:>8.1f} %")
-    return lines
+    counted = [(name, counts) for name, counts in groups if counts is not None]
+    header, *lines = format_table(["", *Counts._fields, ""], [[name, *_cells(counts)] for name, counts in counted])
+    rows = iter(lines)
+    return [header, *(name if counts is None else next(rows) for name, counts in groups)]
+
+
+def _cells(counts: Counts) -> list[str]:
+    percent = math.floor(1000 * counts.prepared_fraction()) / 10  # 100 % means all
+    return [*(f"{count:,}" for count in counts), f"{percent:.1f} %"]
 
 
 def _reason_lines(reasons: dict[str, Reason]) -> list[str]:
     if not reasons:
         return []
     shown = list(reasons.items())[:_NUM_REASONS]
-    width = max(len(kind) for kind, _ in shown)
-    lines = [f"{reason.num_videos:>10,} x {kind.ljust(width)}  {reason.example}" for kind, reason in shown]
+    lines = format_table(
+        None, [[f"{reason.num_videos:>10,} x {kind}", reason.example] for kind, reason in shown], align="<<"
+    )
     num_more = sum(reason.num_videos for reason in reasons.values()) - sum(reason.num_videos for _, reason in shown)
     more = [f"{num_more:>10,} x for {len(reasons) - len(shown)} other reasons"] if num_more else []
     return ["not prepared, and an example each:", *lines, *more]

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,13 +30,10 @@ from pipelines.prepare.make import (
 )
 from pipelines.prepare.plan import format_plan, plan_prepare
 from pipelines.runtime.files import whole_file
+from pipelines.runtime.job_run import open_job_run
 from pipelines.runtime.paths import base_folder
-from pipelines.settings.recipe import to_yaml
-from pipelines.settings.section import flatten
 from pipelines.shards.folder import ShardFolder
-from pipelines.tracking.commit import commit_tag
-from pipelines.tracking.runs import Run, start_run
-from pipelines.tracking.store import resolve_tracking_uri
+from pipelines.tracking.runs import Run
 from t3d_core.errors import UserError
 
 
@@ -93,25 +90,15 @@ def _free_bytes(output: Path) -> int:
 @contextmanager
 def _tracked(config: PrepareJobConfig, folder: ShardFolder, listing: Listing) -> Iterator[Run]:
     """An MLflow run of this job; the one that a killed job left open at this folder is closed."""
-    uri = resolve_tracking_uri(config.tracking.uri, base=base_folder())
     if folder.run_file.is_file():
         Run(**json.loads(folder.run_file.read_text())).close_if_possible("KILLED")
-    run = start_run(
-        tracking_uri=uri,
-        experiment=config.tracking.experiment,
-        run_name=f"prepare-{folder.root.name}",
-        run_id=None,
-        tags={"stage": "prepare", "dataset_fingerprint": listing.description["fingerprint"]} | commit_tag(),
-    )
-    with whole_file(folder.run_file) as partial:
-        partial.write_text(json.dumps(asdict(run)))
-    try:
-        with run:
-            run.log_params(flatten(config))
-            run.log_text(to_yaml(config), "recipe.yaml")
+    name, tags = f"prepare-{folder.root.name}", {"dataset_fingerprint": listing.description["fingerprint"]}
+    with ExitStack() as after_run:
+        with open_job_run(config, config.tracking, stage="prepare", run_name=name, tags=tags) as run:
+            with whole_file(folder.run_file) as partial:
+                partial.write_text(json.dumps(asdict(run)))
+            after_run.callback(folder.run_file.unlink)  # once the run is closed
             yield run
-    finally:
-        folder.run_file.unlink()
 
 
 def _log(run: Run, folder: ShardFolder, coverage: Coverage) -> None:

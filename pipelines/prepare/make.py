@@ -21,7 +21,7 @@ from pipelines.prepare.late_shards import (
     write_tables,
 )
 from pipelines.prepare.listing import Listing, list_videos
-from pipelines.prepare.shard_task import ShardCounts, ShardTask, make_shard_or_tell
+from pipelines.prepare.shard_task import ShardCounts, ShardTask, try_make_shard
 from pipelines.prepare.sources import LocalRoot
 from pipelines.runtime import pools, session
 from pipelines.runtime.paths import input_path
@@ -38,7 +38,7 @@ def prepared_shards(data: DataConfig, *, storage: Path, before_work: Callable[[]
     """Give the absolute folders that `data` names; or prepare those that it describes under `storage`.
 
     Named folders come first, as where the command line gives other shards than the recipe prepares; `data.prepare`
-    beside them is not looked at. (What it would make cannot be told without listing its videos.)
+    beside them is not looked at. (What it would make is not known without listing its videos.)
 
     Args:
         data: which rows a run reads.
@@ -159,7 +159,7 @@ def _make_shards(task: ShardTask, later: dict[int, frozenset[int]], *, num_video
 
     def make(block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         shard, places = shards[int(block["id"][0])]
-        counts, error = make_shard_or_tell(task, shard, left_out=places)
+        counts, error = try_make_shard(task, shard, left_out=places)
         return {name: np.array([value]) for name, value in {**counts._asdict(), "error": error}.items()}
 
     done = ray.data.range(len(shards), override_num_blocks=len(shards)).map_batches(make, batch_size=1)

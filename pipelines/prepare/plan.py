@@ -12,6 +12,7 @@ import numpy as np
 
 from pipelines.prepare.listing import Listing
 from pipelines.prepare.shard_task import ShardTask, prepare_video
+from pipelines.runtime.text_table import format_table
 
 _CLUSTER_CORES = (8, 64, 512)
 
@@ -76,20 +77,21 @@ def plan_prepare(task: ShardTask, listing: Listing, *, num_videos: int, seed: in
 def format_plan(plan: PreparePlan, *, free_bytes: int) -> str:
     """The plan as lines for a person, with what it means for clusters of some sizes."""
     hours = plan.core_seconds.value / 3600
-    return "\n".join(
-        [
-            f"dry run: {plan.num_sampled} of {plan.num_found:,} found videos prepared in memory, {plan.num_failed} of "
-            "them failed; no shard was written",
-            f"{'videos':<10}{plan.num_listed:>14,} listed, {plan.num_found:,} found",
-            f"{'shards':<10}{plan.num_shards:>14,}",
-            _line("rows", plan.num_segments, 1, ""),
-            _line("video", plan.seconds, 3600, "hours"),
-            _line("bytes in", plan.source_bytes, 1e9, "GB"),
-            _line("bytes out", plan.stored_bytes, 1e9, f"GB ({free_bytes / 1e9:,.1f} GB are free there)"),
-            _line("work", plan.core_seconds, 3600, "core-hours, if all cores are as this one; by number of cores:"),
-            *(f"{'':<10}{cores:>14} cores: {hours / _busy(cores, plan):,.4f} hours" for cores in _CLUSTER_CORES),
-        ]
+    rows = [
+        ["videos", f"{plan.num_listed:,}", f"listed, {plan.num_found:,} found"],
+        ["shards", f"{plan.num_shards:,}", ""],
+        _row("rows", plan.num_segments, 1, ""),
+        _row("video", plan.seconds, 3600, "hours"),
+        _row("bytes in", plan.source_bytes, 1e9, "GB"),
+        _row("bytes out", plan.stored_bytes, 1e9, f"GB ({free_bytes / 1e9:,.1f} GB are free there)"),
+        _row("work", plan.core_seconds, 3600, "core-hours, if all cores are as this one; by number of cores:"),
+        *(["", str(cores), f"cores: {hours / _busy(cores, plan):,.4f} hours"] for cores in _CLUSTER_CORES),
+    ]
+    tried = (
+        f"dry run: {plan.num_sampled} of {plan.num_found:,} found videos prepared in memory, {plan.num_failed} of them "
+        "failed; no shard was written"
     )
+    return "\n".join([tried, *format_table(None, rows, align="<><")])
 
 
 class _Trial(NamedTuple):
@@ -122,8 +124,8 @@ def _scaled(values: list[float] | list[int], num_videos: int) -> Total:
     return Total(statistics.fmean(values) * num_videos, error * num_videos)
 
 
-def _line(name: str, total: Total, scale: float, unit: str) -> str:
-    return f"{name:<10}{total.value / scale:>14,.3f} +- {total.error / scale:,.3f} {unit}"
+def _row(name: str, total: Total, scale: float, unit: str) -> list[str]:
+    return [name, f"{total.value / scale:,.3f}", f"+- {total.error / scale:,.3f} {unit}"]
 
 
 def _busy(cores: int, plan: PreparePlan) -> int:

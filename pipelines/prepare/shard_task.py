@@ -113,7 +113,7 @@ def make_shard(task: ShardTask, shard: int, *, left_out: Collection[int] = ()) -
     )
 
 
-def make_shard_or_tell(task: ShardTask, shard: int, *, left_out: Collection[int]) -> tuple[ShardCounts, str]:
+def try_make_shard(task: ShardTask, shard: int, *, left_out: Collection[int]) -> tuple[ShardCounts, str]:
     """Make one shard, or give nothing done and the error: Ray Data would hide an exception behind one of its own."""
     try:
         return make_shard(task, shard, left_out=left_out), ""

@@ -5,7 +5,6 @@ to local disk for as long as it is decoded, so that the guarded decoder, which n
 """
 
 import errno
-import fcntl
 import functools
 import os
 import shutil
@@ -18,6 +17,7 @@ from typing import IO, NamedTuple, NoReturn
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
+from filelock import lock_descriptor
 from pyarrow import fs
 
 from pipelines.runtime.paths import input_path
@@ -193,7 +193,7 @@ def _locked_file(*, suffix: str) -> Iterator[IO[bytes]]:
     """A temporary file that says, by its lock, that its process is alive."""
     while True:
         with tempfile.NamedTemporaryFile(prefix=_COPY_PREFIX, suffix=suffix, delete=False) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_descriptor(file.fileno())
             if os.path.exists(file.name):  # or it was swept before it was locked
                 try:
                     yield file
@@ -207,8 +207,8 @@ def _sweep_copies() -> None:
     """Delete the copies that killed processes left on this machine: those that nobody holds a lock on."""
     for path in Path(tempfile.gettempdir()).glob(f"{_COPY_PREFIX}*"):
         with suppress(OSError), path.open("rb") as copy:
-            fcntl.flock(copy, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
+            if lock_descriptor(copy.fileno(), blocking=False):
+                path.unlink()
 
 
 def _copy(remote: IO[bytes], local: IO[bytes]) -> None:

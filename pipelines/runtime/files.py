@@ -1,16 +1,17 @@
 """Files that appear whole or not at all, and folders that one process at a time writes to."""
 
-import contextlib
-import fcntl
+import logging
 import os
 import shutil
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from t3d_core.errors import UserError
+from filelock import lock_descriptor
+
+_LOG = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -25,23 +26,24 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def alone_in(path: Path) -> Iterator[None]:
-    """Hold a run's folder for the only job that works there; the lock ends with the process, however it ends.
+@contextmanager
+def exclusive_folder(path: Path, *, when_taken: Callable[[str], None]) -> Iterator[None]:
+    """Hold a folder for the only process that writes to it; the lock ends with the process, however it ends.
 
-    Raises:
-        UserError: another one does.
+    Args:
+        path: the folder; made if it is absent.
+        when_taken: called with who holds it (`process 12 on host`), where another process does: it raises an error,
+            or returns to wait for that process.
     """
     path.mkdir(parents=True, exist_ok=True)
     with (path / ".lock").open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UserError(
-                f"run {path.name!r} in {path.parent} is being trained by {file.read()}: wait for it, or give another "
-                "--name"
-            ) from None
+            if not lock_descriptor(file.fileno(), blocking=False):
+                file.seek(0)
+                when_taken(file.read())
+                lock_descriptor(file.fileno())
+        except OSError as error:  # some cluster file systems have no locks
+            _LOG.warning("%s cannot be locked (%s): start no second job there", path, error)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

@@ -6,14 +6,15 @@ copy of the submitted folder: what is written there is lost. T3D_HOME names the 
 
 import datetime
 import functools
+import logging
 import os
 from pathlib import Path
 
-from pipelines.runtime.session import _LOG
 from t3d_core.errors import UserError
 
 JOB_HOME = "t3d-runs"
 HOME_VARIABLE = "T3D_HOME"
+_LOG = logging.getLogger(__name__)
 
 
 def is_throw_away_copy(folder: Path) -> bool:

@@ -26,7 +26,9 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from pipelines.runtime import pools, session
-from pipelines.runtime.files import alone_in, whole_file
+from pipelines.runtime.files import whole_file
+from pipelines.runtime.job_run import tracking_uri_of
+from pipelines.runtime.named_folder import NamedFolder
 from pipelines.runtime.paths import base_folder, new_name
 from pipelines.runtime.shared_storage import check_shared
 from pipelines.search.checks import Rejection, check_some_point_is_left, make_plan, room_for_trials
@@ -37,15 +39,12 @@ from pipelines.search.stopping import EarlyStopping, Reports
 from pipelines.search.summary import describe_search, describe_trial
 from pipelines.search.trial import SearchPlan, TrialConfig, run_trial
 from pipelines.search.trial_source import TrialSource
-from pipelines.settings.recipe import to_yaml
 from pipelines.settings.section import RESUMABLE, config_fingerprint, flatten, names_of_roles
-from pipelines.tracking.commit import commit_tag
 from pipelines.tracking.models import register_model_of
 from pipelines.tracking.recorded import PARENT, find_runs
-from pipelines.tracking.runs import Run, start_run
-from pipelines.tracking.store import resolve_tracking_uri
+from pipelines.tracking.runs import Run
 from pipelines.training.checkpoints import CheckpointFolder
-from pipelines.training.run_folder import folder_mark, run_id_of
+from pipelines.training.run_folder import run_id_of
 from t3d_core.errors import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -61,27 +60,21 @@ def run_search(config: SearchConfig) -> str:
         UserError: points, shards or resources that cannot work, before anything starts.
     """
     base = base_folder()
-    folder = base / config.storage / (config.name or new_name("search"))
-    tracking_uri = resolve_tracking_uri(config.tracking.uri, base=base)
-    plan = make_plan(config, folder, tracking_uri=tracking_uri)
+    path = base / config.storage / (config.name or new_name("search"))
+    plan = make_plan(config, path, tracking_uri=tracking_uri_of(config.tracking))
     reject = Rejection(plan)
     check_some_point_is_left(config, reject)
     session.connect()
     max_concurrent = room_for_trials(plan)
     check_shared(written=base / config.storage)
-    with alone_in(folder):
-        known = _read_search_file(folder, plan)
-        with start_run(
-            tracking_uri=tracking_uri,
-            experiment=config.tracking.experiment,
-            run_name=folder.name,
-            run_id=known["mlflow_run_id"] if known else None,
-            tags={"stage": "search", **commit_tag()},
-            mark=folder_mark(folder),
-        ) as run:
+    folder = NamedFolder(path, "search", _fingerprint(plan))
+    with folder.exclusive():
+        known = folder.known(when_changed="begun with other settings or another base recipe")
+        with folder.open_run(config, config.tracking, known=known, stage="search", params=_params(config)) as run:
             if known is None:
-                _write_search_files(folder, plan, run)
-            ledger = Ledger(folder / "trials.jsonl")
+                _write_base_recipes(plan, run)
+                folder.record(config, run)
+            ledger = Ledger(path / "trials.jsonl")
             search = _Search(plan, ledger, run, reject=reject, max_concurrent=max_concurrent)
             search.close_left_running("its process was killed")
             try:
@@ -102,36 +95,19 @@ def _fingerprint(plan: SearchPlan) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _read_search_file(folder: Path, plan: SearchPlan) -> dict[str, Any] | None:
-    file = folder / "search.json"
-    if not file.is_file():
-        return None
-    known = json.loads(file.read_text())
-    fingerprint = _fingerprint(plan)
-    if known["fingerprint"] != fingerprint:
-        raise UserError(
-            f"search {folder.name!r} in {folder.parent} was begun with other settings or another base recipe "
-            f"(fingerprint {known['fingerprint'][:12]}, now {fingerprint[:12]}; see {folder / 'recipe.yaml'}): give "
-            "another --name"
-        )
-    return known
-
-
-def _write_search_files(folder: Path, plan: SearchPlan, run: Run) -> None:
-    config = plan.config
-    # Names of values and axes are people's own: MLflow would not take some of them for names of parameters.
+def _params(config: SearchConfig) -> dict[str, object]:
+    """The settings; the space as one, because MLflow refuses some names of values and axes, which people choose."""
     space = json.dumps(config.model_dump(mode="json", exclude_none=True)["space"])
-    run.log_params({name: value for name, value in flatten(config).items() if not name.startswith("space.")})
-    run.log_params({"space": space})
-    recipes = {"recipe.yaml": to_yaml(config), "base.yaml": yaml.safe_dump(plan.base, sort_keys=False)}
-    if plan.transfer_base is not None:
-        recipes["transfer_base.yaml"] = yaml.safe_dump(plan.transfer_base, sort_keys=False)
-    for name, text in recipes.items():
-        run.log_text(text, name)
-        (folder / name).write_text(text)
-    known = {"fingerprint": _fingerprint(plan), "mlflow_run_id": run.run_id}
-    with whole_file(folder / "search.json") as partial:
-        partial.write_text(json.dumps(known, indent=1))
+    return {name: value for name, value in flatten(config).items() if not name.startswith("space.")} | {"space": space}
+
+
+def _write_base_recipes(plan: SearchPlan, run: Run) -> None:
+    """Keep the recipes that the search names: the files may change later."""
+    for name, recipe in {"base.yaml": plan.base, "transfer_base.yaml": plan.transfer_base}.items():
+        if recipe is not None:
+            text = yaml.safe_dump(recipe, sort_keys=False)
+            run.log_text(text, name)
+            (plan.folder / name).write_text(text)
 
 
 class _Search:
@@ -195,31 +171,31 @@ class _Search:
             return EarlyStopping(self._config, self._ledger, epochs=self._trial().epochs)
         return FIFOScheduler()  # of a population: its members wait by themselves
 
-    def _ended(self, record: TrialRecord, told: Mapping[str, Any], *, is_lost: bool) -> TrialRecord:
-        """Keep and show what became of a trial, from what it told last, and close its MLflow run when it was ended."""
+    def _ended(self, record: TrialRecord, report: Mapping[str, Any], *, is_lost: bool) -> TrialRecord:
+        """Keep and show what became of a trial, from its last report, and close its MLflow run when it was ended."""
         folder = self._plan.trial_folder(record.name)
         run_id = run_id_of(folder)
         record = self._ledger.records[record.name]  # with what was reported meanwhile
         metrics = {
             name: value
-            for name, value in told.items()
+            for name, value in report.items()
             if "/" in name and not name.startswith("config/") and isinstance(value, int | float)
         }
         common = {"run_id": run_id, "metrics": metrics}
-        if told.get("ended"):
+        if report.get("ended"):
             record = self._ledger.update(record.name, state="ended", reason="", **common)
-        elif told.get("waits"):
+        elif report.get("waits"):
             scores = [*record.scores, metrics[self._config.watched_metric()]]
             record = self._ledger.update(record.name, state="waiting", scores=scores, **common)
             self._note_reason(record, "waits for the others of its population")
             return record
-        elif is_lost or "failure" in told:
-            reason = told.get("failure") or f"lost or failed too often: {_last_line(folder / 'log.txt')}"
+        elif is_lost or "failure" in report:
+            reason = report.get("failure") or f"lost or failed too often: {_last_line(folder / 'log.txt')}"
             record = self._ledger.update(record.name, state="failed", reason=reason, **common)
         elif self._reports.stop_all():
             return self._ledger.update(record.name, **common)  # it goes on when the search does
         else:
-            reason = f"stopped by {self._config.scheduler.kind} at epoch {told.get('epoch', 0):g}"
+            reason = f"stopped by {self._config.scheduler.kind} at epoch {report.get('epoch', 0):g}"
             record = self._ledger.update(record.name, state="stopped", reason=reason, **common)
         if record.state != "ended":
             self._note_reason(record, record.reason)

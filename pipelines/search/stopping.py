@@ -1,6 +1,6 @@
 """Trials tell how they do: what they cost is kept, and a scheduler of Ray Tune says which of them stop early.
 
-What was told is in the ledger, so a search that goes on stops the trials that it would have stopped before.
+Every report is in the ledger, so a search that goes on stops the trials that it would have stopped before.
 """
 
 import time
@@ -66,7 +66,7 @@ class Reports(Stopper):
 
 
 class EarlyStopping(FIFOScheduler):
-    """Ray Tune's ASHA or median stopping, which remembers what was told before a restart.
+    """Ray Tune's ASHA or median stopping, which remembers what was reported before a restart.
 
     A trial that has reported its last epoch is not stopped any more, though its process still saves and tests.
     """
@@ -76,7 +76,7 @@ class EarlyStopping(FIFOScheduler):
 
         Args:
             config: the search.
-            ledger: the reports of earlier starts; those of this one are told in `on_trial_result`.
+            ledger: the reports of earlier starts; those of this one come in `on_trial_result`.
             epochs: of a trial.
         """
         super().__init__()

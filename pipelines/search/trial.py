@@ -7,7 +7,6 @@ STORAGE/NAME/trials/transfer-.../...     transfer runs that trials start from, o
 """
 
 import contextlib
-import fcntl
 import functools
 import json
 import os
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from ray import tune
 
 from pipelines.evaluate.config import EvaluateConfig
@@ -33,7 +33,7 @@ from pipelines.tracking.runs import PausedError
 from pipelines.tracking.store import StoreAwayError
 from pipelines.train.config import ResolvedTrainConfig, TrainConfig, resolve
 from pipelines.train.job import run_train
-from pipelines.training.run_folder import Audience, metrics_file, run_id_of
+from pipelines.training.run_folder import Launch, metrics_file, run_id_of
 from pipelines.training.worker import Interval, Metrics
 from pipelines.transfer.config import TransferConfig
 from pipelines.transfer.job import run_transfer
@@ -108,32 +108,32 @@ class SearchPlan:
         return self.folder / "trials" / name
 
 
-def run_trial(told: Mapping[str, Any], plan: SearchPlan) -> None:
-    """Train and test one point with one seed, telling Ray Tune of every validation, and at the end of all.
+def run_trial(assignment: Mapping[str, Any], plan: SearchPlan) -> None:
+    """Train and test one point with one seed; report every validation, and the end, to Ray Tune.
 
-    What starting again at once would not help is told as `failure`; anything else, such as a store that is away, fails
-    the trial, and Tune starts it again.
+    An error that another start would meet again is reported as `failure`. Any other, such as a store that is away,
+    fails the trial, and Tune starts it again.
     """
     quiet()
     os.chdir(os.environ["TUNE_ORIG_WORKING_DIR"])  # relative paths lead where they lead the driver
-    folder = plan.trial_folder(told["trial"])
+    folder = plan.trial_folder(assignment["trial"])
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with _printing_to(folder / "log.txt"):
-            point = json.loads(told["point"])
-            config = plan.trial_config(point["settings"], seed=told["seed"], name=told["trial"])
+            point = json.loads(assignment["point"])
+            config = plan.trial_config(point["settings"], seed=assignment["seed"], name=assignment["trial"])
             axes = {f"{AXIS}{name}": str(value) for name, value in point["values"].items()}
             tags = {**plan.tags, POINT: point["label"], **axes}
-            interval = Interval(**json.loads(told["interval"])) if "interval" in told else None
+            interval = Interval(**json.loads(assignment["interval"])) if "interval" in assignment else None
             watched, costs = plan.config.watched_metric(), costs_of(plan.card(config))
-            audience = Audience(
-                sees_bars=False,
+            launch = Launch(
+                shows_progress=False,
                 validated=functools.partial(_report, watched, costs),
-                run_name=f"{point['label']}, seed {told['seed']}",
+                run_name=f"{point['label']}, seed {assignment['seed']}",
                 tags=tags,
                 interval=interval,
             )
-            metrics = costs | _train_and_test(plan, config, audience)
+            metrics = costs | _train_and_test(plan, config, launch)
             if watched not in metrics:
                 raise UserError(f"metric {watched} is not among those of the run: {', '.join(sorted(metrics))}")
     except PausedError:
@@ -147,15 +147,15 @@ def run_trial(told: Mapping[str, Any], plan: SearchPlan) -> None:
     tune.report(metrics | {"ended": True})
 
 
-def _train_and_test(plan: SearchPlan, config: TrialConfig, audience: Audience) -> Metrics:
+def _train_and_test(plan: SearchPlan, config: TrialConfig, launch: Launch) -> Metrics:
     assert config.name is not None, "given by the plan"
     folder = plan.trial_folder(config.name)
     if isinstance(config, TransferConfig):
-        print(run_transfer(config, audience))
+        print(run_transfer(config, launch))
         return final_metrics(folder)
     if config.init_from == TRANSFER:
         config = changed(config, {"init_from": str(_transferred(plan, config))})
-    print(run_train(config, audience))
+    print(run_train(config, launch))
     return final_metrics(folder) | _test(plan, config, folder)
 
 
@@ -164,14 +164,14 @@ def _transferred(plan: SearchPlan, trial: ResolvedTrainConfig) -> Path:
     config = plan.transfer_config(trial)
     folder = config.storage / str(config.name)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".turn").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)  # the others wait for it to end
-        print(run_transfer(config, Audience(sees_bars=False, tags=plan.tags)))
+    # The others wait for it to end; a soft lock would outlive a killed trial.
+    with FileLock(folder / ".turn", fallback_to_soft=False):
+        print(run_transfer(config, Launch(shows_progress=False, tags=plan.tags)))
     return folder
 
 
 def _report(watched: str, costs: Metrics, step: int, metrics: Metrics) -> None:
-    """Tell Ray Tune of a validation, but of the one before the first step: nothing is known of a trial by that."""
+    """Report a validation to Ray Tune, but not the one before the first step, which shows nothing of a trial."""
     if step and watched in metrics:
         tune.report({**metrics, **costs, "step": step})
 

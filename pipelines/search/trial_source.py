@@ -70,7 +70,7 @@ class TrialSource(Searcher):
         if record.state == "failed":
             record = self._ledger.update(record.name, state="begun", reason="")
         self._running[trial_id] = record.name
-        return told_of(record, self._config)
+        return assignment_of(record, self._config)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Make room, keep what became of the trial, and tell the sampler of a point trained with every seed."""
@@ -178,14 +178,16 @@ class TrialSource(Searcher):
         return True
 
 
-def told_of(record: TrialRecord, config: SearchConfig) -> dict[str, Any]:
-    """What a trial's process is told: JSON, for Tune takes nested settings apart."""
+def assignment_of(record: TrialRecord, config: SearchConfig) -> dict[str, Any]:
+    """What a trial's process is given: JSON, because Tune takes nested settings apart."""
     point = {"settings": dict(record.point.settings), "values": dict(record.point.values), "label": record.point.label}
-    told = {"trial": record.name, "seed": record.seed, "point": json.dumps(point)}
+    assignment = {"trial": record.name, "seed": record.seed, "point": json.dumps(point)}
     if config.scheduler.kind != "pbt":
-        return told
+        return assignment
     until_epoch = (len(record.scores) + 1) * config.scheduler.interval_epochs
-    return told | {"interval": json.dumps({"until_epoch": until_epoch, "settings": dict(record.current.settings)})}
+    return assignment | {
+        "interval": json.dumps({"until_epoch": until_epoch, "settings": dict(record.current.settings)})
+    }
 
 
 def _directions(config: SearchConfig) -> list[Direction]:

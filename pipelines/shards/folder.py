@@ -13,12 +13,9 @@ OUTPUT/contact_sheet.png some segments, to look at
 OUTPUT/mlflow_run.json   the run of the prepare at work;  OUTPUT/.lock  held by it
 """
 
-import fcntl
 import hashlib
 import json
 import logging
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipelines.runtime.files import whole_file
+from pipelines.runtime.files import exclusive_folder, whole_file
 from t3d_core.errors import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -135,24 +132,15 @@ class ShardFolder:
         Raises:
             UserError: another process holds it and we do not wait.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                if not is_patient:
-                    raise UserError(
-                        f"another prepare ({file.read()}) is writing to {self.root}: wait for it, or give another "
-                        "output"
-                    ) from None
-                _LOG.warning("Waiting for another prepare (%s) that is writing to %s", file.read(), self.root)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError as error:  # some cluster file systems have no locks
-                _LOG.warning("%s cannot be locked (%s): start no second prepare there", self.root, error)
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+
+        def wait_or_raise(holder: str) -> None:
+            if not is_patient:
+                raise UserError(
+                    f"another prepare ({holder}) is writing to {self.root}: wait for it, or give another output"
+                )
+            _LOG.warning("Waiting for another prepare (%s) that is writing to %s", holder, self.root)
+
+        with exclusive_folder(self.root, when_taken=wait_or_raise):
             yield
 
     def sweep(self) -> None:

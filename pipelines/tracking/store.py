@@ -4,18 +4,18 @@ A server must answer within seconds when a process first turns to it; after that
 and so are those to a sqlite file that another process has locked.
 """
 
-import fcntl
 import functools
 import logging
 import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from filelock import FileLock
 from mlflow import MlflowClient, MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
@@ -151,7 +151,7 @@ def open_client(tracking_uri: str) -> MlflowClient:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").addFilter(_has_no_traceback)
-    with _alone_in(tracking_uri) if tracking_uri.startswith(SQLITE) else nullcontext():
+    with _open_lock(tracking_uri):
         return MlflowClient(tracking_uri, registry_uri=tracking_uri)
 
 
@@ -160,14 +160,13 @@ def _has_no_traceback(record: logging.LogRecord) -> bool:
     return record.exc_info is None
 
 
-@contextmanager
-def _alone_in(sqlite_uri: str) -> Iterator[None]:
+def _open_lock(tracking_uri: str) -> AbstractContextManager[object]:
     """Let one process at a time open a sqlite store: MLflow fails when two make the tables of a new one together."""
-    lock_path = Path(sqlite_uri.removeprefix(SQLITE) + ".lock")
+    if not tracking_uri.startswith(SQLITE):
+        return nullcontext()
+    lock_path = Path(tracking_uri.removeprefix(SQLITE) + ".lock")
     lock_path.parent.mkdir(parents=True, exist_ok=True)
-    with lock_path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return FileLock(lock_path, fallback_to_soft=False)  # a soft lock would outlive a killed process
 
 
 def artifact_location(tracking_uri: str) -> str | None:

@@ -16,39 +16,38 @@ from pipelines.networks.weights import (
 )
 from pipelines.prepare.make import prepared_shards
 from pipelines.runtime.files import copy_whole
+from pipelines.runtime.job_run import tracking_uri_of
 from pipelines.runtime.paths import base_folder
 from pipelines.settings.config import changed
 from pipelines.shards.index import load_index
 from pipelines.tracking.models import log_model, register_model
 from pipelines.tracking.recorded import STARTED_FROM
-from pipelines.tracking.store import resolve_tracking_uri
 from pipelines.train.config import ResolvedTrainConfig, TrainConfig, resolve
 from pipelines.train.stage import ClassificationStage, build_stage
 from pipelines.training.run import FinishedRun, fit
-from pipelines.training.run_folder import PEOPLE, Audience, check_surroundings, open_run
+from pipelines.training.run_folder import TERMINAL, Launch, check_surroundings, open_run
 from t3d_core.training.checkpoint import save_weights
 from t3d_core.training.weights_card import read_card
 
 
-def run_train(config: TrainConfig, audience: Audience = PEOPLE) -> str:
+def run_train(config: TrainConfig, launch: Launch = TERMINAL) -> str:
     """Train a classifier, or one for each fold, as `config` says; give the closing summary.
 
     Raises:
         UserError: settings, shards or weights that cannot work, before any work.
     """
     if not config.folds:
-        return _train_one(config, audience)
+        return _train_one(config, launch)
     of_folds = {fold: _of_fold(config, fold) for fold in config.folds}
-    base = base_folder()
     folders = prepared_shards(
-        config.data, storage=base / config.storage, before_work=partial(check_surroundings, config)
+        config.data, storage=base_folder() / config.storage, before_work=partial(check_surroundings, config)
     )
     for fold, of_fold in of_folds.items():  # before the hours that the first one takes
         load_index(folders, fold=fold, splits=["train"])
-        _locate_init(of_fold, base=base)
+        _locate_init(of_fold)
     for fold, of_fold in of_folds.items():
         print(f"fold {fold}", flush=True)
-        print(_train_one(of_fold, audience), flush=True)
+        print(_train_one(of_fold, launch), flush=True)
     shards = shlex.join(str(path) for path in config.data.shards)
     pattern = config.storage / f"{config.name}-fold{{fold}}"
     return (
@@ -73,9 +72,8 @@ def _of_fold(config: TrainConfig, fold: int) -> TrainConfig:
     return changed(config, of_fold)
 
 
-def _train_one(given: TrainConfig, audience: Audience) -> str:
-    base = base_folder()
-    init_from = _locate_init(given, base=base)
+def _train_one(given: TrainConfig, launch: Launch) -> str:
+    init_from = _locate_init(given)
     config = _resolved(given, init_from)
     card = card_of(config.model, config.clip, class_names=())
     check_network(card, batch_size=config.smallest_batch())
@@ -85,13 +83,13 @@ def _train_one(given: TrainConfig, audience: Audience) -> str:
     if config.inflate_from is not None:
         inflated = inflated_net(config.inflate_from, card, seed=config.seed)
     folders = prepared_shards(
-        config.data, storage=base / config.storage, before_work=partial(check_surroundings, config)
+        config.data, storage=base_folder() / config.storage, before_work=partial(check_surroundings, config)
     )
     stage = build_stage(config, folders, init_from)
-    stage.build_task()  # a network or weights that do not fit are told here, not on a worker
+    stage.build_task()  # a network or weights that do not fit are refused here, not on a worker
     check_surroundings(config, read=folders)
-    tags = {**audience.tags, **_origin_of(init_from)}
-    with open_run(stage, kind="train", shards=folders, tags=tags, run_name=audience.run_name) as folder:
+    tags = {**launch.tags, **_origin_of(init_from)}
+    with open_run(stage, kind="train", shards=folders, tags=tags, run_name=launch.run_name) as folder:
         if folder.summary is not None:
             return folder.summary
         stage = replace(stage, card=replace(stage.card, run_id=folder.run.run_id))
@@ -101,7 +99,7 @@ def _train_one(given: TrainConfig, audience: Audience) -> str:
             stage = replace(stage, init_from=initial)
         elif init_from is not None:
             stage = replace(stage, init_from=copy_whole(init_from, initial))
-        finished = fit(stage, folder, audience)
+        finished = fit(stage, folder, launch)
         registered = _log_model(config, finished)
         return folder.close(_summary(config, stage, finished, folders, registered=registered))
 
@@ -112,11 +110,10 @@ def _origin_of(init_from: Path | None) -> dict[str, str]:
     return {} if run_id is None else {STARTED_FROM: run_id}
 
 
-def _locate_init(config: TrainConfig, *, base: Path) -> Path | None:
+def _locate_init(config: TrainConfig) -> Path | None:
     if config.init_from is None:
         return None
-    tracking_uri = resolve_tracking_uri(config.tracking.uri, base=base)
-    return locate_weights(config.init_from, tracking_uri=tracking_uri)
+    return locate_weights(config.init_from, tracking_uri=tracking_uri_of(config.tracking))
 
 
 def _resolved(config: TrainConfig, init_from: Path | None) -> ResolvedTrainConfig:

@@ -81,8 +81,8 @@ class Mailbox(contextlib.AbstractContextManager):
 
     def _read(self) -> None:
         with contextlib.suppress(RayError):  # a bar that nobody feeds any more is no reason to stop
-            while (told := self.queue.get()) is not None:
-                name, step, metrics = told
+            while (message := self.queue.get()) is not None:
+                name, step, metrics = message
                 self._listeners[name](step, metrics)  # type: ignore[literal-required]
 
     def __exit__(self, *_: object) -> None:

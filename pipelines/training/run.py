@@ -19,7 +19,7 @@ from pipelines.tracking.runs import PausedError, Run
 from pipelines.training.checkpoints import CheckpointFolder
 from pipelines.training.config import RunConfig
 from pipelines.training.progress import Bars, Listeners
-from pipelines.training.run_folder import PEOPLE, Audience, RunFolder, metrics_file, read_unreadable, unreadable_file
+from pipelines.training.run_folder import TERMINAL, Launch, RunFolder, metrics_file, read_unreadable, unreadable_file
 from pipelines.training.stage import Stage
 from pipelines.training.worker import Metrics, ignore
 from pipelines.training.workers import train_here, train_on_workers
@@ -56,15 +56,15 @@ class FinishedRun:
         return [f"not read: {num_clips} clips of {num_videos} videos, see {path}; the steps went on without them"]
 
 
-def fit(stage: Stage, folder: RunFolder, audience: Audience = PEOPLE) -> FinishedRun:
+def fit(stage: Stage, folder: RunFolder, launch: Launch = TERMINAL) -> FinishedRun:
     """Train `stage` to its end, going on from the newest checkpoint in `folder`.
 
     Raises:
         UserError: the run cannot go on (a loss that is not finite, a full disk), or MLflow does not take its curves.
-        PausedError: the audience's interval is over, and the run is not.
+        PausedError: the interval of `launch` is over, and the run is not.
         Exception: what failed a worker, when that happened more often than `failure.max_failures` allows.
     """
-    interval = audience.interval
+    interval = launch.interval
     if interval is not None:
         stage = replace(stage, config=changed(stage.config, interval.settings))  # type: ignore[type-var]
     config = stage.config
@@ -74,11 +74,11 @@ def fit(stage: Stage, folder: RunFolder, audience: Audience = PEOPLE) -> Finishe
     checkpoints = CheckpointFolder(folder.path, config.checkpoint.num_to_keep)
     newest = checkpoints.newest()
     checkpoints.sweep()
-    if audience.sees_bars:
+    if launch.shows_progress:
         _say_where(config, folder, newest=newest)
     with Bars(stage.order, epochs=config.epochs) as bars:
-        show = bars.show if audience.sees_bars else ignore
-        listeners = Listeners(show=show, validated=audience.validated)
+        show = bars.show if launch.shows_progress else ignore
+        listeners = Listeners(show=show, validated=launch.validated)
         outcome = train(stage, checkpoints, folder.run, listeners, interval)
     if outcome.refusal is not None:
         with contextlib.suppress(UserError):  # a server that is away must not hide why the run stopped

@@ -3,23 +3,21 @@
 import contextlib
 import hashlib
 import json
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipelines.networks.weights import costs_of
-from pipelines.runtime.files import alone_in, whole_file
+from pipelines.runtime.files import whole_file
+from pipelines.runtime.job_run import tracking_uri_of
+from pipelines.runtime.named_folder import NamedFolder, read_record
 from pipelines.runtime.paths import base_folder, new_name
 from pipelines.runtime.start_checks import check_start
-from pipelines.settings.recipe import to_yaml
-from pipelines.settings.section import RESUMABLE, config_fingerprint, flatten, names_of_roles
+from pipelines.settings.section import RESUMABLE, config_fingerprint, names_of_roles
 from pipelines.shards.folder import describe_shards
 from pipelines.shards.reading import describe_skipped
-from pipelines.tracking.commit import commit_tag
-from pipelines.tracking.runs import Run, start_run
-from pipelines.tracking.store import resolve_tracking_uri
+from pipelines.tracking.runs import Run
 from pipelines.training.config import RunConfig
 from pipelines.training.stage import Stage
 from pipelines.training.worker import Interval, Metrics, ignore
@@ -46,25 +44,25 @@ def read_unreadable(path: Path) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Audience:
-    """For whom a run is trained: people at a terminal, or a search.
+class Launch:
+    """How a run is launched: by people at a terminal, or by a search.
 
     Attributes:
-        sees_bars: where the run is, and a progress bar an epoch.
+        shows_progress: whether it prints where the run is, and a progress bar an epoch.
         validated: called with the step and the metrics of every validation, in the process that called `fit`.
-        run_name: of the MLflow run; none: the folder's.
-        tags: of the MLflow run, beside its own.
-        interval: the part of the run that is to be trained now; none: all of it.
+        run_name: of the MLflow run; by default the folder's.
+        tags: of the MLflow run, added to its own.
+        interval: the part of the run that is to be trained now; by default all of it.
     """
 
-    sees_bars: bool = True
+    shows_progress: bool = True
     validated: Callable[[int, Metrics], None] = ignore
     run_name: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     interval: Interval | None = None
 
 
-PEOPLE = Audience()
+TERMINAL = Launch()
 
 
 @dataclass(frozen=True)
@@ -84,12 +82,11 @@ class RunFolder:
 
 def check_surroundings(config: RunConfig, *, read: Sequence[Path] = ()) -> None:
     """See that a run can start, as `check_start`, which reads `read` beside its storage."""
-    base = base_folder()
     check_start(
-        tracking_uri=resolve_tracking_uri(config.tracking.uri, base=base),
+        tracking_uri=tracking_uri_of(config.tracking),
         num_workers=config.scaling.fewest_workers(),
         resources_of_worker=config.scaling.resources_of_worker(),
-        written=base / config.storage,
+        written=base_folder() / config.storage,
         read=read,
     )
 
@@ -100,10 +97,10 @@ def open_run(
     *,
     kind: str,
     shards: Sequence[Path],
-    tags: Mapping[str, str] = PEOPLE.tags,
+    tags: Mapping[str, str] = TERMINAL.tags,
     run_name: str | None = None,
 ) -> Iterator[RunFolder]:
-    """Make the folder and the MLflow run of the stage's name, or take up those of an earlier start of it.
+    """Make the folder and the MLflow run of the stage's name, or resume those of an earlier start.
 
     The MLflow run ends as FINISHED, or as FAILED or KILLED when an exception leaves the block.
 
@@ -112,42 +109,27 @@ def open_run(
         kind: name of the job, a tag of the MLflow run.
         shards: the folders that the rows are from.
         tags: more tags of the MLflow run.
-        run_name: of the MLflow run; none: the folder's.
+        run_name: of the MLflow run; by default the folder's.
 
     Raises:
-        UserError: the name belongs to a run with other settings or shards, or to one that another job is at work on;
+        UserError: the name belongs to a run with other settings or shards, or another job is at work on it;
             or other rows can be read than at its first start.
     """
     config = stage.config
-    base = base_folder()
-    path = base / config.storage / (config.name or new_name(kind))
-    tracking_uri = resolve_tracking_uri(config.tracking.uri, base=base)
+    path = base_folder() / config.storage / (config.name or new_name(kind))
     descriptions = {shard_folder: describe_shards(shard_folder) for shard_folder in shards}
     fingerprint = _fingerprint(config, list(descriptions.values()))
-    known = _read_run_file(path)
-    if known is not None and known["fingerprint"] != fingerprint:
-        raise UserError(
-            f"run {path.name!r} in {path.parent} was made with other settings or shards (fingerprint "
-            f"{known['fingerprint'][:12]}, now {fingerprint[:12]}; see {path / 'recipe.yaml'}): give another --name"
-        )
+    folder = NamedFolder(path, "run", fingerprint)
     rows = _describe_rows(stage)
-    if known is not None and "rows" not in known:
-        raise UserError(f"run {path.name!r} in {path.parent} was begun by an older version: give another --name")
-    if known is not None and known["rows"] != rows:
-        raise UserError(_describe_other_rows(stage, path, known=known["rows"], now=rows))
-    with alone_in(path):
-        run = start_run(
-            tracking_uri=tracking_uri,
-            experiment=config.tracking.experiment,
-            run_name=run_name or path.name,
-            run_id=known["mlflow_run_id"] if known else None,
-            tags={"stage": kind, "recipe_fingerprint": fingerprint, **commit_tag(), **tags},
-            mark=folder_mark(path),
-        )
-        with run:
+    with folder.exclusive():
+        known = folder.known(when_changed="made with other settings or shards")
+        if known is not None:
+            _check_rows(stage, folder, known=known.get("rows"), now=rows)
+        tags = {"recipe_fingerprint": fingerprint, **tags}
+        with folder.open_run(config, config.tracking, known=known, stage=kind, run_name=run_name, tags=tags) as run:
             if known is None:
-                known = {"stage": kind, "fingerprint": fingerprint, "rows": rows, "mlflow_run_id": run.run_id}
-                _write_run_files(path, stage, known, run=run)
+                run.log_metrics(costs_of(stage.card), step=0)
+                folder.record(config, run, stage=kind, rows=rows)
             for shard_folder, description in descriptions.items():
                 run.log_dataset(description["dataset"], description["fingerprint"], str(shard_folder))
             yield RunFolder(path, run, _read_summary(path, weights_name=stage.weights_name))
@@ -170,27 +152,10 @@ def _fingerprint(config: RunConfig, descriptions: Sequence[dict[str, Any]]) -> s
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
-def _read_run_file(path: Path) -> dict[str, Any] | None:
-    file = path / "run.json"
-    return json.loads(file.read_text()) if file.is_file() else None
-
-
 def run_id_of(path: Path) -> str | None:
     """The MLflow run of a run's folder; none before it has one."""
-    known = _read_run_file(path)
+    known = read_record(path / "run.json")
     return known["mlflow_run_id"] if known else None
-
-
-def folder_mark(path: Path) -> str:
-    """What tells a folder from every other, also from one of the same name that was deleted; made when it is missing.
-
-    A run that MLflow has, and whose id a kill kept out of the folder, is found again by it.
-    """
-    file = path / ".mark"
-    if not file.is_file():
-        with whole_file(file) as partial:
-            partial.write_text(uuid.uuid4().hex)
-    return file.read_text()
 
 
 def _describe_rows(stage: Stage) -> dict[str, dict[str, Any]]:
@@ -201,21 +166,14 @@ def _describe_rows(stage: Stage) -> dict[str, dict[str, Any]]:
     }
 
 
-def _describe_other_rows(stage: Stage, path: Path, *, known: dict[str, Any], now: dict[str, Any]) -> str:
+def _check_rows(stage: Stage, folder: NamedFolder, *, known: dict[str, Any] | None, now: dict[str, Any]) -> None:
+    if known is None:
+        raise UserError(f"{folder.describe()} was begun by an older version: give another --name")
+    if known == now:
+        return
     counts = ", ".join(f"{split} {known[split]['count']} then and {now[split]['count']} now" for split in known)
     lost = "; ".join(describe_skipped(list({*stage.train_index.skipped, *stage.val_index.skipped})))
-    return (
-        f"run {path.name!r} in {path.parent} began on other rows ({counts}), and its clips would come in another order"
+    raise UserError(
+        f"{folder.describe()} began on other rows ({counts}), and its clips would come in another order"
         f"{f'; {lost}' if lost else ''}: bring the shards back as they were, or give another --name"
     )
-
-
-def _write_run_files(path: Path, stage: Stage, known: dict[str, Any], *, run: Run) -> None:
-    """Describe a run in MLflow and in its folder; `run.json` comes last, for what has it is whole."""
-    config = stage.config
-    run.log_metrics(costs_of(stage.card), step=0)
-    run.log_params(flatten(config))
-    run.log_text(to_yaml(config), "recipe.yaml")
-    (path / "recipe.yaml").write_text(to_yaml(config))
-    with whole_file(path / "run.json") as partial:
-        partial.write_text(json.dumps(known, indent=1))

@@ -21,7 +21,7 @@ def keep(value: Any) -> Any:
 
 
 def ignore(*_: object) -> None:
-    """Nobody is to be told."""
+    """Nobody listens."""
 
 
 class Interval(NamedTuple):

@@ -75,20 +75,20 @@ def train_on_workers(
     config, folder = stage.config, checkpoints.root
     os.environ.setdefault(_HEALTH_TIMEOUT_VARIABLE, str(config.failure.hang_seconds))
     with Mailbox(listeners) as mailbox:
-        told = {
+        arguments = {
             "stage": ray.put(stage),
             "folder": str(folder),
             "run": run,
             "queue": mailbox.queue,
             "interval": interval,
         }
-        return _fit(_trainer_of(config, told, folder))
+        return _fit(_trainer_of(config, arguments, folder))
 
 
-def _trainer_of(config: RunConfig, told: dict[str, Any], folder: Path) -> TorchTrainer:
+def _trainer_of(config: RunConfig, arguments: dict[str, Any], folder: Path) -> TorchTrainer:
     return TorchTrainer(
         _train_on_worker,
-        train_loop_config=told,
+        train_loop_config=arguments,
         torch_config=TorchConfig(timeout_s=max(1, round(config.failure.hang_seconds))),
         scaling_config=ray.train.ScalingConfig(
             num_workers=num_workers_that_leave_a_cpu(config.scaling),
@@ -169,8 +169,8 @@ def _train_on_worker(arguments: dict[str, Any]) -> TrainingOutcome:
         if rank == 0:
             checkpoints.sweep()
             worker.log = stack.enter_context(_metric_log(folder, arguments["run"]))
-            worker.show = _teller("show", arguments["queue"])
-            worker.validated = _teller("validated", arguments["queue"])
+            worker.show = _sender("show", arguments["queue"])
+            worker.validated = _sender("validated", arguments["queue"])
         return run_training_loop(stage, worker)
 
 
@@ -209,9 +209,9 @@ def _unreadable_writer(folder: Path) -> Callable[[str, str], None]:
     return write
 
 
-def _teller(listener: str, queue: Queue) -> Callable[[int, Metrics], None]:
-    def tell(step: int, metrics: Metrics) -> None:
+def _sender(listener: str, queue: Queue) -> Callable[[int, Metrics], None]:
+    def send(step: int, metrics: Metrics) -> None:
         with contextlib.suppress(RayError):  # a bar that nobody reads is no reason to stop
             queue.put((listener, step, metrics))
 
-    return tell
+    return send

@@ -14,7 +14,7 @@ from pipelines.shards.index import ShardIndex, load_index
 from pipelines.shards.selection import hold_out, share_of_classes
 from pipelines.tracking.metric_log import read_curves
 from pipelines.training.run import fit
-from pipelines.training.run_folder import PEOPLE, Audience, RunFolder, check_surroundings, metrics_file, open_run
+from pipelines.training.run_folder import TERMINAL, Launch, RunFolder, check_surroundings, metrics_file, open_run
 from pipelines.transfer.config import ProbeConfig, TransferConfig
 from pipelines.transfer.plot import plot_checks
 from pipelines.transfer.stage import CorrespondenceStage, TwinStage, teacher_of, twin_of
@@ -26,7 +26,7 @@ from t3d_core.training.checkpoint import save_weights
 from t3d_core.transfer.teacher import check_teacher
 
 
-def run_transfer(config: TransferConfig, audience: Audience = PEOPLE) -> str:
+def run_transfer(config: TransferConfig, launch: Launch = TERMINAL) -> str:
     """Teach a student as `config` says; give the closing summary.
 
     Raises:
@@ -39,7 +39,7 @@ def run_transfer(config: TransferConfig, audience: Audience = PEOPLE) -> str:
     if is_twin:
         twin_of(card)
     inflated = None if config.inflate_from is None else inflated_net(config.inflate_from, card, seed=config.seed)
-    # What is wrong with the teacher is told here, not after an hour of preparing.
+    # What is wrong with the teacher is reported here, not after an hour of preparing.
     what, teacher = f"teacher {config.teacher.weights or config.teacher.kind}", teacher_of(config.teacher)
     check_teacher(teacher, crop_size=config.teacher.crop_size, what=what)
     storage = base_folder() / config.storage
@@ -52,7 +52,7 @@ def run_transfer(config: TransferConfig, audience: Audience = PEOPLE) -> str:
         config, card, train_index, val_index, _load_probe(config.probe)
     )
     check_surroundings(config, read=folders)
-    with open_run(stage, kind="transfer", shards=folders, tags=audience.tags, run_name=audience.run_name) as folder:
+    with open_run(stage, kind="transfer", shards=folders, tags=launch.tags, run_name=launch.run_name) as folder:
         if folder.summary is not None:
             return folder.summary
         stage = replace(stage, card=replace(card, run_id=folder.run.run_id))
@@ -62,7 +62,7 @@ def run_transfer(config: TransferConfig, audience: Audience = PEOPLE) -> str:
             stage = replace(stage, init_from=initial)
         if config.cache is not None:
             stage = replace(stage, features=cached_features(stage.loader(index), teacher, config, folder.run))
-        finished = fit(stage, folder, audience)
+        finished = fit(stage, folder, launch)
         _plot_checks(folder)
         num_sources = len(np.unique(val_index.source_N))
         is_labelled = bool(train_index.class_names)

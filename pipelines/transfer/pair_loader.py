@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipelines.clips.batch import NumpyBatch
-from pipelines.clips.loader import BatchLoader, Drawn, RandomCrop, load_or_tell
+from pipelines.clips.loader import BatchLoader, Drawn, RandomCrop, load_or_blank
 from pipelines.transfer.teacher_features import FeatureFiles
 from t3d_core.errors import UserError
 from t3d_core.video.clip_sampling import ClipIndices, clip_span
@@ -60,7 +60,7 @@ class _Moment(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PairLoader(BatchLoader):
-    """Decodes the rows it is told to, for a student and a teacher.
+    """Decodes the rows that it is given, for a student and a teacher.
 
     Beside what a `BatchLoader` gives, a random batch has `teacher_frames_BTHWC` uint8 or the teacher's features
     `teacher_BD`: of the time of the clip, or as `is_match_B` says. Where the teacher's view asks for another time, the
@@ -87,7 +87,7 @@ class PairLoader(BatchLoader):
             return self._teacher_sees(moment) | {"start_B": int(moment.frame_indices[0])}
 
         blank = {"start_B": -1, "teacher_frames_BTHWC": self._blank_teacher()["teacher_frames_BTHWC"]}
-        loaded = [load_or_tell(load, int(r), int(v), blank=blank) for r, v in zip(rows, views, strict=True)]
+        loaded = [load_or_blank(load, int(r), int(v), blank=blank) for r, v in zip(rows, views, strict=True)]
         return {name: np.stack([each[name] for each in loaded]) for name in loaded[0]}
 
     def _random_clip(self, row: int, rng: np.random.Generator) -> dict[str, Any]:

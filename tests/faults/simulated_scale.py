@@ -54,7 +54,7 @@ def stub_prepare_video(record, task):
 def make_shard(task, shard, *, left_out):
     """As in the tasks of prepare, but for the decoder."""
     shard_task.prepare_video = stub_prepare_video
-    return shard_task.make_shard_or_tell(task, shard, left_out=left_out)
+    return shard_task.try_make_shard(task, shard, left_out=left_out)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def measure_prepare(folder, num_videos):
         real(task, later, num_videos=num_videos)
         timed["tasks"] = (time.perf_counter() - began) / len(later) * pools.cpus("decode")
 
-    prepare._make_shards, prepare.make_shard_or_tell = timed_make_shards, make_shard
+    prepare._make_shards, prepare.try_make_shard = timed_make_shards, make_shard
     began = time.perf_counter()
     coverage = prepare.prepare(config, folder / "shards")
     seconds = time.perf_counter() - began

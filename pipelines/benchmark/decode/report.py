@@ -8,6 +8,7 @@ from pipelines.benchmark.decode.stored import Psnr
 from pipelines.benchmark.measuring.clips import BenchmarkClip
 from pipelines.benchmark.measuring.peers import OURS
 from pipelines.benchmark.measuring.rows import BenchmarkRow, Goal, SuiteReport, format_goals, quotient
+from pipelines.runtime.text_table import format_table
 
 _TORCHCODEC = ("torchcodec", "torchcodec, resize")
 _UNIT = "samples/s"
@@ -126,49 +127,56 @@ def _bytes_ratio(result: ClipResult, stored: StoredResult) -> float:
 def _source_table(results: Sequence[ClipResult]) -> list[str]:
     """Samples a second from the source, by decoder."""
     names = list(dict.fromkeys(name for result in results for name in result.samples_per_second))
-    head = "".join(f"{name:>20}" for name in names)
-    lines = ["samples a core-second from the source (same places, same crops; x: ours / the best peer)"]
-    lines.append(f"{'file':<32}{'codec':<7}{'size':<10}{head}{'x':>7}  equal to a full decode")
-    for result in results:
-        rates = "".join(_number(result.samples_per_second.get(name), 20) for name in names)
-        ratio = _number(result.over_best_peer(result.samples_per_second[OURS]), 7)
-        equal = f"{result.num_compared - result.num_unequal} of {result.num_compared} frames"
-        info = result.clip.info
-        lines.append(f"{result.name:<32}{info.codec:<7}{result.clip.size_text:<10}{rates}{ratio}  {equal}")
-    return lines
+    rows = [
+        [
+            result.name,
+            result.clip.info.codec,
+            result.clip.size_text,
+            *(_number(result.samples_per_second.get(name)) for name in names),
+            _number(result.over_best_peer(result.samples_per_second[OURS])),
+            f"{result.num_compared - result.num_unequal} of {result.num_compared} frames",
+        ]
+        for result in results
+    ]
+    header = ["file", "codec", "size", *names, "x", "equal to a full decode"]
+    return [
+        "samples a core-second from the source (same places, same crops; x: ours / the best peer)",
+        *format_table(header, rows, align="<<<" + ">" * len(names) + "><"),
+    ]
 
 
 def _stored_table(results: Sequence[ClipResult]) -> list[str]:
     """Bytes, loss and samples a second from each encoding."""
-    lines = [
-        "samples a core-second from the segment a shard keeps (* what auto takes; x source: ours, even starts / the "
-        "best peer on the source; x same: / torchcodec on the same bytes)",
-        f"{'file':<32}{'as':<7}{'bytes/src':>10}{'dB luma':>9}{'dB rgb':>8}{'ours even':>11}{'odd':>8}"
-        f"{'torchcodec even':>17}{'odd':>8}{'x source':>10}{'x same':>8}",
-    ]
+    header = ["file", "as", "bytes/src", "dB luma", "dB rgb", "ours even", "odd"]
+    header += ["torchcodec even", "odd", "x source", "x same"]
+    rows = []
     for result in results:
         for stored in result.stored:
             numbers = [
-                _number(1 / _bytes_ratio(result, stored), 10),
-                _number(stored.psnr.luma, 9),
-                _number(stored.psnr.rgb, 8),
-                _number(stored.even.get(OURS), 11),
-                _number(stored.odd.get(OURS), 8),
-                _number(_torchcodec(stored.even), 17),
-                _number(_torchcodec(stored.odd), 8),
-                _number(result.over_best_peer(stored.even.get(OURS)), 10),
-                _number(stored.over_torchcodec, 8),
+                1 / _bytes_ratio(result, stored),
+                stored.psnr.luma,
+                stored.psnr.rgb,
+                stored.even.get(OURS),
+                stored.odd.get(OURS),
+                _torchcodec(stored.even),
+                _torchcodec(stored.odd),
+                result.over_best_peer(stored.even.get(OURS)),
+                stored.over_torchcodec,
             ]
-            lines.append(f"{result.name:<32}{stored.encoding + '*' * stored.is_auto:<7}{''.join(numbers)}")
-    return lines
+            rows.append([result.name, stored.encoding + "*" * stored.is_auto, *map(_number, numbers)])
+    return [
+        "samples a core-second from the segment a shard keeps (* what auto takes; x source: ours, even starts / the "
+        "best peer on the source; x same: / torchcodec on the same bytes)",
+        *format_table(header, rows, align="<<" + ">" * (len(header) - 2)),
+    ]
 
 
 def _torchcodec(rates: Mapping[str, float]) -> float | None:
     return max((rates[name] for name in _TORCHCODEC if name in rates), default=None)
 
 
-def _number(value: float | None, width: int) -> str:
-    return f"{'-' if value is None else f'{value:.2f}':>{width}}"
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _goals(results: Sequence[ClipResult]) -> list[Goal]:

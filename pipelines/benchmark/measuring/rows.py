@@ -10,6 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
+from pipelines.runtime.text_table import format_table
+
 NameT = TypeVar("NameT")
 
 
@@ -92,26 +94,41 @@ def quotient(value: float | None, reference: float | None) -> float | None:
     return None if value is None or reference is None else value / reference
 
 
-def format_table(rows: Sequence[BenchmarkRow]) -> str:
+def suite_report(lines: Sequence[str], rows: list[BenchmarkRow], goals: Sequence[Goal]) -> SuiteReport:
+    """The report of a suite without tables of its own: `lines` of the circumstances, all rows, verdicts on goals."""
+    return SuiteReport(rows, "\n".join([*lines, "", format_rows(rows), "", format_goals(goals)]))
+
+
+def format_rows(rows: Sequence[BenchmarkRow]) -> str:
     """The rows as lines of text, grouped by metric, best ratio first."""
     metrics = list(dict.fromkeys(row.metric for row in rows))
     ordered = sorted(rows, key=lambda row: (metrics.index(row.metric), -(row.ratio or 1.0)))
-    lines = [f"{'metric':<27} {'case':<26}{'value':>12}  {'unit':<12}better than the baseline by"]
-    for row in ordered:
-        ratio = row.note or ("baseline" if row.ratio is None else f"{row.ratio:.2f}x")
-        value = "-" if row.value is None else f"{row.value:.5g}"
-        lines.append(f"{row.metric:<27} {row.case:<26}{value:>12}  {row.unit:<12}{ratio}")
-    return "\n".join(lines)
+    header = ["metric", "case", "value", "unit", "better than the baseline by"]
+    cells = [
+        [
+            row.metric,
+            row.case,
+            "-" if row.value is None else f"{row.value:.5g}",
+            row.unit,
+            row.note or ("baseline" if row.ratio is None else f"{row.ratio:.2f}x"),
+        ]
+        for row in ordered
+    ]
+    return "\n".join(format_table(header, cells, align="<<><<"))
 
 
 def format_goals(goals: Sequence[Goal]) -> str:
     """One line a goal: what, the figure, the limit, the verdict."""
-    lines = [f"{'goal':<76}{'figure':>8}  {'limit':>8}  verdict"]
-    for goal in goals:
-        figure = "-" if goal.figure is None else f"{goal.figure:.2f}"
-        limit = f"{'<=' if goal.is_lower_better else '>='} {goal.limit:g}"
-        lines.append(f"{goal.text:<76}{figure:>8}  {limit:>8}  {goal.verdict}")
-    return "\n".join(lines)
+    cells = [
+        [
+            goal.text,
+            "-" if goal.figure is None else f"{goal.figure:.2f}",
+            f"{'<=' if goal.is_lower_better else '>='} {goal.limit:g}",
+            goal.verdict,
+        ]
+        for goal in goals
+    ]
+    return "\n".join(format_table(["goal", "figure", "limit", "verdict"], cells, align="<>><"))
 
 
 def describe_machine(when: str) -> str:

@@ -20,6 +20,7 @@ from pipelines.benchmark.model.cases import (
 )
 from pipelines.benchmark.model.plot import plot_costs
 from pipelines.benchmark.model.transition_plan import TransitionPlan
+from pipelines.runtime.text_table import format_table
 from t3d_core.models import ModelKind, build_model, count_macs
 from t3d_core.models.execution import Precision
 from t3d_core.models.transition_forms import TransitionForm, default_forms
@@ -129,39 +130,45 @@ def _plan_rows(switches: Switches) -> list[BenchmarkRow]:
 
 def _plan_text(switches: Switches) -> str:
     plan = switches.plan
-    lines = [f"{'forward + backward of a transition, ms':<40}" + "".join(f"{form:>16}" for form in plan.seconds[0])]
-    for index, of_form in enumerate(plan.seconds, start=1):
-        lines.append(f"{f'transition {index}':<40}" + "".join(f"{1e3 * s:>16.1f}" for s in of_form.values()))
+    header = ["forward + backward of a transition, ms", *plan.seconds[0]]
+    rows = [
+        [f"transition {index}", *(f"{1e3 * seconds:.1f}" for seconds in of_form.values())]
+        for index, of_form in enumerate(plan.seconds, start=1)
+    ]
     gmacs, usual = (
         _gmacs_of_paper_clip(switches.kind, forms) for forms in (plan.forms, default_forms(len(plan.forms)))
     )
-    lines.append(f"for this machine: {plan.as_option()}  ({gmacs:.2f} GMAC at 32x224x224; by default {usual:.2f})")
-    return "\n".join(lines)
+    chosen = f"for this machine: {plan.as_option()}  ({gmacs:.2f} GMAC at 32x224x224; by default {usual:.2f})"
+    return "\n".join([*format_table(header, rows), chosen])
 
 
 def _table(measured: Sequence[Measured], ceilings: Mapping[Precision, float], *, baseline: str, batch_size: int) -> str:
     """Return a line a case; `x` columns say how many times faster than the baseline it is."""
     reference = next(each for each in measured if each.case.name == baseline)
-    lines = [
-        f"{'case':<36}{'Mparam':>8}{'GMAC':>8}{'kept MiB':>10}{'peak MiB':>10}{'forward s':>11}{'x':>6}{'GMAC/s':>8}"
-        f"{'of matmul':>11}{'step s':>9}{'x':>6}{'clips/s':>9}"
-    ]
+    rows = []
     for each in measured:
         forward, step = each.seconds["forward"], each.seconds.get("train_step")
         rate = each.macs * batch_size / statistics.median(forward)
-        lines.append(
-            f"{each.case.name:<36}{each.num_parameters / 1e6:>8.2f}{each.macs / 1e9:>8.2f}{_mib(each.kept_bytes):>10}"
-            f"{_mib(each.peak_bytes):>10}{statistics.median(forward):>11.3f}"
-            f"{median_ratio(reference.seconds['forward'], forward):>6.2f}{rate / 1e9:>8.1f}"
-            f"{rate / ceilings[each.case.execution.precision]:>11.0%}"
-            + (
-                f"{statistics.median(step):>9.3f}{median_ratio(reference.seconds['train_step'], step):>6.2f}"
-                f"{batch_size / statistics.median(step):>9.2f}"
-                if step
-                else f"{'-':>9}{'-':>6}{'-':>9}"
-            )
+        of_step = ["-", "-", "-"]
+        if step:
+            seconds, faster = statistics.median(step), median_ratio(reference.seconds["train_step"], step)
+            of_step = [f"{seconds:.3f}", f"{faster:.2f}", f"{batch_size / seconds:.2f}"]
+        rows.append(
+            [
+                each.case.name,
+                f"{each.num_parameters / 1e6:.2f}",
+                f"{each.macs / 1e9:.2f}",
+                _mib(each.kept_bytes),
+                _mib(each.peak_bytes),
+                f"{statistics.median(forward):.3f}",
+                f"{median_ratio(reference.seconds['forward'], forward):.2f}",
+                f"{rate / 1e9:.1f}",
+                f"{rate / ceilings[each.case.execution.precision]:.0%}",
+                *of_step,
+            ]
         )
-    return "\n".join(lines)
+    header = ["case", "Mparam", "GMAC", "kept MiB", "peak MiB", "forward s", "x", "GMAC/s", "of matmul"]
+    return "\n".join(format_table([*header, "step s", "x", "clips/s"], rows))
 
 
 def _mib(num_bytes: int | None) -> str:

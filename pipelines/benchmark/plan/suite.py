@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipelines.benchmark.measuring.rows import BenchmarkRow, SuiteReport, alternating_seconds, describe_machine
 from pipelines.clips.config import ClipConfig
 from pipelines.runtime.paths import input_path
+from pipelines.runtime.text_table import format_table
 from pipelines.settings.config import with_values
 from pipelines.settings.recipe import read_recipe
 from pipelines.settings.section import Section
@@ -297,27 +298,37 @@ def _rows(stages: list[Stage]) -> Iterator[BenchmarkRow]:
 
 def _table(stages: list[Stage], config: PlanSuiteConfig) -> Iterator[str]:
     yield f"{config.clips:,} clips on {config.nodes} nodes of {config.cpus} CPUs and {config.gpus} GPUs:"
-    with_price = config.cpu_hour_price is not None
-    yield (
-        f"{'stage':<10}{'core-hours':>12}{'GPU-days':>10}{'hours here':>12}  {'bound by':<9}{'TB read':>9}"
-        f"{'TB written':>12}{'MB/s read':>11}" + (f"{'price':>12}" if with_price else "")
-    )
-    for stage in stages:
-        price = stage.hours * (
-            config.nodes * config.cpus * (config.cpu_hour_price or 0.0)
-            + (config.gpus * (config.gpu_hour_price or 0.0) if stage.gpu_hours else 0.0)
-        )
-        yield (
-            f"{stage.name:<10}{stage.core_hours:>12,.0f}{stage.gpu_hours * _HOUR / _DAY:>10,.1f}{stage.hours:>12,.1f}  "
-            f"{stage.limit:<9}{stage.read_bytes / 1e12:>9,.2f}{stage.written_bytes / 1e12:>12,.2f}"
-            f"{stage.read_bytes / 1e6 / (stage.hours * _HOUR):>11,.0f}" + (f"{price:>12,.0f}" if with_price else "")
-        )
+    header = ["stage", "core-hours", "GPU-days", "hours here", "bound by", "TB read", "TB written", "MB/s read"]
+    rows = [_cells(stage) for stage in stages]
+    if config.cpu_hour_price is not None:
+        header = [*header, "price"]
+        rows = [[*cells, f"{_price(stage, config):,.0f}"] for cells, stage in zip(rows, stages, strict=True)]
+    yield from format_table(header, rows, align="<>>><" + ">" * (len(header) - 5))
     (transfer,) = (stage for stage in stages if stage.name == "transfer")
     needed = transfer.core_hours / (transfer.gpu_hours / config.gpus)
     yield (
         f"bottleneck of the transfer: {transfer.limit}; {config.gpus} GPUs are fed by {needed:,.0f} CPUs "
         f"({needed / config.gpus:.1f} a GPU), there are {config.nodes * config.cpus}"
     )
+
+
+def _cells(stage: Stage) -> list[str]:
+    return [
+        stage.name,
+        f"{stage.core_hours:,.0f}",
+        f"{stage.gpu_hours * _HOUR / _DAY:,.1f}",
+        f"{stage.hours:,.1f}",
+        stage.limit,
+        f"{stage.read_bytes / 1e12:,.2f}",
+        f"{stage.written_bytes / 1e12:,.2f}",
+        f"{stage.read_bytes / 1e6 / (stage.hours * _HOUR):,.0f}",
+    ]
+
+
+def _price(stage: Stage, config: PlanSuiteConfig) -> float:
+    """Of the whole cluster while the stage is at work; GPUs cost where it uses them."""
+    gpus = config.gpus * (config.gpu_hour_price or 0.0) if stage.gpu_hours else 0.0
+    return stage.hours * (config.nodes * config.cpus * (config.cpu_hour_price or 0.0) + gpus)
 
 
 def _assumptions(

@@ -20,9 +20,8 @@ from pipelines.benchmark.measuring.rows import (
     Goal,
     SuiteReport,
     describe_machine,
-    format_goals,
-    format_table,
     quotient,
+    suite_report,
 )
 from pipelines.benchmark.prepare.memory import ROLES, Peaks, Planning, measure_memory, measure_planning
 from pipelines.benchmark.prepare.rates import OURS, PLAIN, Rates, measure_rates, started_cases
@@ -62,8 +61,7 @@ def run_prepare_suite(config: PrepareSuiteConfig, *, repeats: int) -> SuiteRepor
     rates, notes = _measure_rates(config, repeats=repeats)
     rows = [*_rates_rows(rates), *_memory_rows(memory), *_planning_rows(planning)]
     goals = [*_rates_goals(rates), *_memory_goals(memory), *_planning_goals(planning)]
-    lines = [before, describe_machine("after"), *notes, "", format_table(rows), "", format_goals(goals)]
-    return SuiteReport(rows, "\n".join(lines))
+    return suite_report([before, describe_machine("after"), *notes], rows, goals)
 
 
 def _measure_rates(config: PrepareSuiteConfig, *, repeats: int) -> tuple[list[Rates], list[str]]:

@@ -25,8 +25,7 @@ from pipelines.benchmark.measuring.rows import (
     Goal,
     SuiteReport,
     describe_machine,
-    format_goals,
-    format_table,
+    suite_report,
 )
 from pipelines.benchmark.search.generated_store import ComparisonCosts, make_store, measure_comparison
 from pipelines.networks.config import ModelConfig, T3DConfig
@@ -107,7 +106,7 @@ def run_search_suite(config: SearchSuiteConfig) -> SuiteReport:
     lines += [describe_machine("after"), *notes]
     rows = [*_search_rows(times), *_comparison_rows(comparisons)]
     goals = _goals(config, times, comparisons)
-    return SuiteReport(rows, "\n".join([*lines, "", format_table(rows), "", format_goals(goals)]))
+    return suite_report(lines, rows, goals)
 
 
 def measure_trials(config: SearchSuiteConfig, shards: Path, folder: Path) -> TrialTimes:

@@ -22,11 +22,10 @@ from pipelines.benchmark.measuring.rows import (
     Goal,
     SuiteReport,
     describe_machine,
-    format_goals,
-    format_table,
+    suite_report,
 )
 from pipelines.benchmark.train.input import CEILING, WHOLE, InputRates, measure_input
-from pipelines.benchmark.train.memory import Residents, measure_residents, resident_goals, resident_rows
+from pipelines.benchmark.train.memory import SMALL_T3D, Residents, measure_residents, resident_goals, resident_rows
 from pipelines.benchmark.train.steps import StepRates, clips_per_second, measure_steps
 from pipelines.clips.loader import ClipView
 from pipelines.networks.config import ModelConfig, T3DConfig
@@ -70,9 +69,7 @@ class TrainSuiteConfig(Section):
     """Batches a round of what reads shards."""
     peer_num_batches: PositiveInt = 16
     """Batches a round of what reads the sources."""
-    memory_model: ModelConfig = T3DConfig(
-        kind="t3d", growth_rate=8, block_config=(3, 3, 3, 3), num_init_features=24, bn_size=2
-    )
+    memory_model: ModelConfig = SMALL_T3D
     """The network of the run whose memory is measured."""
     memory_epochs: PositiveInt = Field(21, ge=3)
     """Its epochs; the first is not counted."""
@@ -104,7 +101,7 @@ def run_train_suite(config: TrainSuiteConfig, *, repeats: int) -> SuiteReport:
     lines += [describe_machine("after"), describe_versions(), *notes]
     rows = [*_step_rows(steps), *_input_rows(rates), *resident_rows("train", residents)]
     goals = [*_step_goals(steps), *_input_goals(rates), *resident_goals(residents)]
-    return SuiteReport(rows, "\n".join([*lines, "", format_table(rows), "", format_goals(goals)]))
+    return suite_report(lines, rows, goals)
 
 
 def _measure_steps(

@@ -27,11 +27,10 @@ from pipelines.benchmark.measuring.rows import (
     Goal,
     SuiteReport,
     describe_machine,
-    format_goals,
-    format_table,
     median_ratio,
+    suite_report,
 )
-from pipelines.benchmark.train.memory import Residents, measure_residents, resident_goals, resident_rows
+from pipelines.benchmark.train.memory import SMALL_T3D, Residents, measure_residents, resident_goals, resident_rows
 from pipelines.benchmark.transfer.input import (
     LITERAL_PAIRS,
     TRAINING,
@@ -90,9 +89,7 @@ class TransferSuiteConfig(Section):
     """Clips a batch of the input."""
     input_num_batches: PositiveInt = 48
     """Batches a round of the input."""
-    memory_model: ModelConfig = T3DConfig(
-        kind="t3d", growth_rate=8, block_config=(3, 3, 3, 3), num_init_features=24, bn_size=2
-    )
+    memory_model: ModelConfig = SMALL_T3D
     """The student of the run whose memory is measured, on cached features."""
     memory_epochs: PositiveInt = Field(21, ge=3)
     """Its epochs; the first is not counted."""
@@ -113,7 +110,7 @@ def run_transfer_suite(config: TransferSuiteConfig, *, repeats: int) -> SuiteRep
     lines += [describe_machine("after"), *notes]
     rows = [*_step_rows(config, costs), *_input_rows(name, readings), *resident_rows("transfer", residents)]
     goals = [*_step_goals(costs), *_input_goals(name, readings), *resident_goals(residents)]
-    return SuiteReport(rows, "\n".join([*lines, "", format_table(rows), "", format_goals(goals)]))
+    return suite_report(lines, rows, goals)
 
 
 def _measure_steps(config: TransferSuiteConfig, *, repeats: int) -> TransferStepCosts:

@@ -8,17 +8,19 @@ from PIL import Image
 from pydantic import ValidationError
 
 from pipelines.benchmark.decode.suite import DecodeSuiteConfig
-from pipelines.benchmark.job import BenchmarkConfig, run_benchmark
+from pipelines.benchmark.job import SUITE_OF, BenchmarkConfig, run_benchmark
 from pipelines.benchmark.measuring.rows import (
     BenchmarkRow,
     Goal,
+    SuiteReport,
     alternating_seconds,
     format_goals,
-    format_table,
+    format_rows,
     median_ratio,
 )
 from pipelines.benchmark.model.suite import ModelSuiteConfig
 from pipelines.benchmark.prepare.suite import PrepareSuiteConfig
+from pipelines.benchmark.suites import SUITES
 from pipelines.settings.section import Section
 
 COUNTS = {"parameters", "macs", "training_macs", "kept_for_backward"}
@@ -121,14 +123,32 @@ def test_the_table_puts_the_best_of_a_metric_first():
     def row(case, ratio):
         return BenchmarkRow("model", case, "forward", 1.0, "s", "r3d_18" if ratio else None, ratio)
 
-    lines = format_table([row("slow", 0.5), row("r3d_18", None), row("fast", 4.0)]).splitlines()[1:]
+    lines = format_rows([row("slow", 0.5), row("r3d_18", None), row("fast", 4.0)]).splitlines()[1:]
     assert [line.split()[1] for line in lines] == ["fast", "r3d_18", "slow"]
     assert [line.split()[-1] for line in lines] == ["4.00x", "baseline", "0.50x"]
 
 
 def test_the_table_tells_why_a_figure_is_absent():
-    line = format_table([BenchmarkRow("decode", "decord", "source", None, "samples/s", note="no such module")])
+    line = format_rows([BenchmarkRow("decode", "decord", "source", None, "samples/s", note="no such module")])
     assert "no such module" in line
+
+
+def test_every_suite_is_a_choice_and_a_section_and_the_chosen_one_gets_its_settings(tmp_path, monkeypatch):
+    got = []
+
+    def run(config, *, repeats):
+        got.append((config, repeats))
+        return SuiteReport([], "nothing to show")
+
+    for suite in SUITES:
+        assert isinstance(getattr(BenchmarkConfig(suite=suite.name), suite.name), suite.config_class)
+        assert f"`{suite.name}`: {suite.measures}" in BenchmarkConfig.model_fields["suite"].description
+    plan = next(suite for suite in SUITES if suite.name == "plan")
+    monkeypatch.setitem(SUITE_OF, "plan", plan._replace(run=run))
+    config = BenchmarkConfig(suite="plan", plan={"nodes": 3}, repeats=7, tracking={"uri": f"sqlite:///{tmp_path}/m.db"})
+    assert run_benchmark(config).startswith("nothing to show\nmlflow:")
+    assert got == [(config.plan, 7)]
+    assert got[0][0].nodes == 3
 
 
 def test_runs_take_turns_and_the_warm_up_does_not_count():

@@ -27,7 +27,7 @@ from pipelines.prepare.config import (
 )
 from pipelines.prepare.job import run_prepare
 from pipelines.prepare.listing import list_videos
-from pipelines.prepare.make import _task, prepare, prepared_shards
+from pipelines.prepare.make import build_shard_task, prepare, prepared_shards
 from pipelines.prepare.plan import format_plan, plan_prepare
 from pipelines.prepare.shard_task import ShardCounts, prepare_video
 from pipelines.runtime.files import whole_file
@@ -349,7 +349,7 @@ def test_a_decoder_killed_from_outside_is_tried_once_more(tmp_path, monkeypatch,
 
     monkeypatch.setattr(GuardedDecoder, "encode_segments", killed)
     record = listing.records.slice(0, 1).to_pylist()[0]
-    outcome = prepare_video(record, _task(settings, ShardFolder(tmp_path / "out"), listing))
+    outcome = prepare_video(record, build_shard_task(settings, ShardFolder(tmp_path / "out"), listing))
     assert outcome.reason == reason
     assert outcome.source_bytes == (0 if reason else record["listed_bytes"])
 
@@ -606,7 +606,7 @@ def test_a_forecast_scales_its_sample_to_all_that_is_found(tmp_path):
         write_video(root / "walk" / f"{place}.mp4", num_frames=30 if place % 2 else 10)
     settings = config(root)
     listing = list_videos(settings, output=tmp_path)
-    task = _task(settings, ShardFolder(tmp_path / "out"), listing)
+    task = build_shard_task(settings, ShardFolder(tmp_path / "out"), listing)
     whole, sample = (plan_prepare(task, listing, num_videos=n, seed=0) for n in (40, 10))
     assert whole.seconds.value == pytest.approx(40 * 2.0)
     assert (whole.num_segments.value, whole.num_shards, whole.num_failed) == (40, 10, 0)
@@ -615,8 +615,8 @@ def test_a_forecast_scales_its_sample_to_all_that_is_found(tmp_path):
     assert sample.num_segments.value == 40
     assert abs(sample.seconds.value - 80) <= 4 * sample.seconds.error
     lines = format_plan(whole, free_bytes=10**9).splitlines()
-    assert any(re.match(r"video +0\.022 \+- 0\.0\d+ hours", line) for line in lines)
-    hours = {int(m[1]): float(m[2]) for line in lines if (m := re.match(r" +(\d+) cores: ([\d.]+) hours", line))}
+    assert any(re.match(r"video +0\.022 +\+- 0\.0\d+ hours", line) for line in lines)
+    hours = {int(m[1]): float(m[2]) for line in lines if (m := re.match(r" +(\d+) +cores: ([\d.]+) hours", line))}
     assert hours.keys() == {8, 64, 512}
 
 

@@ -118,7 +118,7 @@ def test_a_run_does_not_go_on_where_other_rows_can_be_read(config_of, synthetic_
 def test_a_run_that_was_killed_before_its_id_was_kept_is_one_in_mlflow(config_of, tmp_path, monkeypatch):
     """Also where it had told its settings, and starts again with others."""
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.training.run_folder.whole_file", Mock(side_effect=SystemExit("killed")))
+        patch.setattr("pipelines.runtime.named_folder.whole_file", Mock(side_effect=SystemExit("killed")))
         (tmp_path / "runs" / "mine").mkdir(parents=True)
         (tmp_path / "runs" / "mine" / ".mark").write_text("0123")
         with pytest.raises(SystemExit):
