@@ -3,16 +3,19 @@
 import sys
 from pathlib import Path
 
-from pipelines.benchmark.job import BenchmarkConfig, run_benchmark
+from pipelines.benchmark.config import BenchmarkConfig
 from pipelines.settings.job import run_job
+
+
+def benchmark(config: BenchmarkConfig) -> str:
+    from pipelines.benchmark.job import run_benchmark  # not before the settings are checked: it loads PyTorch and Ray
+
+    return run_benchmark(config)
+
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
     if arguments and not arguments[0].startswith("-"):
         arguments = ["--suite", *arguments]
-    run_job(
-        BenchmarkConfig,
-        run_benchmark,
-        argv=arguments,
-        quickstart=Path(__file__).parent / "recipes" / "benchmark" / "quickstart.yaml",
-    )
+    quickstart = Path(__file__).parent / "recipes" / "benchmark" / "quickstart.yaml"
+    run_job(BenchmarkConfig, benchmark, argv=arguments, quickstart=quickstart)

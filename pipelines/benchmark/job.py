@@ -1,63 +1,32 @@
 """A configuration becomes rows of costs: this machine and its peers, measured in one run.
 
 What can be counted is counted exactly. Times are medians of rounds in which the cases take turns (A B A B); they mean
-something only as the ratio to the baseline of the same run. What can be measured: `benchmark.suites`.
+something only as the ratio to the baseline of the same run. What can be measured: `benchmark.config`.
 """
 
+import importlib
 import json
 import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, PositiveInt, create_model
-
-from pipelines.benchmark.measuring.rows import BenchmarkRow
-from pipelines.benchmark.suites import SUITES
+from pipelines.benchmark.config import BenchmarkConfig
+from pipelines.benchmark.measuring.rows import BenchmarkRow, SuiteReport
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.job_run import open_job_run
 from pipelines.runtime.paths import base_folder, new_name
-from pipelines.settings.section import Section
-from pipelines.tracking.config import TrackingConfig
-
-SUITE_OF = {suite.name: suite for suite in SUITES}
-if TYPE_CHECKING:
-    SuiteName = str
-else:
-    SuiteName = Literal[tuple(SUITE_OF)]
 
 
-class BenchmarkChoice(Section):
-    """What to measure, and where to write it."""
-
-    FIRST_SETTINGS = ("suite", "repeats", "output", "tracking.uri")
-
-    suite: SuiteName = Field("model", description="; ".join(f"`{each.name}`: {each.measures}" for each in SUITES) + ".")
-    output: Path | None = None
-    """JSON file for the list of rows, with a suite's other files beside it (NAME.plan.txt); none: in MLflow alone."""
-    repeats: PositiveInt = 5
-    """Rounds whose median is reported, after one round of warm-up."""
-    tracking: TrackingConfig = TrackingConfig()
-
-
-BenchmarkConfig = create_model(
-    "BenchmarkConfig",
-    __base__=BenchmarkChoice,
-    __doc__=BenchmarkChoice.__doc__,
-    **{suite.name: suite.field() for suite in SUITES},
-)
-
-
-def run_benchmark(config: BenchmarkChoice) -> str:
+def run_benchmark(config: BenchmarkConfig) -> str:
     """Measure what `config` names, write it to MLflow and, when `config.output` is set, as JSON; give the table.
 
     Raises:
         UserError: settings that cannot work, such as a clip that is too small for one of the models.
     """
-    suite, tags = SUITE_OF[config.suite], {"suite": config.suite}
+    tags = {"suite": config.suite}
     with open_job_run(config, config.tracking, stage="benchmark", run_name=new_name("benchmark"), tags=tags) as run:
-        report = suite.run(getattr(config, suite.name), repeats=config.repeats)
+        report = _run_suite(config)
         files = {"rows.json": _as_json(report.rows).encode(), "table.txt": f"{report.text}\n".encode(), **report.files}
         if config.output is not None:
             output = base_folder() / config.output
@@ -70,6 +39,12 @@ def run_benchmark(config: BenchmarkChoice) -> str:
             for path in _write(files, Path(folder)):
                 run.log_artifact(path)
     return f"{report.text}\nmlflow:  {run.describe()}"
+
+
+def _run_suite(config: BenchmarkConfig) -> SuiteReport:
+    """Load and run the one suite that is asked for: each brings libraries of its own."""
+    room = importlib.import_module(f"pipelines.benchmark.{config.suite}.suite")
+    return room.run_suite(getattr(config, config.suite), repeats=config.repeats)
 
 
 def _write(files: Mapping[str, bytes], folder: Path) -> list[Path]:

@@ -5,10 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt
 
 from pipelines.settings.section import Fraction, Role, Section
+from t3d_core.model_names import TransitionForm, TtlPreset
 
-# The names of `t3d_core.models`, which would bring PyTorch into jobs that need none; a test compares them.
-TransitionForm = Literal["literal", "pooled", "averaged", "space_to_depth"]
-TtlPreset = Literal["growth", "thirds", "official128"]
 T3DKind = Literal[
     "t3d", "t3d_121", "t3d_169", "t3d_121_depths_1", "t3d_121_depths_1_3", "t3d_121_depths_3", "t3d_121_without_6"
 ]

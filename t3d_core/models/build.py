@@ -1,9 +1,10 @@
 """The name of a model kind and plain arguments become a network: what recipes and weight files are built from."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from t3d_core.errors import UserError
+from t3d_core.model_names import ModelKind
 from t3d_core.models.c3d import c3d
 from t3d_core.models.densenet3d import DenseNet3D, densenet3d_121, densenet3d_121_wide, densenet3d_169
 from t3d_core.models.inception3d import inception3d
@@ -19,26 +20,6 @@ from t3d_core.models.t3d import (
     t3d_169,
 )
 from t3d_core.models.video_net import VideoNet
-
-ModelKind = Literal[
-    "t3d",
-    "t3d_121",
-    "t3d_169",
-    "densenet3d",
-    "densenet3d_121",
-    "densenet3d_169",
-    "resnet3d_18",
-    "resnet3d_34",
-    "resnet3d_50",
-    "res3d_18",
-    "inception3d",
-    "c3d",
-    "densenet3d_121_wide",
-    "t3d_121_depths_1",
-    "t3d_121_depths_1_3",
-    "t3d_121_depths_3",
-    "t3d_121_without_6",
-]
 
 CONTROLS: tuple[ModelKind, ...] = (
     "densenet3d_121_wide",

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from t3d_core.errors import UserError
+from t3d_core.model_names import TransitionForm
 from t3d_core.models.recompute import RecomputableLayer
 from t3d_core.models.temporal_transition import TemporalTransitionLayer
-from t3d_core.models.transition_forms import TransitionForm
 from t3d_core.models.video_net import NUM_CHANNELS, VideoNet, checked_drop_rate
 
 STEM_STRIDE = (2, 2, 2)

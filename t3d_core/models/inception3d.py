@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from t3d_core.model_names import TransitionForm
 from t3d_core.models.recompute import RecomputableLayer
-from t3d_core.models.transition_forms import Axes, TransitionForm
+from t3d_core.models.transition_forms import Axes
 from t3d_core.models.ttl_placement import place_ttls
 from t3d_core.models.video_net import NUM_CHANNELS, VideoNet
 

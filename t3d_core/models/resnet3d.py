@@ -21,8 +21,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from t3d_core.errors import UserError
+from t3d_core.model_names import TransitionForm
 from t3d_core.models.recompute import RecomputableLayer
-from t3d_core.models.transition_forms import TransitionForm
 from t3d_core.models.ttl_placement import place_ttls
 from t3d_core.models.video_net import NUM_CHANNELS, VideoNet
 

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from t3d_core.errors import UserError
+from t3d_core.model_names import TtlPreset
 from t3d_core.models.densenet3d import DenseNet3D
 from t3d_core.models.temporal_transition import (
     RELEASED_DEPTHS,
     TABLE_1_DEPTHS,
     TemporalTransitionLayer,
-    TtlPreset,
     temporal_transition,
 )
 

@@ -11,16 +11,15 @@ A TTL with the single depth 1 is the transition of a DenseNet3D.
 """
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from t3d_core.errors import UserError
+from t3d_core.model_names import TransitionForm, TtlPreset
 from t3d_core.models.recompute import RecomputableLayer
-from t3d_core.models.transition_forms import Axes, TransitionForm, checked_form, convolve_and_pool
-
-TtlPreset = Literal["growth", "thirds", "official128"]
+from t3d_core.models.transition_forms import Axes, checked_form, convolve_and_pool
 
 NO_POOL: Axes = (1, 1, 1)
 TABLE_1_DEPTHS = ((1, 3, 6), (1, 3, 4), (1, 3, 4))

@@ -15,7 +15,7 @@ Legend: B clips, C and O channels, T frames, H x W pixels.
 """
 
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -23,8 +23,7 @@ from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
 from t3d_core.errors import UserError
-
-TransitionForm = Literal["literal", "pooled", "averaged", "space_to_depth"]
+from t3d_core.model_names import TransitionForm
 
 Axes = tuple[int, int, int]
 

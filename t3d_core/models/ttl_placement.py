@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from t3d_core.errors import UserError
+from t3d_core.model_names import TtlPreset
 from t3d_core.models.temporal_transition import (
     RELEASED_DEPTHS,
     TABLE_1_DEPTHS,
     TemporalTransitionLayer,
-    TtlPreset,
     temporal_transition,
 )
 

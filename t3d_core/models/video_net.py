@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from t3d_core.errors import UserError
+from t3d_core.model_names import TransitionForm
 from t3d_core.models.precision import full_precision
 from t3d_core.models.recompute import RecomputableLayer
 from t3d_core.models.temporal_transition import TemporalTransitionLayer
-from t3d_core.models.transition_forms import TransitionForm, checked_form, default_forms
+from t3d_core.models.transition_forms import checked_form, default_forms
 
 NUM_CHANNELS = 3
 

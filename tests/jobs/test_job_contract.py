@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from pipelines.benchmark.job import BenchmarkConfig
+from pipelines.benchmark.config import BenchmarkConfig
 from pipelines.compare.config import CompareConfig
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.export.config import ExportConfig

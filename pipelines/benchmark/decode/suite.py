@@ -16,8 +16,8 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-from pydantic import NonNegativeInt, PositiveInt
 
+from pipelines.benchmark.decode.config import DecodeSuiteConfig
 from pipelines.benchmark.decode.report import ClipResult, StoredResult, report_decoding
 from pipelines.benchmark.decode.stored import StoredClip, measure_psnr, store_clip
 from pipelines.benchmark.measuring.clips import BenchmarkClip, describe_clip, find_clips, write_moving_video
@@ -33,7 +33,6 @@ from pipelines.benchmark.measuring.peers import (
 )
 from pipelines.benchmark.measuring.rows import SuiteReport, alternating_seconds, describe_machine, median_rates
 from pipelines.runtime.paths import input_path
-from pipelines.settings.section import Section
 from t3d_core.errors import UserError
 from t3d_core.video.clip_sampling import random_clip
 from t3d_core.video.container import VideoSource
@@ -43,33 +42,6 @@ from t3d_core.video.sizes import resized_size
 
 GENERATED = "generated.mp4"
 MAX_DIFFERENCE = 10.0  # grey levels in the mean; ways of scaling differ by 1 or 2, a neighbouring frame by 5
-
-
-class DecodeSuiteConfig(Section):
-    """Samples from files and from shards."""
-
-    clips: tuple[Path, ...] = (Path("../shared/data/single_clips"), Path("../shared/data/ucf101_mixed"))
-    """Folders of videos; one that is not there is named in the table."""
-    clips_per_folder: PositiveInt = 5
-    """Videos taken from each folder, evenly spread over its sorted names."""
-    num_frames: PositiveInt = 32
-    """Frames a sample (the paper: 32, Table 3)."""
-    frame_stride: PositiveInt = 2
-    """Distance of a sample's frames (the paper: 2, Table 6)."""
-    short_side: PositiveInt = 256
-    """Short side in pixels to which frames are scaled (paper 4.4)."""
-    crop_size: PositiveInt = 224
-    """Side of the square that is cut out (paper 4.4)."""
-    num_places: PositiveInt = 4
-    """Samples a video in every round, at random places."""
-    generated_num_frames: NonNegativeInt = 250
-    """Frames of the video that the benchmark makes, with one key frame; 0 for none."""
-    generated_height: PositiveInt = 720
-    """Its height in pixels."""
-    generated_width: PositiveInt = 1280
-    """Its width in pixels."""
-    seed: NonNegativeInt = 0
-    """Of the places and of the generated picture."""
 
 
 class _Cases:
@@ -111,7 +83,7 @@ class _Cases:
         }
 
 
-def run_decode_suite(config: DecodeSuiteConfig, *, repeats: int) -> SuiteReport:
+def run_suite(config: DecodeSuiteConfig, *, repeats: int) -> SuiteReport:
     """Measure samples from sources and from their segments on one core.
 
     Raises:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torchvision.models import video
 from torchvision.models.video.mvit import PositionalEncoding
 
+from t3d_core.model_names import TransitionForm
 from t3d_core.models import VideoNet, build_model
 from t3d_core.models.execution import Execution
 from t3d_core.models.folding import fold_batch_norms
-from t3d_core.models.transition_forms import TransitionForm, default_forms
+from t3d_core.models.transition_forms import default_forms
 
 NUM_CLASSES = 400
 PEERS = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "swin3d_t")

@@ -21,9 +21,10 @@ from pipelines.benchmark.model.cases import (
 from pipelines.benchmark.model.plot import plot_costs
 from pipelines.benchmark.model.transition_plan import TransitionPlan
 from pipelines.runtime.text_table import format_table
+from t3d_core.model_names import TransitionForm
 from t3d_core.models import ModelKind, build_model, count_macs
 from t3d_core.models.execution import Precision
-from t3d_core.models.transition_forms import TransitionForm, default_forms
+from t3d_core.models.transition_forms import default_forms
 
 BASELINE = "r3d_18"
 PAPER_CLIP = (1, 3, 32, 224, 224)

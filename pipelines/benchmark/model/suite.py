@@ -7,18 +7,16 @@ untimed before it is timed; ratios are medians over the rounds.
 from collections.abc import Sequence
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from pipelines.benchmark.measuring.rows import SuiteReport, alternating_seconds, describe_machine
 from pipelines.benchmark.model.cases import DEFAULT, PEERS, Case, build, runs_of, switch_cases
+from pipelines.benchmark.model.config import ModelSuiteConfig
 from pipelines.benchmark.model.matmul_ceiling import matmul_ceilings
 from pipelines.benchmark.model.memory import peak_training_bytes
 from pipelines.benchmark.model.report import Measured, Switches, report_models
 from pipelines.benchmark.model.transition_plan import measure_plan
-from pipelines.settings.section import Section
 from t3d_core.models import (
-    ModelKind,
     VideoNet,
     build_model,
     count_macs,
@@ -31,29 +29,7 @@ MAX_BF16_SLOWER = 10.0
 """Where matrix products in bf16 are slower than in fp32 by more than this, no network is timed in bf16."""
 
 
-class ModelSuiteConfig(Section):
-    """Cost of the networks."""
-
-    models: tuple[ModelKind, ...] = (
-        *("t3d_121", "densenet3d_121", "t3d_169", "densenet3d_169"),
-        *("resnet3d_18", "resnet3d_34", "resnet3d_50", "inception3d", "c3d"),
-    )
-    """Model kinds to measure beside torchvision's r3d_18, mc3_18, r2plus1d_18, s3d, mvit_v1_b and swin3d_t."""
-    switches_of: ModelKind | None = "t3d_121"
-    """Model whose transitions are timed in every form, and which is measured under every switch; none: no model."""
-    num_frames: PositiveInt = 32
-    """Frames a clip (paper Table 3)."""
-    crop_size: PositiveInt = 112
-    """Height and width of a clip in pixels (the paper: 224, Table 5)."""
-    batch_size: PositiveInt = 2
-    """Clips a batch."""
-    compile: bool = False
-    """Measure torch.compile too: minutes more."""
-    memory: bool = True
-    """Measure the peak resident memory of every case, in a process of its own."""
-
-
-def run_model_suite(config: ModelSuiteConfig, *, repeats: int) -> SuiteReport:
+def run_suite(config: ModelSuiteConfig, *, repeats: int) -> SuiteReport:
     """Count and time the networks and the switches, on the GPU if there is one.
 
     Multiply-adds and bytes are per clip, times per batch. A train step is forward, cross-entropy, backward, SGD.

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.benchmark.measuring.rows import alternating_seconds, median_ratio
+from t3d_core.model_names import TransitionForm
 from t3d_core.models import VideoNet
 from t3d_core.models.execution import Execution
 from t3d_core.models.temporal_transition import TemporalTransitionLayer
-from t3d_core.models.transition_forms import TransitionForm, default_forms
+from t3d_core.models.transition_forms import default_forms
 
 FORMS: tuple[TransitionForm, ...] = get_args(TransitionForm)
 CLEAR_GAIN = 1.05

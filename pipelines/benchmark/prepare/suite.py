@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from pydantic import Field, PositiveInt
-
 from pipelines.benchmark.measuring.clips import find_clips, write_moving_videos
 from pipelines.benchmark.measuring.rows import (
     BenchmarkRow,
@@ -23,10 +21,10 @@ from pipelines.benchmark.measuring.rows import (
     quotient,
     suite_report,
 )
+from pipelines.benchmark.prepare.config import PrepareSuiteConfig
 from pipelines.benchmark.prepare.memory import ROLES, Peaks, Planning, measure_memory, measure_planning
 from pipelines.benchmark.prepare.rates import OURS, PLAIN, Rates, measure_rates, started_cases
 from pipelines.runtime.paths import input_path
-from pipelines.settings.section import Section
 
 _UNIT = "clips/s"
 _row = partial(BenchmarkRow, "prepare")
@@ -36,24 +34,7 @@ _MIN_OF_PLAIN, _MIN_SCALING, _MAX_GROWTH = 0.85, 1.8, 1.15
 _MAX_PLANNING_SECONDS, _MAX_PLANNING_GB = 60, 1
 
 
-class PrepareSuiteConfig(Section):
-    """The whole stage, beside a plain loop, and what it takes."""
-
-    clips: tuple[Path, ...] = (Path("../shared/data/ucf101_mixed"),)
-    """Folders of videos; where they hold none the benchmark makes some of UCF101's size."""
-    num_copied: PositiveInt = 400
-    """Clips a round that are stored by stream copy: links to those videos, over and over."""
-    num_encoded: PositiveInt = 96
-    """Clips a round that are encoded as H.264 of 256 pixels on the short side at most."""
-    videos_per_shard: PositiveInt = 8
-    """Few, so that every core gets equal work; jobs make larger shards, which cost less a clip."""
-    memory_num_videos: tuple[PositiveInt, ...] = Field((200, 2_000, 20_000), min_length=1)
-    """Tiny videos of each run whose memory is compared."""
-    manifest_num_ids: PositiveInt = 500_000
-    """YouTube ids of the manifest that is planned."""
-
-
-def run_prepare_suite(config: PrepareSuiteConfig, *, repeats: int) -> SuiteReport:
+def run_suite(config: PrepareSuiteConfig, *, repeats: int) -> SuiteReport:
     """Measure rates, memory and planning, each in processes of its own."""
     before = describe_machine("before")
     planning = measure_planning(config.manifest_num_ids)

@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import Field, PositiveInt
-
 from pipelines.benchmark.measuring.clips import find_sources
 from pipelines.benchmark.measuring.prepared_data import make_data
 from pipelines.benchmark.measuring.processes import new_processes, num_cores_here, start_ray
@@ -27,13 +25,12 @@ from pipelines.benchmark.measuring.rows import (
     describe_machine,
     suite_report,
 )
+from pipelines.benchmark.search.config import SearchSuiteConfig
 from pipelines.benchmark.search.generated_store import ComparisonCosts, make_store, measure_comparison
-from pipelines.networks.config import ModelConfig, T3DConfig
 from pipelines.search.config import SearchConfig
 from pipelines.search.job import run_search
 from pipelines.search.ledger import Ledger
 from pipelines.settings.recipe import to_yaml
-from pipelines.settings.section import Section
 from pipelines.tracking.metric_log import read_curves
 from pipelines.train.config import TrainConfig
 from pipelines.training.run_folder import metrics_file
@@ -41,29 +38,6 @@ from pipelines.training.run_folder import metrics_file
 _MAX_OVERHEAD, _MAX_START_SECONDS = 0.10, 3.0
 _MAX_COMPARE_SECONDS, _MAX_GROWTH = 20.0, 1.10
 _row = partial(BenchmarkRow, "search")
-
-
-class SearchSuiteConfig(Section):
-    """What a search costs beyond its trials' own steps, and a comparison of many runs."""
-
-    clips: tuple[Path, ...] = (Path("../shared/data/ucf101_mixed"),)
-    """Folders of videos to train on; where all are missing, videos that the benchmark makes."""
-    num_videos: PositiveInt = 96
-    """Videos an epoch."""
-    model: ModelConfig = T3DConfig(
-        kind="t3d", growth_rate=8, block_config=(3, 3, 3, 3), num_init_features=24, bn_size=2
-    )
-    """The network of the trials."""
-    epochs: PositiveInt = 16
-    """Epochs a trial."""
-    num_trials: PositiveInt = Field(6, ge=2)
-    """Trials; the first is not counted."""
-    num_runs: tuple[PositiveInt, ...] = (200, 1000)
-    """Runs of the stores whose comparison is measured, the smallest first."""
-    num_points: PositiveInt = 200
-    """Points of each of two curves of such a run."""
-    num_tested: PositiveInt = 100
-    """Videos on which such a run was tested, compared one by one."""
 
 
 class TrialTimes(NamedTuple):
@@ -86,7 +60,7 @@ class TrialTimes(NamedTuple):
         return self.outside_seconds() + statistics.median(self.first_batch_seconds)
 
 
-def run_search_suite(config: SearchSuiteConfig) -> SuiteReport:
+def run_suite(config: SearchSuiteConfig, *, repeats: int) -> SuiteReport:
     """Measure both, once: a search has several trials, and a comparison takes long."""
     lines = [describe_machine("before")]
     with tempfile.TemporaryDirectory(prefix="t3d-benchmark-") as temporary:

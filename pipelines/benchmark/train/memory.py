@@ -20,13 +20,10 @@ from typing import Literal, NamedTuple
 
 from pipelines.benchmark.measuring.processes import command_line, family, memory_bytes
 from pipelines.benchmark.measuring.rows import BenchmarkRow, Goal
-from pipelines.networks.config import T3DConfig
 from pipelines.settings.recipe import to_yaml
 from pipelines.training.config import RunConfig
 from pipelines.training.run_folder import metrics_file
 
-# A network whose memory does not hide what grows beside it.
-SMALL_T3D = T3DConfig(kind="t3d", growth_rate=8, block_config=(3, 3, 3, 3), num_init_features=24, bn_size=2)
 ROLES = ("driver", "train worker", "decoder")
 
 _PROJECT = Path(__file__).parents[3]

@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, PositiveInt
-
 from pipelines.benchmark.measuring.clips import BenchmarkClip, find_sources
 from pipelines.benchmark.measuring.object_store import StoreUse
 from pipelines.benchmark.measuring.peers import describe_versions
@@ -24,12 +22,11 @@ from pipelines.benchmark.measuring.rows import (
     describe_machine,
     suite_report,
 )
+from pipelines.benchmark.train.config import TrainSuiteConfig
 from pipelines.benchmark.train.input import CEILING, WHOLE, InputRates, measure_input
-from pipelines.benchmark.train.memory import SMALL_T3D, Residents, measure_residents, resident_goals, resident_rows
+from pipelines.benchmark.train.memory import Residents, measure_residents, resident_goals, resident_rows
 from pipelines.benchmark.train.steps import StepRates, clips_per_second, measure_steps
 from pipelines.clips.loader import ClipView
-from pipelines.networks.config import ModelConfig, T3DConfig
-from pipelines.settings.section import Section
 from pipelines.train.config import ResolvedTrainConfig, TrainConfig
 from t3d_core.errors import UserError
 
@@ -41,43 +38,7 @@ _MIN_OF_PLAIN, _MIN_OF_CEILING, _MIN_OF_PEERS = 0.95, 0.85, 3.0
 _row = partial(BenchmarkRow, "train")
 
 
-class TrainSuiteConfig(Section):
-    """The whole path of training, beside a plain loop and other loaders."""
-
-    clips: tuple[Path, ...] = (Path("../shared/data/single_clips"), Path("../shared/data/ucf101_mixed"))
-    """Folders of videos, each measured by itself; steps and memory on the last; where all are missing, on videos that
-    the benchmark makes."""
-    model: ModelConfig = T3DConfig(kind="t3d_121")
-    """The network of the steps."""
-    num_frames: PositiveInt = 16
-    """Frames a clip of the steps."""
-    crop_size: PositiveInt = 112
-    """Pixels of the steps' clips, cut out of frames of 8/7 of it."""
-    batch_size: PositiveInt = 4
-    """Clips a step."""
-    num_steps: PositiveInt = 16
-    """Steps a round, of which the first quarter is not timed."""
-    input_num_frames: PositiveInt = 32
-    """Frames a clip of the input (the paper: 32, Table 3)."""
-    input_short_side: PositiveInt = 256
-    """Short side in pixels to which its frames are scaled (paper 4.4)."""
-    input_crop_size: PositiveInt = 224
-    """Side of the square that is cut out (paper 4.4)."""
-    input_batch_size: PositiveInt = 16
-    """Clips a batch of the input."""
-    input_num_batches: PositiveInt = 96
-    """Batches a round of what reads shards."""
-    peer_num_batches: PositiveInt = 16
-    """Batches a round of what reads the sources."""
-    memory_model: ModelConfig = SMALL_T3D
-    """The network of the run whose memory is measured."""
-    memory_epochs: PositiveInt = Field(21, ge=3)
-    """Its epochs; the first is not counted."""
-    memory_num_videos: PositiveInt = 96
-    """Training videos of that run."""
-
-
-def run_train_suite(config: TrainSuiteConfig, *, repeats: int) -> SuiteReport:
+def run_suite(config: TrainSuiteConfig, *, repeats: int) -> SuiteReport:
     """Measure steps, input and memory, each in processes of its own.
 
     Raises:

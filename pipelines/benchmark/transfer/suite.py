@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from pydantic import Field, PositiveInt
 from torch import nn
 
 from pipelines.benchmark.measuring.clips import find_sources
@@ -30,7 +29,8 @@ from pipelines.benchmark.measuring.rows import (
     median_ratio,
     suite_report,
 )
-from pipelines.benchmark.train.memory import SMALL_T3D, Residents, measure_residents, resident_goals, resident_rows
+from pipelines.benchmark.train.memory import Residents, measure_residents, resident_goals, resident_rows
+from pipelines.benchmark.transfer.config import TransferSuiteConfig
 from pipelines.benchmark.transfer.input import (
     LITERAL_PAIRS,
     TRAINING,
@@ -50,8 +50,6 @@ from pipelines.benchmark.transfer.steps import (
     measure_transfer_steps,
 )
 from pipelines.clips.loader import ClipView
-from pipelines.networks.config import ModelConfig, T3DConfig
-from pipelines.settings.section import Section
 from pipelines.transfer.config import TransferConfig
 from pipelines.transfer.pair_loader import TeacherView
 from t3d_core.video.sizes import default_short_side
@@ -62,40 +60,7 @@ _MIN_VIDEOS = 96  # or the epochs of the run whose memory is measured are over b
 _row = partial(BenchmarkRow, "transfer")
 
 
-class TransferSuiteConfig(Section):
-    """What a pair costs by the literal recipe, rolled, and with cached features; and the transfer's input."""
-
-    clips: tuple[Path, ...] = (Path("../shared/data/ucf101_mixed"),)
-    """Folders of videos for the input; where all are missing, videos that the benchmark makes."""
-    clips_per_folder: PositiveInt = 100
-    """Videos taken from each."""
-    model: ModelConfig = T3DConfig(kind="t3d_121")
-    """The student."""
-    teacher: str = "densenet121"
-    """A torchvision network, with random weights."""
-    num_frames: PositiveInt = 32
-    """Frames a clip, all of which the teacher sees."""
-    crop_size: PositiveInt = 112
-    """Pixels of the student's crop."""
-    teacher_crop_size: PositiveInt = 112
-    """Pixels of the teacher's crop; in the recipe of the paper 224, which makes the teacher four times as dear."""
-    batch_size: PositiveInt = 4
-    """Clips a step."""
-    cached_views: PositiveInt = 8
-    """Views of a row whose features are computed, for their cost a pair."""
-    epochs: PositiveInt = 150
-    """Epochs over which that cost is spread (paper 4.4)."""
-    input_batch_size: PositiveInt = 16
-    """Clips a batch of the input."""
-    input_num_batches: PositiveInt = 48
-    """Batches a round of the input."""
-    memory_model: ModelConfig = SMALL_T3D
-    """The student of the run whose memory is measured, on cached features."""
-    memory_epochs: PositiveInt = Field(21, ge=3)
-    """Its epochs; the first is not counted."""
-
-
-def run_transfer_suite(config: TransferSuiteConfig, *, repeats: int) -> SuiteReport:
+def run_suite(config: TransferSuiteConfig, *, repeats: int) -> SuiteReport:
     """Measure memory, input and steps."""
     lines = [describe_machine("before")]
     with tempfile.TemporaryDirectory(prefix="t3d-benchmark-") as temporary:

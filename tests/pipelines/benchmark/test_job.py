@@ -1,14 +1,20 @@
 """The benchmark: the rows, ratios and table of the model suite; files, MLflow and settings of all suites."""
 
+import importlib
+import inspect
 import json
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
 from pydantic import ValidationError
 
-from pipelines.benchmark.decode.suite import DecodeSuiteConfig
-from pipelines.benchmark.job import SUITE_OF, BenchmarkConfig, run_benchmark
+from pipelines import benchmark
+from pipelines.benchmark.config import BenchmarkConfig
+from pipelines.benchmark.decode.config import DecodeSuiteConfig
+from pipelines.benchmark.job import run_benchmark
 from pipelines.benchmark.measuring.rows import (
     BenchmarkRow,
     Goal,
@@ -18,9 +24,8 @@ from pipelines.benchmark.measuring.rows import (
     format_rows,
     median_ratio,
 )
-from pipelines.benchmark.model.suite import ModelSuiteConfig
-from pipelines.benchmark.prepare.suite import PrepareSuiteConfig
-from pipelines.benchmark.suites import SUITES
+from pipelines.benchmark.model.config import ModelSuiteConfig
+from pipelines.benchmark.prepare.config import PrepareSuiteConfig
 from pipelines.settings.section import Section
 
 COUNTS = {"parameters", "macs", "training_macs", "kept_for_backward"}
@@ -133,18 +138,32 @@ def test_the_table_tells_why_a_figure_is_absent():
     assert "no such module" in line
 
 
-def test_every_suite_is_a_choice_and_a_section_and_the_chosen_one_gets_its_settings(tmp_path, monkeypatch):
+SUITES = get_args(BenchmarkConfig.model_fields["suite"].annotation)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_suite_is_a_room_with_settings_and_a_run(name):
+    config = importlib.import_module(f"pipelines.benchmark.{name}.config")
+    suite = importlib.import_module(f"pipelines.benchmark.{name}.suite")
+    of_suite = getattr(BenchmarkConfig(), name)
+    assert type(of_suite).__module__ == config.__name__
+    parameters = inspect.signature(suite.run_suite).parameters
+    assert (list(parameters), parameters["config"].annotation) == (["config", "repeats"], type(of_suite))
+
+
+def test_every_room_of_the_benchmark_is_a_choice_and_has_its_section():
+    rooms = {path.parent.name for path in Path(benchmark.__file__).parent.glob("*/suite.py")}
+    assert rooms == set(SUITES) == set(BenchmarkConfig.model_fields) - {"suite", "output", "repeats", "tracking"}
+
+
+def test_the_chosen_suite_gets_its_settings_and_the_number_of_rounds(tmp_path, monkeypatch):
     got = []
 
     def run(config, *, repeats):
         got.append((config, repeats))
         return SuiteReport([], "nothing to show")
 
-    for suite in SUITES:
-        assert isinstance(getattr(BenchmarkConfig(suite=suite.name), suite.name), suite.config_class)
-        assert f"`{suite.name}`: {suite.measures}" in BenchmarkConfig.model_fields["suite"].description
-    plan = next(suite for suite in SUITES if suite.name == "plan")
-    monkeypatch.setitem(SUITE_OF, "plan", plan._replace(run=run))
+    monkeypatch.setattr("pipelines.benchmark.plan.suite.run_suite", run)
     config = BenchmarkConfig(suite="plan", plan={"nodes": 3}, repeats=7, tracking={"uri": f"sqlite:///{tmp_path}/m.db"})
     assert run_benchmark(config).startswith("nothing to show\nmlflow:")
     assert got == [(config.plan, 7)]

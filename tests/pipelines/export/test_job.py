@@ -22,8 +22,8 @@ from pipelines.export.config import ExportConfig
 from pipelines.export.program import FORMATS
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.runs import start_run
+from t3d_core.model_names import TransitionForm
 from t3d_core.models import build_model
-from t3d_core.models.transition_forms import TransitionForm
 from t3d_core.training.checkpoint import load_model, save_weights
 from t3d_core.training.weights_card import WeightsCard
 from t3d_core.video.cropping import center_crop

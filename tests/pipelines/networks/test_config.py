@@ -8,21 +8,15 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from pipelines.networks import config as model_configs
 from pipelines.networks.config import ComputeConfig, ModelConfig
 from pipelines.training.config import TrainComputeConfig
-from t3d_core.models import ModelKind, TransitionForm, TtlPreset, build_model, count_parameters
+from t3d_core.models import ModelKind, build_model, count_parameters
 from t3d_core.models.execution import Execution
 from t3d_core.models.transition_forms import default_forms
 
 
 def section_of(kind, **arguments):
     return TypeAdapter(ModelConfig).validate_python({"kind": kind, **arguments})
-
-
-def test_the_sections_know_the_names_of_the_networks():
-    assert get_args(model_configs.TransitionForm) == get_args(TransitionForm)
-    assert get_args(model_configs.TtlPreset) == get_args(TtlPreset)
 
 
 @pytest.mark.parametrize("kind", get_args(ModelKind))

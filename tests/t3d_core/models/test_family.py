@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from t3d_core.model_names import TransitionForm
 from t3d_core.models import T3D, DenseNet3D
 from t3d_core.models.c3d import C3D
 from t3d_core.models.inception3d import Inception3D
 from t3d_core.models.recompute import RecomputableLayer
 from t3d_core.models.res3d import Res3D
 from t3d_core.models.resnet3d import ResNet3D
-from t3d_core.models.transition_forms import TransitionForm
 
 DENSE = {"growth_rate": 4, "block_config": (2, 2, 2), "num_init_features": 16, "bn_size": 2}
 NETS = {

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from t3d_core.model_names import TransitionForm
 from t3d_core.models import TemporalTransitionLayer, branch_channels_of_preset
 from t3d_core.models.temporal_transition import TemporalBranch
-from t3d_core.models.transition_forms import TransitionForm
 
 FORMS = get_args(TransitionForm)
 

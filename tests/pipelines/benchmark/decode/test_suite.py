@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from pipelines.benchmark.decode import suite as decode
+from pipelines.benchmark.decode.config import DecodeSuiteConfig
 from pipelines.benchmark.decode.stored import measure_psnr, store_clip
-from pipelines.benchmark.decode.suite import DecodeSuiteConfig, run_decode_suite
+from pipelines.benchmark.decode.suite import run_suite
 from pipelines.benchmark.measuring import peers
 from pipelines.benchmark.measuring.clips import find_clips, write_moving_video
 from pipelines.benchmark.measuring.peers import source_decoders
@@ -31,7 +32,7 @@ def clip(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report():
-    return run_decode_suite(TINY, repeats=1)
+    return run_suite(TINY, repeats=1)
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_frames_that_differ_from_a_full_decode_are_counted_and_miss_the_goal(mon
         return decode_frames(path, np.maximum(indices - 1, 0), **options)
 
     monkeypatch.setattr(decode, "decode_frames", one_frame_off)
-    report = run_decode_suite(TINY, repeats=1)
+    report = run_suite(TINY, repeats=1)
     assert rows_of(report, "unequal_frames")["ours"].value >= 14
     (line,) = [line for line in report.text.splitlines() if line.startswith("frames that differ")]
     assert line.endswith("missed")
@@ -97,7 +98,7 @@ def test_equal_frames_meet_the_goal(report):
 
 
 def test_a_missing_peer_is_named_with_the_reason_and_the_rest_is_measured(no_peers):
-    report = run_decode_suite(TINY, repeats=1)
+    report = run_suite(TINY, repeats=1)
     absent = {row.case: row.note for row in report.rows if row.value is None and row.metric == "generated.mp4"}
     assert "decord" in absent["decord, source"]
     assert "torchcodec" in absent["torchcodec, h264 even"]
@@ -114,12 +115,12 @@ def test_a_folder_that_is_not_there_is_named(report):
 
 def test_nothing_to_measure_is_refused():
     with pytest.raises(ValueError, match="nothing to measure"):
-        run_decode_suite(TINY.model_copy(update={"generated_num_frames": 0}), repeats=1)
+        run_suite(TINY.model_copy(update={"generated_num_frames": 0}), repeats=1)
 
 
 def test_a_crop_larger_than_the_frames_is_refused():
     with pytest.raises(ValueError, match="crop_size"):
-        run_decode_suite(TINY.model_copy(update={"crop_size": 65}), repeats=1)
+        run_suite(TINY.model_copy(update={"crop_size": 65}), repeats=1)
 
 
 def test_a_folder_gives_videos_spread_over_its_names_and_names_broken_ones(clip, tmp_path):

@@ -14,10 +14,11 @@ from pipelines.benchmark.model.cases import (
     runs_of,
     switch_cases,
 )
+from pipelines.benchmark.model.config import ModelSuiteConfig
 from pipelines.benchmark.model.matmul_ceiling import MAX_SECONDS, largest_in_time
 from pipelines.benchmark.model.memory import peak_training_bytes
 from pipelines.benchmark.model.report import Measured, Switches, _goals, _table, report_models
-from pipelines.benchmark.model.suite import ModelSuiteConfig, run_model_suite
+from pipelines.benchmark.model.suite import run_suite
 from pipelines.benchmark.model.transition_plan import FORMS, TransitionPlan, measure_plan
 from t3d_core.models import T3D, VideoNet
 from t3d_core.models.execution import Execution
@@ -99,7 +100,7 @@ def test_where_bf16_is_slow_its_cases_are_skipped_by_name(bf16_rate, is_timed, m
     )
     monkeypatch.setattr("pipelines.benchmark.model.suite.measure_plan", lambda *_, **__: plan)
     monkeypatch.setattr("pipelines.benchmark.model.suite.PEERS", ("r3d_18",))
-    report = run_model_suite(ModelSuiteConfig(models=("t3d_121",), num_frames=16, crop_size=32), repeats=1)
+    report = run_suite(ModelSuiteConfig(models=("t3d_121",), num_frames=16, crop_size=32), repeats=1)
     assert bool({row.case for row in report.rows if "bf16" in row.case and "matmul" not in row.case}) is is_timed
     message = "skipped: 'plain + bf16', 'default + bf16', 'default + recompute + bf16': matrix products in bf16 are 90x"
     assert (message in capsys.readouterr().out) is not is_timed

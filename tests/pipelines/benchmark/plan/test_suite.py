@@ -5,9 +5,10 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from pipelines.benchmark.job import BenchmarkConfig
+from pipelines.benchmark.config import BenchmarkConfig
 from pipelines.benchmark.measuring.clips import write_moving_video
-from pipelines.benchmark.plan.suite import Counted, Measured, PlanSuiteConfig, measure_core, plan_stages, run_plan_suite
+from pipelines.benchmark.plan.config import PlanSuiteConfig
+from pipelines.benchmark.plan.suite import Counted, Measured, measure_core, plan_stages, run_suite
 from pipelines.settings.command_line import load_config
 from pipelines.transfer.config import TransferConfig
 from t3d_core.errors import UserError
@@ -74,7 +75,7 @@ def config(tmp_path):
 
 
 def test_a_plan_says_what_it_takes_and_from_what(config):
-    report = run_plan_suite(config, repeats=1)
+    report = run_suite(config, repeats=1)
     assert {row.case for row in report.rows} == {"prepare", "teacher", "transfer"}
     assert all(row.value >= 0 for row in report.rows)
     assert "1,000,000 clips on 8 nodes of 32 CPUs and 64 GPUs" in report.text
@@ -108,4 +109,4 @@ def test_what_cannot_be_planned_is_told_with_its_name(settings, reason, tmp_path
     (tmp_path / "recipe.yaml").write_text(json.dumps(RECIPE | settings))
     config = PlanSuiteConfig(video=tmp_path / "broken.mp4", recipe=tmp_path / "recipe.yaml")
     with pytest.raises(UserError, match=reason):
-        run_plan_suite(config, repeats=1)
+        run_suite(config, repeats=1)

@@ -6,9 +6,11 @@ import sys
 
 import pytest
 
-from pipelines.benchmark.job import BenchmarkConfig, run_benchmark
+from pipelines.benchmark.config import BenchmarkConfig
+from pipelines.benchmark.job import run_benchmark
 from pipelines.benchmark.measuring.clips import write_moving_video
 from pipelines.benchmark.prepare import suite as prepare_suite
+from pipelines.benchmark.prepare.config import PrepareSuiteConfig
 from pipelines.benchmark.prepare.memory import Peaks, Planning, _watch, measure_memory, measure_planning
 from pipelines.benchmark.prepare.rates import (
     OURS,
@@ -19,7 +21,7 @@ from pipelines.benchmark.prepare.rates import (
     measure_rates,
     started_cases,
 )
-from pipelines.benchmark.prepare.suite import PrepareSuiteConfig, run_prepare_suite
+from pipelines.benchmark.prepare.suite import run_suite
 from pipelines.prepare.make import prepare
 from pipelines.shards.folder import ShardFolder
 from pipelines.shards.writing import open_shard
@@ -54,7 +56,7 @@ def measured(monkeypatch):
 
 
 def run(clips):
-    return run_prepare_suite(PrepareSuiteConfig(clips=(clips[0].parent,), memory_num_videos=(100, 120)), repeats=1)
+    return run_suite(PrepareSuiteConfig(clips=(clips[0].parent,), memory_num_videos=(100, 120)), repeats=1)
 
 
 def verdicts(report):

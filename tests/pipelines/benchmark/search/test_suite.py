@@ -6,8 +6,9 @@ import mlflow
 import pytest
 
 from pipelines.benchmark.search import suite as search_suite
+from pipelines.benchmark.search.config import SearchSuiteConfig
 from pipelines.benchmark.search.generated_store import ComparisonCosts, make_store, measure_comparison
-from pipelines.benchmark.search.suite import SearchSuiteConfig, TrialTimes, measure_trials, run_search_suite
+from pipelines.benchmark.search.suite import TrialTimes, measure_trials, run_suite
 
 TIMES = TrialTimes([11.0, 12.0, 16.0], [10.0, 10.0, 10.0], [0.5, 0.4, 0.6])
 
@@ -48,7 +49,7 @@ def test_goals_are_met_or_missed_by_what_was_measured(monkeypatch, tmp_path):
     monkeypatch.setattr(search_suite, "make_data", lambda *_, **__: _Data())
     monkeypatch.setattr(search_suite, "make_store", lambda folder, num_runs, num_points, num_tested: num_runs)
     monkeypatch.setattr(search_suite, "measure_comparison", lambda num_runs, folder: costs[num_runs])
-    report = run_search_suite(SearchSuiteConfig(clips=(tmp_path,), num_videos=1, num_runs=(1, 2)))
+    report = run_suite(SearchSuiteConfig(clips=(tmp_path,), num_videos=1, num_runs=(1, 2)))
     values = {(row.case, row.metric): row.value for row in report.rows}
     assert values["search", "overhead"] == pytest.approx(30.0)
     assert values["trial, outside", "seconds"] == 2.0

@@ -9,10 +9,11 @@ from pipelines.benchmark.measuring import clips
 from pipelines.benchmark.measuring.clips import describe_clip, write_moving_video
 from pipelines.benchmark.measuring.object_store import StoreUse, watched_object_store
 from pipelines.benchmark.train import suite as train_suite
+from pipelines.benchmark.train.config import TrainSuiteConfig
 from pipelines.benchmark.train.input import CEILING, WHOLE, InputRates, Reading
 from pipelines.benchmark.train.memory import ROLES, Residents
 from pipelines.benchmark.train.steps import Curve, StepRates, _curve
-from pipelines.benchmark.train.suite import TrainSuiteConfig, run_train_suite
+from pipelines.benchmark.train.suite import run_suite
 from pipelines.train.config import TrainConfig
 
 PEER = "DataLoader, decord"
@@ -45,7 +46,7 @@ def measured(monkeypatch):
 
 
 def run(sources):
-    report = run_train_suite(TrainSuiteConfig(clips=(sources[0].path.parent,)), repeats=1)
+    report = run_suite(TrainSuiteConfig(clips=(sources[0].path.parent,)), repeats=1)
     lines = report.text.splitlines()
     first = next(place for place, line in enumerate(lines) if line.startswith("goal "))
     return report, {line[:76].strip(): line.rsplit("  ", 1)[1] for line in lines[first + 1 :]}
@@ -93,7 +94,7 @@ def test_without_peers_nothing_is_called_met(measured, sources):
 
 def test_absent_clips_are_named_and_videos_are_made_instead(measured, sources, tmp_path, monkeypatch):
     monkeypatch.setattr(clips, "_GENERATED_FRAMES", 4)
-    report = run_train_suite(TrainSuiteConfig(clips=(tmp_path / "nowhere",)), repeats=1)
+    report = run_suite(TrainSuiteConfig(clips=(tmp_path / "nowhere",)), repeats=1)
     assert "nowhere: not on this machine" in report.text
     assert "generated: 4 source videos" in report.text
 

@@ -8,6 +8,7 @@ from pipelines.benchmark.measuring.clips import write_moving_video
 from pipelines.benchmark.measuring.object_store import StoreUse
 from pipelines.benchmark.train.memory import ROLES, Residents
 from pipelines.benchmark.transfer import suite as transfer_suite
+from pipelines.benchmark.transfer.config import TransferSuiteConfig
 from pipelines.benchmark.transfer.input import (
     LITERAL_PAIRS,
     TRAINING,
@@ -27,7 +28,7 @@ from pipelines.benchmark.transfer.steps import (
     TransferStepCosts,
     measure_transfer_steps,
 )
-from pipelines.benchmark.transfer.suite import TransferSuiteConfig, run_transfer_suite
+from pipelines.benchmark.transfer.suite import run_suite
 from pipelines.clips.loader import ClipView
 from pipelines.transfer.pair_loader import TeacherView
 
@@ -76,7 +77,7 @@ def measured(monkeypatch, tmp_path):
 
 def run(tmp_path):
     write_moving_video(tmp_path / "a.mp4", num_frames=4, height=32, width=32, seed=0)
-    report = run_transfer_suite(TransferSuiteConfig(clips=(tmp_path,)), repeats=2)
+    report = run_suite(TransferSuiteConfig(clips=(tmp_path,)), repeats=2)
     lines = report.text.splitlines()
     first = next(place for place, line in enumerate(lines) if line.startswith("goal "))
     verdict = {

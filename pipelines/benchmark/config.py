@@ -1,0 +1,42 @@
+"""What can be set when this machine is measured: which suite, and the settings of each.
+
+To add a suite: a room `benchmark/NAME` with `config.py` and `suite.py`, whose `run_suite` takes those settings and
+`repeats`, and NAME here, as a choice of `suite` and as its section.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import PositiveInt
+
+from pipelines.benchmark.decode.config import DecodeSuiteConfig
+from pipelines.benchmark.model.config import ModelSuiteConfig
+from pipelines.benchmark.plan.config import PlanSuiteConfig
+from pipelines.benchmark.prepare.config import PrepareSuiteConfig
+from pipelines.benchmark.search.config import SearchSuiteConfig
+from pipelines.benchmark.train.config import TrainSuiteConfig
+from pipelines.benchmark.transfer.config import TransferSuiteConfig
+from pipelines.settings.section import Role, Section, UserPath
+from pipelines.tracking.config import TrackingConfig
+
+
+class BenchmarkConfig(Section):
+    """What to measure, and where to write it."""
+
+    FIRST_SETTINGS = ("suite", "repeats", "output", "tracking.uri")
+
+    suite: Literal["model", "decode", "prepare", "train", "transfer", "search", "plan"] = "model"
+    """model: the cost of networks, decode: clips from videos and shards, prepare: shards from videos, train: training,
+    its input and memory, transfer: the cost of a pair, search: what a search costs beyond its trials, plan: what a
+    transfer would take on a cluster."""
+    output: Annotated[UserPath | None, Role.PLACE] = None
+    """JSON file for the list of rows, with a suite's other files beside it (NAME.plan.txt); by default MLflow alone."""
+    repeats: PositiveInt = 5
+    """Rounds whose median is reported, after one round of warm-up."""
+    tracking: Annotated[TrackingConfig, Role.PLACE] = TrackingConfig()
+    model: ModelSuiteConfig = ModelSuiteConfig()
+    decode: DecodeSuiteConfig = DecodeSuiteConfig()
+    prepare: PrepareSuiteConfig = PrepareSuiteConfig()
+    train: TrainSuiteConfig = TrainSuiteConfig()
+    transfer: TransferSuiteConfig = TransferSuiteConfig()
+    search: SearchSuiteConfig = SearchSuiteConfig()
+    plan: PlanSuiteConfig = PlanSuiteConfig()
