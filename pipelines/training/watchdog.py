@@ -1,29 +1,29 @@
 """A process that makes no progress ends itself, so that whoever watches it starts it again."""
 
 import faulthandler
-import os
-import signal
-import sys
-import threading
-import time
+
+_STDERR = 2  # the descriptor, because a worker's `sys.stderr` may be an object of Ray's
 
 
 class Watchdog:
-    """Kills its own process when `note_progress` has not been called for `seconds`; first tells where it stood."""
+    """Ends its own process with status 1 when `note_progress` has not been called for `seconds`.
+
+    The timer is a C thread of `faulthandler`: it fires also while native code holds the interpreter's lock, which is
+    the hang that it exists for. Before it ends the process it writes `Timeout (H:MM:SS)!` and the stacks of all Python
+    threads to the log. A process has one such timer.
+    """
 
     def __init__(self, seconds: float) -> None:
-        """Start watching."""
-        self._seconds, self._noted = seconds, time.monotonic()
-        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        """Set the time; the timer starts with the block."""
+        self._seconds = seconds
+
+    def __enter__(self) -> "Watchdog":
+        self.note_progress()
+        return self
 
     def note_progress(self) -> None:
-        """Tell that something was finished."""
-        self._noted = time.monotonic()
+        """Note that something was finished: the time begins anew."""
+        faulthandler.dump_traceback_later(self._seconds, exit=True, file=_STDERR)
 
-    def _watch(self) -> None:
-        while (left := self._noted + self._seconds - time.monotonic()) > 0:
-            time.sleep(left)
-        print(f"error: no batch was finished in {self._seconds:g} s: this worker ends; it stood", file=sys.stderr)
-        faulthandler.dump_traceback(all_threads=True)
-        sys.stderr.flush()
-        os.kill(os.getpid(), signal.SIGKILL)  # a thread that hangs in native code ends by nothing less
+    def __exit__(self, *_: object) -> None:
+        faulthandler.cancel_dump_traceback_later()

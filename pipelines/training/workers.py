@@ -143,13 +143,13 @@ def _train_on_worker(arguments: dict[str, Any]) -> TrainingOutcome:
     quiet()
     stage: Stage = ray.get(arguments["stage"])
     folder, config = Path(arguments["folder"]), stage.config
-    watchdog = Watchdog(config.failure.hang_seconds)
     checkpoints = CheckpointFolder(folder, config.checkpoint.num_to_keep)
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     share = ray.train.collective.broadcast_from_rank_zero if world_size > 1 else keep
-    newest = share(checkpoints.newest() if rank == 0 else None)
     with contextlib.ExitStack() as stack:
+        watchdog = stack.enter_context(Watchdog(config.failure.hang_seconds))
+        newest = share(checkpoints.newest() if rank == 0 else None)
         worker = Worker(
             checkpoints=checkpoints,
             checkpoint=newest,

@@ -1,24 +1,38 @@
-import signal
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
-import time
+import ctypes, time
 from pipelines.training.watchdog import Watchdog
-watchdog = Watchdog(0.5)
-for _ in range(4):
-    time.sleep(0.25)
-    watchdog.note_progress()
-print("was alive", flush=True)
-def where_it_stood():
+
+def wait_in_python():
     time.sleep(60)
-where_it_stood()
+
+def wait_in_native_code_that_holds_the_lock():
+    ctypes.PyDLL(None).sleep(60)
+
+with Watchdog(0.5) as watchdog:
+    for _ in range(4):
+        time.sleep(0.25)
+        watchdog.note_progress()
+    print("was alive", flush=True)
+    {hang}()
+print("woke up", flush=True)
 """
 
 
-def test_a_process_without_progress_ends_itself_and_says_where_it_stood():
-    ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=30)
+@pytest.mark.parametrize("hang", ["wait_in_python", "wait_in_native_code_that_holds_the_lock"])
+def test_a_process_without_progress_ends_itself_and_leaves_its_stack(hang):
+    command = [sys.executable, "-c", PROGRAM.replace("{hang}", hang)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert ended.stdout == "was alive\n"
-    assert ended.returncode == -signal.SIGKILL
-    assert "no batch was finished in 0.5 s" in ended.stderr
-    assert "where_it_stood" in ended.stderr
+    assert ended.returncode == 1
+    assert "Timeout (0:00:00.500000)!" in ended.stderr
+    assert f"in {hang}" in ended.stderr
+
+
+def test_after_its_block_nothing_ends_the_process():
+    program = "import time\nfrom pipelines.training.watchdog import Watchdog\nwith Watchdog(0.2): pass\ntime.sleep(0.6)"
+    assert subprocess.run([sys.executable, "-c", program], timeout=30).returncode == 0
