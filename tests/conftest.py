@@ -17,7 +17,8 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 def local_ray():
     import ray
 
-    from pipelines.runtime.session import quiet, start_local
+    from pipelines.runtime.ray_logging import quiet
+    from pipelines.runtime.session import start_local
 
     quiet()
     start_local(num_cpus=2, include_dashboard=False, log_to_driver=False)

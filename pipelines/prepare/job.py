@@ -32,6 +32,7 @@ from pipelines.prepare.plan import format_plan, plan_prepare
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.job_run import open_job_run
 from pipelines.runtime.paths import base_folder
+from pipelines.settings.terminal import format_summary, seen_from_here
 from pipelines.shards.folder import ShardFolder
 from pipelines.tracking.runs import Run
 from t3d_core.errors import UserError
@@ -48,7 +49,8 @@ def run_prepare(config: PrepareJobConfig) -> str:
         raise UserError("output is missing: name the folder for the shards with --output FOLDER")
     output = base_folder() / config.output
     listing = list_videos(config, output=output)
-    print(f"{listing.is_found().sum():,} of {len(listing.records):,} listed videos found in {listing.root.address}")
+    num_found, num_listed = listing.is_found().sum(), len(listing.records)
+    print(seen_from_here(f"{num_found:,} of {num_listed:,} listed videos found in {listing.root.address}"))
     if any(overlaps := listing.description["official_overlaps"]):
         print(f"note: the published lists put {overlaps} source videos of the folds into both train and test")
     folder = ShardFolder(output)
@@ -69,15 +71,16 @@ def run_prepare(config: PrepareJobConfig) -> str:
         _log(run, folder, coverage)
         check_failures(config, folder, coverage)
     job = "train" if listing.description["class_names"] else "transfer"
-    return "\n".join(
+    num_prepared, num_listed = coverage.total.prepared, coverage.total.listed
+    others = f"; reasons of the others in {folder.failures_file}" if num_prepared < num_listed else ""
+    return format_summary(
         [
-            f"shards:   {output / 'shards'}",
-            f"look:     {folder.contact_sheet_file}",
-            f"mlflow:   {run.describe()}",
-            f"settings: {listing.description['fingerprint'][:SHOWN_DIGITS]}, for --data.fingerprint",
-            f"next:     python jobs/{job}.py --data.shards {shlex.quote(str(output))}",
-            f"{coverage.total.prepared} of {coverage.total.listed} videos prepared, {coverage.num_segments} rows; "
-            f"reasons of the others in {folder.failures_file}",
+            ("videos", f"{num_prepared:,} of {num_listed:,} prepared, {coverage.num_segments:,} rows{others}"),
+            ("shards", str(output / "shards")),
+            ("look at", str(folder.contact_sheet_file)),
+            ("settings", f"{listing.description['fingerprint'][:SHOWN_DIGITS]}, for --data.fingerprint"),
+            ("mlflow", run.describe()),
+            ("next", f"python jobs/{job}.py --data.shards {shlex.quote(str(output))}"),
         ]
     )
 

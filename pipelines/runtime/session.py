@@ -1,10 +1,5 @@
-"""Connect a process to Ray, quietly, say where relative paths lead, and name what has no name.
+"""Connect a process to Ray, quietly: to the cluster that it was submitted to, or to one of its own."""
 
-`ray job submit` runs a job in the folder of `ray start`, on one node's disk, or with `--working-dir .` in a throw-away
-copy of the submitted folder: what is written there is lost. T3D_HOME names the storage that all nodes share.
-"""
-
-import functools
 import logging
 import os
 import socket
@@ -15,6 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from pipelines.runtime.ray_logging import quiet
 from t3d_core.errors import UserError
 
 # A head that is just being started again does not listen yet.
@@ -24,15 +20,6 @@ _PORT_VARIABLE = "RAY_GCS_SERVER_PORT"
 # Ray starts workers with niceness 15, and its own processes push them aside: up to 4 % of a training worker's time.
 _NICENESS_VARIABLE = "RAY_worker_niceness"
 _LOG = logging.getLogger(__name__)
-_LOUD = {
-    "ray.data._internal.execution.streaming_executor": logging.WARNING,
-    "ray.data._internal.logging": logging.WARNING,
-    # This logger is named by its file.
-    str(Path(ray.__file__).parent / "train" / "v2" / "_internal" / "execution" / "context.py"): logging.WARNING,
-    # These warn of what is meant to be so: our own progress bars, and the token of a new local cluster.
-    "ray.data._internal.progress": logging.ERROR,
-    "ray._private.authentication.authentication_token_setup": logging.ERROR,
-}
 
 
 def connect() -> None:
@@ -113,14 +100,3 @@ def _hide_token() -> None:
     token = Path.home() / ".ray" / "auth_token"
     if token.is_file() and token.stat().st_uid == os.getuid():
         token.chmod(0o600)
-
-
-def quiet() -> None:
-    """Silence what Ray's libraries tell of their plans, once in every process that uses them; warnings stay."""
-    for name, level in _LOUD.items():
-        # A filter, for Ray sets its loggers' levels anew at every execution.
-        logging.getLogger(name).addFilter(functools.partial(_is_at_least, level))
-
-
-def _is_at_least(level: int, record: logging.LogRecord) -> bool:
-    return record.levelno >= level

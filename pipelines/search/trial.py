@@ -22,7 +22,7 @@ from ray import tune
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.job import run_evaluate
 from pipelines.networks.weights import card_of, costs_of
-from pipelines.runtime.session import quiet
+from pipelines.runtime.ray_logging import quiet
 from pipelines.search.config import SearchConfig
 from pipelines.settings.config import changed, with_values
 from pipelines.settings.options import Tree

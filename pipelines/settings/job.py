@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipelines.settings.command_line import load_config
 from pipelines.settings.section import SectionT
+from pipelines.settings.terminal import seen_from_here
 from t3d_core.errors import UserError
 
 
@@ -28,7 +29,7 @@ def run_job(
     # `ray job stop` and Kubernetes end a job so: it closes its MLflow run as one that Ctrl-C ends.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        print(run(config))
+        print(seen_from_here(run(config)))
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         raise SystemExit(130) from None

@@ -19,12 +19,13 @@ from pipelines.runtime.files import copy_whole
 from pipelines.runtime.job_run import tracking_uri_of
 from pipelines.runtime.paths import base_folder
 from pipelines.settings.config import changed
+from pipelines.settings.terminal import format_summary
 from pipelines.shards.index import load_index
 from pipelines.tracking.models import log_model, register_model
 from pipelines.tracking.recorded import STARTED_FROM
 from pipelines.train.config import ResolvedTrainConfig, TrainConfig, resolve
 from pipelines.train.stage import ClassificationStage, build_stage
-from pipelines.training.run import FinishedRun, fit
+from pipelines.training.run import FinishedRun, describe_padding, fit
 from pipelines.training.run_folder import TERMINAL, Launch, check_surroundings, open_run
 from t3d_core.training.checkpoint import save_weights
 from t3d_core.training.weights_card import read_card
@@ -142,16 +143,23 @@ def _summary(
 ) -> str:
     num_val, before, after = len(stage.val_index), finished.initial, finished.final
     shards = shlex.join(str(path) for path in folders)
-    return "\n".join(
+    checkpoint = shlex.quote(str(finished.weights))
+    return format_summary(
         [
-            f"validation, middle clip of {num_val} videos: clip_top1 {before['clip_top1']:.3f} before, "
-            f"{after['clip_top1']:.3f} after; loss {before['loss']:.3f} -> {after['loss']:.3f}; "
-            f"padded frames {after['padded_share']:.1%}",
-            *finished.describe_losses(),
-            f"weights: {finished.weights}",
-            f"model:   {registered}",
-            f"mlflow:  {finished.run.describe()}",
-            f"next:    python jobs/evaluate.py --checkpoint {shlex.quote(str(finished.weights))} "
-            f"--data.shards {shards} --data.fold {config.data.fold}",
+            (
+                "top-1",
+                f"{before['clip_top1']:.3f} before, {after['clip_top1']:.3f} after: the middle clip of each of "
+                f"{num_val} validation videos, chance {1 / len(stage.card.class_names):.3f}",
+            ),
+            ("loss", f"{before['loss']:.3f} before, {after['loss']:.3f} after{describe_padding(after)}"),
+            *finished.describe_unreadable(),
+            ("weights", str(finished.weights)),
+            ("model", registered),
+            ("mlflow", finished.run.describe()),
+            (
+                "next",
+                f"python jobs/evaluate.py --checkpoint {checkpoint} --data.shards {shards} "
+                f"--data.fold {config.data.fold}",
+            ),
         ]
     )

@@ -1,8 +1,7 @@
-"""Steps of a run become a progress bar an epoch on the driver's terminal, wherever the first worker runs."""
+"""Steps of a run become one progress bar on the driver's terminal, wherever the first worker runs."""
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable
 from typing import TypedDict
 
@@ -15,6 +14,10 @@ from tqdm import tqdm
 from pipelines.clips.order import TrainOrder
 from pipelines.training.worker import Metrics
 
+# Of a task's metrics those that are watched while it trains, and what the bar calls them; MLflow has all.
+_WATCHED = {"loss": "loss", "clip_top1": "top-1", "pair_accuracy": "pairs"}
+_BAR = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}"
+
 
 class Listeners(TypedDict):
     """Who is called with a step and its metrics: what people see, and what a validation found (see `Worker`)."""
@@ -23,49 +26,30 @@ class Listeners(TypedDict):
     validated: Callable[[int, Metrics], None]
 
 
-class Bars(contextlib.AbstractContextManager):
-    """Bars with loss, accuracy, clips a second, share of waiting for data, time left in the epoch and in the run."""
+class ProgressBar(contextlib.AbstractContextManager):
+    """The steps of a run: epoch, time gone and left, loss, accuracy, clips a second, the share of waiting for data."""
 
     def __init__(self, order: TrainOrder, *, epochs: int) -> None:
-        """Begin; the first bar comes with the first step that is shown."""
+        """Begin; the bar comes with the first step that is shown."""
         self._order, self._epochs, self._num_steps = order, epochs, order.num_steps(epochs)
         self._bar: tqdm | None = None
-        self._epoch = -1
-        self._first: tuple[int, float] | None = None
 
     def show(self, step: int, metrics: Metrics) -> None:
-        """Move the bar of the step's epoch."""
-        epoch = self._order.epoch(step - 1)
-        first, last = self._order.steps_before(epoch), min(self._order.steps_before(epoch + 1), self._num_steps)
-        if epoch != self._epoch:
-            self._close()
-            self._epoch = epoch
-            self._bar = tqdm(total=last - first, desc=f"epoch {epoch + 1}/{self._epochs}", unit="step")
-        assert self._bar is not None, "made above"
-        self._bar.set_postfix_str(f"{describe(metrics)}{self._time_left(step)}", refresh=False)
-        self._bar.update(step - first - self._bar.n)
-        if step == last:
-            self._close()
-
-    def _time_left(self, step: int) -> str:
-        if self._first is None:
-            self._first = step, time.monotonic()
-        first, began = self._first
-        if step == first:
-            return ""
-        seconds = (time.monotonic() - began) / (step - first) * (self._num_steps - step)
-        return f", run {tqdm.format_interval(seconds)} left"
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()  # a second time it does nothing
+        """Move the bar to `step`, counted from 1."""
+        if self._bar is None:
+            # Its speed is that of the steps to come: those before a resume, and the first with its start-up, took none.
+            self._bar = tqdm(total=self._num_steps, initial=step, bar_format=_BAR, dynamic_ncols=True)
+        self._bar.set_description_str(f"epoch {self._order.epoch(step - 1) + 1}/{self._epochs}", refresh=False)
+        self._bar.set_postfix_str(describe(metrics), refresh=False)
+        self._bar.update(step - self._bar.n)
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        if self._bar is not None:
+            self._bar.close()
 
 
 class Mailbox(contextlib.AbstractContextManager):
-    """What the first worker tells, wherever it runs, reaches the driver.
+    """What the first worker reports, wherever it runs, reaches the driver.
 
     Attributes:
         queue: takes the name of a listener and what it is to be called with; it lives as long as the driver's node.
@@ -93,10 +77,7 @@ class Mailbox(contextlib.AbstractContextManager):
 
 
 def describe(metrics: Metrics) -> str:
-    """Loss, accuracies, clips a second and the share of waiting, in one line."""
-    speeds = {name: metrics[name] for name in metrics if name.startswith("throughput/")}
-    shown = " ".join(f"{name} {value:.3f}" for name, value in metrics.items() if name not in speeds)
-    return (
-        f"{shown}, {speeds['throughput/clips_per_second']:.1f} clips/s, "
-        f"waiting {speeds['throughput/data_wait_share']:.0%}"
-    )
+    """Loss, accuracy, clips a second and the share of waiting, in one line."""
+    shown = [f"{short} {metrics[name]:.3f}" for name, short in _WATCHED.items() if name in metrics]
+    speed, waiting = metrics["throughput/clips_per_second"], metrics["throughput/data_wait_share"]
+    return ", ".join([*shown, f"{speed:.1f} clips/s", f"waiting {waiting:.0%}"])

@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 from pipelines.runtime.files import copy_whole
 from pipelines.settings.config import changed
+from pipelines.settings.terminal import format_summary, seen_from_here
 from pipelines.tracking.metric_log import drain
 from pipelines.tracking.runs import PausedError, Run
 from pipelines.training.checkpoints import CheckpointFolder
 from pipelines.training.config import RunConfig
-from pipelines.training.progress import Bars, Listeners
+from pipelines.training.progress import Listeners, ProgressBar
 from pipelines.training.run_folder import TERMINAL, Launch, RunFolder, metrics_file, read_unreadable, unreadable_file
 from pipelines.training.stage import Stage
 from pipelines.training.worker import Metrics, ignore
@@ -48,12 +49,12 @@ class FinishedRun:
     unreadable: Unreadable | None
     run: Run
 
-    def describe_losses(self) -> list[str]:
-        """What was not read, where something was: a line for the summary."""
+    def describe_unreadable(self) -> list[tuple[str, str]]:
+        """What could not be read, where something could not: a field of the summary."""
         if self.unreadable is None:
             return []
         num_clips, num_videos, path = self.unreadable
-        return [f"not read: {num_clips} clips of {num_videos} videos, see {path}; the steps went on without them"]
+        return [("unread", f"{num_clips} clips of {num_videos} videos, left out of their steps; see {path}")]
 
 
 def fit(stage: Stage, folder: RunFolder, launch: Launch = TERMINAL) -> FinishedRun:
@@ -76,8 +77,8 @@ def fit(stage: Stage, folder: RunFolder, launch: Launch = TERMINAL) -> FinishedR
     checkpoints.sweep()
     if launch.shows_progress:
         _say_where(config, folder, newest=newest)
-    with Bars(stage.order, epochs=config.epochs) as bars:
-        show = bars.show if launch.shows_progress else ignore
+    with ProgressBar(stage.order, epochs=config.epochs) as bar:
+        show = bar.show if launch.shows_progress else ignore
         listeners = Listeners(show=show, validated=launch.validated)
         outcome = train(stage, checkpoints, folder.run, listeners, interval)
     if outcome.refusal is not None:
@@ -99,10 +100,16 @@ def _say_where(config: RunConfig, folder: RunFolder, *, newest: Path | None) -> 
     """Let people find a run while it is under way, take up one that they gave no name, and see whether it goes on."""
     remark = ""
     if newest is not None:
-        remark = f" (goes on from {newest.name})"
+        remark = f" (resumes after {newest.name})"
     elif config.name is None:
-        remark = f" (to take it up again: --name {folder.path.name})"
-    print(f"run:     {folder.path}{remark}\nmlflow:  {folder.run.describe()}", flush=True)
+        remark = f" (to resume it: --name {folder.path.name})"
+    where = format_summary([("run", f"{folder.path}{remark}"), ("mlflow", folder.run.describe())])
+    print(seen_from_here(where), flush=True)
+
+
+def describe_padding(metrics: Metrics) -> str:
+    """The share of frames that short videos made up, where there are any: the end of a line of the summary."""
+    return f"; {metrics['padded_share']:.1%} of frames made up" if metrics["padded_share"] else ""
 
 
 def describe_scaled_rate(config: RunConfig) -> str | None:

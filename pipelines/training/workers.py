@@ -19,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 
 from pipelines.runtime import pools
-from pipelines.runtime.session import quiet
+from pipelines.runtime.ray_logging import quiet
 from pipelines.tracking.metric_log import MetricLog
 from pipelines.tracking.runs import Run
 from pipelines.training.checkpoints import CheckpointFolder
@@ -101,8 +101,21 @@ def _trainer_of(config: RunConfig, arguments: dict[str, Any], folder: Path) -> T
             storage_path=str(folder.parent),
             failure_config=ray.train.FailureConfig(max_failures=config.failure.max_failures),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+            callbacks=[QuietController()],
         ),
     )
+
+
+class QuietController(ray.train.UserCallback):
+    """Calls `quiet` in the process of Ray Train's controller, which unpickles the callbacks of a run."""
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        return _quiet_controller, ()
+
+
+def _quiet_controller() -> QuietController:
+    quiet()
+    return QuietController()
 
 
 def _fit(trainer: TorchTrainer) -> TrainingOutcome:

@@ -28,6 +28,7 @@ from pipelines.prepare import job as prepare
 from pipelines.prepare import shard_task
 from pipelines.prepare.config import PrepareConfig, YouTube8MDatasetConfig
 from pipelines.runtime import pools, session
+from pipelines.runtime.ray_logging import quiet
 from pipelines.shards.index import load_index
 from t3d_core.video.storage import encode_segments, encode_video
 from tests.faults.training_faults import REPO
@@ -80,7 +81,7 @@ def measure_prepare(folder, num_videos):
     (folder / "ids.txt").write_text("\n".join(ids) + "\n")
     for video_id in ids:
         (videos / f"{video_id}.mp4").touch()
-    session.quiet()
+    quiet()
     session.start_local(num_cpus=2, log_to_driver=False)
     dataset = YouTube8MDatasetConfig(root=str(videos), annotations=folder / "ids.txt")
     config = PrepareConfig(dataset=dataset, videos_per_shard=VIDEOS_A_SHARD)
@@ -110,7 +111,7 @@ def measure_prepare(folder, num_videos):
 
 def measure_train(folder, num_videos):
     """Read the index and so many batches; seconds to the first, milliseconds a step, peak of the driver."""
-    session.quiet()
+    quiet()
     session.start_local(num_cpus=2, log_to_driver=False)
     began = time.perf_counter()
     index = load_index([folder / "shards"], fold=1, splits=["train"])

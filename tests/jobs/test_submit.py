@@ -63,7 +63,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("checkout")
     for name in ("jobs", "pipelines", "t3d_core"):
         shutil.copytree(REPO / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    _edit(copy / "pipelines/transfer/summary.py", 'f"pair accuracy on', 'f"SUBMITTED CODE, pair accuracy on')
+    _edit(
+        copy / "pipelines/transfer/summary.py", "accuracy on {num_sources}", "SUBMITTED CODE, accuracy on {num_sources}"
+    )
     _edit(copy / "pipelines/prepare/shard_task.py", '"reason": outcome.reason,', '"reason": "submitted code",')
     return copy
 

@@ -9,7 +9,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
-from pipelines.runtime.session import quiet, start_local
+from pipelines.runtime.ray_logging import quiet
+from pipelines.runtime.session import start_local
 
 
 def num_cores_here() -> int:

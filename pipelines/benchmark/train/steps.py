@@ -26,7 +26,8 @@ from pipelines.clips.batch import NumpyBatch
 from pipelines.clips.loader import BatchLoader
 from pipelines.clips.stream import load_places
 from pipelines.networks.weights import view_of
-from pipelines.runtime.session import quiet, start_local
+from pipelines.runtime.ray_logging import quiet
+from pipelines.runtime.session import start_local
 from pipelines.settings.config import changed
 from pipelines.train.config import ResolvedTrainConfig
 from pipelines.train.job import run_train

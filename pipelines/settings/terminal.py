@@ -1,0 +1,20 @@
+"""What people read on a terminal: short paths, and the closing summary under its labels."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def format_summary(fields: Sequence[tuple[str, str]]) -> str:
+    """One line a field, `label:  text`, the texts under each other; a field without a label continues the last one."""
+    width = max((len(label) for label, _ in fields), default=0) + 1
+    return "\n".join(f"{f'{label}:' if label else '':{width}}  {text}" for label, text in fields)
+
+
+def seen_from_here(text: str) -> str:
+    """The text with paths below the working folder as relative ones, as a person standing there would type them."""
+    here = str(Path.cwd())
+    if here == "/":
+        return text
+    # A path begins the text, or follows a blank, a quote, a bracket, an equals sign, or the scheme of a sqlite store.
+    return re.sub(rf"(^|(?<=[\s'\"(=])|(?<=sqlite:///)){re.escape(here)}/(?=\S)", "", text, flags=re.MULTILINE)
