@@ -82,26 +82,26 @@ class EarlyStopping(FIFOScheduler):
         super().__init__()
         self._watched, self._epochs = config.watched_metric(), epochs
         self._rule: Any = _rule_of(config, epochs=epochs)
-        self._told: dict[TrialName, float] = {}
+        self._newest_epoch: dict[TrialName, float] = {}
         for record in ledger.records.values():
             self._replay(record)
 
     def _replay(self, record: TrialRecord) -> None:
         for epoch, value in record.curve:
-            self._tell(TrialName(record.name), {EPOCH: epoch, self._watched: value})
+            self._apply_rule(TrialName(record.name), {EPOCH: epoch, self._watched: value})
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """STOP or CONTINUE."""
-        is_told = EPOCH in result and self._watched in result
-        is_told = is_told and result[EPOCH] > self._told.get(name := TrialName(trial.config["trial"]), 0.0)
-        answer = self._tell(name, result) if is_told else TrialScheduler.CONTINUE
+        is_new = EPOCH in result and self._watched in result
+        is_new = is_new and result[EPOCH] > self._newest_epoch.get(name := TrialName(trial.config["trial"]), 0.0)
+        answer = self._apply_rule(name, result) if is_new else TrialScheduler.CONTINUE
         is_stopped = answer == TrialScheduler.STOP and result[EPOCH] < self._epochs
         return TrialScheduler.STOP if is_stopped else TrialScheduler.CONTINUE
 
-    def _tell(self, name: TrialName, result: dict[str, Any]) -> str:
-        if name not in self._told:
+    def _apply_rule(self, name: TrialName, result: dict[str, Any]) -> str:
+        if name not in self._newest_epoch:
             self._rule.on_trial_add(_NOBODY_WAITS, name)
-        self._told[name] = result[EPOCH]
+        self._newest_epoch[name] = result[EPOCH]
         return self._rule.on_trial_result(_NOBODY_WAITS, name, result)
 
 

@@ -62,7 +62,7 @@ def run(clips):
 def verdicts(report):
     lines = report.text.splitlines()
     first = next(place for place, line in enumerate(lines) if line.startswith("goal "))
-    return {line[:76].strip(): line.rsplit("  ", 1)[1] for line in lines[first + 1 :]}
+    return {line.partition("  ")[0]: line.rsplit("  ", 1)[1] for line in lines[first + 1 :]}
 
 
 def test_prepare_and_the_plain_loop_write_the_same_shards(local_ray, clips):

@@ -49,7 +49,7 @@ def run(sources):
     report = run_suite(TrainSuiteConfig(clips=(sources[0].path.parent,)), repeats=1)
     lines = report.text.splitlines()
     first = next(place for place, line in enumerate(lines) if line.startswith("goal "))
-    return report, {line[:76].strip(): line.rsplit("  ", 1)[1] for line in lines[first + 1 :]}
+    return report, {line.partition("  ")[0]: line.rsplit("  ", 1)[1] for line in lines[first + 1 :]}
 
 
 def test_goals_are_met_or_missed_by_what_was_measured(measured, sources):
