@@ -36,10 +36,11 @@ class ProgressBar(contextlib.AbstractContextManager):
 
     def show(self, step: int, metrics: Metrics) -> None:
         """Move the bar to `step`, counted from 1."""
+        epoch = f"epoch {self._order.epoch(step - 1) + 1}/{self._epochs}"
         if self._bar is None:
-            # Its speed is that of the steps to come: those before a resume, and the first with its start-up, took none.
-            self._bar = tqdm(total=self._num_steps, initial=step, bar_format=_BAR, dynamic_ncols=True)
-        self._bar.set_description_str(f"epoch {self._order.epoch(step - 1) + 1}/{self._epochs}", refresh=False)
+            # The time left follows from the steps to come: those before a resume took none, and the first its start-up.
+            self._bar = tqdm(total=self._num_steps, initial=step, desc=epoch, bar_format=_BAR, dynamic_ncols=True)
+        self._bar.set_description_str(epoch, refresh=False)
         self._bar.set_postfix_str(describe(metrics), refresh=False)
         self._bar.update(step - self._bar.n)
 
