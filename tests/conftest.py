@@ -1,4 +1,7 @@
-"""One Ray for all tests, and small prepared data sets."""
+"""One Ray for all tests, and small prepared data sets; `pipelines` is imported by those who ask for one.
+
+`pytest tests/t3d_core` runs where neither Ray nor anything else of `pipelines` is installed.
+"""
 
 import os
 from pathlib import Path
@@ -6,9 +9,6 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; `pytest -n 2` has a process for every core
-
-from pipelines.prepare.config import FolderDatasetConfig, PrepareConfig, SyntheticDatasetConfig
-from pipelines.prepare.make import prepare
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -27,6 +27,8 @@ def local_ray():
 
 @pytest.fixture(scope="session")
 def synthetic_config():
+    from pipelines.prepare.config import PrepareConfig, SyntheticDatasetConfig
+
     dataset = SyntheticDatasetConfig(
         videos_per_class=6, num_frames=40, height=48, width=64, val_fraction=0.2, test_fraction=0.2
     )
@@ -36,6 +38,8 @@ def synthetic_config():
 @pytest.fixture(scope="session")
 def synthetic_shards(local_ray, tmp_path_factory, synthetic_config):
     """48 synthetic videos of 40 frames in 5 shards."""
+    from pipelines.prepare.make import prepare
+
     output = tmp_path_factory.mktemp("synthetic")
     prepare(synthetic_config, output)
     return output
@@ -44,6 +48,9 @@ def synthetic_shards(local_ray, tmp_path_factory, synthetic_config):
 @pytest.fixture(scope="session")
 def weizmann_shards(local_ray, tmp_path_factory):
     """60 real videos of 10 actions by 6 people; lena is `val`."""
+    from pipelines.prepare.config import FolderDatasetConfig, PrepareConfig
+    from pipelines.prepare.make import prepare
+
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the real clips are not at {SHARED_DATA}")
     output = tmp_path_factory.mktemp("weizmann")
