@@ -7,14 +7,12 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import get_args
 
 import mlflow
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from torch import nn
 
 from pipelines.export import job as export
 from pipelines.export import program as exported_model
@@ -22,14 +20,11 @@ from pipelines.export.config import ExportConfig
 from pipelines.export.program import FORMATS
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.runs import start_run
-from t3d_core.models import build_model
-from t3d_core.models.transition_forms import TransitionForm
-from t3d_core.training.checkpoint import load_model, save_weights
 from t3d_core.training.weights_card import WeightsCard
 from t3d_core.video.cropping import center_crop, resized_size
 from t3d_core.video.decoding import decode_frames
 from t3d_core.video.storage import encode_video
-from t3d_core.video.transforms import normalize_clip
+from tests.pipelines.export.exported import eager, noise, run, save_network
 
 REAL_CLIP = Path(__file__).parents[4] / "shared" / "data" / "single_clips" / "gop235_340x256.mp4"
 CARD = WeightsCard(
@@ -52,42 +47,11 @@ CARD = WeightsCard(
 )
 
 
-def save_network(folder, card=CARD):
-    """Weights of a network whose every batch norm has statistics and scales of its own."""
-    torch.manual_seed(0)
-    net = build_model(card.model_kind, num_classes=len(card.class_names), **card.model_arguments)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm3d):
-            module.running_mean.normal_(std=0.5)
-            module.running_var.uniform_(0.5, 2)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.5)
-    folder.mkdir(exist_ok=True)
-    save_weights(net, folder / "model.safetensors", card=card)
-    return folder / "model.safetensors"
-
-
 def write_video(path, num_frames=60):
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (num_frames, 6, 8, 3), np.uint8)
     encode_video((np.kron(frame, np.ones((8, 8, 1), np.uint8)) for frame in small), path=path, fps=10)
     return path
-
-
-def run(file_format, path, clip_BTHWC):
-    with torch.no_grad():
-        return FORMATS[file_format].open(path)(clip_BTHWC)
-
-
-def eager(weights, clip_BTHWC):
-    net, card = load_model(weights)
-    with torch.no_grad():
-        output = net(normalize_clip(clip_BTHWC, mean=card.mean, std=card.std))
-        return output.softmax(dim=1) if card.class_names else output
-
-
-def noise(batch):
-    return torch.randint(0, 256, (batch, 16, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="module")
@@ -122,19 +86,6 @@ def runs_of(config):
 
 def files_in(folder):
     return sorted(path.name for path in folder.iterdir())
-
-
-@pytest.mark.parametrize("form", get_args(TransitionForm))
-@pytest.mark.parametrize("file_format", FORMATS)
-def test_every_transition_form_gives_the_networks_probabilities_for_any_batch(tmp_path, file_format, form):
-    card = replace(CARD, model_arguments=CARD.model_arguments | {"transition_forms": form})
-    weights, output = save_network(tmp_path / "run", card), tmp_path / "exported"
-    clips = export.CheckClips(noise(4), "noise")
-    export.export_checked(load_model(weights), clips, output, FORMATS[file_format], fold_batch_norm=True)
-    for batch in (1, 2, 5):
-        found = run(file_format, output, noise(batch))
-        assert found.shape == (batch, 3)
-        torch.testing.assert_close(found, eager(weights, noise(batch)), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
@@ -232,13 +183,6 @@ def test_a_file_that_computes_something_else_is_not_kept(config, tmp_path, monke
         export.run_export(with_changes(config, format=file_format))
     assert files_in(tmp_path / "run") == ["model.safetensors"]
     assert [logged.info.status for logged in runs_of(config)] == ["FAILED"]
-
-
-@pytest.mark.parametrize("size", [(1, 4, 4), (2, 3, 5), (3, 7, 9)])
-def test_the_adaptive_pool_of_an_onnx_file_is_that_of_pytorch(size):
-    maps_BCTHW = torch.randn(2, 3, *size)
-    found = exported_model._adaptive_average(maps_BCTHW, (1, 4, 4))
-    torch.testing.assert_close(found, nn.functional.adaptive_avg_pool3d(maps_BCTHW, (1, 4, 4)))
 
 
 def test_values_that_are_not_numbers_are_no_rounding():

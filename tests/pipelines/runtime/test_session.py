@@ -4,12 +4,8 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
-import pytest
 import ray
-
-from pipelines.runtime.paths import base_folder, input_path
 
 SCRIPT = """
 import ray
@@ -36,26 +32,6 @@ def test_the_token_that_ray_writes_is_for_its_user_alone(tmp_path):
     environment |= {"PYTHONPATH": os.getcwd(), "HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)
     assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
-
-
-def test_relative_paths_start_where_the_user_stands_or_at_t3d_home(tmp_path, monkeypatch):
-    monkeypatch.delenv("T3D_HOME", raising=False)
-    monkeypatch.chdir(tmp_path)
-    assert base_folder() == tmp_path
-    home = tmp_path / "storage"
-    home.mkdir()
-    monkeypatch.setenv("T3D_HOME", str(home))
-    assert base_folder() == home
-    (home / "clips").mkdir()
-    assert input_path(Path("clips")) == home / "clips"
-    (tmp_path / "clips").mkdir()  # what was submitted with the job comes first
-    assert input_path(Path("clips")) == tmp_path / "clips"
-
-
-def test_a_home_that_is_not_there_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("T3D_HOME", str(tmp_path / "not mounted"))
-    with pytest.raises(ValueError, match=r"T3D_HOME .*not mounted is no folder: mount the shared storage"):
-        base_folder()
 
 
 JOIN = """
