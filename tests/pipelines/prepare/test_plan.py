@@ -5,7 +5,7 @@ import re
 import pytest
 
 from pipelines.prepare.listing import list_videos
-from pipelines.prepare.make import _task
+from pipelines.prepare.make import build_shard_task
 from pipelines.prepare.plan import format_plan, plan_prepare
 from pipelines.shards.folder import ShardFolder
 from tests.pipelines.prepare.made_videos import config, write_video
@@ -17,7 +17,7 @@ def test_a_forecast_scales_its_sample_to_all_that_is_found(tmp_path):
         write_video(root / "walk" / f"{place}.mp4", num_frames=30 if place % 2 else 10)
     settings = config(root)
     listing = list_videos(settings, output=tmp_path)
-    task = _task(settings, ShardFolder(tmp_path / "out"), listing)
+    task = build_shard_task(settings, ShardFolder(tmp_path / "out"), listing)
     whole, sample = (plan_prepare(task, listing, num_videos=n, seed=0) for n in (40, 10))
     assert whole.seconds.value == pytest.approx(40 * 2.0)
     assert (whole.num_segments.value, whole.num_shards, whole.num_failed) == (40, 10, 0)

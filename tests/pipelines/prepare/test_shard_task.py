@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.prepare.listing import list_videos
-from pipelines.prepare.make import _task
+from pipelines.prepare.make import build_shard_task
 from pipelines.prepare.shard_task import ShardCounts, prepare_video
 from pipelines.shards.folder import ShardFolder
 from t3d_core.datasets.folder import read_folder
@@ -38,7 +38,7 @@ def test_a_decoder_killed_from_outside_is_tried_once_more(tmp_path, monkeypatch,
 
     monkeypatch.setattr(GuardedDecoder, "encode_segments", killed)
     record = listing.records.slice(0, 1).to_pylist()[0]
-    outcome = prepare_video(record, _task(settings, ShardFolder(tmp_path / "out"), listing))
+    outcome = prepare_video(record, build_shard_task(settings, ShardFolder(tmp_path / "out"), listing))
     assert outcome.reason == reason
     assert outcome.source_bytes == (0 if reason else record["listed_bytes"])
 

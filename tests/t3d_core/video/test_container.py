@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from t3d_core.video import decoding
+from t3d_core.video import container, decoding
 from t3d_core.video.container import VideoError
 from t3d_core.video.decoding import decode_frames, probe
 
@@ -97,7 +97,7 @@ def test_an_address_is_not_opened():
 
 
 def test_a_picture_too_large_is_refused_before_decoding(encode, monkeypatch):
-    monkeypatch.setattr(decoding, "MAX_FRAME_PIXELS", 64 * 46 - 1)
+    monkeypatch.setattr(container, "MAX_FRAME_PIXELS", 64 * 46 - 1)
     monkeypatch.setattr(decoding, "iterate_frames", lambda *_: pytest.fail("decoded"))
     with pytest.raises(VideoError, match="picture size 64x46"):
         probe(encode())
