@@ -10,6 +10,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; `pytest -n 2` has a process for every core
 
+MAX_FAST_CPU_SECONDS = 5
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -63,6 +64,31 @@ def pytest_configure():
     """Forget the storage and the store that whoever runs the tests works with."""
     for name in [name for name in os.environ if name.startswith(("T3D_", "MLFLOW_"))]:
         del os.environ[name]
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items):
+    """Mark as `fast` what needs no Ray of the tests and is not marked as anything else that takes long."""
+    for item in items:
+        marks = {mark.name for mark in item.iter_markers()}
+        if "local_ray" not in item.fixturenames and not marks & {"slow", "faults", "heavy"}:
+            item.add_marker(pytest.mark.fast)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Fail a `fast` test that is not: its author marks it, and `pytest -m fast` stays short."""
+    before = cpu_seconds()
+    result = yield
+    used = cpu_seconds() - before
+    if item.get_closest_marker("fast") and used > MAX_FAST_CPU_SECONDS:
+        pytest.fail(f"it used {used:.0f} CPU seconds: make it shorter, or mark it with pytest.mark.heavy")
+    return result
+
+
+def cpu_seconds():
+    """Of this process and of those that it waited for; what else the machine does makes no difference."""
+    return sum(os.times()[:4])
 
 
 def pytest_addoption(parser):

@@ -24,7 +24,7 @@ def load(item):
 start_local(num_cpus=1, include_dashboard=False, object_store_memory=200_000_000)
 training = stream(load, range(400), items_a_task=20)
 next(training)
-time.sleep(10)  # it reads ahead until its part of the store is full
+time.sleep(2)  # it reads ahead until its part of the store is full, if not before the validation then beside it
 print("validation", len(list(stream(load, range(8), items_a_task=4))), flush=True)
 print("training", 1 + sum(1 for _ in training), flush=True)
 """

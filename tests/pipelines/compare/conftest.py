@@ -7,8 +7,8 @@ from tests.pipelines.compare.written_store import Store
 
 
 @pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path)
+def store(tracking_uri, tmp_path):
+    return Store(tmp_path, tracking_uri)
 
 
 @pytest.fixture

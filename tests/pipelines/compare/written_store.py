@@ -29,8 +29,8 @@ PAPER = {
 class Store:
     """A store with runs as the jobs write them."""
 
-    def __init__(self, folder):
-        self.folder, self.uri = folder, f"sqlite:///{folder}/mlflow.db"
+    def __init__(self, folder, uri):
+        self.folder, self.uri = folder, uri
         self.client = mlflow.MlflowClient(self.uri)
         self.experiment = self.client.create_experiment("t3d", artifact_location=(folder / "files").as_uri())
 

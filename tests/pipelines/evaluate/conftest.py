@@ -2,7 +2,6 @@ import json
 import shutil
 from pathlib import Path
 
-import mlflow
 import pyarrow.parquet as pq
 import pytest
 
@@ -21,17 +20,9 @@ def weights(synthetic_shards, tmp_path_factory):
     return save_network(synthetic_shards, tmp_path_factory.mktemp("weights") / "model.safetensors", CLIP)
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """MLflow takes seconds to make the tables of a new store."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture(autouse=True)
-def store(empty_store, tmp_path):
-    shutil.copy(empty_store, tmp_path)
+def store(tracking_uri):
+    """Every test has a store in its folder."""
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -54,23 +53,14 @@ def write_video(path, num_frames=60):
     return path
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory):
-    """A migrated store without runs, made once: each test works on a copy."""
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
-def config(empty_store, tmp_path, monkeypatch):
+def config(tracking_uri, tmp_path, monkeypatch):
     """A saved classifier and a video, exported where nothing else lies."""
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return ExportConfig(
         checkpoint=str(save_network(tmp_path / "run")),
         video=write_video(tmp_path / "video.mp4"),
-        tracking=TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db"),
+        tracking=TrackingConfig(uri=tracking_uri),
         storage=tmp_path / "runs",
     )
 

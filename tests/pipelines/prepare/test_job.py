@@ -14,6 +14,8 @@ from pipelines.shards.folder import describe_shards
 from t3d_core.errors import UserError
 from tests.pipelines.prepare.made_videos import failures_of, job_config, write_video, write_videos
 
+pytestmark = pytest.mark.usefixtures("tracking_uri")
+
 
 @pytest.mark.parametrize(("is_labelled", "job"), [(True, "train"), (False, "transfer")])
 def test_the_summary_names_the_job_that_can_use_the_shards(local_ray, tmp_path, is_labelled, job):

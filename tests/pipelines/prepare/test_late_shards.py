@@ -149,6 +149,7 @@ def test_a_file_that_may_not_be_read_is_not_tried_anew_each_time(local_ray, tmp_
     assert not list(output.glob("late/*"))
 
 
+@pytest.mark.usefixtures("tracking_uri")
 def test_what_a_machine_failed_on_is_tried_again_by_the_next_job_and_by_no_training(local_ray, tmp_path):
     root, output = tmp_path / "videos", tmp_path / "out"
     write_videos(root)

@@ -12,6 +12,8 @@ from t3d_core.errors import UserError
 
 MODEL = {"kind": "t3d", "growth_rate": 4, "block_config": [2, 2, 2, 2], "num_init_features": 24, "bn_size": 2}
 
+pytestmark = pytest.mark.usefixtures("tracking_uri")
+
 
 def recorded(tmp_path):
     """Runs by stage, the oldest first."""

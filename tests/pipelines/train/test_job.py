@@ -4,6 +4,7 @@ import fcntl
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from unittest.mock import Mock
 
 import mlflow
@@ -101,10 +102,9 @@ def test_a_run_that_was_killed_before_its_id_was_kept_is_one_in_mlflow(config_of
     assert found == [("mine", "FINISHED")] * 2, "one of the run that was deleted, one of the new one"
 
 
-def test_weights_of_another_fold_of_the_same_videos_are_refused_in_training_and_testing(config_of, tmp_path):
+def test_weights_of_another_fold_of_the_same_videos_are_refused_in_training_and_testing(config_of, trained, tmp_path):
     """The synthetic data set has one fold: another one stands in the card."""
-    run_train(config_of(name="mine"))
-    weights = tmp_path / "runs" / "mine" / "model.safetensors"
+    weights = Path(shutil.copy(trained / "model.safetensors", tmp_path))
     card = read_card(weights)
     assert (card.datasets, card.fold) == (("synthetic",), 1)
     loaded = load_model(weights)
@@ -119,24 +119,27 @@ def test_weights_of_another_fold_of_the_same_videos_are_refused_in_training_and_
     run_train(config_of(name="other", init_from=str(weights)))
 
 
-def test_segments_of_a_video_are_one_example_and_the_card_says_so(config_of, tmp_path):
-    run_train(config_of(name="whole"))
+def test_segments_of_a_video_are_one_example_and_the_card_says_so(config_of, trained, tmp_path):
     clip = CLIP.model_copy(update={"num_segments": 2})
-    weights = str(tmp_path / "runs" / "whole")
     augmentation = TrainAugmentationConfig(mixup_alpha=0.4, cutmix_alpha=1.0, brightness=0.2, crop="random_resized")
     config = config_of(
-        name="tsn", clip=clip, init_from=weights, freeze_backbone=True, augmentation=augmentation, label_smoothing=0.1
+        name="tsn",
+        clip=clip,
+        init_from=str(trained),
+        freeze_backbone=True,
+        augmentation=augmentation,
+        label_smoothing=0.1,
     )
     run_train(config)
     assert read_card(tmp_path / "runs" / "tsn" / "model.safetensors").num_segments == 2
-    before, after = (load_file(tmp_path / "runs" / name / "model.safetensors") for name in ("whole", "tsn"))
+    before, after = (load_file(run / "model.safetensors") for run in (trained, tmp_path / "runs" / "tsn"))
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"classifier.weight", "classifier.bias"}
 
 
-def test_each_fold_is_a_run_of_its_own_from_the_weights_of_that_fold(config_of, tmp_path, monkeypatch, capsys):
+def test_each_fold_is_a_run_of_its_own_from_the_weights_of_that_fold(config_of, trained, tmp_path, capsys):
     """The synthetic data set has one fold; the third one is only looked for."""
-    run_train(config_of(name="base-fold1"))
+    shutil.copytree(trained, tmp_path / "runs" / "base-fold1")
     weights = str(tmp_path / "runs" / "base-fold{fold}")
     config = config_of(name="all", folds=(1,), init_from=weights, register="motions-{fold}")
     summary = run_train(config)

@@ -68,9 +68,8 @@ def test_transfer_then_train_then_evaluate_leave_what_the_jobs_promise(settings,
     )
 
 
-def test_the_transfer_starts_the_classifier_from_the_student(settings, synthetic_shards, tmp_path):
-    run_transfer(transfer_config(settings, synthetic_shards, name="teach"))
-    student = tmp_path / "runs" / "teach" / "student.safetensors"
+def test_the_transfer_starts_the_classifier_from_the_student(settings, synthetic_shards, taught, tmp_path):
+    student = taught / "student.safetensors"
     frozen = OptimizerConfig(lr=1e-12, weight_decay=0)
     run_train(train_config(settings, synthetic_shards, name="tune", init_from=str(student), optimizer=frozen))
     tuned = load_file(tmp_path / "runs" / "tune" / "model.safetensors")
@@ -102,17 +101,13 @@ def test_a_run_cut_off_at_any_checkpoint_ends_with_the_same_weights(settings, sy
     assert len(runs) == 2, "the run that went on is the same MLflow run"
 
 
-def test_a_name_cannot_be_reused_with_other_settings(settings, synthetic_shards):
-    run_train(train_config(settings, synthetic_shards, name="mine"))
+def test_a_name_cannot_be_reused_with_other_settings(shared_settings, synthetic_shards, trained):
     with pytest.raises(ValueError, match=r"run 'mine' .* was made with other settings .* give another --name"):
-        run_train(train_config(settings, synthetic_shards, name="mine", optimizer=OptimizerConfig(lr=0.2)))
+        run_train(train_config(shared_settings, synthetic_shards, name=trained.name, optimizer=OptimizerConfig(lr=0.2)))
 
 
-def test_a_student_has_no_classes_to_evaluate(settings, synthetic_shards, tmp_path):
-    run_transfer(transfer_config(settings, synthetic_shards, name="teach"))
-    config = EvaluateConfig(
-        checkpoint=str(tmp_path / "runs" / "teach"), data=EvaluateDataConfig(shards=(synthetic_shards,))
-    )
+def test_a_student_has_no_classes_to_evaluate(synthetic_shards, taught):
+    config = EvaluateConfig(checkpoint=str(taught), data=EvaluateDataConfig(shards=(synthetic_shards,)))
     with pytest.raises(ValueError, match="has no classes"):
         run_evaluate(config)
 
@@ -128,10 +123,10 @@ def test_the_losses_of_the_transfer_are_the_golden_ones(settings, synthetic_shar
     assert losses == pytest.approx(json.loads(GOLDEN.read_text()), rel=2e-3)
 
 
-def test_a_run_that_recomputes_its_layers_ends_with_the_same_weights(settings, synthetic_shards, tmp_path):
-    for name, compute in {"plain": TrainComputeConfig(), "saving": TrainComputeConfig(recompute=True)}.items():
-        run_train(train_config(settings, synthetic_shards, name=name, compute=compute))
-    plain, saving = (load_file(tmp_path / "runs" / name / "model.safetensors") for name in ("plain", "saving"))
+def test_a_run_that_recomputes_its_layers_ends_with_the_same_weights(settings, synthetic_shards, trained, tmp_path):
+    compute = TrainComputeConfig(recompute=True)
+    run_train(train_config(settings, synthetic_shards, name="saving", compute=compute))
+    plain, saving = (load_file(run / "model.safetensors") for run in (trained, tmp_path / "runs" / "saving"))
     for name, tensor in plain.items():
         torch.testing.assert_close(saving[name], tensor, rtol=1e-3, atol=1e-5)
 
@@ -143,11 +138,9 @@ def test_a_batch_on_which_a_network_cannot_train_is_refused_before_the_run(setti
     assert not (tmp_path / "runs" / "mine").exists()
 
 
-def test_weights_of_a_net_that_computes_something_else_are_told(settings, synthetic_shards, tmp_path, capsys):
-    run_train(train_config(settings, synthetic_shards, name="mine"))
+def test_weights_of_a_net_that_computes_something_else_are_told(settings, synthetic_shards, trained, capsys):
     model = MODEL.model_copy(update={"pool_time": (True, True, False)})
-    weights = str(tmp_path / "runs" / "mine")
-    run_train(train_config(settings, synthetic_shards, name="other", model=model, init_from=weights))
+    run_train(train_config(settings, synthetic_shards, name="other", model=model, init_from=str(trained)))
     assert "init_from / this run: pool_time None / (True, True, False)" in capsys.readouterr().out
 
 

@@ -25,7 +25,7 @@ def exported(tmp_path):
 
 
 @pytest.fixture
-def small_run(synthetic_shards, tmp_path, monkeypatch):
+def small_run(synthetic_shards, tracking_uri, tmp_path, monkeypatch):
     """A transfer on a copy of the synthetic shards, an epoch in this process; gives its settings."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shards = shutil.copytree(synthetic_shards, tmp_path / "copy", ignore=shutil.ignore_patterns("videos", "features"))
@@ -41,7 +41,7 @@ def small_run(synthetic_shards, tmp_path, monkeypatch):
             "schedule": {"kind": "one_cycle"},
             "scaling": {"num_workers": 0},
             "storage": tmp_path / "runs",
-            "tracking": {"uri": f"sqlite:///{tmp_path}/mlflow.db"},
+            "tracking": {"uri": tracking_uri},
             "checks": {"max_clips": 0},
         }
         return TransferConfig(**common | changes)

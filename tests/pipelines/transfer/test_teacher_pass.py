@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from pipelines.clips.loader import ClipView
+from pipelines.clips.stream import as_row, from_row
 from pipelines.shards.index import load_index
 from pipelines.transfer import teacher_pass
 from pipelines.transfer.pair_loader import PairLoader, TeacherView
 from pipelines.transfer.teacher_features import FeatureFiles
+from pipelines.transfer.teacher_pass import TeacherActor
 from t3d_core.training.tasks import CorrespondenceTask
 from t3d_core.transfer.correspondence import CorrespondenceNet
 from t3d_core.transfer.teacher import FrozenTeacher
@@ -27,6 +29,18 @@ FILES = FeatureFiles("a" * 64, num_views=3, feature_dim=5)
 class ClipColours(nn.Module):
     def forward_features(self, clip_BCTHW):
         return clip_BCTHW.mean(dim=(2, 3, 4))
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """The pass without a pool of actors: what becomes of its batches does not depend on who computed them."""
+
+    def rows(loader, teacher, pieces, config):
+        actor = TeacherActor(teacher, use_gpu=config.use_gpu)
+        return (actor(as_row(loader.view_batch(piece.rows, piece.views))) for piece in pieces)
+
+    monkeypatch.setattr(teacher_pass, "_feature_batches", rows)
+    monkeypatch.setattr(teacher_pass, "unpacked", lambda rows: map(from_row, rows))
 
 
 def test_training_on_cached_features_is_training_with_the_teacher_on_the_same_views(first_pass, teacher):
@@ -49,6 +63,7 @@ def test_training_on_cached_features_is_training_with_the_teacher_on_the_same_vi
     assert found["features"][1].std(dim=0).min() > 0
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_pass_that_was_cut_off_goes_on_at_the_first_shard_without_features(index, teacher, monkeypatch):
     written = []
     write = teacher_pass._write
@@ -79,6 +94,7 @@ def test_a_row_that_cannot_be_read_has_a_reason_and_the_others_their_features(in
     assert batch["teacher_BD"].shape == (3, 5)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_shard_of_which_nothing_can_be_read_is_tried_again(index, teacher):
     one = index.select(index.shard_N == index.shard_N[0])
     for row in one.row_N:
@@ -89,6 +105,7 @@ def test_a_shard_of_which_nothing_can_be_read_is_tried_again(index, teacher):
     assert all(loader.random_batch(np.arange(len(one)), [[row] for row in range(len(one))])["reason_B"])
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_features_that_are_not_finite_end_the_pass(index):
     network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5))
     network[2].bias.data.fill_(float("nan"))
@@ -97,6 +114,7 @@ def test_features_that_are_not_finite_end_the_pass(index):
     assert len(FILES.missing(index)) == len(np.unique(index.shard_N))
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_full_disk_is_told_with_what_is_kept(index, teacher, monkeypatch):
     def no_room(*_, **__):
         raise OSError(28, "No space left on device")
