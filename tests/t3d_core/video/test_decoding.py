@@ -59,6 +59,7 @@ def real_reference(real_clip, decode_plainly):
     return load
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", REAL_CLIPS)
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
@@ -68,6 +69,7 @@ def test_frames_of_real_clips_equal_those_of_a_full_decode(name, data, real_refe
     assert np.array_equal(decode_frames(path, indices), frames[indices])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", [f"single_clips/{name}" for name in SINGLE_CLIPS])
 def test_strided_clips_are_found_by_seeking_alone(name, real_reference, monkeypatch):
     path, frames = real_reference(name)
@@ -215,8 +217,8 @@ def test_what_several_viewers_see_is_decoded_once_and_is_what_each_would_see_alo
     ]
     alone = [decode_frames(source, v.frame_indices, size=v.size, crop=v.crop) for v in views]
     opened = []
-    open_container = decoding._open_container
-    monkeypatch.setattr(decoding, "_open_container", lambda source: opened.append(source) or open_container(source))
+    open_video = decoding.open_video
+    monkeypatch.setattr(decoding, "open_video", lambda source: opened.append(source) or open_video(source))
     together = decode_views(source, views)
     assert len(opened) == 1
     for seen, expected in zip(together, alone, strict=True):
