@@ -27,6 +27,7 @@ def meta_net(kind, **arguments):
         return build_model(kind, num_classes=400, **arguments)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("kind", "arguments", "num_frames", "size", "gmacs"),
     [
@@ -48,6 +49,7 @@ def test_multiply_adds_of_the_papers_nets(kind, arguments, num_frames, size, gma
     assert round(count_macs(net, (1, 3, num_frames, size, size)) / 1e9, 2) == gmacs
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("kind", "forms", "gmacs"),
     [

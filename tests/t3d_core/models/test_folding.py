@@ -16,6 +16,7 @@ SMALL = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("kind", "arguments"),
     [

@@ -102,6 +102,7 @@ def test_an_unknown_preset_is_refused():
         T3D(num_classes=3, ttl_preset="halves", **SMALL)
 
 
+@pytest.mark.heavy
 def test_t3d_121_is_the_same_in_every_form_forward_and_backward():
     torch.manual_seed(0)
     net = t3d_121(num_classes=5).double()

@@ -106,6 +106,7 @@ def test_a_resumed_average_goes_on_as_if_nothing_had_been(num_before, tmp_path):
     assert_close(resumed.state_dict(), average.state_dict(), rtol=0, atol=0)
 
 
+@pytest.mark.heavy
 def test_the_average_of_a_compiled_network_of_the_family_runs():
     net = tiny_t3d()
     net.features.compile(backend="eager")

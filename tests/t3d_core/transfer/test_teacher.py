@@ -88,6 +88,7 @@ class MeanColours(nn.Module):
         return self.norm(clip_BCTHW).mean(dim=(2, 3, 4))
 
 
+@pytest.mark.heavy
 def test_an_epoch_of_ddp_leaves_every_bit_of_the_teacher_as_it_was(tmp_path):
     torch.multiprocessing.spawn(train_an_epoch, args=(tmp_path / "rendezvous",), nprocs=2)
 

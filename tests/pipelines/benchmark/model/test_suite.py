@@ -89,6 +89,7 @@ def test_the_largest_matrices_that_are_multiplied_in_time_are_taken(seconds_of_2
     assert now[0] <= 2 * max(seconds_of_256, MAX_SECONDS)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("bf16_rate", "is_timed"), [(1e8, False), (9e9, True)])
 def test_where_bf16_is_slow_its_cases_are_skipped_by_name(bf16_rate, is_timed, monkeypatch, capsys):
     plan = TransitionPlan(PLAN, [dict.fromkeys(FORMS, 1.0)] * 3)
@@ -105,6 +106,7 @@ def test_where_bf16_is_slow_its_cases_are_skipped_by_name(bf16_rate, is_timed, m
     assert (message in capsys.readouterr().out) is not is_timed
 
 
+@pytest.mark.heavy
 def test_a_net_without_transitions_has_no_cases_of_forms_and_no_plan():
     cases = switch_cases("resnet3d_18", (), is_compiled=False)
     assert {case.forms for case in cases} == {None}
@@ -115,6 +117,7 @@ def test_a_net_without_transitions_has_no_cases_of_forms_and_no_plan():
     assert set(report.files) == {"cost_by_size.png"}
 
 
+@pytest.mark.heavy
 def test_a_plan_stands_in_the_report_with_its_multiply_adds():
     seconds = [dict.fromkeys(FORMS, 1.0)] * 3
     switches = Switches("t3d_121", TransitionPlan(("pooled", "literal", "literal"), seconds), [measured(PLAIN_CASE)])
