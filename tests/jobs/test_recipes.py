@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-import pipelines.settings.recipe
+import pipelines.settings.job
 from pipelines.clips.config import ClipConfig
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.networks.config import ModelConfig
@@ -47,7 +47,7 @@ def config_class(stage: str) -> Any:
     """The class that jobs/STAGE.py gives to `run_job`."""
     found = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipelines.settings.recipe, "run_job", lambda config_class, *_, **__: found.append(config_class))
+        patch.setattr(pipelines.settings.job, "run_job", lambda config_class, *_, **__: found.append(config_class))
         runpy.run_path(str(REPO / "jobs" / f"{stage}.py"), run_name="__main__")
     return found[0]
 

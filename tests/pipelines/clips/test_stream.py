@@ -85,6 +85,7 @@ def test_a_task_hands_over_each_of_its_batches_whole_with_arrays_and_strings_as_
     assert [tasks.count(task) for task in dict.fromkeys(tasks)] == [5] * 12
 
 
+@pytest.mark.heavy
 def test_a_stream_that_nobody_reads_leaves_the_only_cpu_to_another():
     """Training waits while there is a validation."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
