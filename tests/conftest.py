@@ -68,10 +68,10 @@ def pytest_configure():
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items):
-    """Mark as `fast` what needs no Ray of the tests and is not marked as anything else that takes long."""
+    """Mark as `fast` what needs neither Ray nor a store of MLflow and is not marked as anything that takes long."""
     for item in items:
         marks = {mark.name for mark in item.iter_markers()}
-        if "local_ray" not in item.fixturenames and not marks & {"slow", "faults", "heavy"}:
+        if not marks & {"slow", "faults", "heavy"} and not {"local_ray", "empty_store"} & {*item.fixturenames}:
             item.add_marker(pytest.mark.fast)
 
 

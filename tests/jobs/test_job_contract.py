@@ -291,6 +291,7 @@ def test_weights_that_cannot_be_had_are_refused_before_ray_starts(
     assert_refused(job(*arguments, weights), reason)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("address", ["runs:/0123", "models:/absent@champion"])
 def test_an_address_that_the_tracking_store_does_not_know_is_refused(job: Job, address: str) -> None:
     assert_refused(job("evaluate", "--checkpoint", address), f"{address} is not in the tracking store")

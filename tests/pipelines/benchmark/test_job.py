@@ -16,6 +16,8 @@ from pipelines.benchmark.model.suite import ModelSuiteConfig
 from pipelines.benchmark.prepare.suite import PrepareSuiteConfig
 from pipelines.settings.section import Section
 
+pytestmark = pytest.mark.heavy
+
 COUNTS = {"parameters", "macs", "training_macs", "kept_for_backward"}
 TIMES = {"forward", "train_step"}
 PEERS = {"r3d_18", "s3d"}  # the others take longer; test_model.py has them all

@@ -20,6 +20,7 @@ from pipelines.clips.views import ViewPlan
 from pipelines.evaluate.job import run_evaluate
 from pipelines.evaluate.scoring import Scored, Scorer
 from pipelines.shards.index import load_index
+from t3d_core.errors import UserError
 from t3d_core.evaluation.video_scores import VideoScores
 from t3d_core.training.checkpoint import load_model, save_weights
 from t3d_core.video.cropping import resized_size, view_crops
@@ -322,7 +323,7 @@ def test_a_test_of_which_no_video_can_be_decoded_fails_and_names_one(synthetic_s
 
 def test_a_refusal_at_a_later_batch_keeps_its_words(synthetic_shards, weights, tmp_path, monkeypatch):
     monkeypatch.setattr("pipelines.evaluate.scoring.Scorer", RefusesTheSecond)
-    with pytest.raises(ValueError, match=r"^the second batch is refused$"):
+    with pytest.raises(UserError, match=r"^the second batch is refused$"):
         run_evaluate(evaluate_config(synthetic_shards, tmp_path, weights))
 
 
@@ -331,6 +332,6 @@ class RefusesTheSecond(Scorer):
 
     def _score(self, clip_BSTHWC):
         if hasattr(self, "has_scored"):
-            raise ValueError("the second batch is refused")
+            raise UserError("the second batch is refused")
         self.has_scored = True
         return super()._score(clip_BSTHWC)

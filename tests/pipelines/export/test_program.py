@@ -35,6 +35,7 @@ CARD = WeightsCard(
 )
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("form", get_args(TransitionForm))
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_every_transition_form_gives_the_networks_probabilities_for_any_batch(tmp_path, file_format, form):

@@ -25,6 +25,7 @@ def test_the_sections_know_the_names_of_the_networks():
     assert get_args(model_configs.TtlPreset) == get_args(TtlPreset)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", get_args(ModelKind))
 def test_the_section_of_every_kind_builds_the_net_of_that_kind(kind):
     with torch.device("meta"):

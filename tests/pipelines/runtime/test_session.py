@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 
+import pytest
 import ray
 
 SCRIPT = """
@@ -26,6 +27,7 @@ def test_workers_find_the_ray_of_their_job_beside_another_ray_on_the_machine(loc
     assert child.stdout.startswith("True "), child.stdout + child.stderr
 
 
+@pytest.mark.heavy
 def test_the_token_that_ray_writes_is_for_its_user_alone(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     script = "from pipelines.runtime.session import start_local; start_local(num_cpus=1, include_dashboard=False)"
@@ -67,6 +69,7 @@ def test_who_has_another_token_is_told_to_look_at_it(local_ray):
     assert "RAY_AUTH_MODE and the token are its own" in said
 
 
+@pytest.mark.heavy
 def test_a_cluster_that_does_not_answer_is_named_with_what_to_look_at():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

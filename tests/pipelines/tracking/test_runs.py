@@ -17,6 +17,7 @@ from pipelines.tracking.store import StoreAwayError
 from tests.pipelines.tracking.new_runs import open_run, read_run
 
 
+@pytest.mark.heavy
 def test_of_the_runs_with_a_mark_only_one_that_finished_stays(tmp_path):
     """Whose file of the id was lost later, say."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -175,6 +176,7 @@ def test_a_wrong_address_is_a_clear_error_at_once_and_not_after_minutes(run_id, 
         fetch_weights("models:/t3d@champion", tracking_uri=nowhere)
 
 
+@pytest.mark.heavy
 def test_a_store_that_cannot_be_made_is_a_clear_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="no run can be started"):
@@ -245,6 +247,7 @@ def test_two_processes_write_to_one_run_in_sqlite_without_loss(run):
         assert len(client.get_metric_history(run.run_id, f"{name}/squared")) == 50
 
 
+@pytest.mark.heavy
 def test_two_processes_may_be_the_first_in_a_new_store(tmp_path):
     tracking_uri = f"sqlite:///{tmp_path / 'not' / 'yet' / 'mlflow.db'}"
     write_in_two_processes(tracking_uri, run_id=None)

@@ -31,7 +31,7 @@ def test_workers_that_leave_no_cpu_for_decoding_are_refused(settings, synthetic_
         run_train(train_config(settings, synthetic_shards, scaling=scaling))
 
 
-def test_an_elastic_run_leaves_a_cpu_for_decoding():
+def test_an_elastic_run_leaves_a_cpu_for_decoding(local_ray):
     half = {"CPU": 0.5}
     assert num_workers_that_leave_a_cpu(ScalingConfig(num_workers=(1, 8), resources_per_worker=half)) == (1, 2)
     assert num_workers_that_leave_a_cpu(ScalingConfig(num_workers=(1, 8))) == (1, 1)

@@ -131,6 +131,7 @@ def test_a_drop_rate_out_of_range_is_refused(name, drop_rate):
         build(name, drop_rate=drop_rate)
 
 
+@pytest.mark.heavy
 @every_net
 def test_weights_survive_a_round_trip_through_the_state_dict(name):
     source = build(name)

@@ -220,6 +220,7 @@ def test_synchronised_norms_wait_for_nobody(one_process_group):
     assert_close(statistics(synchronised), statistics(net), rtol=0, atol=0)
 
 
+@pytest.mark.heavy
 def test_a_compiled_network_is_measured_as_a_plain_one():
     clip = torch.randn(2, 3, 16, 32, 32)
     plain, compiled = tiny_t3d(), tiny_t3d()

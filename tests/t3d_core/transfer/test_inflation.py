@@ -89,6 +89,7 @@ def test_on_a_still_clip_an_inflated_resnet_has_the_maps_of_the_2d_one(block, bl
         assert relative_error(maps[:, :, 0], maps_2d(net_2d, image)) < 1e-9
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("kind", "make_3d", "size"),
     [
@@ -132,6 +133,7 @@ def test_the_head_stays_as_initialised_and_is_reported():
     assert torch.equal(net.classifier.weight, head)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("make_3d", "kind"), [(resnet3d_50, "resnet50"), (inception3d, "googlenet")], ids=["ResNet3D", "Inception3D"]
 )

@@ -17,6 +17,7 @@ def test_metadata_that_is_not_utf8_does_no_harm(encode):
     assert probe(data).num_frames == 60
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("fraction", [0.35, 0.6, 0.9])
 @pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts", "avi"])
 def test_a_file_cut_off_has_the_frames_that_can_be_decoded(container, fraction, encode, decode_plainly):

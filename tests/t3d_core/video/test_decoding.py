@@ -79,6 +79,7 @@ def test_strided_clips_are_found_by_seeking_alone(name, real_reference, monkeypa
         assert np.array_equal(decode_frames(path, indices), frames[indices])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", REAL_CLIPS)
 def test_probing_real_clips_counts_the_frames_of_a_full_decode(name, real_reference):
     path, frames = real_reference(name)

@@ -17,6 +17,8 @@ from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.guard import DecoderKilledError, GuardedDecoder, GuardLimits
 from t3d_core.video.storage import encode_segments, encode_video
 
+pytestmark = pytest.mark.heavy
+
 
 def write_video(path, *, num_frames=20, height=36, width=48):
     rng = np.random.default_rng(0)
@@ -128,7 +130,6 @@ def test_a_child_that_died_between_two_files_is_replaced(decoder, video):
     assert decoder.probe(video).num_frames == 20
 
 
-@pytest.mark.heavy
 def test_a_file_that_takes_too_long_is_given_up_at_the_deadline(video, long_video):
     with GuardedDecoder(GuardLimits(seconds=1)) as decoder:
         decoder.probe(video)
@@ -172,7 +173,6 @@ def test_a_child_is_told_no_secret_of_its_parents(video, monkeypatch):
     assert "secret" not in told.values()
 
 
-@pytest.mark.heavy
 def test_a_child_ends_with_its_parent_even_in_the_middle_of_a_file(long_video):
     script = textwrap.dedent("""
         import sys, threading

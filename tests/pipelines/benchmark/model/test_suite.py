@@ -139,6 +139,7 @@ def test_a_case_builds_its_net_in_its_forms_and_trains_it():
     assert tuple(transition.form for transition in net.transitions()) == PLAN
 
 
+@pytest.mark.heavy
 def test_a_training_step_moves_the_weights_and_a_forward_pass_does_not():
     net = build(Case("x", "r3d_18"), SHAPE)
     runs = runs_of(Case("x", "r3d_18"), net, torch.randn(SHAPE))
@@ -149,6 +150,7 @@ def test_a_training_step_moves_the_weights_and_a_forward_pass_does_not():
     assert not torch.equal(net.fc.weight, weight)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("shape", [(1, 3, 16, 64, 64), (1, 3, 32, 112, 112)])
 @pytest.mark.parametrize("kind", PEERS)
 def test_every_peer_takes_clips_of_any_size(kind, shape):
@@ -156,6 +158,7 @@ def test_every_peer_takes_clips_of_any_size(kind, shape):
         assert build(Case(kind, kind), shape).eval()(torch.empty(shape)).shape == (1, 400)
 
 
+@pytest.mark.heavy
 def test_the_peak_of_a_process_holds_the_net_its_gradients_and_what_it_keeps():
     small, large = (peak_training_bytes(Case("x", "r3d_18"), (2, 3, 16, size, size)) for size in (32, 96))
     assert 2**28 < small < large < 2**33
@@ -165,6 +168,7 @@ def measured(name, *, forward=1.0, step=1.0, kept=100):
     return Measured(Case(name, "r3d_18"), 1, 1e9, 3e9, kept, None, {"forward": [forward] * 3, "train_step": [step] * 3})
 
 
+@pytest.mark.heavy
 def test_goals_come_from_the_rounds_and_are_not_measured_where_a_case_is_missing():
     by_text = {goal.text: goal for goal in _goals([measured("t3d_121")], None)}
     assert by_text["step: plain / default"].verdict == "not measured"

@@ -9,6 +9,8 @@ from pipelines.benchmark.search import suite as search_suite
 from pipelines.benchmark.search.generated_store import ComparisonCosts, make_store, measure_comparison
 from pipelines.benchmark.search.suite import SearchSuiteConfig, TrialTimes, measure_trials, run_search_suite
 
+pytestmark = pytest.mark.heavy
+
 TIMES = TrialTimes([11.0, 12.0, 16.0], [10.0, 10.0, 10.0], [0.5, 0.4, 0.6])
 
 
