@@ -57,6 +57,7 @@ def test_only_tracking_imports_mlflow() -> None:
     assert importing == {"tracking"}
 
 
+@pytest.mark.heavy
 def test_the_method_loads_neither_ray_nor_mlflow_in_a_fresh_process() -> None:
     modules = [
         ".".join(path.relative_to(REPO).with_suffix("").parts).removesuffix(".__init__")

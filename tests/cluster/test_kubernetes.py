@@ -67,6 +67,7 @@ def pod_specs(node):
             yield from pod_specs(value)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("folder", BUILDS)
 def test_every_resource_is_valid(folder):
     resources = build(folder)
@@ -232,6 +233,7 @@ def mine(tmp_path_factory):
     return folder / "mine"
 
 
+@pytest.mark.heavy
 def test_what_is_ones_own_reaches_clusters_and_jobs(mine):
     resources = [*build(mine / "base"), *build(mine / "jobs")]
     for resource in resources:

@@ -20,7 +20,7 @@ from tests.faults.training_faults import marked, title_of
 
 REPO = Path(__file__).parents[2]
 GUARD_SECONDS = 5
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.heavy]
 
 
 @pytest.fixture(scope="module")

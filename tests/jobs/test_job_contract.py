@@ -237,10 +237,15 @@ def test_a_fold_that_the_data_set_does_not_have_is_refused(job: Job) -> None:
     assert "folds 1..3" in outcome.err
 
 
-@pytest.mark.parametrize("name", ["transfer", "train", "search"])
-def test_a_run_that_cannot_be_tracked_is_refused_before_videos_are_prepared(job: Job, name: str) -> None:
+FEW_VIDEOS = ["--data.prepare.dataset.videos_per_class", "1", "--data.prepare.dataset.num_frames", "12"]
+
+
+@pytest.mark.parametrize(("name", "data"), [("transfer", FEW_VIDEOS), ("train", FEW_VIDEOS), ("search", [])])
+def test_a_run_that_cannot_be_tracked_is_refused_before_videos_are_prepared(
+    job: Job, name: str, data: list[str]
+) -> None:
     """Its recipe makes the shards that it reads, which may take hours."""
-    assert_refused(job(name, "--tracking.uri", "http://me:secret@mlflow"), "came with a password in it")
+    assert_refused(job(name, *data, "--tracking.uri", "http://me:secret@mlflow"), "came with a password in it")
     assert not list(Path.cwd().rglob("*.parquet"))
 
 
@@ -320,6 +325,7 @@ def test_weights_that_cannot_be_had_are_refused_before_ray_starts(
     assert_refused(job(*arguments, weights), reason)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("address", ["runs:/0123", "models:/absent@champion"])
 def test_an_address_that_the_tracking_store_does_not_know_is_refused(job: Job, address: str) -> None:
     assert_refused(job("evaluate", "--checkpoint", address), f"{address} is not in the tracking store")
@@ -336,6 +342,7 @@ def test_an_exported_file_is_not_named_like_one_of_another_format(job: Job) -> N
     assert "output model.onnx must end in .pt2, as format torch_export does" in outcome.err
 
 
+@pytest.mark.heavy
 def test_a_job_of_its_own_process_ends_with_the_same_status_and_one_line(tmp_path: Path) -> None:
     command = [sys.executable, str(REPO / "jobs" / "train.py"), "--data.shards", "absent"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

@@ -17,6 +17,7 @@ from t3d_core.video.storage import encode_video
 
 REPO = Path(__file__).parents[2]
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "user", "AWS_SECRET_ACCESS_KEY": "secret"}
+pytestmark = pytest.mark.heavy
 
 
 @pytest.fixture

@@ -116,6 +116,7 @@ def test_every_recipe_makes_one_step(recipe, steps):
     assert moved == ({"classifier"} if config.freeze_backbone else {"features", "classifier"})
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", get_args(ModelKind))
 def test_every_net_makes_one_step_by_the_optimiser_of_the_scratch_recipes(kind):
     """On the smallest clips there are for it; the widths of Table 1 are those of a step of hours."""

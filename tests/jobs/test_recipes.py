@@ -364,6 +364,7 @@ def sizes(config: Any) -> dict[str, int]:
     return {"num_frames": clip.num_frames, "crop_size": clip.crop_size, "batch_size": config.smallest_batch()}
 
 
+@pytest.mark.heavy
 @every([*TRAIN, *TRANSFER])
 def test_the_net_of_every_recipe_takes_its_clips_and_fits_16_gib(recipe):
     """The rest of the 16 GiB is CUDA's own and what lives only while a layer runs."""
@@ -372,6 +373,7 @@ def test_the_net_of_every_recipe_takes_its_clips_and_fits_16_gib(recipe):
     assert kept_gib(config.model, **sizes(config), is_recomputed=config.compute.recompute) < 13
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", get_args(ModelKind))
 def test_every_net_can_be_trained_from_scratch_on_every_data_set_and_fits_16_gib(kind):
     more = ["--compute.recompute", "true"] if kind == "c3d" else []

@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from tests.faults.ray_nodes import Nodes
 
 REPO = Path(__file__).parents[2]
+pytestmark = pytest.mark.heavy
 TINY = [
     *("--data.prepare.dataset.videos_per_class", "2", "--data.prepare.dataset.num_frames", "16"),
     *("--data.prepare.dataset.height", "32", "--data.prepare.dataset.width", "40"),

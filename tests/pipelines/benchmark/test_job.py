@@ -17,16 +17,13 @@ from pipelines.benchmark.decode.config import DecodeSuiteConfig
 from pipelines.benchmark.job import run_benchmark
 from pipelines.benchmark.measuring.rows import (
     BenchmarkRow,
-    Goal,
     SuiteReport,
-    alternating_seconds,
-    format_goals,
-    format_rows,
-    median_ratio,
 )
 from pipelines.benchmark.model.config import ModelSuiteConfig
 from pipelines.benchmark.prepare.config import PrepareSuiteConfig
 from pipelines.settings.section import Section
+
+pytestmark = pytest.mark.heavy
 
 COUNTS = {"parameters", "macs", "training_macs", "kept_for_backward"}
 TIMES = {"forward", "train_step"}
@@ -86,10 +83,6 @@ def test_a_ratio_above_1_means_faster_than_the_baseline(rows):
         assert ours.ratio == pytest.approx(of_metric["r3d_18"] / of_metric["densenet3d_121"])  # of the one round
 
 
-def test_a_ratio_is_the_median_over_the_rounds():
-    assert median_ratio([1.0, 8.0, 3.0], [1.0, 2.0, 1.0]) == 3.0
-
-
 def test_the_baseline_is_not_compared_with_itself(rows):
     assert {(row.baseline, row.ratio) for row in rows if row.case == "r3d_18"} == {(None, None)}
 
@@ -124,20 +117,6 @@ def test_the_picture_of_costs_lies_beside_the_rows(rows, output):
         assert len(picture.convert("RGB").getcolors(maxcolors=2**24)) > 10  # lines of several colours
 
 
-def test_the_table_puts_the_best_of_a_metric_first():
-    def row(case, ratio):
-        return BenchmarkRow("model", case, "forward", 1.0, "s", "r3d_18" if ratio else None, ratio)
-
-    lines = format_rows([row("slow", 0.5), row("r3d_18", None), row("fast", 4.0)]).splitlines()[1:]
-    assert [line.split()[1] for line in lines] == ["fast", "r3d_18", "slow"]
-    assert [line.split()[-1] for line in lines] == ["4.00x", "baseline", "0.50x"]
-
-
-def test_the_table_tells_why_a_figure_is_absent():
-    line = format_rows([BenchmarkRow("decode", "decord", "source", None, "samples/s", note="no such module")])
-    assert "no such module" in line
-
-
 SUITES = get_args(BenchmarkConfig.model_fields["suite"].annotation)
 
 
@@ -168,42 +147,6 @@ def test_the_chosen_suite_gets_its_settings_and_the_number_of_rounds(tmp_path, m
     assert run_benchmark(config).startswith("nothing to show\nmlflow:")
     assert got == [(config.plan, 7)]
     assert got[0][0].nodes == 3
-
-
-def test_runs_take_turns_and_the_warm_up_does_not_count():
-    order = []
-    seconds = alternating_seconds(
-        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=2, clock=lambda: float(len(order))
-    )
-    assert order == ["a", "b"] * 3
-    assert seconds == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
-
-
-def test_a_warmed_run_is_made_once_untimed_before_it_is_timed():
-    order = []
-    seconds = alternating_seconds(
-        {"a": lambda: order.append("a"), "b": lambda: order.append("b")},
-        repeats=2,
-        clock=lambda: float(len(order)),
-        is_warmed=True,
-    )
-    assert order == ["a", "a", "b", "b"] * 3
-    assert seconds == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
-
-
-@pytest.mark.parametrize(
-    ("goal", "verdict"),
-    [
-        (Goal("speed", 1.3, 1.3), "met"),
-        (Goal("speed", 1.2, 1.3), "missed"),
-        (Goal("bytes", 0.1, 0.15, is_lower_better=True), "met"),
-        (Goal("bytes", 0.2, 0.15, is_lower_better=True), "missed"),
-        (Goal("speed", None, 1.3), "not measured"),
-    ],
-)
-def test_a_goal_ends_with_its_verdict(goal, verdict):
-    assert goal.verdict == verdict
-    assert format_goals([goal]).endswith(verdict)
 
 
 def test_a_batch_too_small_for_a_net_is_refused_before_anything_is_timed(tmp_path):

@@ -41,6 +41,7 @@ def test_few_classes_have_names_and_their_counts_in_the_cells(drawn):
     assert counts == {(b, a): str(count) for (a, b), count in np.ndenumerate(report.confusion_KK) if count}
 
 
+@pytest.mark.heavy
 def test_a_hundred_classes_have_names_that_do_not_overlap_and_400_have_none(drawn):
     plot([f"class {number}" for number in range(101)])
     labels = drawn[0].axes[0].get_yticklabels()

@@ -8,89 +8,34 @@ from typing import NamedTuple
 
 import mlflow
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from ray.data._internal.logical.optimizers import get_execution_plan
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
 from pipelines.clips.config import ClipConfig
-from pipelines.clips.loader import BatchLoader
 from pipelines.clips.stream import as_row
 from pipelines.clips.views import ViewPlan
-from pipelines.evaluate.config import EvaluateComputeConfig, EvaluateConfig, EvaluateDataConfig
 from pipelines.evaluate.job import run_evaluate
-from pipelines.evaluate.scoring import Scored, Scorer, _refuse, _scored_by_actors
-from pipelines.networks.config import T3DConfig
-from pipelines.networks.weights import card_of, view_of
+from pipelines.evaluate.scoring import Scored, Scorer
 from pipelines.shards.index import load_index
-from pipelines.tracking.config import TrackingConfig
+from t3d_core.errors import UserError
 from t3d_core.evaluation.video_scores import VideoScores
-from t3d_core.models import build_model
 from t3d_core.training.checkpoint import load_model, save_weights
 from t3d_core.video.cropping import view_crops
 from t3d_core.video.decoding import decode_frames
 from t3d_core.video.sizes import resized_size
-from t3d_core.video.transforms import normalize_clip
-from tests.pipelines.damage import changed_videos
+from tests.pipelines.evaluate.small_network import (
+    evaluate_config,
+    network_input,
+    plan_of,
+    save_network,
+    scores_of,
+)
 
-MODEL = T3DConfig(growth_rate=4, block_config=(2, 2, 2, 2), num_init_features=24, bn_size=2)
 CLIP = ClipConfig(num_frames=16, frame_stride=1, crop_size=32)  # two clips in the 40 frames of a synthetic video
 NUM_TEST_VIDEOS = 10
-
-
-@pytest.fixture(scope="module")
-def weights(synthetic_shards, tmp_path_factory):
-    """A network that knows some classes: random features, and a head that looks for the nearest mean of each class."""
-    return save_network(synthetic_shards, tmp_path_factory.mktemp("weights") / "model.safetensors", CLIP)
-
-
-def save_network(shards, path, clip):
-    index = load_index([shards], fold=1, splits=["train"])
-    card = card_of(MODEL, clip, class_names=index.class_names)
-    torch.manual_seed(0)
-    net = build_model(card.model_kind, num_classes=len(card.class_names), **card.model_arguments).eval()
-    batch = BatchLoader(index, view_of(card_of(MODEL, CLIP, class_names=()))).center_batch(np.arange(len(index)))
-    with torch.no_grad():
-        feature_BD = net.forward_features(network_input(batch["clip_BTHWC"], card))
-        scale_D = feature_BD.std(dim=0) + 1e-6
-        mean_KD = torch.stack([feature_BD[batch["label_B"] == k].mean(dim=0) for k in range(len(card.class_names))])
-        net.classifier.weight[:] = mean_KD / scale_D**2
-        net.classifier.bias[:] = -(mean_KD / scale_D).square().sum(dim=1) / 2
-    save_weights(net, path, card=card)
-    return path
-
-
-def network_input(clip_BTHWC, card):
-    return normalize_clip(torch.from_numpy(np.ascontiguousarray(clip_BTHWC)), mean=card.mean, std=card.std)
-
-
-def evaluate_config(shards, tmp_path, checkpoint, **changes):
-    settings = {
-        "checkpoint": str(checkpoint),
-        "data": EvaluateDataConfig(shards=(shards,)),
-        "output": tmp_path / "result",
-        "tracking": TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db"),
-        "storage": tmp_path / "runs",
-        "batch_size": 3,
-        "cpus_per_worker": 0.3,
-    }
-    return EvaluateConfig(**settings | changes)
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory):
-    """MLflow takes seconds to make the tables of a new store."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture(autouse=True)
-def store(empty_store, tmp_path):
-    shutil.copy(empty_store, tmp_path)
 
 
 @pytest.fixture
@@ -113,11 +58,6 @@ def without_ray(monkeypatch):
     monkeypatch.setattr("pipelines.evaluate.scoring._scored_by_actors", batches)
 
 
-def plan_of(shards, weights, **changes):
-    index = load_index([shards], fold=1, splits=["test"])
-    return ViewPlan(BatchLoader(index, view_of(load_model(weights).card)), **changes)
-
-
 def runs_of(tmp_path):
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.get_experiment_by_name("t3d")
@@ -127,9 +67,6 @@ def runs_of(tmp_path):
 def read_results(output):
     metrics = json.loads((output / "metrics.json").read_text())
     return metrics, pq.read_table(output / "scores.parquet")
-
-
-# ---- views
 
 
 @pytest.mark.parametrize(("num_crops", "batch_size"), [(1, 3), (3, 4), (10, 7)])
@@ -189,97 +126,6 @@ def test_made_up_frames_of_all_segments_are_counted(synthetic_shards, tmp_path):
     assert plan.batch(range(2))["num_padded_B"].tolist() == [18, 18]  # frames 40, 44, ... 60, three times
 
 
-# ---- scores
-
-
-def scores_of(plan, weights, **compute):
-    """What an actor gives for the first views, in this process."""
-    scorer = Scorer(load_model(weights), compute=EvaluateComputeConfig(**compute), use_gpu=False)
-    return scorer.score(plan.batch(range(5)))
-
-
-def test_a_score_is_the_softmax_of_the_network(synthetic_shards, weights):
-    plan = plan_of(synthetic_shards, weights, num_crops=3)
-    scored = scores_of(plan, weights)
-    net, card = load_model(weights)
-    with torch.no_grad():
-        logits_BK = net(network_input(plan.batch(range(5))["clip_BSTHWC"][:, 0], card))
-    np.testing.assert_allclose(scored["score_BK"], logits_BK.softmax(dim=1), atol=1e-4)
-    assert scored["row_B"].tolist() == [0] * 5
-    assert not any(scored["refusal_B"])
-
-
-def test_segments_are_scored_by_the_mean_of_their_features(synthetic_shards, segment_weights):
-    plan = plan_of(synthetic_shards, segment_weights)
-    scored = scores_of(plan, segment_weights)
-    net, card = load_model(segment_weights)
-    with torch.no_grad():
-        feature_BSD = torch.stack(
-            [net.forward_features(network_input(view, card)) for view in plan.batch(range(5))["clip_BSTHWC"]]
-        )
-        score_BK = net.classifier(feature_BSD.mean(dim=1)).softmax(dim=1)
-    np.testing.assert_allclose(scored["score_BK"], score_BK, atol=1e-4)
-
-
-def test_switches_of_testing_change_no_score_but_by_rounding(synthetic_shards, weights):
-    plan = plan_of(synthetic_shards, weights)
-    plain = scores_of(plan, weights, fold_batch_norm=False, channels_last=False)["score_BK"]
-    assert 0 < np.abs(scores_of(plan, weights)["score_BK"] - plain).max() < 1e-4
-    assert 1e-4 < np.abs(scores_of(plan, weights, precision="bf16")["score_BK"] - plain).max() < 0.2
-
-
-def test_a_view_without_pixels_gets_no_score_and_leaves_the_others_alone(damaged, weights):
-    plan = plan_of(damaged.shards, weights)
-    batch = plan.batch(range(plan.num_views))
-    is_damaged_B = np.isin(plan.loader.index.video_id_N[batch["row_B"]], damaged.video_ids)
-    assert is_damaged_B.sum() == 4
-    assert np.array_equal(batch["reason_B"] != "", is_damaged_B)
-    scorer = Scorer(load_model(weights), compute=EvaluateComputeConfig(), use_gpu=False)
-    score_BK = scorer.score(batch)["score_BK"]
-    assert np.isnan(score_BK[is_damaged_B]).all()
-    alone = scorer.score({name: column[~is_damaged_B] for name, column in batch.items()})["score_BK"]
-    assert np.array_equal(score_BK[~is_damaged_B], alone)
-
-
-# ---- a whole test, with one damaged video of each kind
-
-
-class Damaged(NamedTuple):
-    shards: Path
-    video_ids: tuple[str, str]
-
-
-@pytest.fixture(scope="module")
-def damaged(synthetic_shards, tmp_path_factory):
-    """The synthetic shards; the frames of one test video are noise, the page of another has lost its header."""
-    shards = tmp_path_factory.mktemp("damaged") / "shards"
-    shutil.copytree(synthetic_shards, shards)
-    index = load_index([shards], fold=1, splits=["test"])
-    noise, lost = 2, NUM_TEST_VIDEOS - 1
-    assert index.shard_N[noise] != index.shard_N[lost]
-    replace_frames(Path(index.shard_paths[index.shard_N[noise]]), int(index.row_N[noise]), b"noise" * 99)
-    path, row = Path(index.shard_paths[index.shard_N[lost]]), int(index.row_N[lost])
-    group = pq.ParquetFile(path).metadata.row_group(row)
-    [column] = [group.column(i) for i in range(group.num_columns) if group.column(i).path_in_schema == "frames"]
-    content = bytearray(path.read_bytes())
-    content[column.data_page_offset : column.data_page_offset + 64] = b"\xff" * 64
-    path.write_bytes(content)
-    return Damaged(shards, (index.video_id_N[noise], index.video_id_N[lost]))
-
-
-def replace_frames(shard, row, frames):
-    """Write a shard anew with other frames in one row, as if it had been made so."""
-    table = pq.read_table(shard)
-    place = table.schema.get_field_index("frames")
-    column = [frames if number == row else old for number, old in enumerate(table.column(place).to_pylist())]
-    table = table.set_column(place, "frames", pa.array(column, pa.large_binary()))
-    pq.write_table(table, shard, row_group_size=1)
-    with changed_videos(shard.parents[1]) as videos:
-        for video in videos:
-            if video["shard"] == shard.name:
-                video["shard_bytes"] = shard.stat().st_size
-
-
 @pytest.fixture(scope="module")
 def tested(damaged, weights, empty_store, tmp_path_factory):
     """(folder, summary) of a test by one worker."""
@@ -295,15 +141,6 @@ def test_any_number_of_workers_gives_the_same_numbers_to_the_last_bit(tested, da
     assert (result / "metrics.json").read_bytes() == (expected / "metrics.json").read_bytes()
     assert pq.read_table(result / "scores.parquet").equals(pq.read_table(expected / "scores.parquet"))
     assert (result / "classes.csv").read_bytes() == (expected / "classes.csv").read_bytes()
-
-
-def test_actors_score_and_do_not_decode(synthetic_shards, weights, tmp_path):
-    """Else each network would wait for its own decoding, and free CPUs would do nothing."""
-    plan = plan_of(synthetic_shards, weights)
-    config = evaluate_config(synthetic_shards, tmp_path, weights, cpus_per_worker=1.0)
-    physical = get_execution_plan(_scored_by_actors(plan, load_model(weights), config)._logical_plan)[0]
-    assert physical.dag.name == "MapBatches(Scorer)"
-    assert physical.dag.input_dependencies[0].name == "ReadRange->MapBatches(load_some)"
 
 
 def test_the_score_of_a_video_is_the_mean_over_its_clips_and_each_video_is_there_once(tested, damaged, weights):
@@ -409,23 +246,6 @@ def test_a_lost_shard_lowers_the_coverage_and_is_told(synthetic_shards, weights,
     assert f"LEFT OUT: {num_lost} rows of 1 shards" in summary
 
 
-# ---- folds
-
-
-@pytest.fixture(scope="module")
-def two_folds(synthetic_shards, tmp_path_factory):
-    """The synthetic shards with a second fold, whose test videos are those that validate in the first."""
-    shards = tmp_path_factory.mktemp("folds") / "shards"
-    shutil.copytree(synthetic_shards, shards)
-    second = {"train": "train", "val": "test", "test": "val"}
-    with changed_videos(shards) as videos:
-        for video in videos:
-            video["splits"] = [video["splits"][0], second[video["splits"][0]]]
-    description = json.loads((shards / "dataset.json").read_text())
-    (shards / "dataset.json").write_text(json.dumps(description | {"num_folds": 2}))
-    return shards
-
-
 @pytest.fixture(scope="module")
 def fold_weights(two_folds, tmp_path_factory):
     """A run folder for each fold, as training leaves them; the second network has forgotten its head."""
@@ -462,17 +282,6 @@ def test_each_fold_is_tested_with_its_network_on_its_videos(two_folds, fold_weig
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
 
 
-def test_folds_and_their_weights_must_fit_together(two_folds, tmp_path):
-    with pytest.raises(ValueError, match=r"checkpoint runs/mine is the same for all: write \{fold\} where"):
-        evaluate_config(two_folds, tmp_path, "runs/mine", folds=(1, 2))
-    with pytest.raises(
-        ValueError, match=r"checkpoint runs/a\{fold\} is one for each fold: say which, as --folds 1 2 3"
-    ):
-        evaluate_config(two_folds, tmp_path, "runs/a{fold}")
-    with pytest.raises(ValueError, match=r"folds \[1, 2, 1\] names one twice"):
-        evaluate_config(two_folds, tmp_path, "runs/a{fold}", folds=(1, 2, 1))
-
-
 def test_a_fold_without_weights_is_refused_before_any_is_tested(two_folds, fold_weights, tmp_path):
     with pytest.raises(ValueError, match=r"mine-fold3 does not exist"):
         run_evaluate(evaluate_config(two_folds, tmp_path, fold_weights, folds=(1, 3)))
@@ -489,21 +298,6 @@ def test_an_interrupted_fold_is_killed_in_mlflow_and_so_is_the_whole(two_folds, 
 
 def interrupt(*_):
     raise KeyboardInterrupt
-
-
-# ---- what is refused
-
-
-@pytest.fixture(scope="module")
-def segment_weights(synthetic_shards, tmp_path_factory):
-    """As `weights`, from the features of two segments."""
-    clip = CLIP.model_copy(update={"num_segments": 2})
-    return save_network(synthetic_shards, tmp_path_factory.mktemp("segments") / "model.safetensors", clip)
-
-
-def test_a_number_of_clips_is_no_setting_of_a_network_of_segments(synthetic_shards, segment_weights, tmp_path):
-    with pytest.raises(ValueError, match=r"num_clips 5 is for networks that score clip by clip.* takes 2 clips"):
-        run_evaluate(evaluate_config(synthetic_shards, tmp_path, segment_weights, num_clips=5))
 
 
 def test_workers_that_leave_no_cpu_for_decoding_are_refused(synthetic_shards, weights, tmp_path):
@@ -528,34 +322,9 @@ def test_a_test_of_which_no_video_can_be_decoded_fails_and_names_one(synthetic_s
     assert [run.info.status for run in runs_of(tmp_path)[1]] == ["FAILED"]
 
 
-@pytest.fixture
-def broken(weights, tmp_path):
-    """A network whose weights have gone to NaN."""
-    net, card = load_model(weights)
-    torch.nn.init.constant_(net.features.conv0.weight, float("nan"))
-    save_weights(net, tmp_path / "broken.safetensors", card=card)
-    return tmp_path / "broken.safetensors"
-
-
-def test_forms_that_do_not_fit_the_network_are_refused(synthetic_shards, weights, tmp_path):
-    forms = EvaluateComputeConfig(transition_forms=("pooled",))
-    with pytest.raises(ValueError, match=r"1 entries, but this net has 3 transitions"):
-        run_evaluate(evaluate_config(synthetic_shards, tmp_path, weights, compute=forms))
-
-
-def test_scores_that_are_no_numbers_are_refused_and_debugging_says_where(synthetic_shards, broken):
-    plan = plan_of(synthetic_shards, broken)
-    with pytest.raises(ValueError, match="scores that are not finite"):
-        _refuse(scores_of(plan, broken))
-    with pytest.raises(ValueError, match="the features of a batch hold values that are not finite"):
-        _refuse(scores_of(plan, broken, debug=True))
-    with pytest.raises(ValueError, match="the network gives features that are not finite for a random clip"):
-        _refuse(scores_of(plan, broken, precision="bf16"))
-
-
 def test_a_refusal_at_a_later_batch_keeps_its_words(synthetic_shards, weights, tmp_path, monkeypatch):
     monkeypatch.setattr("pipelines.evaluate.scoring.Scorer", RefusesTheSecond)
-    with pytest.raises(ValueError, match=r"^the second batch is refused$"):
+    with pytest.raises(UserError, match=r"^the second batch is refused$"):
         run_evaluate(evaluate_config(synthetic_shards, tmp_path, weights))
 
 
@@ -564,6 +333,6 @@ class RefusesTheSecond(Scorer):
 
     def _score(self, clip_BSTHWC):
         if hasattr(self, "has_scored"):
-            raise ValueError("the second batch is refused")
+            raise UserError("the second batch is refused")
         self.has_scored = True
         return super()._score(clip_BSTHWC)

@@ -19,6 +19,7 @@ def section_of(kind, **arguments):
     return TypeAdapter(ModelConfig).validate_python({"kind": kind, **arguments})
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", get_args(ModelKind))
 def test_the_section_of_every_kind_builds_the_net_of_that_kind(kind):
     with torch.device("meta"):

@@ -91,6 +91,7 @@ def test_a_set_with_fewer_rows_than_wanted_shows_them_all_and_one_with_none_says
     assert (none < 100).any()  # the title
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("text", ["\u8dd1\u6b65 \u0628\u0647 caf\u00e9 \U0001f3c3 " * 9, "a\nb\tc\0d\u202e", "W" * 300])
 def test_texts_of_any_script_and_length_stay_within_their_strip(encoded, folder, tmp_path, text):
     rows = [segment(encoded([0]), num_frames=1, label=text + str(place), name=text) for place in range(8)]

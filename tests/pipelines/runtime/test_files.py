@@ -1,4 +1,4 @@
-"""A folder that one process at a time writes to: who holds it, what ends that, and file systems without locks."""
+"""Files are whole or absent; a folder that one process at a time writes to: who holds it, what ends that."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pipelines.runtime.files import exclusive_folder
+from pipelines.runtime.files import exclusive_folder, whole_file
 
 HOLD = """
 import sys
@@ -47,3 +47,15 @@ def test_where_the_file_system_has_no_locks_a_warning_takes_their_place(tmp_path
     with exclusive_folder(tmp_path, when_taken=refuse):
         pass
     assert f"{tmp_path} cannot be locked ([Errno {errno.ENOLCK}] No locks available)" in caplog.text
+
+
+def test_a_file_that_cannot_be_finished_leaves_nothing_and_keeps_the_former_one(tmp_path):
+    def write_half():
+        with whole_file(tmp_path / "file") as partial:
+            partial.write_text("half")
+            raise RuntimeError("disk")
+
+    (tmp_path / "file").write_text("former")
+    with pytest.raises(RuntimeError, match="disk"):
+        write_half()
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["former"]

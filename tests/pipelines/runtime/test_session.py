@@ -4,12 +4,9 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import ray
-
-from pipelines.runtime.paths import base_folder, input_path
 
 SCRIPT = """
 import ray
@@ -30,32 +27,13 @@ def test_workers_find_the_ray_of_their_job_beside_another_ray_on_the_machine(loc
     assert child.stdout.startswith("True "), child.stdout + child.stderr
 
 
+@pytest.mark.heavy
 def test_the_token_that_ray_writes_is_for_its_user_alone(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     script = "from pipelines.runtime.session import start_local; start_local(num_cpus=1, include_dashboard=False)"
     environment |= {"PYTHONPATH": os.getcwd(), "HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)
     assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
-
-
-def test_relative_paths_start_where_the_user_stands_or_at_t3d_home(tmp_path, monkeypatch):
-    monkeypatch.delenv("T3D_HOME", raising=False)
-    monkeypatch.chdir(tmp_path)
-    assert base_folder() == tmp_path
-    home = tmp_path / "storage"
-    home.mkdir()
-    monkeypatch.setenv("T3D_HOME", str(home))
-    assert base_folder() == home
-    (home / "clips").mkdir()
-    assert input_path(Path("clips")) == home / "clips"
-    (tmp_path / "clips").mkdir()  # what was submitted with the job comes first
-    assert input_path(Path("clips")) == tmp_path / "clips"
-
-
-def test_a_home_that_is_not_there_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("T3D_HOME", str(tmp_path / "not mounted"))
-    with pytest.raises(ValueError, match=r"T3D_HOME .*not mounted is no folder: mount the shared storage"):
-        base_folder()
 
 
 JOIN = """
@@ -91,6 +69,7 @@ def test_who_has_another_token_is_told_to_look_at_it(local_ray):
     assert "RAY_AUTH_MODE and the token are its own" in said
 
 
+@pytest.mark.heavy
 def test_a_cluster_that_does_not_answer_is_named_with_what_to_look_at():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,48 +1,18 @@
 """Searches from their recipe to MLflow; which trials come when is in test_search_trials."""
 
 import csv
-from pathlib import Path
 
 import mlflow
 import pytest
 import yaml
 
-from pipelines.search.checks import check_space
-from pipelines.search.config import SearchConfig
 from pipelines.search.job import run_search
 from pipelines.search.ledger import Ledger
-from pipelines.search.trial import SearchPlan
-from pipelines.settings.recipe import read_recipe
 from t3d_core.errors import UserError
 
 MODEL = {"kind": "t3d", "growth_rate": 4, "block_config": [2, 2, 2, 2], "num_init_features": 24, "bn_size": 2}
 
-
-@pytest.fixture
-def search_of(tmp_path, monkeypatch):
-    """Settings of a search whose base recipe lies in a file."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    recipe = {
-        "data": {"shards": [str(tmp_path / "no_shards")]},
-        "model": MODEL,
-        "clip": {"num_frames": 16, "crop_size": 32},
-        "global_batch_size": 8,
-        "epochs": 2,
-        "schedule": {"kind": "one_cycle"},
-    }
-    (tmp_path / "base.yaml").write_text(yaml.safe_dump(recipe))
-
-    def make(**changes):
-        common = {
-            "base": tmp_path / "base.yaml",
-            "seeds": (0,),
-            "storage": tmp_path / "runs",
-            "name": "trial",
-            "tracking": {"uri": f"sqlite:///{tmp_path}/mlflow.db"},
-        }
-        return SearchConfig(**common | changes)
-
-    return make
+pytestmark = pytest.mark.usefixtures("tracking_uri")
 
 
 def recorded(tmp_path):
@@ -157,34 +127,6 @@ def test_a_population_goes_on_from_its_best_with_other_rates(search_of, syntheti
     assert curves("lr")[0][end] == 1e-9
 
 
-RECIPES = Path(__file__).parents[3] / "jobs" / "recipes"
-
-
-@pytest.mark.parametrize("recipe", sorted((RECIPES / "search").glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_space_of_every_recipe_fits_its_base(recipe, monkeypatch, tmp_path):
-    monkeypatch.chdir(RECIPES.parents[1])
-    monkeypatch.setattr("pipelines.search.checks.locate_weights", lambda where, tracking_uri: where)
-    config = SearchConfig(**read_recipe(recipe))
-    before = config.transfer_before
-    common = {"storage": str(tmp_path), "tracking.uri": "sqlite:///none.db"}
-    transfer_base = None if before is None else read_recipe(before.base)
-    plan = SearchPlan(config, read_recipe(config.base), transfer_base, common, tmp_path)
-    assert check_space(plan).epochs >= 1
-
-
-def test_an_axis_that_asks_for_another_ones_value_is_tried_with_it(search_of):
-    config = search_of(
-        space={
-            "net": {"choice": {"T3D": {}, "ResNet3D": {"model": {"kind": "resnet3d_18"}}}},
-            "model.ttl": {"choice": [True, False], "when": {"net": "ResNet3D"}},
-        },
-        sampler={"kind": "random"},
-    )
-    common = {"tracking.uri": "sqlite:///none.db"}
-    plan = SearchPlan(config, read_recipe(config.base), None, common, Path("trials"))
-    assert check_space(plan).model.kind == "t3d"
-
-
 def test_a_search_that_is_interrupted_leaves_no_run_running(search_of, synthetic_shards, tmp_path, monkeypatch):
     config = search_of(
         settings={"data.shards": [str(synthetic_shards)], "epochs": 30}, space={"optimizer.lr": {"grid": [0.01]}}
@@ -214,51 +156,9 @@ def test_a_search_goes_on_with_the_base_recipe_that_it_began_with_or_not_at_all(
         run_search(config)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"space": {"init_from": {"grid": ["transfer"]}}}, "init_from transfer needs a transfer before the trial"),
-        ({"space": {"model.growth_rat": {"grid": [8]}}}, r"space, point growth_rat=8: model.growth_rat: given 8, no"),
-        ({"space": {"model.growth_rate": {"grid": ["wide"]}}}, r'model.growth_rate: given "wide", allowed: integer'),
-        ({"space": {"epochs": {"grid": [1, 0]}}}, r"space, point epochs=0: epochs: given 0"),
-        ({"space": {"net": {"grid": {"a": {"model.kin": "c3d"}}}}}, r"space, point a: model.kin"),
-        (
-            {"space": {"optimizer.lr": {"uniform": [-1, 1]}}, "sampler": {"kind": "random"}},
-            r"optimizer.lr: given -1.0, allowed: number>0",
-        ),
-        ({"space": {"epochs": {"grid": [2]}}, "settings": {"epoch": 1}}, r"epoch: given 1, no such setting"),
-        (
-            {"space": {"optimizer.lr": {"grid": [1, 2]}}, "scheduler": {"kind": "asha", "grace_epochs": 2}},
-            r"scheduler.grace_epochs 2 must be less than epochs 2",
-        ),
-        (
-            {"space": {"optimizer.lr": {"grid": [1, 2]}}, "scheduler": {"kind": "pbt", "interval_epochs": 2}},
-            r"(?s)schedule.kind is one_cycle: add.*interval_epochs 2 must be less than epochs 2",
-        ),
-    ],
-)
-def test_a_space_that_does_not_fit_the_recipe_is_refused_before_anything_starts(changes, message, search_of, tmp_path):
-    with pytest.raises(UserError, match=message):
-        run_search(search_of(**changes))
-    assert not (tmp_path / "runs").exists()
-    assert not (tmp_path / "mlflow.db").exists()
-
-
 def test_a_base_recipe_that_is_not_there_is_refused(search_of, tmp_path):
     with pytest.raises(UserError, match=r"recipe .*nowhere.yaml: No such file"):
         run_search(search_of(base=tmp_path / "nowhere.yaml", space={"epochs": {"grid": [1]}}))
-
-
-def test_limits_that_no_point_meets_are_refused_with_what_the_points_cost(search_of, synthetic_shards):
-    config = search_of(
-        settings={"data.shards": [str(synthetic_shards)]},
-        space={"model.growth_rate": {"grid": [4, 8]}},
-        limits={"max_parameters": 1000},
-    )
-    with pytest.raises(
-        ValueError, match=r"growth_rate=4: [\d,]+ parameters, limits.max_parameters 1,000; growth_rate=8"
-    ):
-        run_search(config)
 
 
 def test_a_search_with_other_settings_is_no_continuation(search_of, synthetic_shards, tmp_path):
@@ -269,39 +169,3 @@ def test_a_search_with_other_settings_is_no_continuation(search_of, synthetic_sh
     config = search_of(settings={"data.shards": [str(synthetic_shards)]}, space={"epochs": {"grid": [1]}})
     with pytest.raises(ValueError, match=r"search 'trial' .* other settings .*\(fingerprint 0123456789ab, now"):
         run_search(config)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"space": {}}, "space has no axis"),
-        ({"space": {"epochs": {"choice": [1]}}}, "space.epochs: choice is not for sampler grid"),
-        ({"space": {"epochs": {"grid": [1]}}, "sampler": {"kind": "tpe"}}, "space.epochs: grid is not for sampler tpe"),
-        ({"space": {"epochs": {"grid": [1]}}, "seeds": (1, 1)}, "must be some, each once"),
-        ({"space": {"epochs": {"grid": [1]}}, "alias": "champion"}, "add --register NAME"),
-        ({"space": {"epochs": {"grid": [1]}}, "settings": {"seed": 1}}, "seed is given by seeds"),
-        ({"space": {"epochs": {"grid": [1]}}, "metric": "val/map"}, "metric 'val/map' is not looked at in a train run"),
-        ({"space": {"seed": {"grid": [1]}}}, "space.seed: seed is not varied by a search"),
-        ({"space": {"sets": {"grid": {"a": {"data.shards": ["b"]}}}}}, "space.sets: data.shards is not varied"),
-        ({"space": {"wide, deep": {"grid": {"a": {}}}}}, "an axis cannot be called 'wide, deep'"),
-        (
-            {"space": {"net": {"grid": {"a": {}}}, "epochs": {"grid": [1], "when": {"nett": "a"}}}},
-            "space.epochs.when: nett is no earlier axis; these are: net",
-        ),
-        (
-            {"space": {"net": {"grid": {"a": {}}}, "epochs": {"grid": [1], "when": {"net": "b"}}}},
-            "space.epochs.when: net is never 'b'; its values are: a",
-        ),
-        (
-            {"space": {"net": {"grid": {"a": {"model.kind": "c3d"}}}}, "scheduler": {"kind": "pbt"}},
-            "space.net: scheduler pbt changes settings while a network learns, which model.kind cannot",
-        ),
-        (
-            {"space": {"optimizer.lr": {"choice": [1]}}, "sampler": {"kind": "tpe"}, "scheduler": {"kind": "pbt"}},
-            "of which sampler tpe knows nothing",
-        ),
-    ],
-)
-def test_settings_of_a_search_that_contradict_each_other_are_refused(changes, message, search_of):
-    with pytest.raises(ValueError, match=message):
-        search_of(**changes)

@@ -174,3 +174,21 @@ def test_a_share_of_the_classes_takes_as_much_of_each_and_the_same_rows_in_every
     shuffled = index.select(np.random.default_rng(0).permutation(len(index)))
     assert set(share_of_classes(shuffled, 0.5).video_id_N) == set(half.video_id_N)
     assert len(share_of_classes(index, 1e-6)) == len(index.class_names)
+
+
+def test_an_unfinished_prepare_is_told_with_the_cure(synthetic_shards, tmp_path):
+    shutil.copytree(synthetic_shards, tmp_path / "copy")
+    (tmp_path / "copy" / "videos.parquet").unlink()
+    with pytest.raises(ValueError, match=r"is not finished: run jobs/prepare.py again"):
+        load_index([tmp_path / "copy"], fold=1, splits=["train"])
+
+
+def test_a_fold_that_does_not_exist_is_refused(synthetic_shards):
+    with pytest.raises(ValueError, match=r"data.fold 2 does not exist.*folds 1..1"):
+        load_index([synthetic_shards], fold=2, splits=["train"])
+
+
+def test_the_inner_shards_folder_is_taken_too(synthetic_shards):
+    whole = load_index([synthetic_shards], fold=1, splits=["train"])
+    inner = load_index([synthetic_shards / "shards"], fold=1, splits=["train"])
+    assert whole.video_id_N.tolist() == inner.video_id_N.tolist()

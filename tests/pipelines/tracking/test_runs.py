@@ -1,69 +1,23 @@
 import json
 import math
 import multiprocessing
-import os
 import pickle
-import shutil
 import socket
-import sqlite3
-import subprocess
 import threading
-import time
-import tomllib
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
-import mlflow
 import numpy as np
 import pytest
-import torch
 from mlflow import MlflowClient
 
 from pipelines.tracking import store
-from pipelines.tracking.commit import git_commit
-from pipelines.tracking.models import MODEL_REQUIREMENTS, fetch_weights, log_model, register_model
-from pipelines.tracking.runs import Point, PointsRefusedError, Run, start_run
-from pipelines.tracking.store import StoreAwayError, resolve_tracking_uri
-from pipelines.train.job import locate_weights
-from t3d_core.models import build_model
-from t3d_core.training.checkpoint import load_model, save_weights
-from t3d_core.training.weights_card import WeightsCard
-from t3d_core.video.transforms import normalize_clip
-
-MODEL_ARGUMENTS = {
-    "growth_rate": 4,
-    "block_config": (1, 1, 1, 1),
-    "num_init_features": 8,
-    "bn_size": 2,
-    "ttl_preset": "thirds",
-}
-CLIP_SHAPE_THWC = (16, 32, 32, 3)
+from pipelines.tracking.models import fetch_weights, log_model, register_model
+from pipelines.tracking.runs import Point, PointsRefusedError, Run
+from pipelines.tracking.store import StoreAwayError
+from tests.pipelines.tracking.new_runs import open_run, read_run
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """A migrated store without runs, made once: each test works on a copy."""
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture
-def tracking_uri(empty_store, tmp_path):
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
-
-
-@pytest.fixture
-def run(tracking_uri):
-    return open_run(tracking_uri)
-
-
-def open_run(tracking_uri, *, run_id=None, experiment="t3d", tags=None, mark=None):
-    about = {"experiment": experiment, "run_name": "first", "run_id": run_id, "tags": tags or {}, "mark": mark}
-    return start_run(tracking_uri=tracking_uri, **about)
-
-
+@pytest.mark.heavy
 def test_of_the_runs_with_a_mark_only_one_that_finished_stays(tmp_path):
     """Whose file of the id was lost later, say."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -74,89 +28,6 @@ def test_of_the_runs_with_a_mark_only_one_that_finished_stays(tmp_path):
     left = MlflowClient(uri).search_runs(["1"])
     assert {run.info.run_id for run in left} == {finished.run_id, last.run_id}
     assert begun.run_id not in {finished.run_id, last.run_id}
-
-
-@pytest.fixture(scope="session")
-def weights_path(tmp_path_factory):
-    return write_weights(tmp_path_factory.mktemp("weights") / "model.safetensors", class_names=("a", "b", "c"))
-
-
-def write_weights(path, *, class_names):
-    torch.manual_seed(0)
-    card = WeightsCard(
-        model_kind="t3d",
-        model_arguments=MODEL_ARGUMENTS,
-        class_names=class_names,
-        num_frames=CLIP_SHAPE_THWC[0],
-        frame_stride=1,
-        short_side=36,
-        crop_size=CLIP_SHAPE_THWC[1],
-        short_video="loop",
-        mean=(0.4, 0.5, 0.6),
-        std=(0.2, 0.2, 0.3),
-    )
-    save_weights(build_model("t3d", num_classes=len(class_names), **MODEL_ARGUMENTS), path, card=card)
-    return path
-
-
-def read_run(run):
-    return MlflowClient(run.tracking_uri).get_run(run.run_id)
-
-
-@pytest.mark.parametrize(
-    ("uri", "absolute"),
-    [
-        (None, "sqlite:////base/mlflow.db"),
-        ("sqlite:///mlflow.db", "sqlite:////base/mlflow.db"),
-        ("sqlite:///sub/a.db", "sqlite:////base/sub/a.db"),
-        ("sqlite:////abs/a.db", "sqlite:////abs/a.db"),
-        ("mlruns", "file:///base/mlruns"),
-        ("file:mlruns", "file:///base/mlruns"),
-        ("/abs/mlruns", "file:///abs/mlruns"),
-        ("file:///abs/mlruns", "file:///abs/mlruns"),
-        ("https://mlflow.example:5000", "https://mlflow.example:5000"),
-        ("postgresql://user@host/db", "postgresql://user@host/db"),
-    ],
-)
-def test_a_tracking_uri_becomes_independent_of_the_working_folder(uri, absolute, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert resolve_tracking_uri(uri, base=Path("/base")) == absolute
-
-
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "https://me:se/c@ret@host/mlflow",
-        "postgresql://mlflow:se/c@ret@host/mlflow",
-        "postgresql://mlflow@host/mlflow?sslmode=require&password=se/c@ret",
-        "mysql+pymysql://mlflow@host/mlflow?passwd=se/c@ret",
-        "mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3Dse/c@ret",
-    ],
-)
-def test_a_password_in_the_uri_is_refused_without_repeating_it(uri, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(ValueError, match=r"came with a password in it.*PGPASSWORD") as told:
-        resolve_tracking_uri(None, base=Path("/base"))
-    assert not any(part in str(told.value) for part in ("se/c", "ret@"))
-
-
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "postgresql://mlflow@host:5432/mlflow",
-        "http://host:5000/team@x",
-        "http://host:5000/p?x=a@b",
-        "file:///x:y@z",
-    ],
-)
-def test_an_address_without_a_password_is_taken_as_it_is(uri):
-    assert resolve_tracking_uri(uri, base=Path("/base")) == uri
-
-
-def test_the_configured_uri_comes_before_the_environment_and_that_before_the_default(monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///env.db")
-    assert resolve_tracking_uri(None, base=Path("/base")) == "sqlite:////base/env.db"
-    assert resolve_tracking_uri("http://host", base=Path("/base")) == "http://host"
 
 
 def test_a_run_goes_on_under_its_id_and_stays_one_run(tracking_uri):
@@ -305,6 +176,7 @@ def test_a_wrong_address_is_a_clear_error_at_once_and_not_after_minutes(run_id, 
         fetch_weights("models:/t3d@champion", tracking_uri=nowhere)
 
 
+@pytest.mark.heavy
 def test_a_store_that_cannot_be_made_is_a_clear_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="no run can be started"):
@@ -315,31 +187,6 @@ def test_what_failed_in_a_run_is_not_hidden_by_a_server_that_is_away(nowhere, ca
     with pytest.raises(RuntimeError, match="the loss is NaN"), Run(nowhere, "a" * 32):
         raise RuntimeError("the loss is NaN")
     assert "cannot be closed" in caplog.text
-
-
-def test_a_call_waits_for_a_locked_sqlite_store(run, monkeypatch):
-    """MLflow waits 20 s by itself; here it is made to give up at once."""
-    busy = sqlite3.connect(run.tracking_uri.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
-    monkeypatch.setattr(store, "_SECONDS_BETWEEN_TRIES", 0.1)
-    tries = []
-    log_batch = MlflowClient.log_batch
-
-    def impatient_log_batch(client, *arguments, **settings):
-        tries.append(time.monotonic())
-        if busy.in_transaction:
-            raise mlflow.MlflowException("(sqlite3.OperationalError) database is locked")
-        log_batch(client, *arguments, **settings)
-
-    monkeypatch.setattr(MlflowClient, "log_batch", impatient_log_batch)
-    busy.execute("BEGIN EXCLUSIVE")
-    threading.Timer(0.5, busy.execute, args=("COMMIT",)).start()
-    run.log_params({"optimizer.lr": 0.1})
-    assert len(tries) > 1
-    assert read_run(run).data.params == {"optimizer.lr": "0.1"}
-    monkeypatch.setattr(store, "_SECONDS_OF_PATIENCE", 0.0)
-    busy.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(StoreAwayError, match=r"database is locked.*start the job again"):
-        run.set_tags({"a": "b"})
 
 
 def test_many_and_long_parameters_all_arrive(run):
@@ -375,94 +222,6 @@ def test_the_description_of_a_run_names_the_command_that_shows_it(run):
     assert run.describe() == f"mlflow ui --backend-store-uri {run.tracking_uri}  # run {run.run_id}"
 
 
-@pytest.fixture
-def store_of_user(run):
-    """What a user of the model does: names the store to MLflow; undone for the tests that follow."""
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(run.tracking_uri)
-    yield
-    mlflow.set_tracking_uri(before)
-
-
-@pytest.mark.usefixtures("store_of_user")
-def test_a_logged_model_gives_the_probabilities_of_the_network(run, weights_path):
-    clips_BTHWC = np.random.default_rng(0).integers(0, 256, (2, *CLIP_SHAPE_THWC), dtype=np.uint8)
-    model, card = load_model(weights_path)
-    with torch.inference_mode():
-        clips_BCTHW = normalize_clip(torch.from_numpy(clips_BTHWC), mean=card.mean, std=card.std)
-        expected_BK = model(clips_BCTHW).softmax(dim=1).numpy()
-
-    model_uri = log_model(run, weights_path)
-    loaded = mlflow.pyfunc.load_model(model_uri)
-
-    probabilities_BK = loaded.predict(clips_BTHWC)
-    assert probabilities_BK.dtype == np.float32
-    np.testing.assert_allclose(probabilities_BK, expected_BK, rtol=1e-4, atol=1e-6)
-    (input_spec,) = loaded.metadata.signature.inputs
-    (output_spec,) = loaded.metadata.signature.outputs
-    assert (input_spec.type, input_spec.shape) == (np.dtype("uint8"), (-1, *CLIP_SHAPE_THWC))
-    assert (output_spec.type, output_spec.shape) == (np.dtype("float32"), (-1, 3))
-    assert loaded.metadata.run_id == run.run_id
-
-
-def test_every_form_of_address_finds_the_weights_logged_last(run, weights_path, tmp_path):
-    older = write_weights(tmp_path / "model.safetensors", class_names=("x",))
-    log_model(run, older)
-    model_uri = log_model(run, weights_path)
-    with_alias = register_model(run, model_uri, name="t3d-ucf", alias="champion")
-    with_version = register_model(run, model_uri, name="t3d-ucf", alias=None)
-    assert (with_alias, with_version) == ("models:/t3d-ucf@champion", "models:/t3d-ucf/2")
-    for uri in (f"runs:/{run.run_id}", f"runs:/{run.run_id}/model", with_alias, with_version, model_uri):
-        assert fetch_weights(uri, tracking_uri=run.tracking_uri).read_bytes() == weights_path.read_bytes(), uri
-
-
-def test_a_new_version_takes_the_alias_over(run, weights_path):
-    for version in (1, 2):
-        register_model(run, log_model(run, weights_path), name="t3d-ucf", alias="champion")
-        client = MlflowClient(run.tracking_uri, registry_uri=run.tracking_uri)
-        assert int(client.get_model_version_by_alias("t3d-ucf", "champion").version) == version
-
-
-def test_weights_logged_as_a_file_of_the_run_are_found(run, weights_path, tmp_path):
-    student = shutil.copy(weights_path, tmp_path / "student.safetensors")
-    run.log_artifact(student)
-    run.log_text("a: 1", "recipe.yaml")
-    for uri in (f"runs:/{run.run_id}", f"runs:/{run.run_id}/student.safetensors"):
-        assert fetch_weights(uri, tracking_uri=run.tracking_uri).read_bytes() == weights_path.read_bytes()
-
-
-def test_weights_are_located_by_path_or_by_address(run, weights_path):
-    run.log_artifact(weights_path)
-    assert locate_weights(str(weights_path.parent), tracking_uri=run.tracking_uri) == weights_path
-    for where in (f"runs:/{run.run_id}", run.run_id):
-        found = locate_weights(where, tracking_uri=run.tracking_uri)
-        assert found.read_bytes() == weights_path.read_bytes()
-
-
-@pytest.mark.parametrize(
-    "uri", ["runs:/" + "0" * 32, "models:/nobody@champion", "models:/nobody/1", "models:/m-" + "0" * 32]
-)
-def test_an_address_that_the_store_does_not_know_is_named_in_the_error(uri, tracking_uri):
-    with pytest.raises(ValueError, match=uri):
-        fetch_weights(uri, tracking_uri=tracking_uri)
-
-
-def test_a_run_without_weights_or_with_two_is_refused(run, weights_path, tmp_path):
-    uri = f"runs:/{run.run_id}"
-    with pytest.raises(ValueError, match=uri):
-        fetch_weights(uri, tracking_uri=run.tracking_uri)
-    run.log_artifact(weights_path)
-    run.log_artifact(shutil.copy(weights_path, tmp_path / "student.safetensors"))
-    with pytest.raises(ValueError, match=r"found model\.safetensors, student\.safetensors"):
-        fetch_weights(uri, tracking_uri=run.tracking_uri)
-
-
-def test_a_network_without_classes_is_not_logged_as_a_classifier(run, tmp_path):
-    headless = write_weights(tmp_path / "student.safetensors", class_names=())
-    with pytest.raises(ValueError, match="has no classes"):
-        log_model(run, headless)
-
-
 def write_metrics(tracking_uri, run_id, name, start):
     start.wait(timeout=120)
     run = open_run(tracking_uri, run_id=run_id, experiment=name)
@@ -488,6 +247,7 @@ def test_two_processes_write_to_one_run_in_sqlite_without_loss(run):
         assert len(client.get_metric_history(run.run_id, f"{name}/squared")) == 50
 
 
+@pytest.mark.heavy
 def test_two_processes_may_be_the_first_in_a_new_store(tmp_path):
     tracking_uri = f"sqlite:///{tmp_path / 'not' / 'yet' / 'mlflow.db'}"
     write_in_two_processes(tracking_uri, run_id=None)
@@ -509,37 +269,3 @@ def test_normal_use_prints_nothing_and_leaves_the_working_folder_empty(
     run.finish()
     assert capfd.readouterr() == ("", "")
     assert not list(elsewhere.iterdir())
-
-
-def test_the_logged_model_asks_for_what_the_project_declares():
-    pyproject = tomllib.loads(Path("pyproject.toml").read_text())
-    assert set(MODEL_REQUIREMENTS) <= set(pyproject["project"]["dependencies"])
-
-
-def git(folder, *arguments):
-    identity = ["-c", "user.name=me", "-c", "user.email=me@here"]
-    subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
-
-
-def test_the_commit_is_that_of_the_folder_and_says_when_files_were_changed(tmp_path, monkeypatch):
-    monkeypatch.delenv("T3D_GIT_COMMIT", raising=False)
-    assert git_commit(tmp_path) is None
-    git(tmp_path, "init")
-    (tmp_path / "a").write_text("1")
-    git(tmp_path, "add", "a")
-    git(tmp_path, "commit", "-m", "first")
-    clean = git_commit(tmp_path)
-    assert clean is not None
-    assert len(clean) == 40
-    (tmp_path / "a").write_text("2")
-    assert git_commit(tmp_path) == f"{clean}-dirty"
-
-
-def test_code_without_git_is_told_its_commit(tmp_path, monkeypatch):
-    monkeypatch.delenv("T3D_GIT_COMMIT", raising=False)
-    (tmp_path / ".commit").write_text("\n")  # the image was built without one
-    assert git_commit(tmp_path) is None
-    (tmp_path / ".commit").write_text("of the image\n")
-    assert git_commit(tmp_path) == "of the image"
-    monkeypatch.setenv("T3D_GIT_COMMIT", "abc")
-    assert git_commit(tmp_path) == "abc"

@@ -4,6 +4,7 @@ import fcntl
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from unittest.mock import Mock
 
 import mlflow
@@ -14,46 +15,13 @@ from safetensors.torch import load_file
 from pipelines.clips.config import ClipConfig
 from pipelines.evaluate.config import EvaluateConfig, EvaluateDataConfig
 from pipelines.evaluate.job import run_evaluate
-from pipelines.networks.config import T3DConfig
-from pipelines.prepare.make import prepare
-from pipelines.shards.index import load_index
-from pipelines.tracking.config import TrackingConfig
-from pipelines.train.config import TrainAugmentationConfig, TrainConfig, TrainDataConfig
+from pipelines.train.config import TrainAugmentationConfig, TrainDataConfig
 from pipelines.train.job import run_train
-from pipelines.train.stage import build_stage
-from pipelines.training.config import CheckpointConfig, OptimizerConfig, ScalingConfig, ScheduleConfig
-from pipelines.training.run_folder import read_unreadable
-from pipelines.training.workers import num_workers_that_leave_a_cpu
+from pipelines.training.config import CheckpointConfig, ScalingConfig
 from t3d_core.training.checkpoint import load_model, save_weights
 from t3d_core.training.weights_card import read_card
 
-MODEL = T3DConfig(growth_rate=4, block_config=(2, 2, 2, 2), num_init_features=24, bn_size=2)
 CLIP = ClipConfig(num_frames=16, frame_stride=1, crop_size=32)
-
-
-@pytest.fixture
-def config_of(synthetic_shards, tmp_path, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-    def make(**changes):
-        return TrainConfig(
-            **{
-                "data": TrainDataConfig(shards=(synthetic_shards,)),
-                "model": MODEL,
-                "clip": CLIP,
-                "epochs": 1,
-                "global_batch_size": 8,
-                "scaling": ScalingConfig(num_workers=0),
-                "schedule": ScheduleConfig(kind="constant"),
-                "optimizer": OptimizerConfig(lr=0.05),
-                "storage": tmp_path / "runs",
-                "tracking": TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db"),
-                "log_every_steps": 1,
-            }
-            | changes
-        )
-
-    return make
 
 
 def runs_of(tmp_path):
@@ -134,10 +102,9 @@ def test_a_run_that_was_killed_before_its_id_was_kept_is_one_in_mlflow(config_of
     assert found == [("mine", "FINISHED")] * 2, "one of the run that was deleted, one of the new one"
 
 
-def test_weights_of_another_fold_of_the_same_videos_are_refused_in_training_and_testing(config_of, tmp_path):
+def test_weights_of_another_fold_of_the_same_videos_are_refused_in_training_and_testing(config_of, trained, tmp_path):
     """The synthetic data set has one fold: another one stands in the card."""
-    run_train(config_of(name="mine"))
-    weights = tmp_path / "runs" / "mine" / "model.safetensors"
+    weights = Path(shutil.copy(trained / "model.safetensors", tmp_path))
     card = read_card(weights)
     assert (card.datasets, card.fold) == (("synthetic",), 1)
     loaded = load_model(weights)
@@ -152,35 +119,27 @@ def test_weights_of_another_fold_of_the_same_videos_are_refused_in_training_and_
     run_train(config_of(name="other", init_from=str(weights)))
 
 
-def test_videos_without_a_validation_split_are_validated_on_held_out_sources(config_of, synthetic_config, tmp_path):
-    dataset = synthetic_config.dataset.model_copy(update={"val_fraction": 0.0, "videos_per_class": 2})
-    prepare(synthetic_config.model_copy(update={"dataset": dataset}), tmp_path / "shards of mine")
-    folders = [tmp_path / "shards of mine"]
-    stage = build_stage(config_of(data=TrainDataConfig(shards=tuple(folders), holdout_fraction=0.25)), folders, None)
-    [whole] = {len(load_index(folders, fold=1, splits=["train"]))}
-    assert len(stage.train_index) + len(stage.val_index) == whole
-    assert len(stage.val_index) == round(0.25 * whole)
-    assert not set(stage.train_index.video_id_N) & set(stage.val_index.video_id_N)
-
-
-def test_segments_of_a_video_are_one_example_and_the_card_says_so(config_of, tmp_path):
-    run_train(config_of(name="whole"))
+def test_segments_of_a_video_are_one_example_and_the_card_says_so(config_of, trained, tmp_path):
     clip = CLIP.model_copy(update={"num_segments": 2})
-    weights = str(tmp_path / "runs" / "whole")
     augmentation = TrainAugmentationConfig(mixup_alpha=0.4, cutmix_alpha=1.0, brightness=0.2, crop="random_resized")
     config = config_of(
-        name="tsn", clip=clip, init_from=weights, freeze_backbone=True, augmentation=augmentation, label_smoothing=0.1
+        name="tsn",
+        clip=clip,
+        init_from=str(trained),
+        freeze_backbone=True,
+        augmentation=augmentation,
+        label_smoothing=0.1,
     )
     run_train(config)
     assert read_card(tmp_path / "runs" / "tsn" / "model.safetensors").num_segments == 2
-    before, after = (load_file(tmp_path / "runs" / name / "model.safetensors") for name in ("whole", "tsn"))
+    before, after = (load_file(run / "model.safetensors") for run in (trained, tmp_path / "runs" / "tsn"))
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"classifier.weight", "classifier.bias"}
 
 
-def test_each_fold_is_a_run_of_its_own_from_the_weights_of_that_fold(config_of, tmp_path, monkeypatch, capsys):
+def test_each_fold_is_a_run_of_its_own_from_the_weights_of_that_fold(config_of, trained, tmp_path, capsys):
     """The synthetic data set has one fold; the third one is only looked for."""
-    run_train(config_of(name="base-fold1"))
+    shutil.copytree(trained, tmp_path / "runs" / "base-fold1")
     weights = str(tmp_path / "runs" / "base-fold{fold}")
     config = config_of(name="all", folds=(1,), init_from=weights, register="motions-{fold}")
     summary = run_train(config)
@@ -204,57 +163,6 @@ def test_curves_of_a_run_are_in_its_folder_and_in_mlflow(config_of, tmp_path):
         in_file = {(line["step"], line["metrics"][name]) for line in lines if name in line["metrics"]}
         assert {(p.step, p.value) for p in client.get_metric_history(run.info.run_id, name)} == in_file
         assert in_file
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"freeze_backbone": True}, "freeze_backbone keeps the weights of another run"),
-        ({"folds": (1, 2)}, "folds makes one run a fold, named after this one"),
-        ({"schedule": ScheduleConfig(kind="cosine", warmup_epochs=1)}, "warmup_epochs 1 must be less than epochs 1"),
-        ({"schedule": {"kind": "plateau", "min_lr": 0.1}}, r"min_lr 0\.1 is above the learning rate 0\.05"),
-        ({"optimizer": {"momentum": 0}}, "momentum, which is 0: add --optimizer.nesterov false"),
-        ({"seed": -1}, "greater than or equal to 0"),
-        ({"compute": {"sync_batch_norm": True}}, "sync_batch_norm works on GPUs only"),
-        (
-            {
-                "compute": {"sync_batch_norm": True},
-                "scaling": {"num_workers": (1, 4), "use_gpu": True},
-                "micro_batch_size": 2,
-            },
-            "4 cannot be dealt evenly to 3 workers",
-        ),
-    ],
-)
-def test_settings_that_cannot_work_together_are_refused(changes, message, config_of):
-    with pytest.raises(ValueError, match=message):
-        config_of(**changes)
-
-
-def test_lines_of_unreadable_clips_that_were_cut_short_are_passed_over(tmp_path):
-    file = tmp_path / "unreadable.jsonl"
-    file.write_text('{"video_id": "a", "reason": "gone"}\n{"video_i\n{"video_id": "b", "reason": "gone"}\n')
-    assert read_unreadable(file) == ["a", "b"]
-
-
-def test_an_elastic_run_leaves_a_cpu_for_decoding(config_of):
-    half = {"CPU": 0.5}
-    assert num_workers_that_leave_a_cpu(ScalingConfig(num_workers=(1, 8), resources_per_worker=half)) == (1, 2)
-    assert num_workers_that_leave_a_cpu(ScalingConfig(num_workers=(1, 8))) == (1, 1)
-    assert num_workers_that_leave_a_cpu(ScalingConfig(num_workers=2)) == 2
-
-
-def test_the_least_number_of_workers_is_not_above_the_most():
-    with pytest.raises(ValueError, match=r"num_workers \[3, 2\] must be \[least, most\]"):
-        ScalingConfig(num_workers=(3, 2))
-
-
-def test_a_share_of_the_classes_is_trained_on_and_everything_validates(config_of, synthetic_shards):
-    data = TrainDataConfig(shards=(synthetic_shards,), class_share=0.5)
-    whole, half = (build_stage(config, [synthetic_shards], None) for config in (config_of(), config_of(data=data)))
-    assert len(half.val_index) == len(whole.val_index)
-    assert len(half.train_index) < 0.7 * len(whole.train_index)
-    assert set(half.train_index.label_N) == set(whole.train_index.label_N)
 
 
 def test_a_virtual_epoch_validates_and_counts_more_often(config_of, tmp_path):

@@ -162,6 +162,7 @@ def is_equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize(
     "changes",

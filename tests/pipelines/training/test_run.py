@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -11,61 +10,20 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
-from pipelines.clips.config import ClipConfig
 from pipelines.evaluate.config import EvaluateConfig, EvaluateDataConfig
 from pipelines.evaluate.job import run_evaluate
 from pipelines.networks.config import C3DConfig, T3DConfig
-from pipelines.tracking.config import TrackingConfig
-from pipelines.train.config import TrainConfig, TrainDataConfig
 from pipelines.train.job import run_train
 from pipelines.training.config import (
     CheckpointConfig,
     OptimizerConfig,
-    ScalingConfig,
-    ScheduleConfig,
     TrainComputeConfig,
 )
-from pipelines.transfer.config import ImageNetTeacherConfig, TransferConfig, TransferDataConfig
 from pipelines.transfer.job import run_transfer
-from t3d_core.models import VideoNet
-from t3d_core.models.recompute import RecomputableLayer
+from tests.pipelines.training.small_runs import logged, train_config, transfer_config
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "transfer_quickstart_losses.json"
 MODEL = T3DConfig(growth_rate=4, block_config=(2, 2, 2, 2), num_init_features=24, bn_size=2)
-CLIP = ClipConfig(num_frames=16, frame_stride=2, crop_size=32)
-
-
-@pytest.fixture
-def settings(synthetic_shards, tmp_path, monkeypatch):
-    """What all runs of a test share; nothing is written where the tests stand."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return {
-        "clip": CLIP,
-        "global_batch_size": 8,
-        "scaling": ScalingConfig(num_workers=0),
-        "schedule": ScheduleConfig(kind="one_cycle"),
-        "optimizer": OptimizerConfig(lr=0.05),
-        "storage": tmp_path / "runs",
-        "tracking": TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db"),
-        "log_every_steps": 1,
-    }
-
-
-def train_config(settings, shards, **changes):
-    return TrainConfig(**settings | {"data": TrainDataConfig(shards=(shards,)), "model": MODEL, "epochs": 1} | changes)
-
-
-def transfer_config(settings, shards, **changes):
-    data = TransferDataConfig(shards=(shards,), holdout_fraction=0.3)
-    teacher = ImageNetTeacherConfig(kind="efficientnet_lite0", num_frames=2, crop_size=64)
-    plain = {"data": data, "model": MODEL, "teacher": teacher, "epochs": 1, "checks": {"max_clips": 0}}
-    return TransferConfig(**settings | plain | changes)
-
-
-def logged(tmp_path):
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    experiment = client.get_experiment_by_name("t3d")
-    return client, client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
 
 
 def test_transfer_then_train_then_evaluate_leave_what_the_jobs_promise(settings, synthetic_shards, tmp_path):
@@ -110,9 +68,8 @@ def test_transfer_then_train_then_evaluate_leave_what_the_jobs_promise(settings,
     )
 
 
-def test_the_transfer_starts_the_classifier_from_the_student(settings, synthetic_shards, tmp_path):
-    run_transfer(transfer_config(settings, synthetic_shards, name="teach"))
-    student = tmp_path / "runs" / "teach" / "student.safetensors"
+def test_the_transfer_starts_the_classifier_from_the_student(settings, synthetic_shards, taught, tmp_path):
+    student = taught / "student.safetensors"
     frozen = OptimizerConfig(lr=1e-12, weight_decay=0)
     run_train(train_config(settings, synthetic_shards, name="tune", init_from=str(student), optimizer=frozen))
     tuned = load_file(tmp_path / "runs" / "tune" / "model.safetensors")
@@ -144,17 +101,13 @@ def test_a_run_cut_off_at_any_checkpoint_ends_with_the_same_weights(settings, sy
     assert len(runs) == 2, "the run that went on is the same MLflow run"
 
 
-def test_a_name_cannot_be_reused_with_other_settings(settings, synthetic_shards):
-    run_train(train_config(settings, synthetic_shards, name="mine"))
+def test_a_name_cannot_be_reused_with_other_settings(shared_settings, synthetic_shards, trained):
     with pytest.raises(ValueError, match=r"run 'mine' .* was made with other settings .* give another --name"):
-        run_train(train_config(settings, synthetic_shards, name="mine", optimizer=OptimizerConfig(lr=0.2)))
+        run_train(train_config(shared_settings, synthetic_shards, name=trained.name, optimizer=OptimizerConfig(lr=0.2)))
 
 
-def test_a_student_has_no_classes_to_evaluate(settings, synthetic_shards, tmp_path):
-    run_transfer(transfer_config(settings, synthetic_shards, name="teach"))
-    config = EvaluateConfig(
-        checkpoint=str(tmp_path / "runs" / "teach"), data=EvaluateDataConfig(shards=(synthetic_shards,))
-    )
+def test_a_student_has_no_classes_to_evaluate(synthetic_shards, taught):
+    config = EvaluateConfig(checkpoint=str(taught), data=EvaluateDataConfig(shards=(synthetic_shards,)))
     with pytest.raises(ValueError, match="has no classes"):
         run_evaluate(config)
 
@@ -170,61 +123,12 @@ def test_the_losses_of_the_transfer_are_the_golden_ones(settings, synthetic_shar
     assert losses == pytest.approx(json.loads(GOLDEN.read_text()), rel=2e-3)
 
 
-class Seen:
-    """What every training step and every validation found of the network's switches."""
-
-    def __init__(self, monkeypatch):
-        self.found = set()
-        forward_features = VideoNet.forward_features
-
-        def spy(net, clip_BCTHW):
-            layers = [module for module in net.modules() if isinstance(module, RecomputableLayer)]
-            conv = next(module for module in net.modules() if isinstance(module, torch.nn.Conv3d))
-            self.found.add(
-                (
-                    net.training,
-                    layers[-1].is_recomputed,
-                    conv.weight.is_contiguous(memory_format=torch.channels_last_3d),
-                    net.is_debugging,
-                    torch.is_autocast_enabled("cpu"),
-                )
-            )
-            return forward_features(net, clip_BCTHW)
-
-        monkeypatch.setattr(VideoNet, "forward_features", spy)
-
-
-@pytest.mark.parametrize("stage", ["train", "transfer"])
-def test_the_switches_of_a_run_reach_its_network(stage, settings, synthetic_shards, monkeypatch):
-    seen = Seen(monkeypatch)
-    run, config = {"train": (run_train, train_config), "transfer": (run_transfer, transfer_config)}[stage]
-    compute = TrainComputeConfig(precision="bf16", recompute=True, debug=True)
-    run(config(settings, synthetic_shards, name="mine", epochs=1, compute=compute))
-    assert {(True, True, False, True, True), (False, True, False, True, True)} <= seen.found  # bf16 on a CPU
-    run(config(settings, synthetic_shards, name="usual", epochs=1))
-    assert {(True, False, True, False, False), (False, False, True, False, False)} <= seen.found
-    seen.found.clear()
-    run(config(settings, synthetic_shards, name="other", epochs=1, compute=TrainComputeConfig(channels_last=False)))
-    assert {(True, False, False, False, False), (False, False, False, False, False)} <= seen.found
-    assert not any(recomputed or last for _, recomputed, last, *_ in seen.found)
-
-
-def test_a_run_that_recomputes_its_layers_ends_with_the_same_weights(settings, synthetic_shards, tmp_path):
-    for name, compute in {"plain": TrainComputeConfig(), "saving": TrainComputeConfig(recompute=True)}.items():
-        run_train(train_config(settings, synthetic_shards, name=name, compute=compute))
-    plain, saving = (load_file(tmp_path / "runs" / name / "model.safetensors") for name in ("plain", "saving"))
+def test_a_run_that_recomputes_its_layers_ends_with_the_same_weights(settings, synthetic_shards, trained, tmp_path):
+    compute = TrainComputeConfig(recompute=True)
+    run_train(train_config(settings, synthetic_shards, name="saving", compute=compute))
+    plain, saving = (load_file(run / "model.safetensors") for run in (trained, tmp_path / "runs" / "saving"))
     for name, tensor in plain.items():
         torch.testing.assert_close(saving[name], tensor, rtol=1e-3, atol=1e-5)
-
-
-def test_settings_of_weights_that_cannot_work_together_are_refused(settings, synthetic_shards):
-    with pytest.raises(ValueError, match="replace_head needs the weights"):
-        train_config(settings, synthetic_shards, replace_head=True)
-    with pytest.raises(ValueError, match="give one of them"):
-        train_config(settings, synthetic_shards, init_from="runs/a", inflate_from="densenet121")
-    clip = ClipConfig(num_frames=16, crop_size=32, mean=(0.5, 0.5, 0.5))
-    with pytest.raises(ValueError, match="ImageNet's mean and std"):
-        train_config(settings, synthetic_shards, inflate_from="densenet121", clip=clip)
 
 
 def test_a_batch_on_which_a_network_cannot_train_is_refused_before_the_run(settings, synthetic_shards, tmp_path):
@@ -234,11 +138,9 @@ def test_a_batch_on_which_a_network_cannot_train_is_refused_before_the_run(setti
     assert not (tmp_path / "runs" / "mine").exists()
 
 
-def test_weights_of_a_net_that_computes_something_else_are_told(settings, synthetic_shards, tmp_path, capsys):
-    run_train(train_config(settings, synthetic_shards, name="mine"))
+def test_weights_of_a_net_that_computes_something_else_are_told(settings, synthetic_shards, trained, capsys):
     model = MODEL.model_copy(update={"pool_time": (True, True, False)})
-    weights = str(tmp_path / "runs" / "mine")
-    run_train(train_config(settings, synthetic_shards, name="other", model=model, init_from=weights))
+    run_train(train_config(settings, synthetic_shards, name="other", model=model, init_from=str(trained)))
     assert "init_from / this run: pool_time None / (True, True, False)" in capsys.readouterr().out
 
 
@@ -264,38 +166,6 @@ def test_2d_weights_of_another_network_are_refused_before_the_run(settings, synt
     with pytest.raises(ValueError, match=r"they are those of another network"):
         run_train(train_config(settings, synthetic_shards, name="mine", inflate_from=str(tmp_path / "other.pt")))
     assert not (tmp_path / "runs" / "mine").exists()
-
-
-def test_two_real_workers_make_the_steps_and_the_counts_of_one(settings, synthetic_shards, tmp_path):
-    """Of micro-batches of 4, two a step: the same on one process and on two, but for the order of sums."""
-    first_validations, weights = {}, {}
-    for num_workers in (0, 2):
-        scaling = ScalingConfig(num_workers=num_workers, resources_per_worker={"CPU": 0.5})
-        name = f"w{num_workers}"
-        run_train(train_config(settings, synthetic_shards, name=name, scaling=scaling, micro_batch_size=4))
-        client, runs = logged(tmp_path)
-        first_validations[num_workers] = client.get_metric_history(runs[-1].info.run_id, "val/clip_top1")[0]
-        weights[num_workers] = load_file(tmp_path / "runs" / name / "model.safetensors")
-    assert first_validations[0].step == first_validations[2].step == 0
-    assert first_validations[0].value == first_validations[2].value
-    for tensor_name, of_one in weights[0].items():
-        if "running" not in tensor_name and "num_batches" not in tensor_name:
-            torch.testing.assert_close(weights[2][tensor_name], of_one, rtol=1e-3, atol=1e-4)
-
-
-def test_workers_that_leave_no_cpu_for_decoding_are_refused(settings, synthetic_shards):
-    scaling = ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1.0})
-    with pytest.raises(ValueError, match=r"1 CPU that must be left for decoding make 3 CPU, but the cluster has 2"):
-        run_train(train_config(settings, synthetic_shards, scaling=scaling))
-
-
-def test_a_batch_that_workers_cannot_share_is_refused_with_the_settings(settings, synthetic_shards):
-    with pytest.raises(ValueError, match=r"global_batch_size 8 in parts of 4 gives too few parts"):
-        train_config(settings, synthetic_shards, micro_batch_size=4, scaling=ScalingConfig(num_workers=3))
-    with pytest.raises(ValueError, match=r"global_batch_size 8 is no multiple of micro_batch_size 3"):
-        train_config(settings, synthetic_shards, micro_batch_size=3)
-    with pytest.raises(ValueError, match=r"gives a worker fewer than 2 clips at once"):
-        transfer_config(settings, synthetic_shards, scaling=ScalingConfig(num_workers=8))
 
 
 def test_a_failed_run_is_failed_in_mlflow(settings, synthetic_shards, tmp_path, monkeypatch):

@@ -3,84 +3,26 @@
 import json
 import re
 import shutil
-from typing import get_args
 
 import mlflow
-import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from torch import nn
 
 from pipelines.networks.weights import card_of
 from pipelines.shards.index import load_index
-from pipelines.shards.selection import hold_out
 from pipelines.tracking.metric_log import read_curves
 from pipelines.train.config import TrainConfig
 from pipelines.train.job import run_train
-from pipelines.transfer.config import ExportedTeacherConfig, ImageNetTeacherConfig, TransferConfig
 from pipelines.transfer.job import run_transfer
 from pipelines.transfer.stage import CorrespondenceStage, teacher_of
 from pipelines.transfer.teacher_pass import _fingerprint
 from t3d_core.models import build_model
-from t3d_core.transfer.pairing import PairKind
-from t3d_core.transfer.teacher import TEACHER_KINDS
 from tests.pipelines.damage import changed_videos
+from tests.pipelines.transfer.small_runs import transfer_config
 
 MODEL = {"kind": "t3d", "growth_rate": 4, "block_config": (2, 2, 2, 2), "num_init_features": 24, "bn_size": 2}
-NORMALISATION = {"mean": (0.5, 0.25, 0.0), "std": (0.5, 1.0, 2.0)}
-
-
-class MeanColour(nn.Module):
-    """A 2D network of somebody's."""
-
-    def __init__(self, scale: float) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(scale))
-
-    def forward(self, image_NCHW):
-        return self.scale * image_NCHW.mean(dim=(2, 3))
-
-
-@pytest.fixture
-def exported(tmp_path):
-    def export(*, scale: float):
-        images = torch.zeros(2, 3, 32, 32)
-        program = torch.export.export(MeanColour(scale), (images,), dynamic_shapes=({0: torch.export.Dim("N")},))
-        torch.export.save(program, tmp_path / "own.pt2")
-        return ExportedTeacherConfig(weights=tmp_path / "own.pt2", crop_size=32, **NORMALISATION)
-
-    return export
-
-
-def transfer_config(teacher, tmp_path):
-    return TransferConfig(
-        data={"shards": (tmp_path / "no_shards",)},
-        model={"kind": "t3d", "growth_rate": 4, "block_config": (2, 2, 2, 2), "num_init_features": 16, "bn_size": 2},
-        clip={"num_frames": 16, "crop_size": 32},
-        teacher=teacher,
-    )
-
-
-def test_a_recipe_may_name_every_teacher_that_there_is():
-    assert get_args(ImageNetTeacherConfig.model_fields["kind"].annotation) == TEACHER_KINDS
-
-
-def test_a_recipe_may_name_every_way_of_making_pairs():
-    assert get_args(TransferConfig.model_fields["pairs"].annotation) == get_args(PairKind)
-
-
-def test_a_teacher_of_ones_own_has_the_normalisation_of_the_recipe(exported):
-    teacher = teacher_of(exported(scale=2.0))
-    white_BTHWC = torch.full((1, 4, 32, 32, 3), 255, dtype=torch.uint8)
-    # 2 * (1 - mean) / std of each colour.
-    torch.testing.assert_close(teacher(white_BTHWC), torch.tensor([[2.0, 1.5, 1.0]]))
-
-
-def test_a_teacher_of_ones_own_must_say_how_its_images_are_normalised(tmp_path):
-    with pytest.raises(ValidationError, match=r"teacher\.exported\.mean"):
-        transfer_config({"kind": "exported", "weights": "own.pt2"}, tmp_path)
 
 
 def test_a_teacher_that_gives_no_numbers_is_refused_before_the_shards_are_looked_at(exported, tmp_path):
@@ -88,31 +30,6 @@ def test_a_teacher_that_gives_no_numbers_is_refused_before_the_shards_are_looked
         run_transfer(transfer_config(exported(scale=float("nan")), tmp_path))
     with pytest.raises(ValueError, match="no_shards"):
         run_transfer(transfer_config(exported(scale=1.0), tmp_path))
-
-
-@pytest.fixture
-def small_run(synthetic_shards, tmp_path, monkeypatch):
-    """A transfer on a copy of the synthetic shards, an epoch in this process; gives its settings."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shards = shutil.copytree(synthetic_shards, tmp_path / "copy", ignore=shutil.ignore_patterns("videos", "features"))
-
-    def settings(**changes):
-        common = {
-            "data": {"shards": (shards,), "holdout_fraction": 0.3},
-            "model": MODEL,
-            "clip": {"num_frames": 16, "crop_size": 32},
-            "teacher": {"kind": "efficientnet_lite0", "num_frames": 2, "crop_size": 64},
-            "global_batch_size": 8,
-            "epochs": 1,
-            "schedule": {"kind": "one_cycle"},
-            "scaling": {"num_workers": 0},
-            "storage": tmp_path / "runs",
-            "tracking": {"uri": f"sqlite:///{tmp_path}/mlflow.db"},
-            "checks": {"max_clips": 0},
-        }
-        return TransferConfig(**common | changes)
-
-    return settings
 
 
 def test_features_are_computed_once_for_all_runs_with_the_same_teacher_and_views(small_run, exported, tmp_path, capsys):
@@ -266,19 +183,6 @@ def test_other_teachers_and_other_views_have_features_of_their_own(changed, smal
         )
 
 
-def test_more_frames_for_the_teacher_than_the_clip_has_are_refused(small_run):
-    with pytest.raises(
-        ValidationError, match=r"teacher\.num_frames 17 is more than the clip has \(clip\.num_frames 16\)"
-    ):
-        small_run(teacher={"kind": "efficientnet_lite0", "num_frames": 17})
-
-
-def test_a_student_inflated_from_weights_that_expect_other_pixels_is_refused(small_run):
-    clip = {"num_frames": 16, "crop_size": 32, "mean": (0.5, 0.5, 0.5)}
-    with pytest.raises(ValidationError, match="inflate_from takes weights for clips normalised by ImageNet"):
-        small_run(inflate_from="densenet121", clip=clip)
-
-
 def test_two_real_workers_look_at_the_student_as_one_does(small_run, synthetic_shards, tmp_path):
     """Of a network that has not learned: training itself differs, for each worker's batch norms see its own clips."""
     found = {}
@@ -298,17 +202,3 @@ def test_two_real_workers_look_at_the_student_as_one_does(small_run, synthetic_s
         assert curves["probe/linear_top1_own_statistics"][-1][0] > 0
     assert len(found[0]) >= 12
     assert found[2] == pytest.approx(found[0], abs=1e-3)
-
-
-def test_sources_with_many_rows_do_not_crowd_out_the_held_out_ones_either(small_run, weizmann_shards, monkeypatch):
-    """Ten rows of each person: of two held out, three rows a person and pass are looked at, others in the next pass."""
-    monkeypatch.setattr("pipelines.transfer.stage.stream", lambda load, batches, **_: map(load, batches))
-    config = small_run(
-        data={"shards": (weizmann_shards,), "rows_per_source": 3, "holdout_clips_per_row": 2}, checks={"max_clips": 5}
-    )
-    card = card_of(config.model, config.clip, class_names=())
-    train_index, val_index = hold_out(load_index([weizmann_shards], fold=1, splits=["train"]), fraction=0.4, seed=0)
-    stage = CorrespondenceStage(config, card, train_index, val_index)
-    source_B = np.concatenate([batch["source_B"] for batch in stage.validation_batches(rank=0, world_size=1)])
-    assert [np.unique(part, return_counts=True)[1].tolist() for part in (source_B[:6], source_B[6:])] == [[3, 3]] * 2
-    assert stage.order.rows_a_pass == 9

@@ -75,6 +75,7 @@ def test_mean_colour_and_contrast_do_not_tell_the_class(videos):
     assert held_out_accuracy(np.column_stack([flat.mean(1), flat.std(1)])) < 0.125 + 0.09
 
 
+@pytest.mark.heavy
 def test_motion_tells_the_class(videos):
     features = np.array([motion_features(frames) for frames in videos])
     assert held_out_accuracy(features) > 0.9

@@ -27,6 +27,7 @@ def meta_net(kind, **arguments):
         return build_model(kind, num_classes=400, **arguments)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("kind", "arguments", "num_frames", "size", "gmacs"),
     [
@@ -48,6 +49,7 @@ def test_multiply_adds_of_the_papers_nets(kind, arguments, num_frames, size, gma
     assert round(count_macs(net, (1, 3, num_frames, size, size)) / 1e9, 2) == gmacs
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("kind", "forms", "gmacs"),
     [
@@ -70,6 +72,7 @@ def test_multiply_adds_of_pooled_transitions_and_of_other_families(kind, forms, 
     assert round(count_macs(meta_net(kind, **arguments), CLIP) / 1e9, 2) == gmacs
 
 
+@pytest.mark.heavy
 def test_t3d_121_keeps_1_46_gib_a_clip_for_backward_and_0_26_where_layers_are_recomputed():
     net = meta_net("t3d_121", transition_forms="literal")
     assert round(count_saved_bytes(net, CLIP) / 2**30, 2) == 1.46

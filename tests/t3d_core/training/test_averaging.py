@@ -106,6 +106,7 @@ def test_a_resumed_average_goes_on_as_if_nothing_had_been(num_before, tmp_path):
     assert_close(resumed.state_dict(), average.state_dict(), rtol=0, atol=0)
 
 
+@pytest.mark.heavy
 def test_the_average_of_a_compiled_network_of_the_family_runs():
     net = tiny_t3d()
     net.features.compile(backend="eager")
@@ -219,6 +220,7 @@ def test_synchronised_norms_wait_for_nobody(one_process_group):
     assert_close(statistics(synchronised), statistics(net), rtol=0, atol=0)
 
 
+@pytest.mark.heavy
 def test_a_compiled_network_is_measured_as_a_plain_one():
     clip = torch.randn(2, 3, 16, 32, 32)
     plain, compiled = tiny_t3d(), tiny_t3d()

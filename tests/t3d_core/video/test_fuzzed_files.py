@@ -58,6 +58,7 @@ def decoder():
         yield decoder
 
 
+@pytest.mark.heavy
 @settings(max_examples=75, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(name=st.sampled_from(sorted(FORMS)), edits=EDITS, seed=st.integers(0, 99))
 def test_damaged_bytes_give_frames_or_one_reason(name, edits, seed, forms, decoder, tmp_path_factory):
@@ -78,6 +79,7 @@ def test_damaged_bytes_give_frames_or_one_reason(name, edits, seed, forms, decod
     assert reason is None or 0 < len(reason) < 300
 
 
+@pytest.mark.heavy
 @settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(name=st.sampled_from(sorted(FORMS)), edits=EDITS)
 def test_damaged_bytes_give_whole_segments_or_one_reason(name, edits, forms, decoder, tmp_path_factory):

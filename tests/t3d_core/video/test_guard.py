@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -15,6 +16,8 @@ from t3d_core.video.container import EmptyIntervalError, VideoError
 from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.guard import DecoderKilledError, GuardedDecoder, GuardLimits
 from t3d_core.video.storage import encode_segments, encode_video
+
+pytestmark = pytest.mark.heavy
 
 
 def write_video(path, *, num_frames=20, height=36, width=48):
@@ -31,8 +34,17 @@ def video(tmp_path):
 
 @pytest.fixture(scope="module")
 def long_video(tmp_path_factory):
-    """A video whose encoding takes many seconds."""
-    return write_video(tmp_path_factory.mktemp("long") / "long.mp4", num_frames=60, height=720, width=1280)
+    """A video whose encoding by us takes many seconds; MPEG-4 takes few."""
+    path = tmp_path_factory.mktemp("long") / "long.avi"
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt, stream.bit_rate = 720, 1280, "yuv420p", 50_000_000
+        for _ in range(60):
+            frame_HWC = rng.integers(0, 256, (720, 1280, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
 
 
 @pytest.fixture

@@ -70,6 +70,7 @@ def test_a_copied_interval_begins_at_a_key_frame_and_tells_its_offset(kind, draw
     assert_is_part_of(segment, decode_plainly(data))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", REAL_CLIPS)
 def test_real_clips_are_copied_bit_for_bit(name, real_clip, decode_plainly):
     path = real_clip(name)

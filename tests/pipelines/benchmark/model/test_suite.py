@@ -90,6 +90,7 @@ def test_the_largest_matrices_that_are_multiplied_in_time_are_taken(seconds_of_2
     assert now[0] <= 2 * max(seconds_of_256, MAX_SECONDS)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("bf16_rate", "is_timed"), [(1e8, False), (9e9, True)])
 def test_where_bf16_is_slow_its_cases_are_skipped_by_name(bf16_rate, is_timed, monkeypatch, capsys):
     plan = TransitionPlan(PLAN, [dict.fromkeys(FORMS, 1.0)] * 3)
@@ -106,6 +107,7 @@ def test_where_bf16_is_slow_its_cases_are_skipped_by_name(bf16_rate, is_timed, m
     assert (message in capsys.readouterr().out) is not is_timed
 
 
+@pytest.mark.heavy
 def test_a_net_without_transitions_has_no_cases_of_forms_and_no_plan():
     cases = switch_cases("resnet3d_18", (), is_compiled=False)
     assert {case.forms for case in cases} == {None}
@@ -116,6 +118,7 @@ def test_a_net_without_transitions_has_no_cases_of_forms_and_no_plan():
     assert set(report.files) == {"cost_by_size.png"}
 
 
+@pytest.mark.heavy
 def test_a_plan_stands_in_the_report_with_its_multiply_adds():
     seconds = [dict.fromkeys(FORMS, 1.0)] * 3
     switches = Switches("t3d_121", TransitionPlan(("pooled", "literal", "literal"), seconds), [measured(PLAIN_CASE)])
@@ -137,6 +140,7 @@ def test_a_case_builds_its_net_in_its_forms_and_trains_it():
     assert tuple(transition.form for transition in net.transitions()) == PLAN
 
 
+@pytest.mark.heavy
 def test_a_training_step_moves_the_weights_and_a_forward_pass_does_not():
     net = build(Case("x", "r3d_18"), SHAPE)
     runs = runs_of(Case("x", "r3d_18"), net, torch.randn(SHAPE))
@@ -147,6 +151,7 @@ def test_a_training_step_moves_the_weights_and_a_forward_pass_does_not():
     assert not torch.equal(net.fc.weight, weight)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("shape", [(1, 3, 16, 64, 64), (1, 3, 32, 112, 112)])
 @pytest.mark.parametrize("kind", PEERS)
 def test_every_peer_takes_clips_of_any_size(kind, shape):
@@ -154,6 +159,7 @@ def test_every_peer_takes_clips_of_any_size(kind, shape):
         assert build(Case(kind, kind), shape).eval()(torch.empty(shape)).shape == (1, 400)
 
 
+@pytest.mark.heavy
 def test_the_peak_of_a_process_holds_the_net_its_gradients_and_what_it_keeps():
     small, large = (peak_training_bytes(Case("x", "r3d_18"), (2, 3, 16, size, size)) for size in (32, 96))
     assert 2**28 < small < large < 2**33
@@ -163,6 +169,7 @@ def measured(name, *, forward=1.0, step=1.0, kept=100):
     return Measured(Case(name, "r3d_18"), 1, 1e9, 3e9, kept, None, {"forward": [forward] * 3, "train_step": [step] * 3})
 
 
+@pytest.mark.heavy
 def test_goals_come_from_the_rounds_and_are_not_measured_where_a_case_is_missing():
     by_text = {goal.text: goal for goal in _goals([measured("t3d_121")], None)}
     assert by_text["step: plain / default"].verdict == "not measured"

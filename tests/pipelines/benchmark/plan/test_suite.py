@@ -74,6 +74,7 @@ def config(tmp_path):
     return PlanSuiteConfig(video=tmp_path / "video.mp4", recipe=recipe, cpu_hour_price=0.05, gpu_hour_price=2)
 
 
+@pytest.mark.heavy
 def test_a_plan_says_what_it_takes_and_from_what(config):
     report = run_suite(config, repeats=1)
     assert {row.case for row in report.rows} == {"prepare", "teacher", "transfer"}

@@ -102,6 +102,7 @@ def test_the_peak_of_a_job_and_of_its_children_outlasts_their_need():
     assert 90 << 20 < peaks["ray"] < 140 << 20  # neither a Ray worker nor a decoder
 
 
+@pytest.mark.heavy
 def test_a_manifest_is_cut_into_shards_and_its_memory_is_told():
     planning = measure_planning(1000)
     assert (planning.num_ids, planning.num_shards) == (1000, 16)
@@ -141,6 +142,7 @@ def test_on_a_machine_with_one_core_two_are_not_measured(measured, clips):
     assert verdict["copy: prepare, 2 cores / 1 core"] == "not measured"
 
 
+@pytest.mark.heavy
 def test_absent_clips_are_named_and_videos_are_made_instead(measured, clips, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare_suite, "_GENERATED_FRAMES", 4)
     config = BenchmarkConfig(

@@ -10,6 +10,8 @@ from pipelines.benchmark.search.config import SearchSuiteConfig
 from pipelines.benchmark.search.generated_store import ComparisonCosts, make_store, measure_comparison
 from pipelines.benchmark.search.suite import TrialTimes, measure_trials, run_suite
 
+pytestmark = pytest.mark.heavy
+
 TIMES = TrialTimes([11.0, 12.0, 16.0], [10.0, 10.0, 10.0], [0.5, 0.4, 0.6])
 
 

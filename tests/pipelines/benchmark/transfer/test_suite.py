@@ -35,6 +35,7 @@ from pipelines.transfer.pair_loader import TeacherView
 TINY_NET = {"growth_rate": 4, "block_config": (2, 2, 2, 2), "num_init_features": 24, "bn_size": 2}
 
 
+@pytest.mark.heavy
 def test_the_counted_steps_are_those_of_the_recipes():
     sizes = StepSizes(batch_size=4, num_frames=16, crop_size=32, teacher_crop_size=32)
     of_way, teacher = measure_transfer_steps("t3d", TINY_NET, "resnet18", sizes, repeats=1)

@@ -1,0 +1,43 @@
+"""Which value a run has, and what it depends on."""
+
+
+def test_weights_are_followed_to_the_run_that_they_are_from(store):
+    student = store._run({"stage": "transfer"}, {"inflate_from": None})
+    half = store.train(seed=0, dataset="kinetics400", tags={"started_from": student}, init_from="runs/student")
+    started = {"init_from": "runs/x", "optimizer.lr": 0.1}
+    store.trained_and_tested(seed=0, value=0.6, tags={"started_from": student}, **started)
+    store.trained_and_tested(seed=0, value=0.7, tags={"started_from": half}, **started)
+    rows = {row.label: (row.mean, row.paper.top1) for row in store.compare(table=8).rows}
+    assert rows == {"T3D, Transfer": (0.6, 81.3), "T3D, FT-Transfer": (0.7, 84.7)}
+
+
+def test_of_two_runs_with_the_same_settings_and_seed_the_newer_one_counts(store):
+    for value in (0.1, 0.9):
+        store.trained_and_tested(seed=0, value=value)
+    comparison = store.compare()
+    assert [row.values for row in comparison.rows] == [(0.9,)]
+    assert any("1 older runs" in note for note in comparison.notes)
+
+
+def test_tests_made_in_another_way_are_not_mixed_in(store):
+    for seed in range(3):
+        trained = store.train(seed=seed)
+        store.test(trained, value=0.7)
+        if seed == 0:
+            store.test(trained, value=0.99, **{"data.split": "train"})
+            store.test(trained, value=0.75, num_crops=10)
+    comparison = store.compare(table=4)
+    assert comparison.rows[0].values == (0.7, 0.7, 0.7)
+    [note] = comparison.notes
+    assert note.startswith("Tests with split test, num_crops 1 are compared, not those with split test, num_crops 10; ")
+
+
+def test_weights_of_unlike_transfers_are_unlike(store):
+    for epochs, value in ((10, 0.5), (20, 0.6)):
+        for seed in range(2):
+            student = store._run({"stage": "transfer"}, {"epochs": epochs, "seed": seed})
+            tags = {"started_from": student}
+            store.trained_and_tested(seed=seed, value=value, tags=tags, init_from=f"runs/student-{epochs}-{seed}")
+    rows = store.compare(table=8).rows
+    assert [row.values for row in rows] == [(0.6, 0.6), (0.5, 0.5)]
+    assert all(row.label.startswith("T3D, Transfer, init=transfer (") for row in rows)

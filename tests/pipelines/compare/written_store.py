@@ -1,0 +1,72 @@
+"""Runs that are written to a store: nothing is trained."""
+
+import mlflow
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.compare.config import CompareConfig
+from pipelines.compare.runs import compare_runs
+
+PAPER = {
+    "model.kind": "t3d_121",
+    "clip.num_frames": 32,
+    "clip.frame_stride": 2,
+    "clip.crop_size": 224,
+    "clip.num_segments": 1,
+    "global_batch_size": 64,
+    "epochs": 200,
+    "optimizer.lr": 0.1,
+    "schedule.kind": "plateau",
+    "data.class_share": 1.0,
+    "data.fold": 1,
+    "init_from": None,
+    "inflate_from": None,
+    "scaling.use_gpu": False,
+    "scaling.resources_per_worker.CPU": 2.0,
+}
+
+
+class Store:
+    """A store with runs as the jobs write them."""
+
+    def __init__(self, folder, uri):
+        self.folder, self.uri = folder, uri
+        self.client = mlflow.MlflowClient(self.uri)
+        self.experiment = self.client.create_experiment("t3d", artifact_location=(folder / "files").as_uri())
+
+    def train(self, *, seed, value=0.5, dataset="ucf101", status="FINISHED", tags=None, metrics=None, **params):
+        """A training run of the paper's settings but for `params`; gives its id."""
+        run_id = self._run({"stage": "train", **(tags or {})}, {**PAPER, "seed": seed, **params})
+        found = {"val/clip_top1": value, "model/gmacs": 10.0, "cost/worker_hours": 1.5, **(metrics or {})}
+        for name, each in found.items():
+            self.client.log_metric(run_id, name, each, step=10)
+        data = mlflow.entities.Dataset(dataset, "0123", "local", "{}")
+        self.client.log_inputs(run_id, [mlflow.entities.DatasetInput(data, [])])
+        self.client.set_terminated(run_id, status)
+        return run_id
+
+    def test(self, trained, *, value, correct=None, coverage=1.0, **params):
+        """A test of a training run, with a table of its videos when `correct` says which are right."""
+        way = {"data.split": "test", "num_crops": 1, "num_clips": None}
+        run_id = self._run({"stage": "evaluate", "trained_by": trained}, {**way, **params})
+        for name, each in {"video_top1": value, "coverage": coverage, "num_videos": 100}.items():
+            self.client.log_metric(run_id, name, each)
+        if correct is not None:
+            path = self.folder / "scores.parquet"
+            predicted = ["jump" if right else "walk" for right in correct]
+            ids = [f"v{number}" for number in range(len(correct))]
+            pq.write_table(pa.table({"video_id": ids, "label": ["jump"] * len(ids), "predicted": predicted}), path)
+            self.client.log_artifact(run_id, str(path))
+        self.client.set_terminated(run_id, "FINISHED")
+
+    def trained_and_tested(self, *, value, correct=None, coverage=1.0, **settings):
+        self.test(self.train(**settings), value=value, correct=correct, coverage=coverage)
+
+    def compare(self, **config):
+        return compare_runs(CompareConfig(tracking={"uri": self.uri}, **config), tracking_uri=self.uri)
+
+    def _run(self, tags, params):
+        run_id = self.client.create_run(self.experiment, tags=tags).info.run_id
+        for name, value in params.items():
+            self.client.log_param(run_id, name, str(value))
+        return run_id

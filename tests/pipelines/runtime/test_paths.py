@@ -1,0 +1,27 @@
+"""Where relative paths lead."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.runtime.paths import base_folder, input_path
+
+
+def test_relative_paths_start_where_the_user_stands_or_at_t3d_home(tmp_path, monkeypatch):
+    monkeypatch.delenv("T3D_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert base_folder() == tmp_path
+    home = tmp_path / "storage"
+    home.mkdir()
+    monkeypatch.setenv("T3D_HOME", str(home))
+    assert base_folder() == home
+    (home / "clips").mkdir()
+    assert input_path(Path("clips")) == home / "clips"
+    (tmp_path / "clips").mkdir()  # what was submitted with the job comes first
+    assert input_path(Path("clips")) == tmp_path / "clips"
+
+
+def test_a_home_that_is_not_there_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("T3D_HOME", str(tmp_path / "not mounted"))
+    with pytest.raises(ValueError, match=r"T3D_HOME .*not mounted is no folder: mount the shared storage"):
+        base_folder()

@@ -1,0 +1,81 @@
+"""A search is tried on its recipe before anything starts."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.search.checks import check_space
+from pipelines.search.config import SearchConfig
+from pipelines.search.job import run_search
+from pipelines.search.trial import SearchPlan
+from pipelines.settings.recipe import read_recipe
+from t3d_core.errors import UserError
+
+RECIPES = Path(__file__).parents[3] / "jobs" / "recipes"
+
+
+@pytest.mark.parametrize("recipe", sorted((RECIPES / "search").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_space_of_every_recipe_fits_its_base(recipe, monkeypatch, tmp_path):
+    monkeypatch.chdir(RECIPES.parents[1])
+    monkeypatch.setattr("pipelines.search.checks.locate_weights", lambda where, tracking_uri: where)
+    config = SearchConfig(**read_recipe(recipe))
+    before = config.transfer_before
+    common = {"storage": str(tmp_path), "tracking.uri": "sqlite:///none.db"}
+    transfer_base = None if before is None else read_recipe(before.base)
+    plan = SearchPlan(config, read_recipe(config.base), transfer_base, common, tmp_path)
+    assert check_space(plan).epochs >= 1
+
+
+def test_an_axis_that_asks_for_another_ones_value_is_tried_with_it(search_of):
+    config = search_of(
+        space={
+            "net": {"choice": {"T3D": {}, "ResNet3D": {"model": {"kind": "resnet3d_18"}}}},
+            "model.ttl": {"choice": [True, False], "when": {"net": "ResNet3D"}},
+        },
+        sampler={"kind": "random"},
+    )
+    common = {"tracking.uri": "sqlite:///none.db"}
+    plan = SearchPlan(config, read_recipe(config.base), None, common, Path("trials"))
+    assert check_space(plan).model.kind == "t3d"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": {"init_from": {"grid": ["transfer"]}}}, "init_from transfer needs a transfer before the trial"),
+        ({"space": {"model.growth_rat": {"grid": [8]}}}, r"space, point growth_rat=8: model.growth_rat: given 8, no"),
+        ({"space": {"model.growth_rate": {"grid": ["wide"]}}}, r'model.growth_rate: given "wide", allowed: integer'),
+        ({"space": {"epochs": {"grid": [1, 0]}}}, r"space, point epochs=0: epochs: given 0"),
+        ({"space": {"net": {"grid": {"a": {"model.kin": "c3d"}}}}}, r"space, point a: model.kin"),
+        (
+            {"space": {"optimizer.lr": {"uniform": [-1, 1]}}, "sampler": {"kind": "random"}},
+            r"optimizer.lr: given -1.0, allowed: number>0",
+        ),
+        ({"space": {"epochs": {"grid": [2]}}, "settings": {"epoch": 1}}, r"epoch: given 1, no such setting"),
+        (
+            {"space": {"optimizer.lr": {"grid": [1, 2]}}, "scheduler": {"kind": "asha", "grace_epochs": 2}},
+            r"scheduler.grace_epochs 2 must be less than epochs 2",
+        ),
+        (
+            {"space": {"optimizer.lr": {"grid": [1, 2]}}, "scheduler": {"kind": "pbt", "interval_epochs": 2}},
+            r"(?s)schedule.kind is one_cycle: add.*interval_epochs 2 must be less than epochs 2",
+        ),
+    ],
+)
+def test_a_space_that_does_not_fit_the_recipe_is_refused_before_anything_starts(changes, message, search_of, tmp_path):
+    with pytest.raises(UserError, match=message):
+        run_search(search_of(**changes))
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_limits_that_no_point_meets_are_refused_with_what_the_points_cost(search_of, synthetic_shards):
+    config = search_of(
+        settings={"data.shards": [str(synthetic_shards)]},
+        space={"model.growth_rate": {"grid": [4, 8]}},
+        limits={"max_parameters": 1000},
+    )
+    with pytest.raises(
+        ValueError, match=r"growth_rate=4: [\d,]+ parameters, limits.max_parameters 1,000; growth_rate=8"
+    ):
+        run_search(config)

@@ -1,0 +1,95 @@
+"""Which store it is, and how a call waits for one that is busy."""
+
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from pipelines.tracking import store
+from pipelines.tracking.store import StoreAwayError, resolve_tracking_uri
+from tests.pipelines.tracking.new_runs import read_run
+
+
+@pytest.mark.parametrize(
+    ("uri", "absolute"),
+    [
+        (None, "sqlite:////base/mlflow.db"),
+        ("sqlite:///mlflow.db", "sqlite:////base/mlflow.db"),
+        ("sqlite:///sub/a.db", "sqlite:////base/sub/a.db"),
+        ("sqlite:////abs/a.db", "sqlite:////abs/a.db"),
+        ("mlruns", "file:///base/mlruns"),
+        ("file:mlruns", "file:///base/mlruns"),
+        ("/abs/mlruns", "file:///abs/mlruns"),
+        ("file:///abs/mlruns", "file:///abs/mlruns"),
+        ("https://mlflow.example:5000", "https://mlflow.example:5000"),
+        ("postgresql://user@host/db", "postgresql://user@host/db"),
+    ],
+)
+def test_a_tracking_uri_becomes_independent_of_the_working_folder(uri, absolute, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert resolve_tracking_uri(uri, base=Path("/base")) == absolute
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://me:se/c@ret@host/mlflow",
+        "postgresql://mlflow:se/c@ret@host/mlflow",
+        "postgresql://mlflow@host/mlflow?sslmode=require&password=se/c@ret",
+        "mysql+pymysql://mlflow@host/mlflow?passwd=se/c@ret",
+        "mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3Dse/c@ret",
+    ],
+)
+def test_a_password_in_the_uri_is_refused_without_repeating_it(uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(ValueError, match=r"came with a password in it.*PGPASSWORD") as told:
+        resolve_tracking_uri(None, base=Path("/base"))
+    assert not any(part in str(told.value) for part in ("se/c", "ret@"))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://mlflow@host:5432/mlflow",
+        "http://host:5000/team@x",
+        "http://host:5000/p?x=a@b",
+        "file:///x:y@z",
+    ],
+)
+def test_an_address_without_a_password_is_taken_as_it_is(uri):
+    assert resolve_tracking_uri(uri, base=Path("/base")) == uri
+
+
+def test_the_configured_uri_comes_before_the_environment_and_that_before_the_default(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///env.db")
+    assert resolve_tracking_uri(None, base=Path("/base")) == "sqlite:////base/env.db"
+    assert resolve_tracking_uri("http://host", base=Path("/base")) == "http://host"
+
+
+def test_a_call_waits_for_a_locked_sqlite_store(run, monkeypatch):
+    """MLflow waits 20 s by itself; here it is made to give up at once."""
+    busy = sqlite3.connect(run.tracking_uri.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
+    monkeypatch.setattr(store, "_SECONDS_BETWEEN_TRIES", 0.1)
+    tries = []
+    log_batch = MlflowClient.log_batch
+
+    def impatient_log_batch(client, *arguments, **settings):
+        tries.append(time.monotonic())
+        if busy.in_transaction:
+            raise mlflow.MlflowException("(sqlite3.OperationalError) database is locked")
+        log_batch(client, *arguments, **settings)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", impatient_log_batch)
+    busy.execute("BEGIN EXCLUSIVE")
+    threading.Timer(0.5, busy.execute, args=("COMMIT",)).start()
+    run.log_params({"optimizer.lr": 0.1})
+    assert len(tries) > 1
+    assert read_run(run).data.params == {"optimizer.lr": "0.1"}
+    monkeypatch.setattr(store, "_SECONDS_OF_PATIENCE", 0.0)
+    busy.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StoreAwayError, match=r"database is locked.*start the job again"):
+        run.set_tags({"a": "b"})

@@ -1,0 +1,28 @@
+import pytest
+
+from pipelines.training.config import ScheduleConfig
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"freeze_backbone": True}, "freeze_backbone keeps the weights of another run"),
+        ({"folds": (1, 2)}, "folds makes one run a fold, named after this one"),
+        ({"schedule": ScheduleConfig(kind="cosine", warmup_epochs=1)}, "warmup_epochs 1 must be less than epochs 1"),
+        ({"schedule": {"kind": "plateau", "min_lr": 0.1}}, r"min_lr 0\.1 is above the learning rate 0\.05"),
+        ({"optimizer": {"momentum": 0}}, "momentum, which is 0: add --optimizer.nesterov false"),
+        ({"seed": -1}, "greater than or equal to 0"),
+        ({"compute": {"sync_batch_norm": True}}, "sync_batch_norm works on GPUs only"),
+        (
+            {
+                "compute": {"sync_batch_norm": True},
+                "scaling": {"num_workers": (1, 4), "use_gpu": True},
+                "micro_batch_size": 2,
+            },
+            "4 cannot be dealt evenly to 3 workers",
+        ),
+    ],
+)
+def test_settings_that_cannot_work_together_are_refused(changes, message, config_of):
+    with pytest.raises(ValueError, match=message):
+        config_of(**changes)

@@ -1,0 +1,37 @@
+"""Settings of a transfer."""
+
+from typing import get_args
+
+import pytest
+from pydantic import ValidationError
+
+from pipelines.transfer.config import ImageNetTeacherConfig, TransferConfig
+from t3d_core.transfer.pairing import PairKind
+from t3d_core.transfer.teacher import TEACHER_KINDS
+from tests.pipelines.transfer.small_runs import transfer_config
+
+
+def test_a_recipe_may_name_every_teacher_that_there_is():
+    assert get_args(ImageNetTeacherConfig.model_fields["kind"].annotation) == TEACHER_KINDS
+
+
+def test_a_recipe_may_name_every_way_of_making_pairs():
+    assert get_args(TransferConfig.model_fields["pairs"].annotation) == get_args(PairKind)
+
+
+def test_a_teacher_of_ones_own_must_say_how_its_images_are_normalised(tmp_path):
+    with pytest.raises(ValidationError, match=r"teacher\.exported\.mean"):
+        transfer_config({"kind": "exported", "weights": "own.pt2"}, tmp_path)
+
+
+def test_more_frames_for_the_teacher_than_the_clip_has_are_refused(small_run):
+    with pytest.raises(
+        ValidationError, match=r"teacher\.num_frames 17 is more than the clip has \(clip\.num_frames 16\)"
+    ):
+        small_run(teacher={"kind": "efficientnet_lite0", "num_frames": 17})
+
+
+def test_a_student_inflated_from_weights_that_expect_other_pixels_is_refused(small_run):
+    clip = {"num_frames": 16, "crop_size": 32, "mean": (0.5, 0.5, 0.5)}
+    with pytest.raises(ValidationError, match="inflate_from takes weights for clips normalised by ImageNet"):
+        small_run(inflate_from="densenet121", clip=clip)
