@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import lock_descriptor
 from ray import tune
 
 from pipelines.evaluate.config import EvaluateConfig
@@ -164,8 +164,8 @@ def _transferred(plan: SearchPlan, trial: ResolvedTrainConfig) -> Path:
     config = plan.transfer_config(trial)
     folder = config.storage / str(config.name)
     folder.mkdir(parents=True, exist_ok=True)
-    # The others wait for it to end; a soft lock would outlive a killed trial.
-    with FileLock(folder / ".turn", fallback_to_soft=False):
+    with (folder / ".turn").open("w") as turn:
+        lock_descriptor(turn.fileno())  # the others wait for it to end
         print(run_transfer(config, Launch(shows_progress=False, tags=plan.tags)))
     return folder
 

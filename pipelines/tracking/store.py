@@ -10,12 +10,12 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from filelock import FileLock
+from filelock import lock_descriptor
 from mlflow import MlflowClient, MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
@@ -160,13 +160,18 @@ def _has_no_traceback(record: logging.LogRecord) -> bool:
     return record.exc_info is None
 
 
-def _open_lock(tracking_uri: str) -> AbstractContextManager[object]:
+@contextmanager
+def _open_lock(tracking_uri: str) -> Iterator[None]:
     """Let one process at a time open a sqlite store: MLflow fails when two make the tables of a new one together."""
     if not tracking_uri.startswith(SQLITE):
-        return nullcontext()
+        yield
+        return
     lock_path = Path(tracking_uri.removeprefix(SQLITE) + ".lock")
     lock_path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(lock_path, fallback_to_soft=False)  # a soft lock would outlive a killed process
+    # filelock's own FileLock would wait for ever where the file cannot be made.
+    with lock_path.open("w") as file:
+        lock_descriptor(file.fileno())
+        yield
 
 
 def artifact_location(tracking_uri: str) -> str | None:
