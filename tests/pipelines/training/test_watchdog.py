@@ -2,6 +2,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import time
 from pipelines.training.watchdog import Watchdog
@@ -16,6 +18,7 @@ where_it_stood()
 """
 
 
+@pytest.mark.heavy
 def test_a_process_without_progress_ends_itself_and_says_where_it_stood():
     ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=30)
     assert ended.stdout == "was alive\n"
