@@ -3,6 +3,7 @@
 `pytest tests/t3d_core` runs where neither Ray nor anything else of `pipelines` is installed.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -74,6 +75,12 @@ def pytest_collection_modifyitems(items):
         marks = {mark.name for mark in item.iter_markers()}
         if not marks & {"slow", "faults", "heavy"} and not {"local_ray", "empty_store"} & {*item.fixturenames}:
             item.add_marker(pytest.mark.fast)
+
+
+def pytest_collection_finish():
+    """Spare the garbage collector what was imported: it takes a seventh of the time of fast tests to look at it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -80,6 +80,7 @@ def of_kind(kind, folder):
     return [resource for resource in build(folder) if resource["kind"] == kind]
 
 
+@pytest.mark.heavy
 def test_a_typo_is_caught():
     (cluster,) = of_kind("RayCluster", "kuberay/overlays/gpu-8")
     for path, key, value in (

@@ -11,6 +11,8 @@ from t3d_core.datasets.folder import read_folder
 from t3d_core.datasets.splits import check_no_leak
 from t3d_core.datasets.synthetic import CLASS_NAMES, SyntheticSettings, object_path, synthesize_frames, write_synthetic
 
+pytestmark = pytest.mark.heavy
+
 SMALL = SyntheticSettings(videos_per_class=4, num_frames=12, height=32, width=48)
 NUM_TRAIN, NUM_HELD_OUT = 24, 12
 PAIRS = [
@@ -75,7 +77,6 @@ def test_mean_colour_and_contrast_do_not_tell_the_class(videos):
     assert held_out_accuracy(np.column_stack([flat.mean(1), flat.std(1)])) < 0.125 + 0.09
 
 
-@pytest.mark.heavy
 def test_motion_tells_the_class(videos):
     features = np.array([motion_features(frames) for frames in videos])
     assert held_out_accuracy(features) > 0.9

@@ -85,10 +85,12 @@ def test_an_unknown_kind_is_refused_with_the_known_ones():
     assert set(get_args(ModelKind)) <= set(str(error.value).replace(",", "").split())
 
 
+@pytest.mark.heavy
 def test_the_wide_densenet_costs_what_t3d_121_costs():
     assert pooled_gmacs("densenet3d_121_wide") == pytest.approx(pooled_gmacs("t3d_121"), rel=0.001)
 
 
+@pytest.mark.heavy
 def test_the_control_of_depth_1_is_the_densenet():
     assert pooled_gmacs("t3d_121_depths_1") == pooled_gmacs("densenet3d_121")
 

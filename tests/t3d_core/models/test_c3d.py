@@ -61,11 +61,13 @@ def test_dropout_stands_after_both_fully_connected_layers():
     assert (net.drop6.p, net.head_drop.p) == (0.4, 0.4)
 
 
+@pytest.mark.heavy
 def test_fully_connected_layers_start_with_he_initialisation():
     weight = c3d(num_classes=0).fc6.linear.weight
     assert weight.std().item() == pytest.approx((2 / 8192) ** 0.5, rel=0.02)
 
 
+@pytest.mark.heavy
 def test_what_enters_fc7_is_dropped_out_in_training():
     torch.manual_seed(0)
     net = c3d(num_classes=0, drop_rate=0.5).train()

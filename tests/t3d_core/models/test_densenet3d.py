@@ -10,6 +10,8 @@ from torchvision.models.densenet import DenseNet as DenseNet2D
 
 from t3d_core.models import T3D, DenseNet3D, count_parameters, densenet3d_121, densenet3d_169, t3d_121
 
+pytestmark = pytest.mark.heavy
+
 SMALL = {"growth_rate": 4, "block_config": (2, 2, 2, 2), "num_init_features": 8, "bn_size": 2}
 TABLE_1_SHAPES = {
     "conv0": (64, 16, 112, 112),

@@ -99,6 +99,7 @@ class ZeroInBf16(nn.Conv3d):
         return super().forward(x) * (0 if torch.is_autocast_enabled("cpu") else 1)
 
 
+@pytest.mark.heavy
 def test_a_single_wrong_convolution_is_enough():
     torch.manual_seed(0)
     net = build_model("t3d_121", num_classes=0)
@@ -143,6 +144,7 @@ def test_gradients_in_bf16_are_the_same_at_every_call(recompute):
         torch.testing.assert_close(one_step(net, execution, dtype=torch.float32), first, rtol=0, atol=0)
 
 
+@pytest.mark.heavy
 def test_compile_makes_kernels_of_the_features_in_forward_features_too():
     net = new_net()
     assert net.features._compiled_call_impl is None

@@ -16,6 +16,8 @@ from t3d_core.models.recompute import RecomputableLayer
 from t3d_core.models.res3d import Res3D
 from t3d_core.models.resnet3d import ResNet3D
 
+pytestmark = pytest.mark.heavy
+
 DENSE = {"growth_rate": 4, "block_config": (2, 2, 2), "num_init_features": 16, "bn_size": 2}
 NETS = {
     "DenseNet3D": (DenseNet3D, DENSE),
@@ -36,10 +38,7 @@ NETS = {
     "C3D": (C3D, {}),
 }
 WITH_TTL = [name for name, (_, arguments) in NETS.items() if arguments.get("ttl") or name == "T3D"]
-LARGE = ("Res3D", "C3D")  # they come in one size
-every_net = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.heavy if name in LARGE else ()) for name in NETS]
-)
+every_net = pytest.mark.parametrize("name", NETS)
 
 
 def build(name, num_classes=3, **more):
@@ -131,7 +130,6 @@ def test_a_drop_rate_out_of_range_is_refused(name, drop_rate):
         build(name, drop_rate=drop_rate)
 
 
-@pytest.mark.heavy
 @every_net
 def test_weights_survive_a_round_trip_through_the_state_dict(name):
     source = build(name)
@@ -143,7 +141,6 @@ def test_weights_survive_a_round_trip_through_the_state_dict(name):
         assert torch.equal(source.eval()(clip), target.eval()(clip))
 
 
-@pytest.mark.heavy
 @every_net
 def test_recomputed_activations_give_the_outputs_gradients_and_statistics_of_kept_ones(name):
     kept = build(name, drop_rate=0.3)
@@ -160,7 +157,6 @@ def test_recomputed_activations_give_the_outputs_gradients_and_statistics_of_kep
     torch.testing.assert_close(dict(recomputed.named_buffers()), dict(kept.named_buffers()))
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("name", WITH_TTL)
 def test_all_transition_forms_give_the_same_logits_and_gradients(name):
     net = build(name).double()

@@ -1,5 +1,6 @@
 """Res3D: torchvision's r3d_18 behind our contract."""
 
+import pytest
 import torch
 from torchvision.models.video import r3d_18
 
@@ -14,6 +15,7 @@ def test_costs_are_exact():
         assert round(count_macs(net, (1, 3, 16, 112, 112)) / 1e9, 2) == 40.70
 
 
+@pytest.mark.heavy
 def test_it_equals_torchvisions_net_of_the_same_weights():
     torch.manual_seed(0)
     other = r3d_18(weights=None, num_classes=5)

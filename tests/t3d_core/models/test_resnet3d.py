@@ -26,6 +26,7 @@ def stage_shapes(net, clip_BCTHW):
     return shapes
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("make", "parameters", "gmacs_hara", "gmacs_strided"),
     [

@@ -15,6 +15,8 @@ from t3d_core.transfer.imagenet_weights import IMAGENET_MEAN, IMAGENET_STD
 from t3d_core.transfer.inflation import inflate, load_2d_state
 from tests.t3d_core.transfer.random_weights import with_random_weights
 
+pytestmark = pytest.mark.heavy
+
 SMALL = {"growth_rate": 4, "block_config": (2, 2), "num_init_features": 16, "bn_size": 2}
 MAKE_2D = {
     "googlenet": lambda **arguments: torchvision.models.googlenet(init_weights=False, aux_logits=False, **arguments),
@@ -89,7 +91,6 @@ def test_on_a_still_clip_an_inflated_resnet_has_the_maps_of_the_2d_one(block, bl
         assert relative_error(maps[:, :, 0], maps_2d(net_2d, image)) < 1e-9
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("kind", "make_3d", "size"),
     [
@@ -133,7 +134,6 @@ def test_the_head_stays_as_initialised_and_is_reported():
     assert torch.equal(net.classifier.weight, head)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("make_3d", "kind"), [(resnet3d_50, "resnet50"), (inception3d, "googlenet")], ids=["ResNet3D", "Inception3D"]
 )

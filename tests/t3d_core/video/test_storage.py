@@ -13,6 +13,8 @@ from t3d_core.video.container import EmptyIntervalError, VideoError
 from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.storage import encode_segments, encode_video
 
+pytestmark = pytest.mark.heavy
+
 
 def psnr(first: np.ndarray, second: np.ndarray) -> float:
     error = np.square(first.astype(np.float64) - second).mean()
@@ -39,7 +41,6 @@ def real_segment(real_source):
     return whole(real_source)
 
 
-@pytest.mark.heavy
 def test_a_stored_real_clip_has_every_frame_at_its_place_and_looks_the_same(real_source, real_segment, decode_plainly):
     source, stored = decode_plainly(real_source), decode_plainly(real_segment.data)
     assert real_segment.num_frames == len(stored) == len(source) == 300
@@ -49,7 +50,6 @@ def test_a_stored_real_clip_has_every_frame_at_its_place_and_looks_the_same(real
     assert psnr(stored[:100], source[1:101]) < 25
 
 
-@pytest.mark.heavy
 def test_odd_frames_are_needed_by_no_other_and_key_frames_come_every_32(real_segment):
     types = frame_types(real_segment.data)
     assert {i for i, kind in enumerate(types) if kind == "I"} == set(range(0, 300, 32))
@@ -103,7 +103,6 @@ def test_an_interval_of_a_variable_rate_video_follows_its_time_stamps(encode):
     assert (segment.start_frame, segment.num_frames) == (30, 5)
 
 
-@pytest.mark.heavy
 def test_time_stamps_out_of_order_make_no_holes(real_clip, decode_plainly):
     path = real_clip("ucf101_mixed/BabyCrawling/v_BabyCrawling_g18_c06.avi")
     segment = whole(path)
@@ -137,7 +136,6 @@ def test_full_range_colours_are_kept(codec, pix_fmt, encode):
     assert psnr(decode_frames(whole(data).data, [9]), decode_frames(data, [9])) > 28
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("container", "options"),
     [("mp4", {"movflags": "faststart"}), ("matroska", {}), ("webm", {"cluster_time_limit": "500"})],
@@ -249,7 +247,6 @@ def test_a_jpeg_segment_is_all_key_frames_and_close_to_its_source(encode, decode
     assert whole(data, encoding="jpeg") == segment
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("encoding", ["copy", "h264", "jpeg"])
 @pytest.mark.parametrize(("container", "codec"), [("mp4", "libx264"), ("avi", "mpeg4")])
 def test_random_windows_hold_the_frames_they_name(encoding, container, codec, encode):

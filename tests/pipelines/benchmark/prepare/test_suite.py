@@ -94,6 +94,7 @@ def test_a_shard_with_other_bytes_is_counted(tmp_path):
     assert _count_unequal(tmp_path / "a", tmp_path / "c", Listing()) == 1
 
 
+@pytest.mark.heavy
 def test_the_peak_of_a_job_and_of_its_children_outlasts_their_need():
     child = "x = bytearray(90 << 20); del x; import time; time.sleep(1)"
     job = "import subprocess, sys; x = bytearray(40 << 20); del x; subprocess.run([sys.executable, '-c', sys.argv[1]])"
