@@ -116,7 +116,7 @@ def test_a_submitted_transfer_is_in_the_tracking_store_with_the_commit_given_at_
 
 def test_the_submitted_code_runs_and_not_the_installed_one(submitted: tuple[Path, str]) -> None:
     storage, shown = submitted
-    assert "SUBMITTED CODE, pair accuracy" in shown  # in the driver
+    assert "SUBMITTED CODE, accuracy on" in shown  # in the driver
     (videos,) = storage.rglob("videos.parquet")
     assert set(pq.read_table(videos).column("reason").to_pylist()) == {"submitted code"}  # in Ray's tasks
 

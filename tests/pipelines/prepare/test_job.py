@@ -26,7 +26,7 @@ def test_the_summary_names_the_job_that_can_use_the_shards(local_ray, tmp_path, 
     lines = run_prepare(settings).splitlines()
     [line] = [s for s in lines if "next:" in s]
     assert shlex.split(line) == ["next:", "python", f"jobs/{job}.py", "--data.shards", str(output)]
-    assert f"settings: {describe_shards(output)['fingerprint'][:12]}, for --data.fingerprint" in lines
+    assert f"settings:  {describe_shards(output)['fingerprint'][:12]}, for --data.fingerprint" in lines
 
 
 def test_a_job_tells_mlflow_what_became_of_the_videos_and_shows_some(local_ray, mixed_folder, tmp_path, capsys):
