@@ -109,6 +109,9 @@ class ResolvedTrainConfig(TrainConfig):
     """The network."""
     clip: ClipConfig = ClipConfig()
     """How clips are taken."""
+    # Once more: a metaclass of pydantic's has a method of this name, which a subclass would take for the default.
+    register: Annotated[str | None, Role.PLACE] = None
+    """Name under which the trained model is registered in MLflow."""
 
 
 def resolve(config: TrainConfig, *, model: ModelConfig | None, clip: ClipConfig | None) -> ResolvedTrainConfig:

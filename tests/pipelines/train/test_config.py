@@ -1,5 +1,7 @@
 import pytest
 
+from pipelines.settings.section import Role, names_of_roles
+from pipelines.train.config import ResolvedTrainConfig, TrainConfig
 from pipelines.training.config import ScheduleConfig
 
 
@@ -26,3 +28,12 @@ from pipelines.training.config import ScheduleConfig
 def test_settings_that_cannot_work_together_are_refused(changes, message, config_of):
     with pytest.raises(ValueError, match=message):
         config_of(**changes)
+
+
+def test_a_resolved_training_has_the_fields_of_the_given_one():
+    """Its fingerprint, by which a run of before is resumed, follows from their roles."""
+    given, resolved = TrainConfig.model_fields, ResolvedTrainConfig.model_fields
+    assert list(given) == list(resolved)
+    assert names_of_roles(ResolvedTrainConfig, set(Role)) == names_of_roles(TrainConfig, set(Role))
+    same = given.keys() - {"model", "clip"}
+    assert {name: given[name].default for name in same} == {name: resolved[name].default for name in same}
