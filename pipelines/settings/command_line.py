@@ -1,4 +1,4 @@
-"""The words of a command line, over a recipe, become a checked config."""
+"""A command line and a recipe become a checked config; the command line overrides the recipe."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ Given = dict[str, list[list[str]]]  # option name -> the words that followed it,
 
 
 def load_config(config_class: type[SectionT], *, argv: Sequence[str], quickstart: Path, program: str) -> SectionT:
-    """The config of `--recipe FILE` (else of `quickstart`) under the command line's dotted overrides.
+    """The config of `--recipe FILE` (by default `quickstart`) with the dotted overrides of the command line.
 
     Args:
         config_class: the root section; its docstring and its fields' docstrings are the text of `--help`.
@@ -77,7 +77,7 @@ def _split(argv: Sequence[str]) -> tuple[Given, list[str]]:
 
 def _build(config_class: type[SectionT], recipe: Tree, given: Given, stray: Sequence[str]) -> SectionT:
     """Raises UserError with one line a wrong setting."""
-    problems = {word: f"{word!r}: unexpected, a setting is given as --name value" for word in stray}
+    problems = {word: f"{word!r}: unexpected argument, a setting is given as --name value" for word in stray}
     tree = complete(recipe, config_class)
     for name in sorted(given, key=outer_kinds_first):
         words = [word for words in given[name] for word in words]
@@ -91,7 +91,7 @@ def _build(config_class: type[SectionT], recipe: Tree, given: Given, stray: Sequ
         elif bool in members_of(target.annotation):
             assign(tree, target.path, switched)
         else:
-            problems[name] = f"{name}: given no value, allowed: {describe(target.annotation)}"
+            problems[name] = f"{name}: no value given, allowed: {describe(target.annotation)}"
     return validated(config_class, tree, problems)
 
 
