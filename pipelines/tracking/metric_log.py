@@ -70,7 +70,7 @@ class MetricLog:
         self._last_steps.update(dict.fromkeys(new, step))
 
     def close(self, *, timeout_seconds: float) -> bool:
-        """Wait until all is sent, but not longer than `timeout_seconds`; return whether it is. `drain` sends the rest."""
+        """Wait at most `timeout_seconds` until all is sent; return whether it is. `drain` sends the rest."""
         self._deadline = time.monotonic() + timeout_seconds
         self._is_closing.set()
         self._thread.join(timeout_seconds)

@@ -137,7 +137,7 @@ def fetch_weights(uri: str, *, tracking_uri: str) -> Path:
     if len(weights) != 1 or weights[0].suffix != ".safetensors":
         names = ", ".join(path.name for path in weights) or "none"
         raise UserError(
-            f"{uri} must hold one weights file (*.safetensors), found {names}: give the address of a file or model of a run"
+            f"{uri} must hold one weights file (*.safetensors), found {names}: name a file or model of a run"
         )
     return weights[0]
 
