@@ -77,7 +77,7 @@ def _split(argv: Sequence[str]) -> tuple[Given, list[str]]:
 
 def _build(config_class: type[SectionT], recipe: Tree, given: Given, stray: Sequence[str]) -> SectionT:
     """Raises UserError with one line a wrong setting."""
-    problems = {word: f"{word!r}: unexpected argument, a setting is given as --name value" for word in stray}
+    problems = {word: f"{word!r}: unexpected, a setting is given as --name value" for word in stray}
     tree = complete(recipe, config_class)
     for name in sorted(given, key=outer_kinds_first):
         words = [word for words in given[name] for word in words]

@@ -81,7 +81,7 @@ def test_shards_of_a_second_folder_are_numbered_after_those_of_the_first(shards,
 def test_a_folder_none_of_whose_shards_is_whole_is_refused(shards, synthetic_shards):
     for shard in range(5):
         cut_off(shard_file(shards, shard))
-    with pytest.raises(ValueError, match=r"none of the 5 shards of .*copy is as it was made: .*000000.parquet has"):
+    with pytest.raises(ValueError, match=r"all 5 shards of .*copy are missing or damaged: .*000000.parquet has"):
         load_index([synthetic_shards, shards], fold=1, splits=["train"])
 
 

@@ -54,7 +54,7 @@ def test_a_run_goes_on_under_its_id_and_stays_one_run(tracking_uri):
 def test_a_run_that_left_the_store_cannot_go_on(tracking_uri, run):
     MlflowClient(tracking_uri).delete_run(run.run_id)
     for run_id in (run.run_id, "0" * 32):
-        with pytest.raises(ValueError, match=f"run {run_id} cannot go on"):
+        with pytest.raises(ValueError, match=f"run {run_id} cannot be resumed"):
             open_run(tracking_uri, run_id=run_id)
 
 
