@@ -1,4 +1,4 @@
-"""Which network, of which size: one section a family; each is checked again by the network that is built from it."""
+"""Which network, of which size: one section for each family; the network built from it checks it again."""
 
 from typing import Annotated, Any, Literal
 

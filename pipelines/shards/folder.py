@@ -1,4 +1,4 @@
-"""What a shard is: one Parquet file of encoded segments, whole or absent; and all that lies beside it.
+"""What a shard is: one Parquet file of encoded segments, whole or absent; and the files next to it.
 
 OUTPUT/dataset.json      settings, fingerprint, class names; once prepared also the number of shards and their contents
 OUTPUT/records.parquet   every listed video, in shard order: one row group a shard

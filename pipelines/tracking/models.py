@@ -155,7 +155,7 @@ def _signature(card: WeightsCard, weights_path: Path) -> ModelSignature:
 
 def _save_model(weights_path: Path, folder: Path, *, description: Model, signature: ModelSignature) -> None:
     with warnings.catch_warnings():
-        # It asks for an input example: one clip is 5 MB of uint8 and far more as JSON; the signature says as much.
+        # It warns without an input example: one clip is 5 MB of uint8 and far more as JSON; the signature is enough.
         warnings.simplefilter("ignore", UserWarning)
         mlflow.pyfunc.save_model(
             str(folder),
