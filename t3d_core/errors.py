@@ -1,9 +1,9 @@
-"""What a user can cure is an error of its own type."""
+"""The type of all errors that a user can resolve."""
 
 
 class UserError(ValueError):
-    """A failure that the user can cure: the message names the thing, the value and the cure.
+    """An error that the user can resolve: the message names the setting or file, its value, and what to do.
 
     A job prints its message as one line. Every other exception keeps its traceback, because it is a fault of the code
-    or of the machine, and the traceback says where.
+    or of the machine, and the traceback shows where.
     """

@@ -12,24 +12,24 @@ NumpyBatch = dict[str, np.ndarray]
 
 
 def is_read(batch: NumpyBatch) -> np.ndarray:
-    """Which clips could be read and decoded, (B,) bool: those without a reason in `reason_B`."""
+    """Which clips were read and decoded, (B,) bool: those without a reason in `reason_B`."""
     return batch["reason_B"] == ""
 
 
 def readable(batch: NumpyBatch) -> NumpyBatch:
-    """The clips of a batch that could be read; the batch itself where that is all of them."""
+    """The clips of a batch that were read; the batch itself if all were."""
     is_read_B = is_read(batch)
     return batch if is_read_B.all() else {name: values[is_read_B] for name, values in batch.items()}
 
 
 def unreadable(batch: NumpyBatch) -> Iterator[tuple[int, str]]:
-    """The row and the reason of every clip that could not be read."""
+    """The row and the reason of every clip that cannot be read."""
     is_unread_B = ~is_read(batch)
     for row, reason in zip(batch["row_B"][is_unread_B], batch["reason_B"][is_unread_B], strict=True):
         yield int(row), str(reason)
 
 
 def to_device(batch: NumpyBatch, device: torch.device) -> dict[str, torch.Tensor]:
-    """Copy the arrays of a batch, all but its reasons, to `device`; dtypes and shapes stay."""
+    """Copy the arrays of a batch, except its reasons, to `device`; dtypes and shapes stay."""
     arrays = {name: array for name, array in batch.items() if name != "reason_B"}
     return {name: torch.from_numpy(array.copy()).to(device) for name, array in arrays.items()}

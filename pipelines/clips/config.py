@@ -17,21 +17,23 @@ class ClipConfig(Section):
     """How a clip is taken from a video."""
 
     num_frames: PositiveInt = 32
-    """Frames a clip (paper Table 3)."""
+    """Frames of a clip (paper Table 3)."""
     frame_stride: PositiveInt = 2
-    """Source frames from one clip frame to the next (paper Table 6)."""
+    """Distance from one frame of a clip to the next, in frames of the video (paper Table 6)."""
     crop_size: PositiveInt = 224
-    """Pixels of the square crop (paper Table 5)."""
+    """Side of the square crop in pixels (paper Table 5)."""
     short_side: PositiveInt | None = None
-    """Pixels of the shorter side before the crop; none: crop_size * 256 / 224, as the paper's 256 to 224."""
+    """Shorter side of the frame before the crop, in pixels. By default crop_size * 256 / 224, the ratio of the
+    paper."""
     short_video: Literal["loop", "repeat_last"] = "loop"
-    """What fills the clip when the video is shorter than its span."""
+    """How a clip is completed when the video is shorter than its span."""
     num_segments: PositiveInt = 1
-    """Clips of a video that make one example, their features averaged before the classifier (TSN, paper 4.6: 5)."""
+    """Number of clips of a video that make one example. Their features are averaged before the classifier (TSN, paper
+    4.6: 5)."""
     mean: Color = IMAGENET[0]
-    """Subtracted from RGB on the 0..1 scale."""
+    """Mean that is subtracted from RGB on the 0..1 scale."""
     std: PositiveColor = IMAGENET[1]
-    """Divides RGB after that."""
+    """Standard deviation that RGB is divided by after that."""
 
     @model_validator(mode="after")
     def _crop_fits(self) -> "ClipConfig":
@@ -48,18 +50,19 @@ class AugmentationConfig(Section):
     """What is changed at random in the clips that the network trains on."""
 
     crop: Literal["five_crop", "random_resized"] = "five_crop"
-    """five_crop: one of four corners and the centre (paper 4.4); random_resized: any part, scaled to the crop."""
+    """How the crop is chosen: one of the four corners and the centre (five_crop, paper 4.4), or any part of the frame,
+    scaled to the crop (random_resized)."""
     min_area: Annotated[float, Field(gt=0, le=1)] = 0.25
-    """random_resized: smallest share of the frame's area that is taken."""
+    """Smallest share of the frame's area that random_resized takes."""
     flip: bool = True
     """Mirror half of the clips, left to right (paper 4.4)."""
     brightness: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Colour jitter: the factor is drawn from 1 - x .. 1 + x, once a clip."""
+    """Colour jitter of the brightness: the factor is drawn from 1 - x .. 1 + x, once for each clip."""
     contrast: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """As brightness."""
+    """Colour jitter of the contrast, drawn as for brightness."""
     saturation: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """As brightness."""
+    """Colour jitter of the saturation, drawn as for brightness."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Colour jitter: the shift is drawn from -x .. x, where 1 is the whole circle, once a clip."""
+    """Colour jitter of the hue: the shift is drawn from -x .. x, where 1 is the whole circle, once for each clip."""
     gray_share: Fraction = 0.0
-    """Share of the clips that lose their colours."""
+    """Share of the clips that become grey."""

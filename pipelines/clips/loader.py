@@ -30,7 +30,7 @@ class ClipView:
 
 
 class View(Protocol):
-    """How large somebody sees frames."""
+    """The size at which a network sees frames."""
 
     @property
     def short_side(self) -> int:
@@ -38,7 +38,7 @@ class View(Protocol):
 
     @property
     def crop_size(self) -> int:
-        """Pixels of the square that is cut out then."""
+        """Side in pixels of the square that is then cut out."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class RandomCrop:
 
 
 class Drawn(NamedTuple):
-    """Frames of a row as somebody sees them: scaled to (height, width), cut, mirrored or not."""
+    """Frames of a row as one network sees them: scaled to (height, width), cut, mirrored or not."""
 
     frame_indices: np.ndarray
     size: tuple[int, int]
@@ -61,7 +61,7 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchLoader:
-    """Decodes the rows that it is given: what runs on the CPU workers."""
+    """Decodes rows on the CPU workers."""
 
     index: ShardIndex
     clip: ClipView
@@ -69,11 +69,11 @@ class BatchLoader:
 
     @property
     def bytes_a_clip(self) -> int:
-        """Of what is decoded for one."""
+        """Bytes of one decoded clip."""
         return sum(array.nbytes for array in self._blank().values() if isinstance(array, np.ndarray))
 
     def random_batch(self, rows: np.ndarray, seeds: list[list[int]]) -> NumpyBatch:
-        """Load one random clip of each row: its place, crop and flip follow from the row's seed alone.
+        """Load one random clip of each row; its place, crop and flip follow from the row's seed alone.
 
         Returns:
             `clip_BTHWC` uint8, `label_B`, `source_B`, `num_padded_B` and `reason_B`. A row that cannot be read or
@@ -96,7 +96,7 @@ class BatchLoader:
         return self._scaled_size(row, self.clip.short_side)
 
     def test_frames(self, row: int, frame_indices: np.ndarray, *, crop: Crop | None) -> np.ndarray:
-        """Decode frames of a row at its `test_size`: `frames_THWC`, of the crop alone or, for none, whole."""
+        """Decode frames of a row at its `test_size`: `frames_THWC`, of the crop alone, or whole without a crop."""
         return self._decode(row, [Drawn(frame_indices, self.test_size(row), crop, False)])[0]
 
     def _center_clip(self, row: int) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class BatchLoader:
         return Drawn(frame_indices, size, crop, is_flipped and random_crop.flip)
 
     def _in_segments(self, frames_THWC: np.ndarray) -> np.ndarray:
-        """Part the frames of S clips, (S * T, H, W, C), to (S, T, H, W, C); those of a single one stay as they are."""
+        """Split the frames of S clips, (S * T, H, W, C), to (S, T, H, W, C); a single clip stays as it is."""
         num_segments = self.clip.num_segments
         if num_segments == 1:
             return frames_THWC
@@ -168,7 +168,7 @@ class BatchLoader:
         return [{"clip_BTHWC": c, "num_padded_B": clip.num_padded} for c, clip in zip(cropped, clips, strict=True)]
 
     def _decode(self, row: int, drawn: list[Drawn]) -> list[np.ndarray]:
-        """Decode once what is seen of a row: `frames_THWC` of each."""
+        """Decode a row once for all views: `frames_THWC` of each."""
         offset = self.index.frame_offset_N[row]
         views = [FrameView(each.frame_indices + offset, each.size, each.crop) for each in drawn]
         key_distance = int(self.index.key_distance_N[row]) or None
@@ -179,7 +179,7 @@ class BatchLoader:
         return resized_size(int(self.index.height_N[row]), int(self.index.width_N[row]), short_side=short_side)
 
     def _blank(self) -> dict[str, Any]:
-        """What stands in the place of a random clip that cannot be read."""
+        """The replacement of a random clip that cannot be read."""
         return self._blank_clip()
 
     def _blank_clip(self) -> dict[str, Any]:
@@ -193,7 +193,7 @@ class BatchLoader:
 
 
 def load_or_blank(load: Callable[..., dict[str, Any]], *arguments: Any, blank: dict[str, Any]) -> dict[str, Any]:
-    """Load a clip, or give `blank` and the reason: one damaged row must not end a run of days."""
+    """Load a clip, or return `blank` and the reason: one damaged row must not end a run of days."""
     try:
         return load(*arguments) | {"reason_B": ""}
     except (ValueError, OSError) as error:  # damaged frames; a damaged or lost file (`shards.reading`)

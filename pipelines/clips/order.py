@@ -7,10 +7,10 @@ pass) alone. Step s takes its next `global_batch_size` rows, worker r of W the r
     4 1 0 3 2 5 6    | 0 6 3 5 1 2 4    | ...
     [step 0][step 1] [step 2] ...             nothing dropped between passes, for any number of workers
 
-An epoch, by which schedules and validations count, is a pass or a stated part of one: of half a million clips, say, a
-tenth. So a run can go on at any step, with any number of workers, and sees the clips it would have seen. Only what does
-not fill the last step of the last epoch is left out. A worker's part goes through its network in micro-batches (batch
-statistics and negative pairs are made within one):
+An epoch is the unit of schedules and validations: a pass, or a stated part of one (such as a tenth of half a million
+clips). A run can resume at any step, with any number of workers, and sees the same clips. Only clips that do not fill
+the last step of the last epoch are left out. The part of a worker goes through its network in micro-batches (batch
+statistics and negative pairs stay within one):
 
     micro_batch_size 2, 1 worker      [..][..][..]           2 workers   [..][..] | [..]
     micro_batch_size none             [......]                           [...]    | [...]
@@ -26,11 +26,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class SourceLimit:
-    """At most so many rows of a source video come in a pass; which ones is drawn anew in each.
+    """A limit on the rows of each source video in a pass; each pass draws them anew.
 
     Attributes:
         source_N: source of each row.
-        most: rows of one source a pass.
+        most: rows of one source in a pass.
     """
 
     source_N: np.ndarray
@@ -57,11 +57,11 @@ class TrainOrder:
     """Which rows each step of a run sees.
 
     Attributes:
-        num_rows: rows that there are.
+        num_rows: rows of the index.
         global_batch_size: rows of a step.
         seed: of the order of each pass.
         epoch_share: part of a pass that counts as an epoch, in (0, 1]: one pass is then several epochs.
-        limit: rows of a source that a pass leaves out; none: it takes all rows.
+        limit: of the rows of each source in a pass; None: all rows.
     """
 
     num_rows: int
@@ -72,7 +72,7 @@ class TrainOrder:
 
     @functools.cached_property
     def rows_a_pass(self) -> int:
-        """Rows after which one may come again."""
+        """Rows until the first one may come again."""
         return self.num_rows if self.limit is None else self.limit.num_rows
 
     @property
@@ -93,7 +93,7 @@ class TrainOrder:
         return step * self.global_batch_size // self.rows_an_epoch
 
     def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Give the rows of `step` and in which pass each comes: two (global_batch_size,) int64 arrays."""
+        """The rows of `step` and the pass of each: two (global_batch_size,) int64 arrays."""
         position = np.arange(step * self.global_batch_size, (step + 1) * self.global_batch_size)
         pass_B, place_B = np.divmod(position, self.rows_a_pass)
         orders = {int(number): _order_of_pass(self, int(number)) for number in np.unique(pass_B)}
@@ -101,20 +101,20 @@ class TrainOrder:
         return np.array(rows, np.int64), pass_B
 
 
-@functools.lru_cache(maxsize=4)  # of millions of rows it takes longer to draw than the step to decode
+@functools.lru_cache(maxsize=4)  # for millions of rows, drawing it takes longer than decoding the step
 def _order_of_pass(order: TrainOrder, number: int) -> np.ndarray:
     order_N = np.random.default_rng([order.seed, number]).permutation(order.num_rows)
     return order_N if order.limit is None else order.limit.first_of(order_N)
 
 
 def micro_batches(global_batch_size: int, *, size: int | None, rank: int, world_size: int) -> list[range]:
-    """Give the places in the global batch that each micro-batch of this worker takes.
+    """The places in the global batch of each micro-batch of this worker.
 
     Args:
-        global_batch_size: clips a step over all workers.
-        size: clips of a micro-batch, of which whole ones make the global batch; none: a worker's part is one.
+        global_batch_size: clips of a step over all workers.
+        size: clips of a micro-batch, which divides the global batch; None: the part of a worker is one micro-batch.
         rank: 0-based number of this worker.
-        world_size: number of workers, at most that of micro-batches (without a size: of clips).
+        world_size: number of workers, at most the number of micro-batches (without a size: of clips).
     """
     num_parts = global_batch_size // size if size else global_batch_size
     first, last = (rank * num_parts // world_size, (rank + 1) * num_parts // world_size)

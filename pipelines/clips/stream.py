@@ -17,17 +17,17 @@ from pipelines.runtime import pools
 
 ItemT = TypeVar("ItemT")
 
-# Clips that are decoded and handed over together: the first batch waits for no more, and a block is some tens of MB. A
-# micro-batch of more is copied together by the process that trains.
+# Clips that are decoded and delivered together: the first batch waits for no more, and a block has some tens of MB. The
+# training process joins the pieces of a larger micro-batch.
 CLIPS_A_PIECE = 16
-# What one task decodes at most, piece after piece: seconds of work. Ray Data looks ten times a second what has ended,
-# and a CPU stands still for about 0.2 s from one task to the next.
+# Most clips that one task decodes, piece after piece: seconds of work. Ray Data checks ten times a second which tasks
+# have ended, and a CPU is idle for about 0.2 s between two tasks.
 _TASK_CLIPS = 512
-# Tasks run to their end, read or not: those of all CPUs together make at most this part of the object store.
+# Tasks run to their end even if nobody reads them: those of all CPUs fill at most this share of the object store.
 _TASKS_SHARE_OF_STORE = 0.25
-# Tasks a CPU at least, however little work there is: all CPUs take part.
+# Fewest tasks for each CPU, so that all CPUs take part however little work there is.
 _TASKS_A_CPU = 4
-# Steps that one Ray Data execution covers: the driver's list of tasks stays short, and its start-up is spread out.
+# Steps of one Ray Data execution, so that the driver's list of tasks stays short and its start-up is spread out.
 _STEPS_PER_EXECUTION = 1000
 
 
@@ -58,7 +58,7 @@ def train_batches(
 
 
 def load_places(loader: BatchLoader, order: TrainOrder, step: int, place: range) -> NumpyBatch:
-    """Load the clips that stand at these places of a step's global batch."""
+    """Load the clips at these places of a step's global batch."""
     rows, passes = order.rows(step)
     mine = slice(place.start, place.stop)
     seeds = [[order.seed, int(number), int(row)] for row, number in zip(rows[mine], passes[mine], strict=True)]
@@ -83,12 +83,12 @@ def stream(load: Callable[[ItemT], NumpyBatch], items: Sequence[ItemT], *, items
 
 
 def dataset_of(load: Callable[[ItemT], NumpyBatch], items: Sequence[ItemT], *, items_a_task: int) -> ray.data.Dataset:
-    """Make a data set of one row an item, in their order: the item's batch (see `as_row`), in a block of its own.
+    """Make a data set with one row for each item, in order: the item's batch (see `as_row`), in a block of its own.
 
     Args:
         load: makes an item's batch.
         items: what to load, at least one.
-        items_a_task: how many a task takes at most; it hands each over as soon as it is made.
+        items_a_task: most items of one task, which delivers each as soon as it is made.
     """
 
     def load_some(block: NumpyBatch) -> Iterator[NumpyBatch]:
@@ -96,7 +96,7 @@ def dataset_of(load: Callable[[ItemT], NumpyBatch], items: Sequence[ItemT], *, i
             yield as_row(load(items[int(place)]))
 
     num_cpus = max(1, round(pools.cpus("decode")))
-    # As many for every CPU: none works alone at the end.
+    # The same number for every CPU, so that none works alone at the end.
     tasks_a_cpu = max(_TASKS_A_CPU, math.ceil(len(items) / items_a_task / num_cpus))
     dataset = ray.data.range(len(items), override_num_blocks=min(len(items), tasks_a_cpu * num_cpus))
     dataset = dataset.map_batches(load_some, batch_size=None)
@@ -104,20 +104,20 @@ def dataset_of(load: Callable[[ItemT], NumpyBatch], items: Sequence[ItemT], *, i
     dataset.context.execution_options.label_selector = pools.selector("decode")
     dataset.context.enable_progress_bars = False
     dataset.context.target_max_block_size = 1  # bytes: every row becomes a block at once
-    # By default a task whose results nobody takes stands still and keeps its CPU: training would wait for a validation,
-    # and that for a CPU, for ever.
+    # By default a task whose results are not read stops and keeps its CPU: training would wait for a validation, and
+    # the validation for a CPU, for ever.
     dataset.context._max_num_blocks_in_streaming_gen_buffer = None  # type: ignore[assignment]
     return dataset
 
 
 def unpacked(dataset: ray.data.Dataset) -> Iterator[NumpyBatch]:
-    """Yield the batches that the rows of a data set are."""
+    """Yield the batches that are the rows of a data set."""
     return map(from_row, dataset.iter_batches(batch_size=None, prefetch_batches=1))
 
 
 def batches_a_task(*, num_clips: int, bytes_a_clip: int) -> int:
-    """How many batches of so many clips one task decodes."""
-    a_cpu = pools.object_store_bytes("decode") / max(1.0, pools.cpus("decode"))  # none before the first node is there
+    """How many batches of `num_clips` clips one task decodes."""
+    a_cpu = pools.object_store_bytes("decode") / max(1.0, pools.cpus("decode"))  # 0 before the first node is there
     of_store = int(_TASKS_SHARE_OF_STORE * a_cpu)
     return max(1, min(_TASK_CLIPS // num_clips, of_store // (num_clips * bytes_a_clip)))
 

@@ -1,12 +1,12 @@
-"""Rows of shards become the views that testing scores, numbered through, so that any of them can be loaded by anyone.
+"""Rows of shards become the views that testing scores, with consecutive numbers, so that any task can load any view.
 
-A view is what the network scores at once: a clip in one crop; for a network of S segments S clips of the video.
+A view is what the network scores at once: a clip in one crop, or S clips of the video for a network of S segments.
 
     video    0                     1               2 ...
     clip     0        1            0        1      0
     crop     0  1  2  0  1  2      0  1  2  0  1   2  ...
     view     0  1  2  3  4  5      6  7  8  9  10  11 ...
-             [batch 0   ][batch 1     ][batch 2     ]...       all full but the last
+             [batch 0   ][batch 1     ][batch 2     ]...       all full except the last
 
 Legend: B views of a batch, S segments, T frames, H x W pixels, C channels; N rows of the index.
 """
@@ -35,8 +35,8 @@ class ViewPlan:
     Attributes:
         loader: decodes.
         num_crops: as `view_crops`.
-        num_clips: clips of every video, at even distances; none: all that do not overlap (paper 4.4). A network of
-            segments takes as many as it has, whatever this says.
+        num_clips: clips of every video, at even distances; None: all that do not overlap (paper 4.4). A network of
+            segments always takes as many clips as it has segments.
     """
 
     loader: BatchLoader
@@ -49,7 +49,7 @@ class ViewPlan:
         return int(self._stop_N[-1])
 
     def batch(self, views: range) -> NumpyBatch:
-        """Load views by number; a video that cannot be read or decoded gives empty ones and the reason.
+        """Load views by number; a video that cannot be read or decoded gives empty views and the reason.
 
         Returns:
             `clip_BSTHWC` uint8, `row_B`, `num_padded_B` (frames that are made up), `reason_B` ("" where all is well).
@@ -59,7 +59,7 @@ class ViewPlan:
 
     @functools.cached_property
     def _stop_N(self) -> np.ndarray:
-        """The number of the first view that is of a later row (N,)."""
+        """The number of the first view after each row (N,)."""
         return np.cumsum([len(self._clips(row)) * self.num_crops for row in range(len(self.loader.index))])
 
     def _clips(self, row: int) -> list[Clips]:
@@ -99,7 +99,7 @@ class ViewPlan:
         """Decode the frames of some views once, whatever the crops they share, and cut them: `clip_BSTHWC`."""
         view = self.loader.clip
         crops = view_crops(*self.loader.test_size(row), crop_size=view.crop_size, num_crops=self.num_crops)
-        # A single crop is cut by the decoder: less to scale.
+        # The decoder cuts a single crop, which leaves less to scale.
         common = crops[0][0] if self.num_crops == 1 else None
         wanted = range(numbers[0] // self.num_crops, numbers[-1] // self.num_crops + 1)
         indices = np.concatenate([clip.frame_indices for number in wanted for clip in clips[number]])

@@ -1,4 +1,4 @@
-"""Which network, of which size: one section a family; each is checked again by the network that is built from it."""
+"""Which network, of which size: one section for each family; the network built from it checks it again."""
 
 from typing import Annotated, Any, Literal
 
@@ -14,10 +14,10 @@ Depths = tuple[tuple[PositiveInt, ...], ...]
 
 
 class _NetConfig(Section):
-    """What `build_model` takes is what is set."""
+    """The settings are the arguments of `build_model`."""
 
     def arguments(self) -> dict[str, Any]:
-        """What `build_model` takes beside the kind and the number of classes."""
+        """The arguments of `build_model` other than the kind and the number of classes."""
         return self.model_dump(exclude={"kind"}, exclude_none=True)
 
 
@@ -25,35 +25,37 @@ class DenseNet3DConfig(_NetConfig):
     """A DenseNet3D of any size (paper Table 1)."""
 
     kind: Literal["densenet3d", "densenet3d_121", "densenet3d_169", "densenet3d_121_wide"] = "densenet3d"
-    """densenet3d_121, _169: the blocks of Table 1; densenet3d: those of 121 unless told; _wide: costs as T3D-121."""
+    """Variant of the network. densenet3d_121 and densenet3d_169 have the blocks of Table 1; densenet3d has those of 121
+    by default; densenet3d_121_wide costs as much as T3D-121."""
     block_config: tuple[PositiveInt, ...] | None = None
-    """Dense layers a block; none: those of the kind."""
+    """Number of dense layers in each block. By default that of the kind."""
     growth_rate: PositiveInt | None = None
-    """Channels each dense layer adds; none: 32, or that of the kind."""
+    """Channels that each dense layer adds. By default 32, or the value of the kind."""
     num_init_features: PositiveInt | None = None
-    """Channels of the stem; none: 64, or those of the kind."""
+    """Channels of the stem. By default 64, or the value of the kind."""
     bn_size: PositiveInt = 4
-    """Width of the 1x1x1 bottleneck in growth rates."""
+    """Width of the 1x1x1 bottleneck, in multiples of the growth rate."""
     drop_rate: Fraction = 0.0
     """Dropout after each dense layer; not in the paper."""
     stem_pool_stride: tuple[PositiveInt, PositiveInt, PositiveInt] = (1, 2, 2)
-    """Time, height, width."""
+    """Stride of the stem's max pool along time, height and width."""
     pool_time: tuple[bool, ...] | None = None
-    """Whether each transition halves the frames; none: all do (paper Table 1)."""
+    """Whether each transition halves the number of frames. By default all do (paper Table 1)."""
     transition_forms: Annotated[TransitionForm | tuple[TransitionForm, ...] | None, Role.SPEED] = None
-    """How transitions compute their sum, one for all or one each; none: pooled, then averaged. The result is the same,
-    the speed another (`benchmark.py model`)."""
+    """How transitions compute their sum: one form for all, or one for each. By default the first is pooled and the
+    others are averaged. The result is the same, only the speed differs (`benchmark.py model`)."""
 
 
 class T3DConfig(DenseNet3DConfig):
     """A T3D of any size: a DenseNet3D with temporal transition layers (paper 3.1)."""
 
     kind: T3DKind = "t3d"  # type: ignore[assignment]
-    """t3d_121 and _169 have the blocks of Table 1; t3d those of 121 unless told; the others: T3D-121, other depths."""
+    """Variant of the network. t3d_121 and t3d_169 have the blocks of Table 1; t3d has those of 121 by default; the
+    others are T3D-121 with other kernel depths."""
     ttl_preset: TtlPreset = "growth"
     """Widths of the branches of a temporal transition layer."""
     temporal_depths: Depths | None = None
-    """Kernel depths after each block; none: those of the kind, or of the preset (paper Table 1)."""
+    """Kernel depths after each block. By default those of the kind, or of the preset (paper Table 1)."""
 
 
 class _TtlConfig(_NetConfig):
@@ -64,15 +66,16 @@ class _TtlConfig(_NetConfig):
     ttl: bool = False
     """Put temporal transition layers after the stages of `ttl_stages`, in place of what halves the maps there."""
     ttl_stages: tuple[PositiveInt, ...] | None = None
-    """Stages, from 1; none: all whose successor halves the frames."""
+    """Stages that a layer of `ttl` follows, numbered from 1. By default all whose next stage halves the frames."""
     temporal_depths: Depths | None = None
-    """With `ttl`: kernel depths after each of these stages; none: those of Table 1, or of the preset."""
+    """With `ttl`: kernel depths after each of these stages. By default those of Table 1, or of the preset."""
     ttl_preset: TtlPreset | None = None
-    """With `ttl`: widths of the branches; none: growth."""
+    """With `ttl`: widths of the branches. By default growth."""
     pool_time: tuple[bool, ...] | None = None
-    """With `ttl`: whether each layer halves the frames; none: where the net itself does."""
+    """With `ttl`: whether each layer halves the number of frames. By default it does where the network itself would."""
     transition_forms: Annotated[TransitionForm | tuple[TransitionForm, ...] | None, Role.SPEED] = None
-    """With `ttl`: how the layers compute their sum, one for all or one each; none: pooled, then averaged."""
+    """With `ttl`: how the layers compute their sum, one form for all or one for each. By default the first is pooled
+    and the others are averaged."""
 
 
 class ResNet3DConfig(_TtlConfig):
@@ -83,7 +86,7 @@ class ResNet3DConfig(_TtlConfig):
     stem: Literal["hara", "strided"] = "hara"
     """Stride of the first convolution along time: 1 (Hara et al.), or 2."""
     growth_rate: PositiveInt | None = None
-    """With `ttl` and preset growth: channels of the branches deeper than one frame; none: 16."""
+    """With `ttl` and preset growth: channels of the branches deeper than one frame. By default 16."""
 
 
 class Res3DConfig(_NetConfig):
@@ -101,7 +104,7 @@ class Inception3DConfig(_TtlConfig):
     kind: Literal["inception3d"] = "inception3d"
     """The network."""
     growth_rate: PositiveInt | None = None
-    """With `ttl` and preset growth: channels of the branches deeper than one frame; none: 32."""
+    """With `ttl` and preset growth: channels of the branches deeper than one frame. By default 32."""
 
 
 class C3DConfig(_NetConfig):
@@ -120,13 +123,15 @@ ModelConfig = Annotated[
 
 
 class ComputeConfig(Section):
-    """How the network is run; what it computes stays the same, but for rounding."""
+    """How the network is run; what it computes stays the same, except for rounding."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: convolutions and matrix products in bfloat16 (autocast), checked against fp32 before the run."""
+    """Number format of convolutions and matrix products. bf16 (autocast) is checked against fp32 before the run."""
     channels_last: Annotated[bool, Role.ROUNDING] = True
-    """Keep a position's channels side by side in memory; not in bf16 on a CPU, whose kernels are wrong then."""
+    """Keep the channels of a position next to each other in memory. It has no effect in bf16 on a CPU, because the
+    kernels are wrong there."""
     compile: Annotated[bool, Role.SPEED] = False
-    """torch.compile: minutes at the first start on a machine, then from its cache on disk."""
+    """Compile the network with torch.compile. The first start on a machine takes minutes; later starts use the cache on
+    disk."""
     debug: Annotated[bool, Role.VIEW] = False
-    """Search clips and features for values that are not finite."""
+    """Check clips and features for values that are not finite."""

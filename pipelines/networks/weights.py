@@ -1,4 +1,4 @@
-"""What a weights file says of itself, as the pipelines use it: from config sections, to clip views, by any address."""
+"""Weights files as the pipelines use them: their cards and config sections, and where a file is found."""
 
 import re
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def card_of(model: ModelConfig, clip: ClipConfig, *, class_names: tuple[str, ...]) -> WeightsCard:
-    """Describe a network and its clips as its weights file will."""
+    """The card of a network and its clips, as it will stand in the weights file."""
     return WeightsCard(
         model_kind=model.kind,
         model_arguments=model.arguments(),
@@ -49,7 +49,7 @@ def clip_config_of(card: WeightsCard) -> ClipConfig:
 
 
 def differences_of_networks(card: WeightsCard, other: WeightsCard) -> list[str]:
-    """What one network computes otherwise than another, in words: what shapes of weights do not always tell."""
+    """What two networks compute differently, in words: the shapes of their weights do not always show it."""
     mine, others = ({"kind": each.model_kind} | each.model_arguments for each in (card, other))
     same_result = {"transition_forms", "drop_rate"}
     names = sorted((mine.keys() | others.keys()) - same_result)
@@ -83,11 +83,11 @@ def check_fold(card: WeightsCard, weights: str | Path, *, datasets: Iterable[str
 
 
 def check_network(card: WeightsCard, *, batch_size: int) -> None:
-    """Send empty clips through the network in training, on torch's meta device: shapes alone, before any work.
+    """Check the shapes of the network in training before any work: empty clips go through it on torch's meta device.
 
     Args:
         card: describes the network and its clips.
-        batch_size: clips a worker; batch norm on maps of one position cannot train on a single one.
+        batch_size: clips of a worker; batch norm on maps of one position cannot train on a single clip.
 
     Raises:
         UserError: the network cannot have these sizes, or a clip or the batch is too small for it.
@@ -101,12 +101,12 @@ def check_network(card: WeightsCard, *, batch_size: int) -> None:
     except ValueError as error:
         raise UserError(
             f"{card.model_kind} cannot train on {batch_size} clip of {card.num_frames} x {card.crop_size} x "
-            f"{card.crop_size} a worker ({error}): raise global_batch_size or the size of the clip"
+            f"{card.crop_size} in each worker ({error}): raise global_batch_size or the size of the clip"
         ) from error
 
 
 def costs_of(card: WeightsCard) -> dict[str, float]:
-    """What a network costs, as runs log it: multiply-adds of a clip in one forward pass (1e9), and parameters."""
+    """The costs of a network that runs log: multiply-adds of one forward pass of a clip (1e9), and parameters."""
     with torch.device("meta"):
         net = build_model(card.model_kind, num_classes=len(card.class_names), **card.model_arguments)
     macs = count_macs(net, (1, 3, card.num_frames, card.crop_size, card.crop_size))
@@ -134,7 +134,7 @@ def newest_run(storage: Path) -> Path:
     """Find the classifier of the training run in `storage` that ended last.
 
     Raises:
-        UserError: none has ended there.
+        UserError: no run has ended there.
     """
     found = sorted(storage.glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime)
     if not found:

@@ -14,17 +14,17 @@ class SyntheticDatasetConfig(Section):
 
     kind: Literal["synthetic"] = "synthetic"
     root: UserPath | None = None
-    """Folder to write the videos to, and to find them in again; none: beside the shards."""
+    """Folder that the videos are written to and found in later. By default next to the shards."""
     videos_per_class: PositiveInt = 24
-    """Videos of each of the 8 motions."""
+    """Number of videos of each of the 8 motions."""
     num_frames: PositiveInt = 48
-    """Frames a video."""
+    """Frames of each video."""
     height: PositiveInt = 72
-    """Pixels."""
+    """Height of the videos in pixels."""
     width: PositiveInt = 96
-    """Pixels."""
+    """Width of the videos in pixels."""
     seed: int = 0
-    """The same seed gives the same bytes."""
+    """Seed of the videos: the same seed gives the same bytes."""
     val_fraction: Fraction = 0.15
     """Share of the videos of each class for validation."""
     test_fraction: Fraction = 0.2
@@ -38,20 +38,21 @@ class FolderDatasetConfig(Section):
     root: Address
     """Folder or URI (s3://, gs://) with `label/video`, `split/label/video`, or the videos that the CSV names."""
     annotations: UserPath | None = None
-    """CSV with path,label,group,split; none: index.csv in a local ROOT that has one, else the folders are labels."""
+    """CSV file with the columns path,label,group,split. By default index.csv in a local root; without such a file the
+    folders are the labels."""
     is_labelled: bool = True
-    """false: labels are ignored and videos are cut into segments, for the transfer."""
+    """Whether the labels are used. Without them videos are cut into segments, as the transfer needs them."""
     is_group_within_label: bool = False
-    """Groups are numbered anew in each class, as UCF101's g01..g25."""
+    """Whether each class numbers its groups from 1, as UCF101 does (g01..g25)."""
     val_fraction: Fraction = 0.0
-    """Without given splits: share of the groups carved out for validation."""
+    """Share of the groups held out for validation. It counts only where no splits are given."""
     test_fraction: Fraction = 0.2
-    """Without given splits: share of the groups carved out for testing."""
+    """Share of the groups held out for testing. It counts only where no splits are given."""
     num_folds: Annotated[int, Field(ge=2)] | None = None
-    """Cross-validation by group, given splits or not: every video is tested in one of so many folds (`data.fold`); as
-    many as there are groups leaves out one at a time. None: one fold."""
+    """Number of folds of a cross-validation by group, whether splits are given or not. Every video is tested in one
+    fold (`data.fold`). As many folds as groups leave out one group at a time. By default there is one fold."""
     seed: int = 0
-    """Of the carving."""
+    """Seed of the choice of held-out videos."""
 
 
 class UCF101DatasetConfig(Section):
@@ -61,11 +62,11 @@ class UCF101DatasetConfig(Section):
     root: Address
     """Folder or URI (s3://, gs://) with the videos, in class folders or not."""
     annotations: UserPath
-    """Folder with classInd.txt, trainlist01.txt ... testlist03.txt (ucfTrainTestlist)."""
+    """Folder of the official lists: classInd.txt, trainlist01.txt ... testlist03.txt (ucfTrainTestlist)."""
     val_fraction: Fraction = 0.1
-    """Share of the training videos of each fold carved out for validation, by whole groups (g01 ... g25)."""
+    """Share of the training videos of each fold held out for validation, by whole groups (g01 ... g25)."""
     seed: int = 0
-    """Of the carving."""
+    """Seed of the choice of held-out videos."""
 
 
 class HMDB51DatasetConfig(Section):
@@ -75,11 +76,11 @@ class HMDB51DatasetConfig(Section):
     root: Address
     """Folder or URI (s3://, gs://) with the videos, in class folders or not."""
     annotations: UserPath
-    """Folder with CLASS_test_split1.txt ... (testTrainMulti_7030_splits)."""
+    """Folder of the official lists: CLASS_test_split1.txt ... (testTrainMulti_7030_splits)."""
     val_fraction: Fraction = 0.1
-    """Share of the training videos of each fold carved out for validation, by whole source videos."""
+    """Share of the training videos of each fold held out for validation, by whole source videos."""
     seed: int = 0
-    """Of the carving."""
+    """Seed of the choice of held-out videos."""
 
 
 class KineticsDatasetConfig(Section):
@@ -89,15 +90,17 @@ class KineticsDatasetConfig(Section):
     root: Address
     """Folder or URI (s3://, gs://) with `label/id_start_end.mp4` or `id.mp4`, in any folders."""
     annotations: tuple[UserPath, ...]
-    """CSV files with youtube_id,time_start,time_end,split and, but for the test list, label."""
+    """Official CSV files with youtube_id,time_start,time_end,split and, except in the test list, label."""
     name: str = "kinetics"
     """Name of the data set, such as kinetics400."""
     is_trimmed: bool | None = None
-    """Files named by the id alone (`id.mp4`) hold just the annotated interval (true), or it is cut out (false)."""
+    """Whether a file that is named by its id alone (`id.mp4`) holds just the annotated interval. If not, the interval
+    is cut out of it. By default such files are refused."""
     val_fraction: Fraction = 0.0
-    """Share of the training videos carved out for validation, by whole YouTube videos; not beside an official val."""
+    """Share of the training videos held out for validation, by whole YouTube videos. It must be 0 where the files hold
+    an official validation split."""
     seed: int = 0
-    """Of the carving."""
+    """Seed of the choice of held-out videos."""
 
 
 class YouTube8MDatasetConfig(Section):
@@ -107,9 +110,9 @@ class YouTube8MDatasetConfig(Section):
     root: Address
     """Folder or URI (s3://, gs://) with the videos, found by their YouTube id in any folders."""
     annotations: UserPath
-    """An id a line, or a CSV with ids and, where wanted, start_seconds,end_seconds."""
+    """List with one id in each line, or a CSV file with ids and, if wanted, start_seconds,end_seconds."""
     id_map: UserPath | None = None
-    """CSV with yt8m_id,youtube_id, for lists that carry YouTube-8M's own ids."""
+    """CSV file with yt8m_id,youtube_id. It is needed for lists of YouTube-8M's own ids."""
 
 
 DatasetConfig = Annotated[
@@ -127,13 +130,13 @@ class GuardConfig(Section):
     """What one video may cost before it counts as failed; decoding runs in a process of its own."""
 
     seconds: Annotated[float, Field(gt=0, le=86_400)] = 300.0
-    """Time on the clock."""
+    """Wall-clock time in seconds that one video may take."""
     memory_gib: PositiveFloat = 2.0
-    """Address space of the decoding process; Python and FFmpeg take about 0.4."""
+    """Address space of the decoding process in GiB. Python and FFmpeg take about 0.4."""
     output_gib: PositiveFloat = 1.0
-    """Encoded segments of one video."""
+    """Size of the encoded segments of one video, in GiB."""
     source_gib: PositiveFloat = 8.0
-    """Size of one source file; of a remote one there is a copy on local disk while it is decoded."""
+    """Size of one source file in GiB. A remote file is copied to local disk while it is decoded."""
 
 
 class PrepareConfig(Section):
@@ -141,24 +144,27 @@ class PrepareConfig(Section):
 
     dataset: DatasetConfig
     output: Annotated[UserPath | None, Role.PLACE] = None
-    """Folder for shards, videos.parquet and failures.parquet; none (inside `data.prepare` only): STORAGE/data/KIND."""
+    """Folder for shards, videos.parquet and failures.parquet. Inside `data.prepare` the default is
+    STORAGE/data/KIND."""
     encoding: Encoding = "auto"
-    """copy (as the source is), h264 (made for short seeks), jpeg (each frame), or auto: whichever suits the source."""
+    """How videos are stored: copy (as the source is), h264 (made for short seeks), jpeg (each frame), or auto
+    (whichever suits the source)."""
     short_side: PositiveInt = 256
-    """Pixels; larger videos are scaled down to it, smaller ones are kept (paper 4.4)."""
+    """Shorter side in pixels that larger videos are scaled down to. Smaller videos are kept (paper 4.4)."""
     max_segment_seconds: PositiveFloat = 10.0
-    """Unlabelled videos are cut into segments of at most this; a labelled video stays one row."""
+    """Longest segment in seconds that unlabelled videos are cut into. A labelled video stays one row."""
     segments_per_video: PositiveInt | None = None
-    """From an unlabelled video without given times take so many segments at random places; none: all of it."""
+    """Number of segments taken at random places of an unlabelled video without given times. By default all of it is
+    taken."""
     videos_per_shard: PositiveInt = 64
-    """Listed videos a shard: the unit of work and of resuming."""
+    """Number of listed videos in a shard, which is the unit of work and of resuming."""
     seed: int = 0
-    """Of the order in which videos are spread over shards."""
+    """Seed of the order in which videos are spread over shards."""
     max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Above this share of found videos that fail the job ends with status 1, after writing everything."""
+    """Largest share of the found videos that may fail. Above it the job writes everything and ends with status 1."""
     guard: GuardConfig = GuardConfig()
     contact_sheet_segments: PositiveInt = 12
-    """Random segments on contact_sheet.png."""
+    """Number of random segments on contact_sheet.png."""
 
 
 class PrepareJobConfig(PrepareConfig):
@@ -178,11 +184,11 @@ class PrepareJobConfig(PrepareConfig):
     )
 
     dry_run: bool = False
-    """Probe and encode a sample, print what the whole would take, and make nothing."""
+    """Encode a sample of the videos, print what the whole would take, and write nothing."""
     dry_run_videos: PositiveInt = 12
-    """Videos in that sample."""
+    """Number of videos in the sample of `dry_run`."""
     retry_failed: bool = False
-    """Try failed videos again even where their files have not changed, as after raising a limit of `guard`."""
+    """Try failed videos again even if their files have not changed, for example after raising a limit of `guard`."""
     tracking: Annotated[TrackingConfig, Role.PLACE] = TrackingConfig()
 
 
@@ -190,10 +196,10 @@ class DataConfig(Section):
     """Which prepared rows are read."""
 
     shards: Annotated[tuple[UserPath, ...], Role.PLACE] = ()
-    """Folders that jobs/prepare.py wrote: one or several."""
+    """One or several folders that jobs/prepare.py wrote."""
     prepare: Annotated[PrepareConfig | None, Role.PLACE] = None
-    """Prepared first when `shards` names none."""
+    """Videos that are prepared first when `shards` names no folder."""
     fingerprint: Annotated[str | None, Role.RUNNING] = None
-    """Refuse shards whose settings fingerprint (jobs/prepare.py prints it) begins otherwise; none: take any."""
+    """Beginning of the fingerprint that the shards must have; jobs/prepare.py prints it. By default any is accepted."""
     fold: Annotated[PositiveInt, Role.REPLICATE] = 1
-    """Official split list, 1-based."""
+    """Number of the official split list, from 1."""

@@ -1,6 +1,6 @@
-"""Some rows of the shards become one picture, so that a person sees at once what will be trained on.
+"""Some rows of the shards become one picture, so that a person sees at once what the training data look like.
 
-Each strip is one segment: six frames evenly over its time, from the first to the last, and below them what it is:
+Each strip is one segment: six frames evenly over its time, from the first to the last, with a text below them:
 
     [frame][frame][frame][frame][frame][frame]   [frame][frame][frame][frame][frame][frame]
     label  video#segment   split, seconds ...    label  video#segment   split, seconds ...
@@ -45,7 +45,7 @@ def write_contact_sheet(folder: ShardFolder, path: Path, *, num_segments: int = 
     """Draw random rows of a prepared folder, of as many classes as possible, as a PNG file.
 
     Args:
-        folder: a finished one; with no rows at all the sheet says so.
+        folder: a finished one; if it has no rows, the sheet states that.
         path: the PNG file; complete or absent.
         num_segments: rows to draw, or all where there are fewer.
         seed: of the choice; the same folder and seed give the same picture.
@@ -106,7 +106,7 @@ def _title(folder: ShardFolder, *, num_shown: int) -> str:
     num_rows = sum(row["num_segments_sum"] for row in sums)
     description = folder.describe()
     classes = f"{len(description['class_names']):,} classes" if description["class_names"] else "unlabelled"
-    shown = f"{num_shown} random rows of {num_rows:,}" if num_rows else "no rows, no video could be prepared"
+    shown = f"{num_shown} random rows of {num_rows:,}" if num_rows else "no rows, because no video could be prepared"
     stored = f"; stored {', '.join(encodings)}" if encodings else ""
     return f"{_on_one_line(description['dataset'])}: {shown}; {classes}{stored}"
 
@@ -146,13 +146,13 @@ def _draw_strip(sheet: Image.Image, strip: _Strip, *, left: int, top: int, width
 
 
 def _on_one_line(text: str) -> str:
-    """Text without controls and accents; Pillow's own font draws a box for what it lacks."""
+    """Text without control characters and accents, which Pillow's font draws as boxes."""
     bare = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
     return " ".join("".join(letter if letter.isprintable() else " " for letter in bare).split())
 
 
 def _fitted(text: str, font: Any, width: float) -> str:
-    """The middle of `text` is left out where it is wider than `width` pixels."""
+    """The text, without its middle where it is wider than `width` pixels."""
     shortened, kept = text, len(text)
     while font.getlength(shortened) > width and kept > 2:
         kept -= 1

@@ -1,7 +1,7 @@
 """`videos.parquet` becomes counts: what was listed, found, decoded and prepared, by class, by fold, and why not.
 
-Users of Kinetics always lack some videos; a number without its coverage says little. The file is read some thousand
-rows at a time and counted by Arrow, so half a million videos take no more memory than a few.
+Every copy of Kinetics lacks some videos, so an accuracy means little without its coverage. The file is read in parts of
+some thousand rows and counted by Arrow, so half a million videos take no more memory than a few.
 """
 
 import csv
@@ -21,7 +21,7 @@ from t3d_core.datasets.records import SPLITS
 
 _COUNTED = ("is_found", "is_decoded", "is_prepared")
 _SUMMED = ("num_segments", "num_frames", "seconds", "source_bytes", "stored_bytes")
-# What differs between two failures of one kind: quoted names, absolute paths, URIs; sizes; numbers, but not h264's.
+# What differs between two failures of one kind: quoted names, absolute paths, URIs, sizes and numbers, except in h264.
 _PARTICULARS = (
     (r"""(^|[\s(=:])(?:'[^']*'|"[^"]*"|(?:\w+:)?/[^\s,;)]+)""", r"\1..."),
     (r"\b\d+x\d+\b", "WxH"),
@@ -48,7 +48,7 @@ class Counts(NamedTuple):
 
 
 class Reason(NamedTuple):
-    """A kind of failure: how often, and one video that has it."""
+    """A kind of failure: its number of videos, and one of them."""
 
     num_videos: int
     example: str
@@ -63,7 +63,7 @@ class Coverage:
         per_class: label -> counts, each video once; empty for an unlabelled data set.
         total: each video once.
         encodings: encoding -> prepared videos.
-        reasons: failures, like ones together, the most frequent first.
+        reasons: kinds of failures, the most frequent first.
         num_segments: rows of all shards.
         num_frames: frames in them.
         seconds: their duration.
@@ -102,7 +102,7 @@ def format_coverage(coverage: Coverage, *, max_classes: int = 10) -> str:
 
 
 def metrics(coverage: Coverage) -> dict[str, float]:
-    """The counts by the names that they have in MLflow: `videos/found`, `fold1/train/prepared`, `stored/seconds`."""
+    """The counts by their names in MLflow: `videos/found`, `fold1/train/prepared`, `stored/seconds`."""
     named = {f"videos/{name}": float(count) for name, count in coverage.total._asdict().items()}
     for (fold, split), counts in coverage.per_split.items():
         named |= {f"fold{fold}/{split}/{name}": float(count) for name, count in counts._asdict().items()}
@@ -120,7 +120,7 @@ def write_coverage_csv(coverage: Coverage, path: Path) -> None:
 
 
 class _Tally:
-    """The counts of the rows so far; a label or split of None is a row without."""
+    """The counts of the rows so far; None is the label or split of a row that has none."""
 
     def __init__(self) -> None:
         self._per_split: dict[tuple[int, str], Counts] = {}
@@ -187,13 +187,13 @@ def _class_lines(per_class: dict[str, Counts], *, max_classes: int) -> list[tupl
     if not lacking:
         return [(f"all {len(per_class):,} classes are complete", None)] if per_class else []
     num_more = max(0, len(lacking) - max_classes)
-    more = f"{num_more:,} more lack videos, " if num_more else ""
+    more = f"{num_more:,} more classes lack videos, " if num_more else ""
     rest = f"({more}{len(per_class) - len(lacking):,} of {len(per_class):,} classes are complete)"
-    return [("classes that lack most:", None), *lacking[:max_classes], (rest, None)]
+    return [("classes with the most missing videos:", None), *lacking[:max_classes], (rest, None)]
 
 
 def _table(groups: list[tuple[str, Counts | None]]) -> list[str]:
-    """Aligned lines; a name without counts is a heading or a remark."""
+    """Aligned lines; a name without counts is a heading or a note."""
     counted = [(name, counts) for name, counts in groups if counts is not None]
     header, *lines = format_table(["", *Counts._fields, ""], [[name, *_cells(counts)] for name, counts in counted])
     rows = iter(lines)
@@ -213,7 +213,7 @@ def _reason_lines(reasons: dict[str, Reason]) -> list[str]:
         None, [[f"{reason.num_videos:>10,} x {kind}", reason.example] for kind, reason in shown], align="<<"
     )
     num_more = sum(reason.num_videos for reason in reasons.values()) - sum(reason.num_videos for _, reason in shown)
-    more = [f"{num_more:>10,} x for {len(reasons) - len(shown)} other reasons"] if num_more else []
+    more = [f"{num_more:>10,} x {len(reasons) - len(shown)} other reasons"] if num_more else []
     return ["not prepared, and an example each:", *lines, *more]
 
 

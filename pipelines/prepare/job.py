@@ -1,8 +1,8 @@
 """Videos and their annotations become shards, on Ray Data: each task makes one shard, whole or not at all.
 
-Which videos a shard holds follows from the records, the settings and the seed, so preparing again makes only what is
-missing, and two runs give the same rows. A video that failed and whose file has come, or has another size now, goes
-into a late shard. Every listed video ends as rows of a shard or as a row of `failures.parquet`.
+The videos of a shard follow from the records, the settings and the seed, so a second start makes only what is missing,
+and two runs give the same rows. A failed video goes into a late shard once its file has come or has another size.
+Every listed video ends as rows of a shard or as a row of `failures.parquet`.
 """
 
 import json
@@ -39,10 +39,10 @@ from t3d_core.errors import UserError
 
 
 def run_prepare(config: PrepareJobConfig) -> str:
-    """Prepare the data set of `config` and log what came of it to MLflow; give the closing summary.
+    """Prepare the data set of `config`, log the result to MLflow, and return the summary.
 
     Raises:
-        UserError: settings or annotations that cannot work, or another prepare at the same folder, before any work.
+        UserError: wrong settings or annotations, or another prepare job in the same folder; raised before any work.
         UserError: more videos failed than `max_failed_fraction` allows; everything was written.
     """
     if config.output is None:
@@ -72,7 +72,7 @@ def run_prepare(config: PrepareJobConfig) -> str:
         check_failures(config, folder, coverage)
     job = "train" if listing.description["class_names"] else "transfer"
     num_prepared, num_listed = coverage.total.prepared, coverage.total.listed
-    others = f"; reasons of the others in {folder.failures_file}" if num_prepared < num_listed else ""
+    others = f"; the reasons of the others are in {folder.failures_file}" if num_prepared < num_listed else ""
     return format_summary(
         [
             ("videos", f"{num_prepared:,} of {num_listed:,} prepared, {coverage.num_segments:,} rows{others}"),
@@ -92,7 +92,7 @@ def _free_bytes(output: Path) -> int:
 
 @contextmanager
 def _tracked(config: PrepareJobConfig, folder: ShardFolder, listing: Listing) -> Iterator[Run]:
-    """An MLflow run of this job; the one that a killed job left open at this folder is closed."""
+    """An MLflow run of this job; a run that a killed job left open for this folder is closed."""
     if folder.run_file.is_file():
         Run(**json.loads(folder.run_file.read_text())).close_if_possible("KILLED")
     name, tags = f"prepare-{folder.root.name}", {"dataset_fingerprint": listing.description["fingerprint"]}

@@ -1,7 +1,7 @@
-"""Videos that failed, and whose files came or changed since, go into shards of their own: a shard once made stays.
+"""Failed videos whose files have come or changed go into new, late shards: an existing shard never changes.
 
-Training that is under way knows a row by its shard and its place there, and most videos of a shard are fine: none is
-made anew because one more video of it has come.
+A running training identifies a row by its shard and its place there, and most videos of a shard are fine: a shard is
+not made again because one more of its videos has come.
 
     record         0 1 2 3 | 4 5 6 7 | 8 9     shards 0, 1, 2
     failed           x         x   x           and now the files are there
@@ -27,7 +27,7 @@ def count_shards(folder: ShardFolder, listing: Listing) -> int:
 
 
 def shards_to_make(folder: ShardFolder, listing: Listing) -> list[int]:
-    """Numbers of the shards that are missing."""
+    """Numbers of the missing shards."""
     return [shard for shard in range(count_shards(folder, listing)) if not folder.is_made(shard)]
 
 
@@ -40,9 +40,9 @@ def positions_of(folder: ShardFolder, listing: Listing, shard: int) -> np.ndarra
 
 
 def places_made_later(folder: ShardFolder, listing: Listing) -> dict[int, frozenset[int]]:
-    """For the shards that are missing: which of their records belong to a later one.
+    """The records of each missing shard that belong to a later one.
 
-    A shard that was lost is made without them, as it was at first; otherwise their rows would be there twice.
+    A lost shard is made again without them, as it was at first; otherwise their rows would exist twice.
     """
     last_shard_N = np.zeros(len(listing.records), np.int64)
     for shard in range(count_shards(folder, listing)):
@@ -56,16 +56,16 @@ def places_made_later(folder: ShardFolder, listing: Listing) -> dict[int, frozen
 def records_to_retry(
     folder: ShardFolder, listing: Listing, *, is_job: bool = False, retry_failed: bool = False
 ) -> np.ndarray:
-    """Positions of records that failed and deserve another try; those of a shard still to be made get it anyway.
+    """Positions of failed records to try again; records of missing shards are tried anyway.
 
-    A file that has come, or has another size now, always does; an empty one fails as before. What failed for a reason
-    of a machine or a network (its report has no size) does in a prepare job, but not whenever a training run starts.
+    A file that has come or has another size is always tried again; an empty file fails as before. A video that failed
+    because of a machine or a network (its report has no size) is tried by a prepare job, not by every training run.
 
     Args:
         folder: where the reports are.
         listing: how large the files are now.
         is_job: this is a prepare job.
-        retry_failed: try all whose files are there.
+        retry_failed: try all failed records whose files exist.
     """
     num_records = len(listing.records)
     is_failed_N, was_found_N, bytes_then_N = (np.zeros(num_records, dtype) for dtype in (bool, bool, np.int64))
@@ -86,7 +86,7 @@ def records_to_retry(
 
 
 def add_late_shards(folder: ShardFolder, listing: Listing, positions: np.ndarray) -> None:
-    """Write down that further shards, yet to be made, hold these records."""
+    """Record that new shards, which are still missing, hold these records."""
     shard = count_shards(folder, listing)
     for first in range(0, len(positions), listing.videos_per_shard):
         table = pa.table({"position": positions[first : first + listing.videos_per_shard]})
@@ -114,12 +114,12 @@ def _read_report(folder: ShardFolder, shard: int, columns: list[str] | None = No
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if file.schema_arrow.names != REPORT_SCHEMA.names:
-                raise OSError("its columns are those of another version")
+                raise OSError("its columns belong to another version")
             return file.read(columns=columns)
     except DAMAGE as error:
         raise UserError(
-            f"{path} cannot be read ({describe_damage(error)}): run jobs/prepare.py again after deleting it, and its "
-            "shard is made anew"
+            f"{path} cannot be read ({describe_damage(error)}): run jobs/prepare.py again after deleting it; its "
+            "shard is then made again"
         ) from error
 
 
@@ -135,7 +135,7 @@ class _LateReports:
         self._reports = pa.concat_tables(reports).take(pa.array(order_N))
 
     def update(self, report: pa.Table, *, first_position: int) -> pa.Table:
-        """The report of a shard whose records begin at a position, with what is known later."""
+        """The report of a shard whose records begin at a position, with later reports of its videos."""
         begin, end = np.searchsorted(self._positions_N, [first_position, first_position + len(report)])
         rows = np.arange(len(report))
         rows[self._positions_N[begin:end] - first_position] = len(report) + np.arange(end - begin)

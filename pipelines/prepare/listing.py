@@ -1,6 +1,6 @@
 """A dataset section becomes the table of all listed videos, in the order in which they are cut into shards.
 
-The root is listed once; what the annotations name and the root lacks stays in the table, to be counted as missing.
+The root is listed once. Videos of the annotations that the root lacks stay in the table and count as missing.
 The table is Arrow: half a million rows are 100 MB.
 """
 
@@ -38,7 +38,7 @@ from t3d_core.datasets.ucf101 import read_ucf101
 from t3d_core.datasets.youtube8m import read_youtube8m
 from t3d_core.errors import UserError
 
-# Part of the fingerprint: raise it when the same settings come to mean other rows.
+# Part of the fingerprint: raise it when the same settings give other rows.
 _FORMAT = 2
 _ROWS_AT_ONCE = 10_000
 
@@ -80,10 +80,10 @@ def list_videos(config: PrepareConfig, *, output: Path) -> Listing:
 
     Args:
         config: the data set and how it is prepared.
-        output: where synthetic videos are made unless `config` names another folder.
+        output: the shards' folder; synthetic videos are made there unless `config` names another folder.
 
     Raises:
-        UserError: no root, unreadable annotations, a source video on both sides of a split, or not one of the listed
+        UserError: no root, unreadable annotations, a source video on both sides of a split, or none of the listed
             videos below the root.
     """
     root, sizes, dataset = _read(config.dataset, output)
@@ -92,8 +92,8 @@ def list_videos(config: PrepareConfig, *, output: Path) -> Listing:
     listing = Listing(root, records, _describe(config, dataset, records) | {"official_overlaps": list(overlaps)})
     if not listing.is_found().any():
         raise UserError(
-            f"not one of the {len(records)} listed videos of {dataset.name} is below root {config.dataset.root!r}; "
-            f"the first was looked for as {os.fsdecode(records.column('path')[0].as_py())!r}"
+            f"not one of the {len(records)} listed videos of {dataset.name} is below root {config.dataset.root!r} (the "
+            f"first would be {os.fsdecode(records.column('path')[0].as_py())!r}): give the folder of the videos as root"
         )
     return listing
 
@@ -152,13 +152,13 @@ def _describe(config: PrepareConfig, dataset: VideoDataset, records: pa.Table) -
         "dataset": dataset.name,
         "class_names": list(dataset.class_names),
         "short_side": config.short_side,
-        # Of a data set whose videos stay one row each, neither changes anything.
+        # Neither changes a data set whose videos stay one row each.
         "max_segment_seconds": config.max_segment_seconds if is_cut else None,
         "segments_per_video": config.segments_per_video if is_cut else None,
         "is_trimmed": config.dataset.is_trimmed if isinstance(config.dataset, KineticsDatasetConfig) else None,
         "seed": config.seed,
         "videos_per_shard": config.videos_per_shard,
-        # Without what follows from how the files lie, whole or trimmed: videos that moved are the same data set.
+        # Without the layout of the files, whole or trimmed: videos that were moved are the same data set.
         "records": _digest_of_rows(records.drop_columns(["path", "listed_bytes", "start_seconds", "end_seconds"])),
     }
     return settings | {
@@ -169,7 +169,7 @@ def _describe(config: PrepareConfig, dataset: VideoDataset, records: pa.Table) -
 
 
 def _is_cut(config: DatasetConfig) -> bool:
-    """Whether videos become segments; those of a data set for classification stay one row, with a label or without."""
+    """Whether videos are cut into segments; in a data set for classification every video stays one row."""
     return isinstance(config, YouTube8MDatasetConfig) or (
         isinstance(config, FolderDatasetConfig) and not config.is_labelled
     )

@@ -1,4 +1,4 @@
-"""The shards of a listing that are missing are made, on Ray Data: each task makes one, whole or not at all."""
+"""The missing shards of a listing are made on Ray Data: each task makes one, whole or not at all."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,10 +35,10 @@ SHOWN_DIGITS = 12  # of a fingerprint
 
 
 def prepared_shards(data: DataConfig, *, storage: Path, before_work: Callable[[], None]) -> list[Path]:
-    """Give the absolute folders that `data` names; or prepare those that it describes under `storage`.
+    """The absolute folders that `data` names, or else the folder that it describes, prepared under `storage`.
 
-    Named folders come first, as where the command line gives other shards than the recipe prepares; `data.prepare`
-    beside them is not looked at. (What it would make is not known without listing its videos.)
+    Named folders win over `data.prepare`, which is then ignored: the command line may give other shards than the recipe
+    prepares. (The result of `data.prepare` is unknown without listing its videos.)
 
     Args:
         data: which rows a run reads.
@@ -46,7 +46,7 @@ def prepared_shards(data: DataConfig, *, storage: Path, before_work: Callable[[]
         before_work: called before shards are made, to refuse a run that could not use them.
 
     Raises:
-        UserError: neither is given, shards are not of `data.fingerprint`, or as `prepare`.
+        UserError: neither is given, the shards do not have `data.fingerprint`, or as in `prepare`.
     """
     if data.shards:
         folders = [input_path(path) for path in data.shards]
@@ -63,12 +63,12 @@ def prepared_shards(data: DataConfig, *, storage: Path, before_work: Callable[[]
 def prepare(
     config: PrepareConfig, output: Path, *, expected: str | None = None, before_work: Callable[[], None] | None = None
 ) -> Coverage:
-    """Make the shards of `config` that are missing in `output`, after any other process that is making them.
+    """Make the missing shards of `config` in `output`; wait for any other process that is making them.
 
     Args:
         config: which videos, and how.
         output: the folder.
-        expected: how the fingerprint of the settings and videos must begin.
+        expected: required beginning of the fingerprint of settings and videos.
         before_work: called before shards are made.
 
     Raises:
@@ -106,12 +106,12 @@ def bring_up_to_date(config: PrepareConfig, folder: ShardFolder, listing: Listin
     write_table(listing.records, folder.records_file, row_group_size=config.videos_per_shard)
     later = places_made_later(folder, listing)
     if not folder.dataset_file.is_file() or any(shard < folder.num_finished_shards() for shard in later):
-        folder.write_description(listing.description)  # unfinished: the tables describe a shard that was lost
+        folder.write_description(listing.description)  # unfinished: the tables describe a lost shard
     try:
         num_videos = sum(len(positions_of(folder, listing, shard)) for shard in later)
         _make_shards(build_shard_task(config, folder, listing), later, num_videos=num_videos)
     finally:
-        folder.sweep()  # what killed workers left
+        folder.sweep()  # of killed workers
     write_tables(folder, listing)
     folder.write_description(
         listing.description | {"num_shards": count_shards(folder, listing), "contents": folder.digest_contents()}
@@ -120,7 +120,7 @@ def bring_up_to_date(config: PrepareConfig, folder: ShardFolder, listing: Listin
 
 
 def build_shard_task(config: PrepareConfig, folder: ShardFolder, listing: Listing) -> ShardTask:
-    """What makes a shard of the listing, under the limits of the config."""
+    """The task that makes a shard of the listing, under the limits of the config."""
     guard = config.guard
     limits = GuardLimits(guard.seconds, int(guard.memory_gib * 2**30), int(guard.output_gib * 2**30))
     return ShardTask(folder, listing.root, listing.description, limits, int(guard.source_gib * 2**30))
@@ -130,12 +130,12 @@ def _check_expected(fingerprint: str, expected: str | None, *, where: Path) -> N
     if expected is not None and not fingerprint.startswith(expected):
         raise UserError(
             f"data.fingerprint {expected} is expected, but the settings and videos of {where} have "
-            f"{fingerprint[:SHOWN_DIGITS]}: give shards that were prepared as expected, or another --data.fingerprint"
+            f"{fingerprint[:SHOWN_DIGITS]}: give the shards with that fingerprint, or another --data.fingerprint"
         )
 
 
 def check_fingerprint(folder: ShardFolder, description: dict[str, Any]) -> None:
-    """Raise a UserError where the folder holds shards of other settings or videos."""
+    """Raise a UserError if the folder holds shards of other settings or videos."""
     if not folder.dataset_file.is_file():
         return
     there = folder.describe()
@@ -149,7 +149,7 @@ def check_fingerprint(folder: ShardFolder, description: dict[str, Any]) -> None:
 
 
 def _make_shards(task: ShardTask, later: dict[int, frozenset[int]], *, num_videos: int) -> None:
-    """Make the shards that are the keys of `later`, but for the videos at those places."""
+    """Make the shards that are the keys of `later`, without the videos at the places that are its values."""
     if not later:
         return
     session.connect()
@@ -164,14 +164,14 @@ def _make_shards(task: ShardTask, later: dict[int, frozenset[int]], *, num_video
 
     done = ray.data.range(len(shards), override_num_blocks=len(shards)).map_batches(make, batch_size=1)
     done.context.execution_options.label_selector = pools.selector("decode")
-    done.context.enable_progress_bars = False  # ours counts videos, over all tasks
-    # One operator needs no share of its own, and with shares two cores were busy 1.4 of the time (tasks of 0.4 s).
+    done.context.enable_progress_bars = False  # our bar counts videos, over all tasks
+    # A single operator needs no reserved share; with shares 1.4 of two cores were busy (tasks of 0.4 s).
     done.context.op_resource_reservation_enabled = False
     total = ShardCounts()
     with tqdm(desc="prepare", total=num_videos, unit="video", smoothing=0.1) as bar:
         for block in done.iter_batches(batch_size=None):
             if error := next(filter(None, block.pop("error").tolist()), None):
-                raise UserError(f"{error}; what is done is kept: put that right and start again")
+                raise UserError(f"{error}; finished shards are kept: remove the cause and start again")
             counts = ShardCounts(**{name: int(values.sum()) for name, values in block.items()})
             total = total.plus(counts)
             bar.set_postfix_str(total.describe(), refresh=False)
@@ -179,7 +179,7 @@ def _make_shards(task: ShardTask, later: dict[int, frozenset[int]], *, num_video
 
 
 def check_failures(config: PrepareConfig, folder: ShardFolder, coverage: Coverage) -> None:
-    """Raise a UserError where more of the found videos failed than the config allows."""
+    """Raise a UserError if more of the found videos failed than the config allows."""
     found, failed = coverage.total.found, coverage.total.found - coverage.total.prepared
     if failed > config.max_failed_fraction * found:
         raise UserError(

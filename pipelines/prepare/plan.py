@@ -1,7 +1,7 @@
-"""A listing becomes a forecast, before the bill: a sample of the videos is prepared for real and thrown away.
+"""A listing becomes a forecast of the costs: a sample of the videos is prepared for real and thrown away.
 
-What the sample took, scaled to all videos that were found: seconds on one core, bytes, shards. Files differ, so the
-forecast of times and bytes is as good as the sample is large; the interval printed is the standard error of the mean.
+The costs of the sample (seconds on one core, bytes, shards) are scaled to all found videos. Files differ, so a larger
+sample gives a better forecast; the printed interval is the standard error of the mean.
 """
 
 import statistics
@@ -18,7 +18,7 @@ _CLUSTER_CORES = (8, 64, 512)
 
 
 class Total(NamedTuple):
-    """A sum over all found videos, as the sample tells it, and its standard error."""
+    """A sum over all found videos, estimated from the sample, and its standard error."""
 
     value: float
     error: float
@@ -30,7 +30,7 @@ class PreparePlan(NamedTuple):
     Attributes:
         num_listed: videos in the annotations.
         num_found: of them, those whose file is there.
-        num_shards: shards to be made.
+        num_shards: shards to make.
         num_sampled: videos that were tried.
         num_failed: of them, those that failed.
         seconds: duration of what would be stored.
@@ -53,7 +53,7 @@ class PreparePlan(NamedTuple):
 
 
 def plan_prepare(task: ShardTask, listing: Listing, *, num_videos: int, seed: int) -> PreparePlan:
-    """Prepare up to `num_videos` random found videos in memory, on one core, and scale up to all."""
+    """Prepare up to `num_videos` random found videos in memory, on one core, and scale the costs to all."""
     found = np.flatnonzero(listing.is_found())
     chosen = np.random.default_rng(seed).permutation(found)[:num_videos]
     records = listing.records.take(chosen).to_pylist()
@@ -75,7 +75,7 @@ def plan_prepare(task: ShardTask, listing: Listing, *, num_videos: int, seed: in
 
 
 def format_plan(plan: PreparePlan, *, free_bytes: int) -> str:
-    """The plan as lines for a person, with what it means for clusters of some sizes."""
+    """The plan as lines for a person, with the hours on clusters of some sizes."""
     hours = plan.core_seconds.value / 3600
     rows = [
         ["videos", f"{plan.num_listed:,}", f"listed, {plan.num_found:,} found"],
@@ -84,7 +84,7 @@ def format_plan(plan: PreparePlan, *, free_bytes: int) -> str:
         _row("video", plan.seconds, 3600, "hours"),
         _row("bytes in", plan.source_bytes, 1e9, "GB"),
         _row("bytes out", plan.stored_bytes, 1e9, f"GB ({free_bytes / 1e9:,.1f} GB are free there)"),
-        _row("work", plan.core_seconds, 3600, "core-hours, if all cores are as this one; by number of cores:"),
+        _row("work", plan.core_seconds, 3600, "core-hours, if all cores are as fast as this one; by number of cores:"),
         *(["", str(cores), f"cores: {hours / _busy(cores, plan):,.4f} hours"] for cores in _CLUSTER_CORES),
     ]
     tried = (
@@ -95,7 +95,7 @@ def format_plan(plan: PreparePlan, *, free_bytes: int) -> str:
 
 
 class _Trial(NamedTuple):
-    """One video; the fields are described at `PreparePlan`."""
+    """One video; `PreparePlan` describes the fields."""
 
     is_failed: bool
     seconds: float
@@ -119,7 +119,7 @@ def _try(record: dict, task: ShardTask) -> _Trial:
 
 
 def _scaled(values: list[float] | list[int], num_videos: int) -> Total:
-    """The sum over `num_videos` of which `values` are a sample."""
+    """The sum over `num_videos`, estimated from the sample `values`."""
     error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
     return Total(statistics.fmean(values) * num_videos, error * num_videos)
 
@@ -129,5 +129,5 @@ def _row(name: str, total: Total, scale: float, unit: str) -> list[str]:
 
 
 def _busy(cores: int, plan: PreparePlan) -> int:
-    """Cores that have work: a shard is made by one."""
+    """Cores that have work: one core makes a shard."""
     return min(cores, plan.num_shards)

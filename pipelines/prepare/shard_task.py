@@ -1,7 +1,7 @@
 """The listed videos of one shard become its rows and its report: the unit of work, and of resuming, of `prepare`.
 
-Each video is prepared whole or becomes a row of the report with the reason why not. What a shard holds follows from
-the records and the settings alone, so a task that is run again, on any node, writes the same bytes.
+Each video is prepared whole, or the report gives the reason why not. The contents of a shard follow from the records
+and the settings alone, so a task that is run again, on any node, writes the same bytes.
 """
 
 import errno
@@ -56,7 +56,7 @@ class ShardCounts(NamedTuple):
         return ShardCounts(*(a + b for a, b in zip(self, other, strict=True)))
 
     def describe(self) -> str:
-        """For the progress bar."""
+        """The text of the progress bar."""
         return (
             f"{self.num_missing} missing, {self.num_failed} failed, {self.source_bytes / 1e6:,.0f} MB read, "
             f"{self.stored_bytes / 1e6:,.0f} MB stored"
@@ -64,10 +64,10 @@ class ShardCounts(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of one video; `reason` is empty when it is prepared.
+    """The result for one video; `reason` is empty when it is prepared.
 
-    A failed video is tried again once its file has another size than `source_bytes`, and by the next job if that is 0
-    though the file was found: a machine or a network failed, not the file.
+    A failed video is tried again once the size of its file differs from `source_bytes`. If that is 0 although the file
+    was found, the next job tries it again: a machine or a network failed, not the file.
     """
 
     segments: list[EncodedSegment]
@@ -81,12 +81,12 @@ _IN_A_LATER_SHARD = Outcome([], is_decoded=False, reason="prepared in a later sh
 
 
 def make_shard(task: ShardTask, shard: int, *, left_out: Collection[int] = ()) -> ShardCounts:
-    """Encode the videos of one shard, one in memory at a time; the report comes last and stands for the whole.
+    """Encode the videos of one shard, one in memory at a time; the report is written last and marks the shard as done.
 
     Args:
         task: what every task needs to know.
         shard: its number.
-        left_out: places of videos whose rows are in a later shard.
+        left_out: places of videos whose rows belong to a later shard.
 
     Raises:
         OSError: the disk is full, or the output cannot be written; nothing half-written is left.
@@ -114,7 +114,7 @@ def make_shard(task: ShardTask, shard: int, *, left_out: Collection[int] = ()) -
 
 
 def try_make_shard(task: ShardTask, shard: int, *, left_out: Collection[int]) -> tuple[ShardCounts, str]:
-    """Make one shard, or give nothing done and the error: Ray Data would hide an exception behind one of its own."""
+    """Make one shard, or return empty counts and the error: Ray Data would hide an exception behind one of its own."""
     try:
         return make_shard(task, shard, left_out=left_out), ""
     except OSError as error:
@@ -122,10 +122,10 @@ def try_make_shard(task: ShardTask, shard: int, *, left_out: Collection[int]) ->
 
 
 def prepare_video(record: dict, task: ShardTask) -> Outcome:
-    """Encode one listed video, a row of `RECORD_SCHEMA`; whatever is wrong with it becomes the reason.
+    """Encode one listed video, a row of `RECORD_SCHEMA`; anything wrong with it becomes the reason.
 
     Raises:
-        OSError: this machine fails: its disk is full, or it starts no process.
+        OSError: this machine fails: its disk is full, or it cannot start a process.
     """
     with ExitStack() as stack:
         try:
@@ -133,7 +133,7 @@ def prepare_video(record: dict, task: ShardTask) -> Outcome:
             file = stack.enter_context(opened)
         except MissingVideoError as error:
             return Outcome([], is_found=False, is_decoded=False, reason=str(error))
-        except VideoError as error:  # not until the file is another one
+        except VideoError as error:  # not tried again until the file is another one
             return Outcome([], record["listed_bytes"] or 0, is_decoded=False, reason=str(error))
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):  # of the local copy of a remote file
@@ -149,7 +149,7 @@ def _encode(file: LocalFile, record: dict, task: ShardTask, *, num_tries: int = 
     except DecoderKilledError as error:
         if num_tries > 1:
             return _encode(file, record, task, num_tries=num_tries - 1)
-        # Memory ran out, more likely than not through other processes: without its size the next job tries it again.
+        # Memory ran out, probably because of other processes: without a size in the report the next job tries it again.
         return Outcome([], is_decoded=False, reason=f"{error}, twice")
     except EmptyIntervalError as error:
         return Outcome([], file.num_bytes, reason=str(error))
@@ -158,7 +158,7 @@ def _encode(file: LocalFile, record: dict, task: ShardTask, *, num_tries: int = 
 
 
 def _encode_options(record: dict, description: dict[str, Any]) -> dict[str, Any]:
-    """Where `max_segment_seconds` is null a video stays one segment."""
+    """The options of the encoder; without `max_segment_seconds` a video stays one segment."""
     options = {
         "encoding": description["encoding"],
         "short_side": description["short_side"],
@@ -175,7 +175,7 @@ def _encode_options(record: dict, description: dict[str, Any]) -> dict[str, Any]
 
 @functools.cache
 def _decoder(limits: GuardLimits) -> GuardedDecoder:
-    """One child a process, for all the tasks it will run; the child ends when this process does."""
+    """One child for all tasks of this process; the child ends when this process does."""
     return GuardedDecoder(limits)
 
 

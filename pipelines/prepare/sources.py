@@ -1,7 +1,7 @@
-"""The root of a data set, a local folder or any address that pyarrow.fs knows (s3://, gs://), gives video files.
+"""The video files below the root of a data set, a local folder or any address of pyarrow.fs (s3://, gs://).
 
 The root is listed once, when records are made; after that each task opens its files by name. A remote file is copied
-to local disk for as long as it is decoded, so that the guarded decoder, which needs no network, sees plain files.
+to local disk while it is decoded, so that the guarded decoder needs no network and reads plain files.
 """
 
 import errno
@@ -30,11 +30,11 @@ _COPY_PREFIX = "t3d-copy-"
 
 
 class MissingVideoError(VideoError):
-    """A listed video is not there."""
+    """A listed video does not exist."""
 
 
 class LocalFile(NamedTuple):
-    """A video on local disk, for as long as the context lasts that gave it."""
+    """A video on local disk, until the end of the context that opened it."""
 
     path: str
     num_bytes: int
@@ -42,7 +42,7 @@ class LocalFile(NamedTuple):
 
 @dataclass(frozen=True)
 class LocalRoot:
-    """A folder of this machine, or one that all nodes share."""
+    """A folder on this machine, or one that all nodes share."""
 
     folder: Path
 
@@ -53,14 +53,14 @@ class LocalRoot:
 
     @property
     def name(self) -> str:
-        """What a data set that lies here is called."""
+        """Name of the data set in this root."""
         return self.folder.name
 
     def list_videos(self) -> dict[str, int]:
         """Name below the root (bytes that are not UTF-8 as surrogates) -> size in bytes of every video file.
 
         Raises:
-            UserError: a folder is a link, which is not followed.
+            UserError: a folder is a link, because links are not followed.
         """
         sizes = {}
         for folder, folder_names, file_names in os.walk(self.folder, onerror=_stop):
@@ -68,7 +68,7 @@ class LocalRoot:
                 if os.path.islink(os.path.join(folder, name)):
                     raise UserError(
                         f"{os.path.join(folder, name)!r} is a link to a folder, which is not followed: put the folder "
-                        "there"
+                        "itself there"
                     )
             for name in filter(is_video_name, file_names):
                 path = os.path.join(folder, name)
@@ -77,14 +77,14 @@ class LocalRoot:
 
     @contextmanager
     def open_locally(self, name: str, *, max_bytes: int) -> Iterator[LocalFile]:
-        """Give the file itself.
+        """Open the file itself.
 
         Raises:
             MissingVideoError: there is none.
             VideoError: it is a link that leads out of the root, not a file, or larger than `max_bytes`.
         """
         path = os.path.join(self.folder, name)
-        # A downloaded data set must not have us read, and store, other files of this machine.
+        # A downloaded data set must not make us read and store other files of this machine.
         if not self._holds(path):
             raise VideoError(f"leads out of {str(self.folder)!r}, to {os.path.realpath(path)!r}")
         if not os.path.lexists(path):
@@ -99,7 +99,7 @@ class LocalRoot:
         return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.folder))
 
     def _size(self, path: str) -> int:
-        """Of the file; of a link that leads nowhere or out of here, its own: the file that replaces it has another."""
+        """Size of the file; for a link that leads nowhere or out of the root, the size of the link itself."""
         with suppress(OSError):
             if not os.path.islink(path) or self._holds(path):
                 return os.path.getsize(path)
@@ -108,7 +108,7 @@ class LocalRoot:
 
 @dataclass(frozen=True)
 class RemoteRoot:
-    """A prefix of an object store, or whatever else pyarrow.fs reads."""
+    """A prefix of an object store, or any other address of pyarrow.fs."""
 
     address: str
 
@@ -129,7 +129,7 @@ class RemoteRoot:
 
     @contextmanager
     def open_locally(self, name: str, *, max_bytes: int) -> Iterator[LocalFile]:
-        """Give a copy of the file on local disk, deleted at the end of the context.
+        """Copy the file to local disk; the copy is deleted at the end of the context.
 
         Raises:
             MissingVideoError: there is none.
@@ -149,10 +149,10 @@ VideoRoot = LocalRoot | RemoteRoot
 
 
 def open_root(root: str | Path) -> VideoRoot:
-    """Take a folder (a relative one as `input_path`) or an address such as `s3://bucket/videos?region=...`.
+    """Open a folder (a relative one as in `input_path`) or an address such as `s3://bucket/videos?region=...`.
 
     Raises:
-        UserError: there is no such folder or prefix, the kind of address is unknown, or it holds a password.
+        UserError: the folder or prefix does not exist, the kind of address is unknown, or it holds a password.
     """
     address = str(root)
     if "://" not in address:
@@ -162,8 +162,8 @@ def open_root(root: str | Path) -> VideoRoot:
     scheme, _, rest = address.partition("://")
     if "@" in rest:  # a secret may hold slashes
         raise UserError(
-            f"root '{scheme}://...@{rest.rpartition('@')[2]}' came with a secret in it: give that by environment "
-            "variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), or it would be logged"
+            f"root '{scheme}://...@{rest.rpartition('@')[2]}' contains a secret, which would be logged: give it in "
+            "environment variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
         )
     try:
         filesystem, base = _filesystem(address)
@@ -171,7 +171,7 @@ def open_root(root: str | Path) -> VideoRoot:
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"root {address!r} cannot be opened: {_first_line(error)}") from error
     if kind != fs.FileType.Directory:
-        raise UserError(f"root {address!r} holds nothing: give the address of the folder of the videos")
+        raise UserError(f"root {address!r} is empty: give the address of the folder of the videos")
     return RemoteRoot(address)
 
 
@@ -183,18 +183,18 @@ def _open_folder(folder: Path) -> LocalRoot:
 
 @functools.cache
 def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
-    """The store and the prefix in it; once a process, for it holds connections and cannot be sent to workers."""
+    """The store and the prefix in it; made once in each process, because its connections cannot be sent to workers."""
     filesystem, base = fs.FileSystem.from_uri(uri)
     return filesystem, base.rstrip("/")
 
 
 @contextmanager
 def _locked_file(*, suffix: str) -> Iterator[IO[bytes]]:
-    """A temporary file that says, by its lock, that its process is alive."""
+    """A temporary file whose lock shows that its process is alive."""
     while True:
         with tempfile.NamedTemporaryFile(prefix=_COPY_PREFIX, suffix=suffix, delete=False) as file:
             lock_descriptor(file.fileno())
-            if os.path.exists(file.name):  # or it was swept before it was locked
+            if os.path.exists(file.name):  # otherwise it was swept before it was locked
                 try:
                     yield file
                 finally:
@@ -204,7 +204,7 @@ def _locked_file(*, suffix: str) -> Iterator[IO[bytes]]:
 
 @functools.cache  # once a process
 def _sweep_copies() -> None:
-    """Delete the copies that killed processes left on this machine: those that nobody holds a lock on."""
+    """Delete the copies that killed processes left on this machine: those without a lock."""
     for path in Path(tempfile.gettempdir()).glob(f"{_COPY_PREFIX}*"):
         with suppress(OSError), path.open("rb") as copy:
             if lock_descriptor(copy.fileno(), blocking=False):

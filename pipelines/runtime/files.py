@@ -31,9 +31,9 @@ def exclusive_folder(path: Path, *, when_taken: Callable[[str], None]) -> Iterat
     """Hold a folder for the only process that writes to it; the lock ends with the process, however it ends.
 
     Args:
-        path: the folder; made if it is absent.
-        when_taken: called with who holds it (`process 12 on host`), where another process does: it raises an error,
-            or returns to wait for that process.
+        path: the folder; created if it is absent.
+        when_taken: called with the holder (`process 12 on host`) if another process holds the folder. It raises an
+            error, or returns in order to wait for that process.
     """
     path.mkdir(parents=True, exist_ok=True)
     with (path / ".lock").open("a+") as file:
@@ -43,7 +43,7 @@ def exclusive_folder(path: Path, *, when_taken: Callable[[str], None]) -> Iterat
                 when_taken(file.read())
                 lock_descriptor(file.fileno())
         except OSError as error:  # some cluster file systems have no locks
-            _LOG.warning("%s cannot be locked (%s): start no second job there", path, error)
+            _LOG.warning("%s cannot be locked (%s): do not start a second job there", path, error)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
@@ -51,7 +51,7 @@ def exclusive_folder(path: Path, *, when_taken: Callable[[str], None]) -> Iterat
 
 
 def copy_whole(source: Path, target: Path) -> Path:
-    """Copy a file so that the target is complete or absent; give the target."""
+    """Copy a file so that the target is complete or absent; return the target."""
     with whole_file(target) as partial:
         shutil.copyfile(source, partial)
     return target

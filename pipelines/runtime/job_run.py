@@ -44,9 +44,9 @@ def open_job_run(
         tracking: the store and the experiment.
         stage: which job, a tag.
         run_name: name of a new run.
-        tags: more tags; the commit of the code is one already.
+        tags: more tags, in addition to the commit of the code.
         params: parameters of a new run; by default all settings.
-        run_id: the run to resume; none for a new one.
+        run_id: the run to resume; None for a new one.
         mark: as in `start_run`.
 
     Raises:

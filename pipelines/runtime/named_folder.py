@@ -1,8 +1,9 @@
 """STORAGE/NAME of a run or a search: one process at a time works there, and a later start of the same name resumes it.
 
-STORAGE/NAME/run.json, search.json   what was begun: fingerprint, MLflow run, and what the job adds
+STORAGE/NAME/run.json, search.json   record of the start: fingerprint, MLflow run, and what the job adds
 STORAGE/NAME/recipe.yaml             its settings
-STORAGE/NAME/.mark                   tells the folder from every other;  STORAGE/NAME/.lock  held by the process
+STORAGE/NAME/.mark                   identifies the folder
+STORAGE/NAME/.lock                   held by the process
 """
 
 import json
@@ -32,7 +33,7 @@ class NamedFolder:
     Attributes:
         path: STORAGE/NAME.
         kind: what it holds.
-        fingerprint: hexadecimal; the results follow from what it is made of, and change with it.
+        fingerprint: hexadecimal; it covers everything that the results follow from.
     """
 
     path: Path
@@ -53,17 +54,17 @@ class NamedFolder:
         )
 
     def describe(self) -> str:
-        """Kind, name and where it lies."""
+        """Kind, name and place of the folder."""
         return f"{self.kind} {self.path.name!r} in {self.path.parent}"
 
     def known(self, *, when_changed: str) -> dict[str, Any] | None:
-        """What an earlier start recorded; none when there was none.
+        """What an earlier start recorded; None without an earlier start.
 
         Args:
-            when_changed: how the error goes on, such as "made with other settings".
+            when_changed: end of the error message, such as "made with other settings".
 
         Raises:
-            UserError: it had another fingerprint.
+            UserError: the earlier start had another fingerprint.
         """
         record = read_record(self._record_file)
         if record is not None and record["fingerprint"] != self.fingerprint:
@@ -108,7 +109,7 @@ class NamedFolder:
         )
 
     def record(self, config: Section, run: Run, **added: object) -> None:
-        """Write what was begun, `added` with it; that comes last, because what has a record is whole."""
+        """Write the settings, and last the record of the start with `added`: a folder with a record is complete."""
         (self.path / "recipe.yaml").write_text(to_yaml(config))
         record = {"fingerprint": self.fingerprint, "mlflow_run_id": run.run_id, **added}
         with whole_file(self._record_file) as partial:
@@ -119,9 +120,9 @@ class NamedFolder:
         return self.path / f"{self.kind}.json"
 
     def _mark(self) -> str:
-        """What tells the folder from every other, also from one of the same name that was deleted.
+        """A text that identifies the folder, also compared with a deleted one of the same name.
 
-        A run that MLflow has, and whose id a kill kept out of the folder, is found again by it.
+        It finds a run that MLflow has, but whose id is not in the folder because the process was killed.
         """
         file = self.path / ".mark"
         if not file.is_file():
@@ -131,5 +132,5 @@ class NamedFolder:
 
 
 def read_record(file: Path) -> dict[str, Any] | None:
-    """What was begun in a named folder, from its `run.json` or `search.json`; none before there is one."""
+    """The record of a named folder, from its `run.json` or `search.json`; None before there is one."""
     return json.loads(file.read_text()) if file.is_file() else None

@@ -1,7 +1,7 @@
-"""Where relative paths lead, and a name for what has none.
+"""Where relative paths lead, and names for new runs.
 
 `ray job submit` runs a job in the folder of `ray start`, on one node's disk, or with `--working-dir .` in a throw-away
-copy of the submitted folder: what is written there is lost. T3D_HOME names the storage that all nodes share.
+copy of the submitted folder: files written there are lost. T3D_HOME names the storage that all nodes share.
 """
 
 import datetime
@@ -23,34 +23,34 @@ def is_throw_away_copy(folder: Path) -> bool:
 
 
 def new_name(stage: str) -> str:
-    """Make a name that no earlier run has: the stage and the time."""
+    """A new name for a run: the stage and the time."""
     return f"{stage}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
 def base_folder() -> Path:
-    """The folder that relative paths of runs, shards and tracking start from: T3D_HOME, or else where the user stands.
+    """The folder that relative paths of runs, shards and tracking start from: T3D_HOME, or else the working folder.
 
-    In a job's throw-away copy without T3D_HOME it is `$HOME/t3d-runs`, and the log says so.
+    In a job's throw-away copy without T3D_HOME it is `$HOME/t3d-runs`, which is logged.
 
     Raises:
-        UserError: T3D_HOME is no folder.
+        UserError: T3D_HOME is not a folder.
     """
     if home := os.environ.get(HOME_VARIABLE):
-        if not Path(home).is_dir():  # making it would hide that nothing is mounted there
-            raise UserError(f"{HOME_VARIABLE} {home} is no folder: mount the shared storage there, or unset it")
+        if not Path(home).is_dir():  # creating it would hide that nothing is mounted there
+            raise UserError(f"{HOME_VARIABLE} {home} is not a folder: mount the shared storage there, or unset it")
         return Path(home).absolute()
     here = Path.cwd()
     return _leave_copy(here) if is_throw_away_copy(here) else here
 
 
-@functools.cache  # said once, however often it is asked
+@functools.cache  # logged once, however often it is called
 def _leave_copy(here: Path) -> Path:
     base = Path.home() / JOB_HOME
-    _LOG.warning("This job's folder is a throw-away copy: relative paths lead to %s", base)
+    _LOG.warning("The folder of this job is a throw-away copy: relative paths start from %s", base)
     return base
 
 
 def input_path(path: Path) -> Path:
-    """Where a job finds what it reads: in its folder, or else where earlier runs wrote."""
+    """Where a job finds its input: in its folder, or else in the folder that runs write to."""
     here = Path.cwd() / path
     return here if here.exists() else base_folder() / path

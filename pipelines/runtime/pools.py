@@ -1,11 +1,14 @@
-"""Which nodes decode and which train, and what they have room for.
+"""Which nodes decode and which train, and how many workers they have room for.
 
-Where nodes carry the label `t3d.io/pool` (cluster/ gives it them), decoding runs on those labelled `decode`, and what
-runs a network (train workers, a teacher, tests, trials) on those labelled `train`; neither takes CPUs of the other.
-Where no node is labelled, on one machine say, all share all nodes, and one CPU at least is left for decoding.
+Nodes may carry the label `t3d.io/pool` (cluster/ sets it). Decoding then runs on the nodes labelled `decode`. All that
+runs a network (train workers, a teacher, tests, trials) runs on the nodes labelled `train`. Neither takes CPUs of the
+other. Where no node is labelled, for example on one machine, all share all nodes, and at least one CPU is left for
+decoding.
 
-What an autoscaler may add Ray does not tell. T3D_POOLS says it where jobs start, for each pool the most nodes and what
-each has: {"decode": {"nodes": 4, "CPU": 30}, "train": {"nodes": 8, "CPU": 64, "GPU": 8}}.
+Ray does not report what an autoscaler may add. The variable T3D_POOLS states it where jobs start: for each pool the
+largest number of nodes and the resources of each:
+
+    {"decode": {"nodes": 4, "CPU": 30}, "train": {"nodes": 8, "CPU": 64, "GPU": 8}}.
 """
 
 import json
@@ -25,32 +28,32 @@ POOLS_VARIABLE = "T3D_POOLS"
 
 @dataclass(frozen=True)
 class _Nodes:
-    """So many nodes, each with these resources."""
+    """A number of nodes, each with these resources."""
 
     count: int
     resources: dict[str, float]
 
 
 def selector(pool: Pool) -> dict[str, str]:
-    """The labels that Ray asks of a node of this pool; none where no node is labelled."""
+    """The labels that Ray requires of a node of this pool; empty where no node is labelled."""
     return {LABEL: pool} if _is_labelled(_alive()) else {}
 
 
 def cpus(pool: Pool) -> float:
-    """CPUs of the nodes of a pool that are there now."""
+    """CPUs of the present nodes of a pool."""
     return _sum(pool, "CPU")
 
 
 def object_store_bytes(pool: Pool) -> float:
-    """Bytes of the object stores of the nodes of a pool that are there now."""
+    """Bytes of the object stores of the present nodes of a pool."""
     return _sum(pool, "object_store_memory")
 
 
 def check_decoders() -> None:
-    """Refuse a cluster on which nothing may decode: Ray would wait for ever.
+    """Refuse a cluster without a node that may decode: Ray would wait for ever.
 
     Raises:
-        UserError: no node with a CPU may.
+        UserError: no node with a CPU may decode.
     """
     if not any(nodes.resources.get("CPU", 0.0) for nodes in _possible("decode")):
         is_shared = not _is_labelled(_alive())
@@ -62,9 +65,9 @@ def check_decoders() -> None:
 
 
 def check_workers_fit(num_workers: int, resources_of_worker: dict[str, float]) -> None:
-    """Refuse workers that leave no CPU for decoding: Ray would wait for ever without a word.
+    """Refuse workers that leave no CPU for decoding: Ray would wait for ever without a message.
 
-    What an autoscaler may still add counts as there.
+    Nodes that an autoscaler may still add count as present.
 
     Raises:
         UserError: the cluster has fewer CPUs or GPUs than the workers and one decoder need, or as `check_decoders`.
@@ -88,16 +91,16 @@ def check_workers_fit(num_workers: int, resources_of_worker: dict[str, float]) -
     if (places := _places(possible, resources_of_worker)) < num_workers:
         needs = " and ".join(f"{each:g} {resource}" for resource, each in resources_of_worker.items())
         raise UserError(
-            f"{num_workers} workers with {needs} each do not fit: each needs that on one node, and the nodes have "
-            f"places for {places}: lower the number of workers or what each reserves"
+            f"{num_workers} workers with {needs} each do not fit: each needs them on one node, and the nodes have "
+            f"room for {places}: lower the number of workers or what each reserves"
         )
 
 
 def room_for_workers(resources_of_worker: dict[str, float]) -> int:
-    """How many workers there is room for in all, with what an autoscaler may add, when a CPU is left for decoding.
+    """How many workers fit when a CPU is left for decoding, including the nodes that an autoscaler may add.
 
-    Workers without GPUs in a pool of their own: those that fit on the nodes that are there now. Ray's elastic training
-    counts the CPUs of all nodes, also of those that decode, and would wait for ever for workers that these cannot hold.
+    For workers without GPUs in a pool of their own only the present nodes count. Ray's elastic training counts the CPUs
+    of all nodes, also of those that decode, and would wait for ever for workers that do not fit.
     """
     possible, each = _possible("train"), resources_of_worker.get("CPU", 0.0)
     if _is_labelled(_alive()):
@@ -110,9 +113,9 @@ def room_for_workers(resources_of_worker: dict[str, float]) -> int:
 
 
 def room_for_groups(num_workers: int, resources_of_worker: dict[str, float]) -> int:
-    """How many groups of so many workers, each group with a CPU for decoding, the cluster has room for.
+    """How many groups of `num_workers` workers fit, each group with a CPU for decoding.
 
-    That is now, where all share the nodes; in a pool of their own, with what an autoscaler may add.
+    Where all share the nodes, the free resources count; in a pool, also the nodes that an autoscaler may add.
     """
     places = _places(_possible("train"), resources_of_worker) // num_workers
     if _is_labelled(_alive()):
@@ -146,7 +149,7 @@ def _there(pool: Pool) -> list[_Nodes]:
 
 
 def _possible(pool: Pool) -> list[_Nodes]:
-    """The nodes of a pool with those that an autoscaler may add."""
+    """The nodes of a pool, including those that an autoscaler may add."""
     declared = _declared_pools().get(pool)
     return _there(pool) if declared is None else [declared]
 

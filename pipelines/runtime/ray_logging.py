@@ -1,6 +1,6 @@
-"""Log lines of Ray's own that say nothing to people are left out, in every process that uses it; all others stay.
+"""Log lines of Ray that mean nothing to people are left out, in every process that uses Ray; all others stay.
 
-A line is left out by its logger and its level, or by its exact text; what is not known here is printed.
+A line is left out by its logger and its level, or by its exact text; unknown lines are printed.
 """
 
 import functools
@@ -15,12 +15,12 @@ _LOWEST_LEVELS = {
     "ray.data._internal.logging": logging.WARNING,
     # This logger is named by its file.
     str(Path(ray.__file__).parent / "train" / "v2" / "_internal" / "execution" / "context.py"): logging.WARNING,
-    # These warn of what is meant to be so: our own progress bars, and the token of a new local cluster.
+    # These warn of what is intended: our own progress bars, and the token of a new local cluster.
     "ray.data._internal.progress": logging.ERROR,
     "ray._private.authentication.authentication_token_setup": logging.ERROR,
 }
 _MESSAGES = {
-    # Twenty lines of traceback from a machine under load; the next request, seconds later, takes its place.
+    # Twenty lines of traceback on a machine under load; the next request, seconds later, replaces the failed one.
     "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client": re.compile(
         r"Failed to send resource request for \S+\. If this only happens transiently during network partition or CPU "
         r"being overloaded, it's safe to ignore this error\. If this error persists, file a GitHub issue\."
@@ -30,7 +30,7 @@ _MESSAGES = {
 
 def quiet() -> None:
     """Leave these lines out in this process; a second call changes nothing."""
-    # Filters, because Ray sets its loggers' levels anew at every execution.
+    # Filters, because Ray resets the levels of its loggers at every execution.
     for name, level in _LOWEST_LEVELS.items():
         _add_filter(name, functools.partial(_is_at_least, level))
     for name, message in _MESSAGES.items():

@@ -1,4 +1,4 @@
-"""Connect a process to Ray, quietly: to the cluster that it was submitted to, or to one of its own."""
+"""Connect a process to Ray quietly: to the cluster that it was submitted to, or to a new one on this machine."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 from pipelines.runtime.ray_logging import quiet
 from t3d_core.errors import UserError
 
-# A head that is just being started again does not listen yet.
+# A head that is just restarting does not listen yet.
 _SECONDS_TO_ANSWER = 10.0
 # The port of the Ray that `ray.init` starts: its address is known before it runs.
 _PORT_VARIABLE = "RAY_GCS_SERVER_PORT"
@@ -23,12 +23,12 @@ _LOG = logging.getLogger(__name__)
 
 
 def connect() -> None:
-    """Join the cluster that RAY_ADDRESS names (a job's, say), or start Ray on this machine for this process.
+    """Join the cluster that RAY_ADDRESS names (as in a submitted job), or start Ray on this machine for this process.
 
-    On one machine Ray is told of two CPUs at least: one trains while the other decodes.
+    On one machine Ray gets at least two CPUs: one trains while the other decodes.
 
     Raises:
-        UserError: the cluster does not answer, does not take the token, or has another version of Ray or Python.
+        UserError: the cluster does not answer, rejects the token, or has another version of Ray or Python.
     """
     quiet()
     if ray.is_initialized():
@@ -49,15 +49,15 @@ def _join(address: str) -> None:
     except (RuntimeError, OSError, RayError) as error:
         reason = " ".join(str(error).split())
         cure = (
-            "run the job with the cluster's own Ray and Python, those of its image"
+            "run the job with the Ray and Python versions of the cluster (its image)"
             if "ersion mismatch" in reason
-            else "see that it runs (`ray status`), and that RAY_ADDRESS, RAY_AUTH_MODE and the token are its own"
+            else "check that it runs (`ray status`), and that RAY_ADDRESS, RAY_AUTH_MODE and the token belong to it"
         )
         raise UserError(f"the Ray cluster at {address} cannot be joined: {reason}; {cure}") from error
 
 
 def _check_answers(address: str) -> None:
-    """Raise an OSError within seconds where nothing listens; Ray itself would try for minutes, without a word."""
+    """Raise an OSError within seconds where nothing listens; Ray itself would try for minutes without a message."""
     host, _, port = address.rpartition(":")
     deadline = time.monotonic() + _SECONDS_TO_ANSWER
     while port.isdecimal() and "://" not in host:  # neither `auto` nor `ray://...`
@@ -71,16 +71,16 @@ def _check_answers(address: str) -> None:
 
 
 def start_local(**options: Any) -> None:
-    """Start a Ray on this machine that ends with this process, and tell its workers its address.
+    """Start a Ray on this machine that ends with this process, and pass its address to the workers.
 
-    Ray Train asks in a worker process whether the run's controller lives, and asks whatever Ray that process finds on
-    the machine. Beside another Ray (a second job, a `ray start`) it would ask that one, hear that there is no such
-    controller, and take the run's workers away.
+    In a worker process Ray Train checks whether the controller of the run is alive, with any Ray that it finds on the
+    machine. If there is another Ray (a second job, a `ray start`), it would check with that one, find no such
+    controller, and stop the workers of the run.
 
     Args:
-        options: of `ray.init`.
+        options: arguments of `ray.init`.
     """
-    # Nobody announces that this machine will be taken away; Ray's watcher of that would print an error of its own.
+    # No preemption of this machine is ever announced; Ray's watcher for it would print an error.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     os.environ.setdefault(_NICENESS_VARIABLE, "0")
     with socket.socket() as free:
@@ -96,7 +96,7 @@ def start_local(**options: Any) -> None:
 
 
 def _hide_token() -> None:
-    """Let nobody else read the token of this user's clusters: Ray writes it for all to read."""
+    """Make the token of this user's clusters private: Ray writes it readable for all."""
     token = Path.home() / ".ray" / "auth_token"
     if token.is_file() and token.stat().st_uid == os.getuid():
         token.chmod(0o600)

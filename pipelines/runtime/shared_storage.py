@@ -1,4 +1,4 @@
-"""Whether all nodes of the cluster see the folders of a job; a job that starts without that fails hours later."""
+"""Whether all nodes of the cluster see the folders of a job; without this check a job would fail hours later."""
 
 import contextlib
 import time
@@ -12,16 +12,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from t3d_core.errors import UserError
 
-# A network file system may show what another node wrote only so many seconds later.
+# A network file system may show the files of another node with a delay of seconds.
 _PATIENCE_SECONDS = 5.0
 _ANSWER_SECONDS = 60.0
 
 
 def check_shared(*, written: Path | None = None, read: Sequence[Path] = ()) -> None:
-    """Write a file here and look for it, and for what is to be read, on every other node.
+    """Write a file here and look for it, and for all input, on every other node.
 
     Args:
-        written: folder that the job writes to, made if it is absent; none where its driver alone writes.
+        written: folder that the job writes to, created if it is absent; None where only its driver writes.
         read: files or folders that it reads.
 
     Raises:
@@ -40,15 +40,15 @@ def check_shared(*, written: Path | None = None, read: Sequence[Path] = ()) -> N
             answers[node_id] = _unseen.options(scheduling_strategy=on_node).remote(paths)
         ray.wait(list(answers.values()), num_returns=len(answers), timeout=_ANSWER_SECONDS)
         for node_id, answer in answers.items():
-            what = "does not see what is there on"
+            what = "does not see the files that are there on"
             try:
                 missing = ray.get(answer, timeout=0)
             except GetTimeoutError:
                 missing, what = (
                     paths[:1],
-                    f"did not answer within {_ANSWER_SECONDS:g} s when it was asked for what is on",
+                    f"did not answer within {_ANSWER_SECONDS:g} s when asked for the files on",
                 )
-            except RayError:  # it is being lost: no reason to refuse the others
+            except RayError:  # this node is being lost: no reason to refuse the others
                 continue
             if missing:
                 folder = written if missing[0] in map(str, probes) else missing[0]
@@ -60,7 +60,7 @@ def check_shared(*, written: Path | None = None, read: Sequence[Path] = ()) -> N
 
 @contextlib.contextmanager
 def _probe(folder: Path | None) -> Iterator[list[Path]]:
-    """A file in the folder that was not there before; none without a folder."""
+    """A new file in the folder; nothing without a folder."""
     if folder is None:
         yield []
         return

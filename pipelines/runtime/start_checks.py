@@ -1,4 +1,4 @@
-"""What every job needs around it is looked at before the work that takes long."""
+"""Checks of what every job needs, before the work that takes long."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ def check_start(
     written: Path | None = None,
     read: Sequence[Path] = (),
 ) -> None:
-    """See that MLflow answers, Ray has room for the workers, and all nodes see the same folders.
+    """Check that MLflow answers, Ray has room for the workers, and all nodes see the same folders.
 
     Args:
         tracking_uri: the store, as `resolve_tracking_uri` gives it.

@@ -1,4 +1,4 @@
-"""Cells of text become a table for a terminal."""
+"""Cells of text become an aligned table for a terminal."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 def format_table(
     header: Sequence[str] | None, rows: Sequence[Sequence[str]], *, align: Sequence[str] | None = None
 ) -> list[str]:
-    """Lines with columns under each other.
+    """The lines of a table with aligned columns.
 
     Args:
-        header: names of the columns; none for a table without.
-        rows: a cell a column.
-        align: `<` (left) or `>` (right) a column; by default the first is to the left, the others to the right.
+        header: names of the columns; None for a table without them.
+        rows: one cell for each column.
+        align: `<` (left) or `>` (right) for each column; by default the first is `<`, the others are `>`.
     """
     lines = [*([header] if header else []), *rows]
     num_columns = len(lines[0]) if lines else 0

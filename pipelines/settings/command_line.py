@@ -1,4 +1,4 @@
-"""The words of a command line, over a recipe, become a checked config."""
+"""A command line and a recipe become a checked config; the command line overrides the recipe."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ Given = dict[str, list[list[str]]]  # option name -> the words that followed it,
 
 
 def load_config(config_class: type[SectionT], *, argv: Sequence[str], quickstart: Path, program: str) -> SectionT:
-    """The config of `--recipe FILE` (else of `quickstart`) under the command line's dotted overrides.
+    """The config of `--recipe FILE` (by default `quickstart`) with the dotted overrides of the command line.
 
     Args:
         config_class: the root section; its docstring and its fields' docstrings are the text of `--help`.
@@ -91,7 +91,7 @@ def _build(config_class: type[SectionT], recipe: Tree, given: Given, stray: Sequ
         elif bool in members_of(target.annotation):
             assign(tree, target.path, switched)
         else:
-            problems[name] = f"{name}: given no value, allowed: {describe(target.annotation)}"
+            problems[name] = f"{name}: no value given, allowed: {describe(target.annotation)}"
     return validated(config_class, tree, problems)
 
 

@@ -1,8 +1,8 @@
-"""Values over a recipe become a checked, frozen config.
+"""A recipe with other values becomes a checked, frozen config.
 
 Precedence: command line > recipe > defaults of the classes. A section that several classes may fill is a union of
-`Section`s with a `kind: Literal[...]` each; naming another kind than what lies below (default, then recipe) drops what
-lay there. Environment variables are never read.
+`Section`s with a `kind: Literal[...]` each; a kind that differs from that of the recipe or the default drops
+the settings given there. Environment variables are never read.
 """
 
 import copy
@@ -63,7 +63,7 @@ def validated(config_class: type[SectionT], tree: Tree, problems: dict[str, str]
     for name, value in dotted_leaves(tree):
         target = find_setting(config_class, tree, name)
         # pydantic reads true as 1, and YAML reads `epochs: yes` as true
-        is_setting = target is not None and _at(tree, target.path) is value  # or it lies inside of a value of any kind
+        is_setting = target is not None and _at(tree, target.path) is value  # or it is part of a value of any type
         if isinstance(value, bool) and target and is_setting and not fits(value, target.annotation, strict=True):
             problems.setdefault(name, f"{name}: given {show_value(value)}, allowed: {describe(target.annotation)}")
     try:
@@ -85,7 +85,7 @@ def _at(tree: Tree, path: Sequence[str]) -> object:
 
 
 def complete(given: Tree, section: type[BaseModel], default: BaseModel | None = None) -> Tree:
-    """A copy of `given` in which a section given in part has the rest (its kind, say) from the class's default."""
+    """A copy of `given` in which the class's defaults complete every section that is given in part."""
     tree = (default.model_dump(by_alias=True) if default else {}) | given
     for name, value in given.items():
         if not isinstance(value, dict) or name not in section.model_fields:
@@ -100,7 +100,7 @@ def complete(given: Tree, section: type[BaseModel], default: BaseModel | None = 
 
 
 def assign(tree: Tree, path: Sequence[str], value: object) -> None:
-    """Put a value into the tree, in place; another kind drops the other settings of its section."""
+    """Put a value into the tree, in place; a new kind drops the other settings of its section."""
     node = tree
     for name in path[:-1]:
         if not isinstance(node.get(name), dict):

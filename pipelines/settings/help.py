@@ -29,7 +29,7 @@ def first_help(
         config_class: the root section.
         recipe: the settings of the recipe; what it leaves out has its default.
         program: how the user calls the job, such as "python jobs/train.py".
-        recipe_name: of that recipe.
+        recipe_name: its name.
         names: recipes that `--recipe NAME` finds.
     """
     parser = _parser(
@@ -56,8 +56,8 @@ def full_help(config_class: type[Section], *, program: str, quickstart: Path) ->
     parser = _parser(
         f"{program} [--recipe NAME] [--SETTING VALUE ...]",
         f"{_first_line(config_class)} Settings: command line > recipe > the defaults shown here. "
-        f"Without --recipe, {quickstart} is the recipe, whatever else is given. Naming another kind than the "
-        "recipe's drops the recipe's settings of that section.",
+        f"Without --recipe, {quickstart} is the recipe, whatever else is given. A kind that differs from that "
+        "of the recipe drops the recipe's settings of that section.",
     )
     by_name = _by_name(config_class)
     _add_options(parser, num_settings=len(by_name))
@@ -74,12 +74,12 @@ def full_help(config_class: type[Section], *, program: str, quickstart: Path) ->
 
 
 def _list_recipes(names: Sequence[str]) -> str:
-    """Their names; those of the paper's tables are counted where there are many."""
+    """The names of the recipes; where there are many, those of the paper's tables are counted."""
     of_tables = [name for name in names if name.startswith("table")]
     if len(names) <= _MAX_RECIPES or not of_tables:
         return ", ".join(names)
     others = ", ".join(name for name in names if name not in of_tables)
-    return f"{others}, and {len(of_tables)} of the paper's tables ({of_tables[0]} ...)"
+    return f"{others}, and {len(of_tables)} for the paper's tables ({of_tables[0]} ...)"
 
 
 def _parser(usage: str, description: str, *, epilog: str | None = None) -> argparse.ArgumentParser:
@@ -141,7 +141,7 @@ def _section_help(config_class: type[BaseModel], section: str) -> str | None:
         return None
     sections = sections_of(target.annotation)
     lines = [f"{', '.join(kinds_of(inner))}{': ' if kinds_of(inner) else ''}{_first_line(inner)}" for inner in sections]
-    off = [f"`--{section} null` goes without."] if type(None) in members_of(target.annotation) else []
+    off = [f"`--{section} null` switches it off."] if type(None) in members_of(target.annotation) else []
     return " ".join(lines + off)
 
 

@@ -19,14 +19,14 @@ def run_job(
     quickstart: Path,
     argv: Sequence[str] | None = None,
 ) -> None:
-    """Loads the config, runs the stage on it, prints the summary that it returns.
+    """Load the config, run the stage on it and print the summary that it returns.
 
     Raises:
         SystemExit: as `load_config`; 1 when the run failed, 130 when it was interrupted, with one last line on stderr.
     """
     argv = sys.argv[1:] if argv is None else argv
     config = load_config(config_class, argv=argv, quickstart=quickstart, program=f"python {sys.argv[0]}")
-    # `ray job stop` and Kubernetes end a job so: it closes its MLflow run as one that Ctrl-C ends.
+    # `ray job stop` and Kubernetes end a job by SIGTERM: it closes its MLflow run as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         print(seen_from_here(run(config)))

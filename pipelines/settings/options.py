@@ -1,4 +1,4 @@
-"""A config class becomes the list of its settings: dotted names, what each may be, its default."""
+"""A config class becomes the list of its settings: dotted name, allowed values and default of each."""
 
 import functools
 import inspect
@@ -15,7 +15,7 @@ Tree = dict[str, Any]
 
 
 class Setting(NamedTuple):
-    """Where in the tree a dotted name points, and the type of what belongs there."""
+    """Where in the tree a dotted name points, and the type of its value."""
 
     path: tuple[str, ...]
     annotation: Any
@@ -96,12 +96,12 @@ def sections_of(annotation: Any, node: object = None) -> list[type[BaseModel]]:
 
 
 def kinds_of(section: type[BaseModel]) -> tuple[str, ...]:
-    """The kinds that a section may be called by; none where it is the only one in its place."""
+    """The kinds of a section; empty where it is the only section in its place."""
     return get_args(section.model_fields["kind"].annotation) if "kind" in section.model_fields else ()
 
 
 def describe(annotation: Any) -> str:
-    """What a setting may be, short: `number>0`, `1|2|3|null`, `integer ...`."""
+    """The allowed values of a setting in short form: `number>0`, `1|2|3|null`, `integer ...`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         metadata = [

@@ -30,7 +30,7 @@ def describe_problem(config_class: type[BaseModel], tree: Tree, error: ErrorDeta
 
 
 def _dotted(tree: Tree, error: ErrorDetails) -> str:
-    """The location without the names of union members, which stand in no recipe."""
+    """The location without the names of union members, which no recipe contains."""
     node: Any = tree
     parts = []
     for depth, part in enumerate(error["loc"]):
@@ -42,7 +42,7 @@ def _dotted(tree: Tree, error: ErrorDetails) -> str:
 
 
 def describe_unknown(config_class: type[BaseModel], tree: Tree, name: str, value: object) -> str:
-    """The line about a name that no setting has, with the closest one that there is."""
+    """The line about an unknown name, with the closest name that exists."""
     known = [option.name for option in options_of(config_class, tree)]
     known += sorted({option.rpartition(".")[0] for option in known} - {""})
 

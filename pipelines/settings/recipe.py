@@ -15,10 +15,10 @@ from t3d_core.errors import UserError
 
 
 class RecipeLoader(yaml.SafeLoader):
-    """Safe YAML in which a key may stand only once and 1e-3 is a number."""
+    """Safe YAML that refuses duplicate keys and reads 1e-3 as a number."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Refuse a mapping with a key that stands twice."""
+        """Refuse a mapping that holds a key twice."""
         node = super().compose_mapping_node(anchor)
         keys = [key.value for key, _ in node.value]
         for key in keys:
@@ -49,7 +49,7 @@ def find_recipe(recipe: str, *, folder: Path) -> Path:
     """The file that `--recipe` means: a path, or the bare name of a recipe in `folder`.
 
     Raises:
-        UserError: there is no recipe of that name; the message lists those that there are.
+        UserError: there is no recipe of that name; the message lists the recipes that exist.
     """
     path = Path(expand_home(recipe))
     if path.is_file() or len(path.parts) > 1:
@@ -81,5 +81,5 @@ def read_recipe(path: Path) -> Tree:
 
 
 def to_yaml(config: BaseModel) -> str:
-    """The whole config as YAML, itself a recipe of the same config."""
+    """The whole config as YAML, which is a recipe of the same config."""
     return yaml.dump(config.model_dump(mode="json", by_alias=True), Dumper=RecipeDumper, sort_keys=False, width=100)

@@ -1,7 +1,7 @@
 """One section of a config: frozen and checked; as parameters, as a fingerprint.
 
-What a setting is for is marked on its field, once, with a `Role`. From the roles follows which settings may change when
-a run is resumed, and which make two runs the same experiment.
+The role of a setting is marked once, on its field, with a `Role`. The roles determine which settings may change when a
+run is resumed, and which make two runs the same experiment.
 """
 
 import enum
@@ -24,13 +24,13 @@ SectionT = TypeVar("SectionT", bound="Section")
 
 
 class Role(enum.Enum):
-    """What a setting is for, as a mark: `storage: Annotated[UserPath, Role.PLACE]`. Without one: the experiment."""
+    """The role of a setting: `storage: Annotated[UserPath, Role.PLACE]`. One without a role defines the experiment."""
 
     PLACE = "where data, runs and models lie, and what they are called"
     RUNNING = "what a job may take: workers, restarts, checkpoints, a budget"
     VIEW = "what people see of it"
     SPEED = "how fast the same result is computed"
-    ROUNDING = "how the result is computed: the same but for rounding"
+    ROUNDING = "how the result is computed: the same except for rounding"
     REPLICATE = "which repetition of the experiment it is"
 
 
@@ -43,7 +43,8 @@ NOT_THE_EXPERIMENT = frozenset(Role)
 def expand_home(text: str) -> str:
     """A path or address in which a leading `~` stands for the user's home folder.
 
-    What is no home folder (`~nobody`) stays as it is. Addresses of MLflow's stores have their path after the scheme.
+    A name without a home folder (`~nobody`) stays as it is. In the address of an MLflow store the path follows the
+    scheme.
     """
     for scheme in ("sqlite:///", "file://", "file:"):
         if text.startswith(f"{scheme}~"):
@@ -62,7 +63,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     FIRST_SETTINGS: ClassVar[tuple[str, ...]] = ()
-    """Of a job's root section: the settings that people change most, which `--help` shows; none: it shows all."""
+    """The settings of a job's root section that people change most: `--help` shows these, or all if there are none."""
 
 
 def names_of_roles(config_class: type[BaseModel], roles: Collection[Role]) -> tuple[str, ...]:

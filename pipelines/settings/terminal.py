@@ -1,4 +1,4 @@
-"""What people read on a terminal: short paths, and the closing summary under its labels."""
+"""Text for a terminal: short paths, and the aligned summary at the end of a job."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def format_summary(fields: Sequence[tuple[str, str]]) -> str:
-    """One line a field, `label:  text`, the texts under each other; a field without a label continues the last one."""
+    """Aligned lines `label:  text`, one for each field; a field without a label continues the one before."""
     width = max((len(label) for label, _ in fields), default=0) + 1
     return "\n".join(f"{f'{label}:' if label else '':{width}}  {text}" for label, text in fields)
 

@@ -1,16 +1,16 @@
-"""What a shard is: one Parquet file of encoded segments, whole or absent; and all that lies beside it.
+"""What a shard is: one Parquet file of encoded segments, whole or absent; and the files next to it.
 
-OUTPUT/dataset.json      settings, fingerprint, class names; once prepared also the number of shards and what is in them
+OUTPUT/dataset.json      settings, fingerprint, class names; once prepared also the number of shards and their contents
 OUTPUT/records.parquet   every listed video, in shard order: one row group a shard
 OUTPUT/late/*.parquet    which records a late shard holds: videos that failed at first (`prepare.late_shards`)
-OUTPUT/shards/*.parquet  one row a segment, one row a row group: a reader touches just the rows it wants; every page has
-                         a checksum (`shards.reading`)
-OUTPUT/reports/*.parquet one row a listed video of that shard: prepared, with what an index tells of its rows in the
-                         shard (`shards.index`), or failed with a reason
+OUTPUT/shards/*.parquet  one row a segment, one row a row group: a reader reads just the rows that it needs; every page
+                         has a checksum (`shards.reading`)
+OUTPUT/reports/*.parquet one row for each listed video of that shard: prepared, with what the index needs of its
+                         rows (`shards.index`), or failed with a reason
 OUTPUT/videos.parquet    the last report of every video, once prepared;  OUTPUT/failures.parquet  the failed ones
 OUTPUT/features/*/*.parquet  a teacher's features of its rows, for a transfer (`transfer.teacher_features`)
 OUTPUT/contact_sheet.png some segments, to look at
-OUTPUT/mlflow_run.json   the run of the prepare at work;  OUTPUT/.lock  held by it
+OUTPUT/mlflow_run.json   the run of the prepare job that is running;  OUTPUT/.lock  held by it
 """
 
 import hashlib
@@ -28,12 +28,12 @@ from pipelines.runtime.files import exclusive_folder, whole_file
 from t3d_core.errors import UserError
 
 _LOG = logging.getLogger(__name__)
-_LAYOUT = 2  # of a prepared folder: raise it when what lies beside the shards changes
+_LAYOUT = 2  # of a prepared folder: raise it when the files next to the shards change
 
 
 @dataclass(frozen=True)
 class ShardFolder:
-    """Where the parts of one prepared data set lie."""
+    """Where the parts of one prepared data set are."""
 
     root: Path
 
@@ -64,7 +64,7 @@ class ShardFolder:
 
     @property
     def run_file(self) -> Path:
-        """The MLflow run of the prepare that is at work here."""
+        """The MLflow run of the prepare job that is running here."""
         return self.root / "mlflow_run.json"
 
     def shard_file(self, shard: int) -> Path:
@@ -80,7 +80,7 @@ class ShardFolder:
         return self.root / "late" / f"{shard:06d}.parquet"
 
     def num_late_shards(self) -> int:
-        """Late shards that are made or to be made."""
+        """Late shards that exist or are still missing."""
         return len(list(self.root.glob("late/*.parquet")))
 
     def read_late(self, shard: int) -> np.ndarray:
@@ -101,20 +101,20 @@ class ShardFolder:
             ]
 
     def is_made(self, shard: int) -> bool:
-        """Whether shard number `shard` and its report, which is written after it, are there."""
+        """Whether shard number `shard` and its report, which is written after it, exist."""
         return self.shard_file(shard).is_file() and self.report_file(shard).is_file()
 
     def num_finished_shards(self) -> int:
-        """Shards that were there when prepare last came to its end; 0 if it never did."""
+        """Number of shards when prepare last finished; 0 if it never did."""
         return self.describe().get("num_shards", 0) if self.dataset_file.is_file() and self.videos_file.is_file() else 0
 
     def write_description(self, description: dict) -> None:
-        """Write `dataset.json`; with `num_shards` it says that prepare has come to its end."""
+        """Write `dataset.json`; with `num_shards` it records that prepare has finished."""
         with whole_file(self.dataset_file) as partial:
             partial.write_text(json.dumps(description | {"layout": _LAYOUT}, indent=1))
 
     def digest_contents(self) -> str:
-        """A hash that changes when a video is prepared that was not before, or is so no more, or in another shard."""
+        """A hash that changes with the set of prepared videos, and with the shard of any of them."""
         digest = hashlib.sha256()
         with pq.ParquetFile(self.videos_file) as file:
             for batch in file.iter_batches(columns=["video_id", "is_prepared", "shard"]):
@@ -130,21 +130,21 @@ class ShardFolder:
             is_patient: wait while another process holds it.
 
         Raises:
-            UserError: another process holds it and we do not wait.
+            UserError: another process holds it, and `is_patient` is false.
         """
 
         def wait_or_raise(holder: str) -> None:
             if not is_patient:
                 raise UserError(
-                    f"another prepare ({holder}) is writing to {self.root}: wait for it, or give another output"
+                    f"another prepare job ({holder}) is writing to {self.root}: wait for it, or give another output"
                 )
-            _LOG.warning("Waiting for another prepare (%s) that is writing to %s", holder, self.root)
+            _LOG.warning("Waiting for another prepare job (%s) that is writing to %s", holder, self.root)
 
         with exclusive_folder(self.root, when_taken=wait_or_raise):
             yield
 
     def sweep(self) -> None:
-        """Delete what killed processes left unfinished."""
+        """Delete the unfinished files of killed processes."""
         for folder in (self.root, self.root / "shards", self.root / "reports", self.root / "late"):
             for partial in folder.glob("*.partial"):
                 partial.unlink()
@@ -168,7 +168,7 @@ class ShardFolder:
         if (layout := description.get("layout")) != _LAYOUT:
             raise UserError(
                 f"{self.root} was prepared by another version of jobs/prepare.py (layout {layout}, not {_LAYOUT}): "
-                "prepare the videos anew into another folder, or delete this one"
+                "prepare the videos again into another folder, or delete this one"
             )
         return description
 
@@ -183,7 +183,7 @@ def describe_shards(path: Path) -> dict:
     """Read the settings, fingerprints and class names of a prepared folder.
 
     Raises:
-        UserError: nothing was prepared there, or not to its end.
+        UserError: nothing was prepared there, or prepare did not finish.
     """
     folder = open_shard_folder(path)
     description = folder.describe()

@@ -1,7 +1,7 @@
-"""Prepared folders become one index: all about the rows of their shards but the frames, which are read by row.
+"""Prepared folders become one index: everything about the rows of their shards except the frames.
 
-The index stands in `videos.parquet`: of each shard it is looked whether it is there and as long as when it was made,
-which takes a moment where there are thousands on a network's disk. What else befell one shows when its rows are read.
+The index comes from `videos.parquet`. For each shard its existence and its size are checked, which takes a moment for
+thousands of shards on a network disk. Other damage is found when the rows are read.
 """
 
 import functools
@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Everything about the rows of some shards but their frames. All arrays have one entry a row (N).
+    """Everything about the rows of some shards except their frames. All arrays have one entry for each row (N).
 
     Attributes:
         shard_paths: the shard files.
@@ -35,14 +35,14 @@ class ShardIndex:
         row_N: which row of that file.
         label_N: label index, -1 when unlabelled.
         source_N: number of the source video; rows of one source never make a negative pair.
-        is_h264_N: encoded by us: odd stored frames are such that no other frame needs them; false for a copy.
+        is_h264_N: encoded by this project: no other frame needs the odd stored frames; false for a copy.
         frame_offset_N: stored frames before the row's first one (a stream copy begins at a key frame).
         num_frames_N: frames of the row.
         height_N: pixels, as stored.
         width_N: pixels, as stored.
         key_distance_N: frames from key frame to key frame, 0 where unknown (see `decoding.decode_frames`).
         video_id_N: id of the video the row was cut from.
-        skipped: shards that are missing or of another length, with how many rows of the wanted splits.
+        skipped: shards that are missing or have another size, with their number of rows of the wanted splits.
     """
 
     shard_paths: tuple[str, ...]
@@ -69,7 +69,7 @@ class ShardIndex:
         return replace(self, **per_row)
 
     def fingerprint(self) -> str:
-        """A hash of which rows these are and of their order, wherever the folders lie."""
+        """A hash of the rows and their order; it does not depend on where the folders are."""
         digest = hashlib.sha256()
         for part in (self.shard_N, self.row_N, self.video_id_N.astype(str)):
             digest.update(np.ascontiguousarray(part).tobytes())
@@ -81,20 +81,20 @@ class ShardIndex:
 
 
 def load_index(folders: Sequence[Path], *, fold: int, splits: Sequence[str], may_be_empty: bool = False) -> ShardIndex:
-    """Read the index of all rows that stand in one of `splits` of official fold `fold` (1-based).
+    """Read the index of all rows in one of `splits` of official fold `fold` (1-based).
 
-    A shard that is missing or cut off is left out, with a warning, and stands in `skipped`: prepare came to its end in
-    these folders, so that what is not there was lost since, and `num_listed` still counts it.
+    A shard that is missing or truncated is left out with a warning and listed in `skipped`. Prepare has finished in
+    these folders, so the shard was lost later, and `num_listed` still counts its videos.
 
     Args:
-        folders: what jobs/prepare.py wrote.
+        folders: those that jobs/prepare.py wrote.
         fold: official split list.
         splits: train, val, test.
-        may_be_empty: give an index without rows where no video is listed in these splits.
+        may_be_empty: return an index without rows where no video is listed in these splits.
 
     Raises:
-        UserError: a folder is missing, unfinished or damaged, or none of its shards is there; it has labels that are
-            no class; the folders have different classes; the fold does not exist, or nothing is in these splits.
+        UserError: a folder is missing, unfinished or damaged, or has none of its shards; a label is not a class; the
+            folders have different classes; the fold does not exist, or these splits are empty.
     """
     if not folders:
         raise UserError("data.shards names no folder: give one that jobs/prepare.py wrote")
@@ -131,7 +131,7 @@ def load_index(folders: Sequence[Path], *, fold: int, splits: Sequence[str], may
 def _read_rows(folder: ShardFolder, description: dict[str, Any], *, first_shard: int) -> pa.Table:
     """The rows of all shards of a folder, in their order; its shards are numbered from `first_shard`.
 
-    The tables may know of late shards already that `dataset.json`, which is written last, does not: those come later.
+    The tables may already list late shards that are not in `dataset.json`, which is written last: these are left out.
     """
     videos = read_videos(folder, ["video_id", "label", "source", "splits", "shard", "shard_bytes", "rows"])
     _check_labels(videos.column("label"), folder, class_names=description["class_names"])
@@ -153,7 +153,7 @@ class RowsOfShard(NamedTuple):
     """What is known of a shard without opening it.
 
     Attributes:
-        fingerprint: of the settings it was made with.
+        fingerprint: that of the settings that it was made with.
         rows: `video_id` and `num_frames` of each, in their order.
     """
 
@@ -162,7 +162,7 @@ class RowsOfShard(NamedTuple):
 
 
 def rows_of_shard(path: str) -> RowsOfShard:
-    """Tell the rows of one shard, of whatever split.
+    """The rows of one shard, of all splits.
 
     Raises:
         UserError: as `load_index`.
@@ -182,10 +182,10 @@ def _rows_of_folder(root: Path, changed_ns: int) -> tuple[str, pa.Table]:
 
 
 def _lost_shards(folder: ShardFolder, rows: pa.Table, paths: Sequence[str]) -> dict[int, str]:
-    """Which shards are not as they were made, and why.
+    """Which shards have changed since they were made, and how.
 
     Raises:
-        UserError: not one of this folder is.
+        UserError: all shards of this folder have.
     """
     made = rows.group_by("shard", use_threads=False).aggregate([("shard_bytes", "max")]).to_pylist()
     lost = {}
@@ -197,11 +197,11 @@ def _lost_shards(folder: ShardFolder, rows: pa.Table, paths: Sequence[str]) -> d
             lost[shard] = "is missing" if is_missing else f"cannot be read ({describe_damage(error)})"
         else:
             if num_bytes != made_bytes:
-                lost[shard] = f"has {num_bytes:,} bytes, not {made_bytes:,} as when it was made"
+                lost[shard] = f"has {num_bytes:,} bytes instead of {made_bytes:,}"
     if lost and len(lost) == len(made):
         shard, reason = next(iter(lost.items()))
         raise UserError(
-            f"none of the {len(lost)} shards of {folder.root} is as it was made: {paths[shard]} {reason}: run "
+            f"all {len(lost)} shards of {folder.root} are missing or damaged: {paths[shard]} {reason}: run "
             "jobs/prepare.py again with the same settings, after deleting the damaged ones"
         )
     return lost
@@ -217,7 +217,7 @@ def _check_labels(labels: pa.ChunkedArray, folder: ShardFolder, *, class_names: 
         named = ", ".join(f"{label!r} ({count} videos)" for label, count in unknown.most_common(5))
         raise UserError(
             f"{folder.root} holds labels that are not among the {len(class_names)} classes of its "
-            f"{folder.dataset_file.name}: {named}: prepare it anew into another folder"
+            f"{folder.dataset_file.name}: {named}: prepare it again into another folder"
         )
 
 
@@ -230,8 +230,8 @@ def _describe_empty(
     counts = ", ".join(f"fold {number} {split}: {count:,}" for (number, split), count in sorted(there.items()))
     lost = "".join(f"; {line}" for line in describe_skipped(skipped))
     return (
-        f"no row of split {' or '.join(splits)} in fold {fold} can be read from {', '.join(map(str, folders))}; rows "
-        f"that are there: {counts or 'none'}{lost}: choose another split or fold, or prepare more videos"
+        f"no row of split {' or '.join(splits)} in fold {fold} can be read from {', '.join(map(str, folders))}; "
+        f"existing rows: {counts or 'none'}{lost}: choose another split or fold, or prepare more videos"
     )
 
 
@@ -240,7 +240,9 @@ def _common_class_names(folders: Sequence[Path], described: Sequence[dict]) -> t
     if len(names) > 1 and () in names:
         return ()  # labelled and unlabelled shards together serve the transfer, which reads no label
     if len(names) > 1:
-        raise UserError(f"data.shards {[str(f) for f in folders]} were prepared with different classes")
+        raise UserError(
+            f"data.shards {[str(f) for f in folders]} were prepared with different classes: give those of one data set"
+        )
     return names.pop()
 
 

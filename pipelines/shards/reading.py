@@ -1,7 +1,7 @@
-"""Shards are read, or it is told why not: a page that was damaged since it was written never reaches a decoder.
+"""Shards are read, or an error gives the reason: a page that was damaged after writing never reaches a decoder.
 
-Every page of a shard has a checksum. Training decodes without the guard of `prepare`, which decoded those very bytes
-once; of bytes that have changed nobody knows what FFmpeg makes.
+Every page of a shard has a checksum. Training decodes without the guard of `prepare`, which has decoded the same bytes
+once. Changed bytes could do anything in FFmpeg.
 """
 
 import functools
@@ -17,19 +17,19 @@ from t3d_core.errors import UserError
 
 ResultT = TypeVar("ResultT")
 
-# What Arrow raises on damaged files, by trial of 350,000 of them; it never crashed, nor asked for much memory.
+# What Arrow raises on damaged files, in a test of 350,000; it never crashed or needed much memory.
 DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError, LookupError)
 _CURE = "run jobs/prepare.py again after deleting it"
 _MAX_REASON, _MAX_NAMED_SHARDS = 160, 5
 
 
 class SkippedShard(NamedTuple):
-    """A shard that is not as prepare left it and holds rows that are wanted.
+    """A shard that has changed since prepare wrote it, and that holds wanted rows.
 
     Attributes:
         shard: its place in `ShardIndex.shard_paths`.
         path: the file.
-        reason: what is wrong with it; goes on where the file's name ends.
+        reason: what is wrong with it, as the text after the file's name.
         num_rows: wanted rows that are lost with it.
     """
 
@@ -60,10 +60,10 @@ def read_row(
     Args:
         path: the file.
         row: 0-based.
-        columns: what is read of it.
-        take: takes the values out of the row, in which damage may show, too.
-        what: errors call the file so.
-        cure: errors advise to do so.
+        columns: the columns to read.
+        take: takes the values out of the row; it may also find damage.
+        what: name of the file in errors.
+        cure: advice in errors.
 
     Raises:
         UserError: the row is damaged, or the file is missing or damaged.
@@ -71,7 +71,7 @@ def read_row(
     try:
         return take(_read_row(path, row, columns))
     except DAMAGE:
-        _open_parquet.cache_clear()  # a file that was open may have gone stale on its server: open it anew
+        _open_parquet.cache_clear()  # an open file may be stale on its server: open it again
     try:
         return take(_read_row(path, row, columns))
     except DAMAGE as error:
@@ -103,7 +103,7 @@ def read_videos(folder: ShardFolder, columns: list[str]) -> pa.Table:
 
 
 def describe_skipped(skipped: Sequence[SkippedShard]) -> list[str]:
-    """One line on what is left out, for a summary or a warning; none where all is there."""
+    """One line on what is left out, for a summary or a warning; empty where nothing is."""
     if not skipped:
         return []
     named = "; ".join(f"{shard.path} {shard.reason}" for shard in skipped[:_MAX_NAMED_SHARDS])
@@ -111,12 +111,12 @@ def describe_skipped(skipped: Sequence[SkippedShard]) -> list[str]:
     num_rows = sum(shard.num_rows for shard in skipped)
     return [
         f"LEFT OUT: {num_rows:,} rows of {len(skipped):,} shards: {named}{more}; run jobs/prepare.py again after "
-        "deleting the damaged ones, and they are made anew"
+        "deleting the damaged ones to make them again"
     ]
 
 
 def describe_damage(error: Exception) -> str:
-    """Say what is wrong with a file in one line: Arrow's own have several."""
+    """What is wrong with a file, in one line: the messages of Arrow have several."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split())[:_MAX_REASON] or type(error).__name__

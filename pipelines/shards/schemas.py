@@ -33,7 +33,7 @@ SHARD_SCHEMA = pa.schema(
         (FRAMES_COLUMN, pa.large_binary()),
     ]
 )
-# One row of a shard, as the index of a training run needs it: 5,000 shards need not be opened to be known.
+# One row of a shard as the index of a training run needs it, so that 5,000 shards need not be opened.
 INDEXED_COLUMNS = ["encoding", "frame_offset", "num_frames", "height", "width", "key_distance"]
 _ROW_TYPE = pa.struct([("row", pa.int32()), *map(SHARD_SCHEMA.field, INDEXED_COLUMNS)])
 REPORT_SCHEMA = pa.schema(

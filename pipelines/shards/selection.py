@@ -9,10 +9,10 @@ from t3d_core.errors import UserError
 
 
 def hold_out(index: ShardIndex, *, fraction: float, seed: int, at_least: int = 1) -> tuple[ShardIndex, ShardIndex]:
-    """Part an index into the rows to train on and the rows held out, by whole source videos, `at_least` so many.
+    """Split an index into rows to train on and rows held out, by whole source videos, at least `at_least` of them.
 
     Raises:
-        UserError: there are too few source videos to part.
+        UserError: there are too few source videos to split.
     """
     sources = np.unique(index.source_N)
     num_held = max(at_least, round(fraction * len(sources)))
@@ -29,7 +29,7 @@ def hold_out(index: ShardIndex, *, fraction: float, seed: int, at_least: int = 1
 def share_of_classes(index: ShardIndex, share: float) -> ShardIndex:
     """Take a share of the rows of every class, rounded, at least one.
 
-    Which ones follows from their videos' ids alone: every run takes the same, and a larger share takes them too.
+    The choice depends on the ids of the videos alone: every run takes the same rows, and a larger share includes them.
     """
     if share == 1:
         return index

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from pipelines.runtime.files import whole_file
 from pipelines.shards.schemas import SHARD_SCHEMA
 
-_ROW_GROUP_ROWS = 8192  # of a table that is written piece by piece
+_ROW_GROUP_ROWS = 8192  # rows of a table that is written in pieces
 
 
 def write_table(table: pa.Table, path: Path, *, row_group_size: int | None = None) -> None:
@@ -21,7 +21,7 @@ def write_table(table: pa.Table, path: Path, *, row_group_size: int | None = Non
 
 @contextmanager
 def open_table(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
-    """Give a function that appends rows to a Parquet file, which is complete or absent; few rows are in memory."""
+    """Yield a function that appends rows to a Parquet file, which is complete or absent; few rows are in memory."""
     with (
         whole_file(path) as partial,
         pq.ParquetWriter(partial, schema, compression="zstd", write_page_checksum=True) as writer,
@@ -60,9 +60,9 @@ class ShardWriter:
 
 @contextmanager
 def open_shard(path: Path) -> Iterator[ShardWriter]:
-    """Give what writes a shard, which is complete or absent."""
+    """Yield a writer of a shard, which is complete or absent."""
     with whole_file(path) as partial:
         with pq.ParquetWriter(partial, SHARD_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
             shard = ShardWriter(writer)
             yield shard
-        shard.num_bytes = partial.stat().st_size  # of this very file: another task may be making the same shard
+        shard.num_bytes = partial.stat().st_size  # for this file alone: another task may be making the same shard

@@ -6,9 +6,10 @@ from pathlib import Path
 
 
 def git_commit(folder: Path) -> str | None:
-    """Say which commit the code in `folder` is, `-dirty` when tracked files were changed; none when nobody knows.
+    """The commit of the code in `folder`, with `-dirty` when tracked files were changed; None when it is unknown.
 
-    Where there is no `.git`, T3D_GIT_COMMIT says it of a submitted folder, `.commit` of an image (cluster/Dockerfile).
+    Where there is no `.git`, it comes from T3D_GIT_COMMIT (a submitted folder) or `.commit` (an image, see
+    cluster/Dockerfile).
     """
     if commit := os.environ.get("T3D_GIT_COMMIT"):
         return commit

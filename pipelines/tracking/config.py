@@ -4,9 +4,10 @@ from pipelines.settings.section import Address, Section
 
 
 class TrackingConfig(Section):
-    """MLflow."""
+    """The MLflow store and the experiment in it."""
 
     uri: Address | None = None
-    """Tracking server or database; none: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db where you stand."""
+    """Tracking server or database. By default MLFLOW_TRACKING_URI, or else sqlite:///mlflow.db in the working
+    folder."""
     experiment: str = "t3d"
-    """Experiment to which runs belong."""
+    """Experiment that the runs belong to."""

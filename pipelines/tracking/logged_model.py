@@ -1,6 +1,6 @@
 """Clips of uint8 frames go in, class probabilities come out: the model that MLflow stores, loads and serves.
 
-MLflow copies this file into the logged model and runs it, with `t3d_core` beside it and nothing else of this project.
+MLflow copies this file into the logged model and runs it, next to `t3d_core` and without the rest of this project.
 
 Legend: B clips, T frames, H height, W width, C channels.
 """
@@ -23,7 +23,7 @@ class ClipClassifier(PythonModel):
     """The network of one self-describing weights file (artifact `weights`)."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Build the network on the GPU when there is one, as it is the fastest for inference."""
+        """Build the network on the GPU when there is one, in the form that is fastest for inference."""
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         net, self._card = load_model(Path(context.artifacts["weights"]))
         self._net = fold_batch_norms(net).to(self._device)
@@ -32,7 +32,7 @@ class ClipClassifier(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
     ) -> np.ndarray:
-        """Classify clips that are already scaled and cropped as the weights' card says.
+        """Classify clips that are already scaled and cropped as the card of the weights describes.
 
         Args:
             context: MLflow's; not used after `load_context`.

@@ -3,13 +3,13 @@
 RUN_FOLDER/metrics.jsonl        {"time_ms": 1764000000000, "step": 10, "metrics": {"train/loss": 2.3}} and so on
 RUN_FOLDER/metrics.jsonl.sent   how many bytes of it MLflow has
 
-A line is in the file when `log` returns, so a killed process loses none; who takes over (the worker that goes on, or
-the driver at the end) sends on from where the killed one was. What is sent twice is one point: MLflow knows a point by
-run, name, step, time and value, and the time is that of the line.
+A line is in the file when `log` returns, so a killed process loses none. Its successor (the worker that resumes, or the
+driver at the end) continues to send where the killed process stopped. A point that is sent twice stays one point,
+because MLflow identifies it by run, name, step, time and value, and the time is that of the line.
 
-A curve only goes forward: a run that goes on from a checkpoint redoes steps, and points of a name at steps that the
-file already has for it are dropped. MLflow cannot take back the first ones, and both would zigzag. What is lost is
-little: one worker on a CPU redoes steps to the same values but for the throughput, others to nearly the same.
+A curve only goes forward: a run that resumes from a checkpoint repeats steps, and the file drops points of a name at
+steps that it already has. MLflow cannot take back the first points, and with both the curve would zigzag. Little is
+lost: one worker on a CPU repeats steps with the same values except the throughput, others with nearly the same.
 """
 
 import itertools
@@ -32,7 +32,7 @@ _LINES_AT_ONCE = 200
 
 
 class MetricLog:
-    """What worker 0 logs: in the file at once, in MLflow soon; an MLflow that is away stops nobody.
+    """What worker 0 logs: in the file at once, in MLflow soon; training continues while MLflow is away.
 
     Args:
         run: where the points go.
@@ -70,7 +70,7 @@ class MetricLog:
         self._last_steps.update(dict.fromkeys(new, step))
 
     def close(self, *, timeout_seconds: float) -> bool:
-        """Wait until all is sent, but not longer than `timeout_seconds`; say whether it is. `drain` sends the rest."""
+        """Wait at most `timeout_seconds` until all is sent; return whether it is. `drain` sends the rest."""
         self._deadline = time.monotonic() + timeout_seconds
         self._is_closing.set()
         self._thread.join(timeout_seconds)
@@ -87,7 +87,7 @@ class MetricLog:
 
 
 def drain(run: Run, path: Path, *, timeout_seconds: float) -> None:
-    """Send what the workers of a run left in the file, and try for `timeout_seconds`; a missing file holds nothing.
+    """Send what the workers of a run left in the file, and try for `timeout_seconds`; the file may be missing.
 
     Raises:
         UserError: MLflow could not be reached in this time.
@@ -100,8 +100,8 @@ def drain(run: Run, path: Path, *, timeout_seconds: float) -> None:
         if time.monotonic() > deadline:
             first_step = min(point.step for point in sender.unsent().points)
             raise UserError(
-                f"the metrics from step {first_step} on are not in MLflow, for {run.tracking_uri} takes none "
-                f"({sender.trouble}); they lie in {path}: start the job again with the same --name once it does"
+                f"the metrics from step {first_step} on are not in MLflow, because {run.tracking_uri} accepts none "
+                f"({sender.trouble}); they are kept in {path}: start the job again with the same --name once it does"
             )
         time.sleep(_SECONDS_BETWEEN_SENDS)
 
@@ -122,7 +122,7 @@ class _Unsent(NamedTuple):
 
 
 class _Sender:
-    """Brings lines of the file to MLflow in their order, from where the last process was."""
+    """Sends lines of the file to MLflow in order, from where the last process stopped."""
 
     def __init__(self, run: Run, path: Path) -> None:
         self.trouble: Exception | None = None
@@ -131,34 +131,36 @@ class _Sender:
         self._num_refused = 0
 
     def try_to_send(self) -> bool:
-        """Send all that is in the file; say whether that went well."""
+        """Send all that is in the file; return whether that succeeded."""
         try:
             while (unsent := self.unsent()).num_bytes:
                 for first in range(0, len(unsent.points), MAX_POINTS):
                     self._send(unsent.points[first : first + MAX_POINTS])
                 self._move_to(unsent.position + unsent.num_bytes)
-        except Exception as error:  # whatever it is: training goes on, and so do the tries
+        except Exception as error:  # whatever the error is, training and the attempts continue
             if self.trouble is None:
-                _LOG.warning("MLflow takes no metrics now: they wait in %s, the run goes on (%s)", self._path, error)
+                _LOG.warning(
+                    "MLflow accepts no metrics now: they wait in %s, and the run continues (%s)", self._path, error
+                )
             self.trouble = error
             return False
         if self.trouble is not None:
-            # A warning, for workers show nothing below.
-            _LOG.warning("MLflow is reached again and has all metrics in %s", self._path)
+            # A warning, because workers show nothing below that level.
+            _LOG.warning("MLflow can be reached again and has all metrics of %s", self._path)
         self.trouble = None
         return True
 
     def unsent(self) -> "_Unsent":
-        """Read the next lines that MLflow does not have; the last one may be half written and is left."""
+        """Read the next lines that MLflow does not have; a last line that is half written is left for later."""
         position = self._read_position()
         with self._path.open("rb") as file:
-            # A file that lost its end with its machine is sent anew.
+            # A file that lost its end when its machine failed is sent anew.
             position = file.seek(position if position <= self._path.stat().st_size else 0)
             lines = [line for line in itertools.islice(file, _LINES_AT_ONCE) if line.endswith(b"\n")]
         return _Unsent(position, sum(map(len, lines)), [point for line in lines for point in _points(line)])
 
     def _read_position(self) -> int:
-        """How many bytes MLflow has; what a lost machine left without a number is 0, and all is sent anew."""
+        """How many bytes MLflow has; 0 where a lost machine left no number, so that all is sent anew."""
         try:
             return int(self._position_path.read_text())
         except (FileNotFoundError, ValueError):
@@ -170,7 +172,7 @@ class _Sender:
         os.replace(partial, self._position_path)
 
     def _send(self, points: list[Point]) -> None:
-        """Send the points; when MLflow refuses them, without those that are to blame, for it would refuse for ever."""
+        """Send the points; leave out those that MLflow refuses, because it would refuse them for ever."""
         try:
             self._run.log_points(points)
         except PointsRefusedError as error:
@@ -180,12 +182,14 @@ class _Sender:
                 self._send(points[middle:])
                 return
             if self._num_refused == 0:
-                _LOG.warning("MLflow refuses %s and gets on without it, and such points (%s)", points[0], error)
+                _LOG.warning(
+                    "MLflow refuses %s: it and further points of that kind are left out (%s)", points[0], error
+                )
             self._num_refused += 1
 
 
 def _cut_to_whole_lines(file: BinaryIO) -> dict[str, int]:
-    """Cut off the line that a kill cut short; give the last step of each name."""
+    """Remove the last line if a kill interrupted it; return the last step of each name."""
     last_steps: dict[str, int] = {}
     file.seek(0)
     num_bytes = 0
@@ -198,7 +202,7 @@ def _cut_to_whole_lines(file: BinaryIO) -> dict[str, int]:
 
 
 def _points(line: bytes) -> list[Point]:
-    """Read a line; one that a machine left damaged when it lost power holds nothing."""
+    """Read a line; a line that was damaged by a loss of power gives no points."""
     try:
         known: dict[str, Any] = json.loads(line)
     except ValueError:

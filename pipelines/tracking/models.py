@@ -1,4 +1,4 @@
-"""Weights go into a store as models, are registered, and come back out of it."""
+"""Weights are stored as models, registered, and fetched again."""
 
 import tempfile
 import warnings
@@ -21,7 +21,7 @@ from t3d_core.errors import UserError
 from t3d_core.training.weights_card import WeightsCard, read_card
 
 MODEL_NAME = "model"
-# What `logged_model.py` needs; a test holds the list against pyproject.toml.
+# What `logged_model.py` needs; a test compares the list with pyproject.toml.
 MODEL_REQUIREMENTS = ("torch>=2.14", "torchvision>=0.29", "numpy>=2.4", "safetensors>=0.8", "mlflow>=3.17")
 
 
@@ -64,7 +64,7 @@ def register_model(run: Run, model_uri: str, *, name: str, alias: str | None) ->
     Args:
         run: the run that logged the model.
         model_uri: what `Run.log_model` returned.
-        name: made when it is missing.
+        name: created when it is missing.
         alias: moved to this version when given.
 
     Returns:
@@ -88,7 +88,7 @@ def register_model(run: Run, model_uri: str, *, name: str, alias: str | None) ->
 
 @patient
 def register_model_of(run: Run, *, name: str, alias: str | None) -> str:
-    """Register the model that a run has logged, as `register_model`; a version that it has already is taken.
+    """Register the model that a run has logged, as `register_model`; an existing version of it is used.
 
     Raises:
         UserError: the run has logged no model.
@@ -111,7 +111,7 @@ def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
 
 
 def fetch_weights(uri: str, *, tracking_uri: str) -> Path:
-    """Bring the weights file that `uri` means to this machine.
+    """Download the weights file that `uri` names.
 
     Args:
         uri: `runs:/<id>`, `runs:/<id>/<artifact>`, `models:/<name>@<alias>`, `models:/<name>/<version>` or
@@ -122,7 +122,7 @@ def fetch_weights(uri: str, *, tracking_uri: str) -> Path:
         The path of the one safetensors file there.
 
     Raises:
-        UserError: the store has nothing by this address, or not one weights file.
+        UserError: the store has nothing at this address, or not exactly one weights file.
     """
     check_answers(tracking_uri)
     try:
@@ -136,12 +136,14 @@ def fetch_weights(uri: str, *, tracking_uri: str) -> Path:
     weights = [found] if found.is_file() else sorted(found.rglob("*.safetensors"))
     if len(weights) != 1 or weights[0].suffix != ".safetensors":
         names = ", ".join(path.name for path in weights) or "none"
-        raise UserError(f"{uri} must hold one weights file (*.safetensors), found {names}: name a run's file or model")
+        raise UserError(
+            f"{uri} must hold one weights file (*.safetensors), found {names}: name a file or model of a run"
+        )
     return weights[0]
 
 
 def _signature(card: WeightsCard, weights_path: Path) -> ModelSignature:
-    """Clips as the card says, uint8 (B, T, H, W, C), give probabilities, float32 (B, K)."""
+    """Clips as the card describes them, uint8 (B, T, H, W, C), give probabilities, float32 (B, K)."""
     if not card.class_names:
         raise UserError(f"weights file {weights_path} has no classes, so it is no classifier: log it as an artifact")
     clip_shape = (-1, card.num_frames, card.crop_size, card.crop_size, 3)
@@ -153,7 +155,7 @@ def _signature(card: WeightsCard, weights_path: Path) -> ModelSignature:
 
 def _save_model(weights_path: Path, folder: Path, *, description: Model, signature: ModelSignature) -> None:
     with warnings.catch_warnings():
-        # It asks for an input example: one clip is 5 MB of uint8 and far more as JSON; the signature says as much.
+        # It warns without an input example: one clip is 5 MB of uint8 and far more as JSON; the signature is enough.
         warnings.simplefilter("ignore", UserWarning)
         mlflow.pyfunc.save_model(
             str(folder),
@@ -167,7 +169,7 @@ def _save_model(weights_path: Path, folder: Path, *, description: Model, signatu
 
 
 def _artifact_uri(client: MlflowClient, uri: str) -> str:
-    """Look up where the files behind `uri` lie; MLflow would look in its global store for some forms."""
+    """Look up where the files of `uri` are; MLflow would use its global store for some forms."""
     kind, _, name = uri.partition(":/")
     if kind == "runs":
         return _files_of_run(client, name)
@@ -180,7 +182,7 @@ def _artifact_uri(client: MlflowClient, uri: str) -> str:
 
 
 def _files_of_run(client: MlflowClient, name: str) -> str:
-    """Take `<id>` and `<id>/model` for the model that the run logged last, where it logged one."""
+    """Read `<id>` and `<id>/model` as the model that the run logged last, if there is one."""
     run_id, _, artifact_path = name.partition("/")
     run = client.get_run(run_id)
     logged = run.outputs.model_outputs if run.outputs else []

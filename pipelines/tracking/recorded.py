@@ -1,4 +1,4 @@
-"""What a store knows of the runs that are in it."""
+"""What a store knows about its runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ _RUNS_A_PAGE = 100
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """What a store knows of a run.
+    """What a store knows about a run.
 
     Attributes:
         run_id: MLflow's id.
         name: what people call it.
         status: RUNNING, FINISHED, FAILED or KILLED.
         params: dotted name -> value, as text.
-        tags: without MLflow's own, but for the parent's.
+        tags: without MLflow's own, except the parent's.
         metrics: name -> last value.
-        datasets: names of the data sets that went in.
+        datasets: names of the data sets that were used.
         files: address of its files.
     """
 
@@ -45,7 +45,7 @@ class RecordedRun:
 
     @property
     def parent_id(self) -> str | None:
-        """The run inside which it ran."""
+        """The run that this one belongs to."""
         return self.tags.get(PARENT)
 
 
@@ -74,7 +74,7 @@ def find_runs(tracking_uri: str, *, experiment: str, condition: str = "") -> lis
 
 
 def get_run(tracking_uri: str, run_id: str) -> RecordedRun:
-    """What the store knows of one run.
+    """What the store knows about one run.
 
     Raises:
         UserError: it has no such run.
@@ -93,7 +93,7 @@ def read_curve(tracking_uri: str, run_id: str, name: str) -> list[tuple[int, flo
 
 
 def fetch_artifact(tracking_uri: str, run: RecordedRun, name: str) -> Path | None:
-    """Bring a run's file to this machine; none where there is no such file."""
+    """Download a run's file; None where there is no such file."""
     try:
         return Path(mlflow.artifacts.download_artifacts(f"{run.files}/{name}", tracking_uri=tracking_uri))
     except (MlflowException, OSError):

@@ -1,10 +1,10 @@
-"""What a run did goes into an MLflow store, and weights come back out of it.
+"""A run and what it logs go into an MLflow store.
 
 This module alone imports mlflow. It works through `MlflowClient` with the store's address in hand, never through
-MLflow's global state: driver, workers and several runs of one process cannot get into each other's way.
+MLflow's global state: driver, workers and several runs of one process cannot disturb each other.
 
-A store that is away: a server must answer within seconds when a process first turns to it; after that its calls are
-tried again for minutes, and so are those to a sqlite file that another process has locked.
+Unavailable stores: a server must answer the first call of a process within seconds. Later calls are tried again for
+minutes, and so are calls to a sqlite file that another process has locked.
 """
 
 import json
@@ -36,21 +36,21 @@ from pipelines.tracking.store import (
 from t3d_core.errors import UserError
 
 REASON = "reason"  # tag of a run that ended as KILLED or FAILED
-_MARK = "mark"  # tag of a run that goes on when it is started again, unique in the world
+_MARK = "mark"  # tag of a run that resumes when it is started again, unique in the world
 _LOG = logging.getLogger(__name__)
 _MAX_PARAM_LENGTH, _MAX_DIGEST_LENGTH, MAX_POINTS = 6000, 36, 1000  # limits of MLflow's stores
 
 
 class PausedError(Exception):
-    """Raised inside a run that is left for now and goes on later: until then MLflow has it as KILLED."""
+    """Raised inside a run that is paused and resumes later: until then its status in MLflow is KILLED."""
 
 
 class PointsRefusedError(UserError):
-    """The store does not take one of these points, now or later."""
+    """The store refuses one of these points, now and later."""
 
 
 class Point(NamedTuple):
-    """One value of one curve, with the time that it is of."""
+    """One value of one curve, with its time."""
 
     name: str
     value: float
@@ -80,11 +80,11 @@ class Run:
     def log_points(self, points: Sequence[Point]) -> None:
         """Write up to MAX_POINTS points in one try; points that the run has already stay single.
 
-        NaN stays NaN, an infinite value becomes the largest float: so MLflow keeps them.
+        MLflow keeps NaN as NaN, and an infinite value as the largest float.
 
         Raises:
             StoreAwayError: try again later.
-            PointsRefusedError: not all of them can be taken, and none is.
+            PointsRefusedError: the store refuses some of them, and takes none.
         """
         try:
             if self.tracking_uri.startswith(SERVER):
@@ -100,13 +100,13 @@ class Run:
         """Write parameters by dotted name; a long value is cut at the store's 6000 characters.
 
         Raises:
-            UserError: a continued run has another value for one of them.
+            UserError: a resumed run has another value for one of them.
         """
         params = [Param(name, str(value)[:_MAX_PARAM_LENGTH]) for name, value in flat.items()]
         try:
             patient(open_client(self.tracking_uri).log_batch)(self.run_id, params=params)
         except MlflowException as error:
-            raise UserError(f"run {self.run_id} does not take these parameters: {error}") from error
+            raise UserError(f"run {self.run_id} does not accept these parameters: {error}") from error
 
     @patient
     def set_tags(self, tags: Mapping[str, str]) -> None:
@@ -127,10 +127,10 @@ class Run:
 
     @patient
     def log_dataset(self, name: str, fingerprint: str, source: str, *, context: str = "train") -> None:
-        """Say which data went in.
+        """Record the data that was used.
 
         Args:
-            name: what a person calls the data.
+            name: name of the data for people.
             fingerprint: changes when the data does; its first 36 characters become MLflow's digest.
             source: path or address of the data.
             context: what the data was used for, such as `train` or `test`.
@@ -148,7 +148,7 @@ class Run:
         open_client(self.tracking_uri).set_terminated(self.run_id, status)
 
     def close_if_possible(self, status: Literal["FAILED", "KILLED"], *, reason: str | None = None) -> None:
-        """Close a run that is not at its end, and say why; a store that is away is warned of, and no reason to stop."""
+        """Close a run that has not ended, with the reason; an unavailable store gives a warning and no error."""
         try:
             check_answers(self.tracking_uri)
             if reason is not None:
@@ -161,7 +161,7 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Close the run as what happened in the block: FINISHED, FAILED, or KILLED from the keyboard or by a search."""
+        """Close the run by how the block ended: FINISHED, FAILED, or KILLED from the keyboard or by a search."""
         if kind is None:
             self.finish()
         else:
@@ -170,7 +170,7 @@ class Run:
 
     @patient
     def describe(self) -> str:
-        """Say in one line how a person gets to see this run."""
+        """One line that shows how to open this run."""
         if self.tracking_uri.startswith(SERVER):
             experiment_id = open_client(self.tracking_uri).get_run(self.run_id).info.experiment_id
             return f"{self.tracking_uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{self.run_id}"
@@ -186,16 +186,16 @@ def start_run(
     tags: Mapping[str, str],
     mark: str | None = None,
 ) -> Run:
-    """Open a new run, or go on with an old one.
+    """Open a new run, or resume an old one.
 
     Args:
         tracking_uri: the store, as `resolve_tracking_uri` gives it.
-        experiment: its name; made when it is missing.
+        experiment: its name; created when it is missing.
         run_name: name of a new run.
-        run_id: the run to go on with; none for a new one.
+        run_id: the run to resume; None for a new one.
         tags: such as `mlflow.source.git.commit`, `mlflow.source.name`, `mlflow.user`.
-        mark: tag of a new run. One that has it already and has not finished is deleted: who began it was killed before
-            its id was kept, and has done nothing yet.
+        mark: tag of a new run. An unfinished run that already has this tag is deleted: its process was killed before it
+            stored the id, and has done nothing yet.
 
     Raises:
         UserError: the store cannot be opened, or the run or the experiment is gone from it.
@@ -218,9 +218,9 @@ def start_run(
 
 
 def _post_points(run: Run, points: Sequence[Point]) -> None:
-    """Say once and at once what `MlflowClient.log_batch` would try for minutes with growing pauses."""
+    """Send the points once, without the minutes of retries of `MlflowClient.log_batch`."""
     metrics = [
-        # JSON's numbers have no NaN: MLflow takes the words that `dumps` writes, as strings.
+        # JSON has no NaN: MLflow accepts the words that `dumps` writes, as strings.
         {"key": name, "value": value if math.isfinite(value) else json.dumps(value), "timestamp": time_ms, "step": step}
         for name, value, time_ms, step in points
     ]
@@ -242,8 +242,8 @@ def _continue_run(run: Run, *, tags: Mapping[str, str]) -> Run:
         patient(client.update_run)(run.run_id, status="RUNNING")
     except MlflowException as error:
         raise UserError(
-            f"run {run.run_id} cannot go on in the tracking store {run.tracking_uri} ({error}): restore it there, "
-            f"or start again under a new --name"
+            f"run {run.run_id} cannot be resumed in the tracking store {run.tracking_uri} ({error}): restore it there, "
+            f"or start again with a new --name"
         ) from error
     if REASON in patient(client.get_run)(run.run_id).data.tags:
         patient(client.delete_tag)(run.run_id, REASON)
@@ -252,7 +252,7 @@ def _continue_run(run: Run, *, tags: Mapping[str, str]) -> Run:
 
 
 def _experiment_id(client: MlflowClient, name: str) -> str:
-    """Find the experiment or make it; of several processes that make it at once, one wins and all find it."""
+    """Find or create the experiment; if several processes create it at once, one succeeds and all find it."""
     found = client.get_experiment_by_name(name)
     if found is None:
         try:

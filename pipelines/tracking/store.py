@@ -1,7 +1,7 @@
 """The MLflow store of an address: opened quietly, tried again while it is away or locked.
 
-A server must answer within seconds when a process first turns to it; after that its calls are tried again for minutes,
-and so are those to a sqlite file that another process has locked.
+A server must answer the first call of a process within seconds. Later calls are tried again for minutes, and so are
+calls to a sqlite file that another process has locked.
 """
 
 import functools
@@ -26,30 +26,30 @@ from t3d_core.errors import UserError
 
 SQLITE = "sqlite:///"
 SERVER = ("http://", "https://")
-_SECONDS_TO_ANSWER = 10.0  # for a server that a process turns to for the first time
+_SECONDS_TO_ANSWER = 10.0  # for the first call of a process to a server
 _SECONDS_OF_PATIENCE = 120.0  # with a locked sqlite file; with a server MLflow has 240
 _SECONDS_BETWEEN_TRIES = 1.0
-CONNECT_AND_READ_SECONDS = (4.0, 60.0)  # of one try
+CONNECT_AND_READ_SECONDS = (4.0, 60.0)  # of one attempt
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
 class StoreAwayError(UserError):
-    """The store cannot be reached or does not answer now; it may take the same later."""
+    """The store cannot be reached or does not answer now; the same call may succeed later."""
 
 
 def resolve_tracking_uri(uri: str | None, *, base: Path) -> str:
-    """Settle which store a run writes to, so that every worker finds the same one from its own folder.
+    """Determine which store a run writes to, so that every worker finds the same one from its own folder.
 
     Args:
-        uri: the configured address; none means MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db`.
+        uri: the configured address; by default MLFLOW_TRACKING_URI, or else `sqlite:///mlflow.db`.
         base: the folder that relative paths start from.
 
     Returns:
         The address, with an absolute path when it is a sqlite file or a folder; a server's address as it came.
 
     Raises:
-        UserError: it holds a password.
+        UserError: the address holds a password.
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
     if uri.startswith(SQLITE):
@@ -65,17 +65,17 @@ def resolve_tracking_uri(uri: str | None, *, base: Path) -> str:
 def _check_no_password(uri: str) -> None:
     scheme, _, rest = uri.partition("://")
     place, _, query = rest.partition("?")
-    # Before an @ a colon ends the user's name, but for that of a port; a password may hold slashes.
+    # A colon before an @ ends the user's name, except the colon of a port; a password may hold slashes.
     has_user = re.match(r"[^/:@]*:(?!\d+/)", place.rpartition("@")[0])
     if has_user or re.search(r"(password|passwd|pwd)=", unquote(query), re.IGNORECASE):
         raise UserError(
-            f"tracking.uri {scheme}://... came with a password in it, which would be logged: give that by environment "
-            "variables (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server, PGPASSWORD for PostgreSQL)"
+            f"tracking.uri {scheme}://... contains a password, which would be logged: give it in environment variables "
+            "(MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server, PGPASSWORD for PostgreSQL)"
         )
 
 
 def patient(call: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Let a call that meets a locked sqlite file try again; MLflow itself tries a server's again, for four minutes."""
+    """Repeat a call that finds the sqlite file locked; calls to a server are repeated by MLflow, for four minutes."""
 
     @functools.wraps(call)
     def tried(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
@@ -103,12 +103,12 @@ def causes_of(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-@functools.cache  # a server that has answered once is waited for when it is away later
+@functools.cache  # calls wait for a server that has answered once
 def check_answers(tracking_uri: str) -> None:
-    """Refuse a wrong address within seconds, where MLflow's own tries would take four minutes.
+    """Refuse a wrong address within seconds, because MLflow's own retries take four minutes.
 
     Raises:
-        UserError: no server answers there, or not to who calls it by that name.
+        UserError: no server answers there, or it refuses calls by that host name.
     """
     deadline = time.monotonic() + _SECONDS_TO_ANSWER
     while tracking_uri.startswith(SERVER):
@@ -124,28 +124,28 @@ def check_answers(tracking_uri: str) -> None:
             if answer.status_code == 403 and "Host header" in answer.text:
                 host = urlsplit(tracking_uri).netloc
                 raise UserError(
-                    f"the MLflow server at {tracking_uri} refuses to be called {host}: add that to its --allowed-hosts "
-                    "(MLFLOW_SERVER_ALLOWED_HOSTS), or call it by a name that is there"
+                    f"the MLflow server at {tracking_uri} refuses the host name {host}: add it to its --allowed-hosts "
+                    "(MLFLOW_SERVER_ALLOWED_HOSTS), or use a name that is listed there"
                 )
             return
         except MlflowException as error:
             if time.monotonic() > deadline:
                 raise UserError(
-                    f"no MLflow server answers at {tracking_uri} ({reason_of(error)}): start it, or name another store "
+                    f"no MLflow server answers at {tracking_uri} ({reason_of(error)}): start it, or give another store "
                     "with MLFLOW_TRACKING_URI or --tracking.uri"
                 ) from error
         time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
 def reason_of(error: Exception) -> str:
-    """What lies at the bottom of an error of the network; the text of others."""
+    """The first cause of a network error; the text of any other error."""
     *_, first = causes_of(error)
     return str(first if isinstance(first, OSError) else error)
 
 
 @patient
 def open_client(tracking_uri: str) -> MlflowClient:
-    """Open the store and its model registry, silently; MLflow itself keeps the connections between calls."""
+    """Open the store and its model registry without output; MLflow keeps the connections between calls."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("mlflow", "alembic"):
@@ -156,13 +156,13 @@ def open_client(tracking_uri: str) -> MlflowClient:
 
 
 def _has_no_traceback(record: logging.LogRecord) -> bool:
-    """MLflow prints the traceback of what it raises as well."""
+    """Whether the record has no traceback: MLflow prints the traceback of an error that it also raises."""
     return record.exc_info is None
 
 
 @contextmanager
 def _open_lock(tracking_uri: str) -> Iterator[None]:
-    """Let one process at a time open a sqlite store: MLflow fails when two make the tables of a new one together."""
+    """Let one process at a time open a sqlite store: MLflow fails when two processes create its tables together."""
     if not tracking_uri.startswith(SQLITE):
         yield
         return
@@ -175,7 +175,7 @@ def _open_lock(tracking_uri: str) -> Iterator[None]:
 
 
 def artifact_location(tracking_uri: str) -> str | None:
-    """Place files beside a sqlite store (MLflow would take the working folder); a server has its own place: none."""
+    """A folder next to a sqlite store (MLflow would use the working folder); None for a server, which has its own."""
     if not tracking_uri.startswith(SQLITE):
         return None
     return (Path(tracking_uri.removeprefix(SQLITE)).parent / "mlruns").as_uri()

@@ -1,4 +1,4 @@
-"""A text list or CSV, as people and spreadsheets write them, becomes rows with the place to name in messages.
+"""A text list or CSV, as people and spreadsheets write them, becomes rows with their place for messages.
 
 Windows line ends, a byte order mark, blank lines, spaces at line ends and bytes that are not UTF-8 (as surrogates, like
 the operating system's file names) are all read.

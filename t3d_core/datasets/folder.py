@@ -1,9 +1,9 @@
 """A folder of videos, with or without an annotation CSV, becomes a VideoDataset with one fold, or several.
 
-Three forms are read; no video is opened: that a listed file is absent, or a link that leads out of root, is left to be
-found when it is decoded:
+Three forms are read. No video is opened: a listed file that is absent, or a link that leads out of root, is found when
+it is decoded:
 
-    index.csv with columns path,label,group,split        one's own annotations (label, group, split may be missing)
+    index.csv with columns path,label,group,split        your own annotations (label, group, split may be missing)
     root/label/video.mp4                                 class folders
     root/train/label/video.mp4                           class folders of given splits (train, val, test)
 
@@ -115,7 +115,7 @@ def _hold_out(
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One listed video; an empty label, group or split was not given."""
+    """One listed video; a label, group or split that is not given is empty."""
 
     where: str
     path: str
@@ -159,7 +159,7 @@ def _read_csv(annotations: Path, *, prefix: PurePosixPath) -> list[_Entry]:
             continue
         entry = _to_entry(row, where=where, path=str(path.relative_to(prefix)))
         if entry.path in entries:
-            raise UserError(f"{where}: path {row['path']!r} stands already in {entries[entry.path].where}")
+            raise UserError(f"{where}: path {row['path']!r} is already listed in {entries[entry.path].where}")
         entries[entry.path] = entry
     if not entries:
         raise UserError(f"no videos found: no row of {str(annotations)!r} lies below the root, {str(prefix)!r}")
@@ -169,7 +169,7 @@ def _read_csv(annotations: Path, *, prefix: PurePosixPath) -> list[_Entry]:
 def _to_entry(row: dict[str, str], *, where: str, path: str) -> _Entry:
     split = row.get("split", "").strip()
     if split and split not in SPLITS:
-        raise UserError(f"{where}: split {split!r} is none of {', '.join(SPLITS)}")
+        raise UserError(f"{where}: split {split!r} is not one of {', '.join(SPLITS)}")
     return _Entry(
         where=where, path=path, label=row.get("label", "").strip(), group=row.get("group", "").strip(), split=split
     )

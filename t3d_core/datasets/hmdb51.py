@@ -1,7 +1,7 @@
 """The official HMDB51 lists become a VideoDataset with three folds (paper 4.1, Table 7).
 
 The folder `testTrainMulti_7030_splits` as its authors publish it: 51 x 3 files `<class>_test_split<fold>.txt` with
-lines "<video> <code>", code 1 for train, 2 for test, 0 for neither. A video's name tells its source:
+lines "<video> <code>", code 1 for train, 2 for test, 0 for neither. A video's name gives its source:
 
     April_09_brush_hair_u_nm_np1_ba_goo_0.avi
     title    class      | |  |   |  |   number of the clip
@@ -108,7 +108,7 @@ def _read_class(label: str, *, lists: list[Path], files: VideoFiles) -> list[Vid
             if title is None or code not in SPLIT_BY_CODE:
                 raise UserError(f"{where}: expected title_{label}_u_nm_np1_ba_goo_0.avi and 0, 1 or 2, got {line!r}")
             if name in seen:
-                raise UserError(f"{where}: {name!r} stands twice in this list")
+                raise UserError(f"{where}: {name!r} is listed twice in this file")
             seen.add(name)
             sources[name] = title
             splits_by_name[name][place] = SPLIT_BY_CODE[code]

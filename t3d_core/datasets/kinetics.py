@@ -6,9 +6,9 @@
 Downloads lie in many forms. All these are found, in any folders, with any extension:
 
     label/0wR5jVB-WPk_000417_000427.mp4                  a trimmed clip
-    val/label/0wR5jVB-WPk.mp4                            the clip, or the whole video: `is_trimmed` tells
+    val/label/0wR5jVB-WPk.mp4                            the clip, or the whole video, by `is_trimmed`
 
-Kinetics-600 and -700 take several clips of one YouTube video. Should they stand in two of the official lists, that is
+Kinetics-600 and -700 take several clips of one YouTube video. If they are in two of the official lists, this is
 counted, not refused (see `check_no_leak`).
 """
 
@@ -119,13 +119,13 @@ def _read_split(row: dict[str, str], *, where: str, path: Path) -> str:
     given = row.get("split", "").strip()
     if given:
         if given not in SPLIT_NAMES:
-            raise UserError(f"{where}: split {given!r} is none of {', '.join(SPLIT_NAMES)}")
+            raise UserError(f"{where}: split {given!r} is not one of {', '.join(SPLIT_NAMES)}")
         return SPLIT_NAMES[given]
     named = {SPLIT_NAMES[word] for word in re.split(r"[^a-z]+", path.stem.lower()) if word in SPLIT_NAMES}
     if len(named) != 1:
         raise UserError(
-            f"{where}: no split, and the file's name holds not exactly one of {', '.join(SPLIT_NAMES)}: add a column "
-            f"split, or name the file as train.csv"
+            f"{where}: no split, and the file's name does not hold exactly one of {', '.join(SPLIT_NAMES)}: add a "
+            f"column split, or name the file as train.csv"
         )
     return named.pop()
 
@@ -136,7 +136,7 @@ def _check_spelling(class_names: tuple[str, ...]) -> None:
     for class_name in class_names:
         other = by_words.setdefault(class_name.replace("_", " "), class_name)
         if other != class_name:
-            raise UserError(f"labels {other!r} and {class_name!r} differ in spaces only: write them alike in all files")
+            raise UserError(f"labels {other!r} and {class_name!r} differ only in spaces: use one spelling in all files")
 
 
 def _to_record(clip: _Clip, *, video_id: str, files: VideoFiles, is_trimmed: bool | None, is_only: bool) -> VideoRecord:
@@ -148,7 +148,7 @@ def _to_record(clip: _Clip, *, video_id: str, files: VideoFiles, is_trimmed: boo
     elif found := files.find(clip.youtube_id, expected=f"{folder}{clip.youtube_id}.mp4"):
         if is_trimmed is None:
             raise UserError(
-                f"file {found!r} is called by its id alone: say whether such files are clips (is_trimmed=True) or "
+                f"file {found!r} is named by its id alone: set whether such files are clips (is_trimmed=True) or "
                 f"whole videos (is_trimmed=False)"
             )
         if not is_trimmed:

@@ -51,10 +51,10 @@ class VideoDataset:
         class_names: Sorted class names; the class index of a label is its place here. Empty: unlabelled.
         records: The videos.
         official_splits: Splits that published lists fix, where these lists themselves put one source into two of them
-            (HMDB51, Kinetics): that cannot be mended, so `splits.check_no_leak` counts it instead of refusing it.
+            (HMDB51, Kinetics): this cannot be corrected, so `splits.check_no_leak` counts it instead of refusing it.
 
     Raises:
-        UserError: A video_id stands twice, a path leads out of the root, an id, label or source is not UTF-8, a label
+        UserError: A video_id appears twice, a path leads out of the root, an id, label or source is not UTF-8, a label
             is no class name, a split is unknown, the number of folds differs between records, or the class names are
             not sorted and unique. The message names the record.
     """
@@ -73,7 +73,7 @@ class VideoDataset:
         for record in self.records:
             if record.label not in known_labels:
                 raise UserError(
-                    f"{self.name}: label {record.label!r} of video {record.video_id!r} is none of the "
+                    f"{self.name}: label {record.label!r} of video {record.video_id!r} is not one of the "
                     f"{len(self.class_names)} class names {_shortened(self.class_names)}"
                 )
             _check_path(self.name, record)
@@ -95,7 +95,7 @@ def _check_unique_ids(name: str, records: Sequence[VideoRecord]) -> None:
     for record in records:
         if record.video_id in path_by_id:
             first_path = path_by_id[record.video_id]
-            raise UserError(f"{name}: video_id {record.video_id!r} stands twice: {first_path!r} and {record.path!r}")
+            raise UserError(f"{name}: video_id {record.video_id!r} appears twice: {first_path!r} and {record.path!r}")
         path_by_id[record.video_id] = record.path
 
 
@@ -123,7 +123,7 @@ def _check_splits(name: str, record: VideoRecord, *, num_folds: int) -> None:
     for fold, split in enumerate(record.splits, start=1):
         if split not in SPLITS:
             raise UserError(
-                f"{name}: split {split!r} of video {record.video_id!r} in fold {fold} is none of {', '.join(SPLITS)}"
+                f"{name}: split {split!r} of video {record.video_id!r} in fold {fold} is not one of {', '.join(SPLITS)}"
             )
 
 

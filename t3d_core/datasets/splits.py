@@ -1,6 +1,6 @@
 """VideoRecords become VideoRecords with held-out sets, cut by source; a split that leaks a source is refused.
 
-A random split of clips leaks: on UCF101 clips of one group look alike, and accuracy on such a split says nothing.
+A random split of clips leaks: on UCF101 clips of one group look alike, and accuracy on such a split means nothing.
 The paper uses official splits only (4.1); what they do not hold out is carved here, by whole sources.
 """
 
@@ -24,7 +24,7 @@ _Labels = tuple[str | None, ...]
 def check_no_leak(dataset: VideoDataset) -> tuple[int, ...]:
     """Refuse a data set in which one source stands in two of train, val and test of one fold.
 
-    Only what the published lists themselves do cannot be refused, as nobody could then use them: a source in two of
+    Overlaps in the published lists cannot be refused, because nobody could then use the lists: a source in two of
     `dataset.official_splits` is counted. HMDB51 keeps a source video on one side within each class only, and one film
     gives clips of many classes.
 
@@ -36,7 +36,7 @@ def check_no_leak(dataset: VideoDataset) -> tuple[int, ...]:
     """
     overlaps_by_fold = [_overlaps(dataset.records, fold=fold) for fold in range(1, dataset.num_folds + 1)]
     leaks = [
-        f"source {source!r} in fold {fold} stands in {' and '.join(sorted(splits, key=SPLITS.index))}"
+        f"source {source!r} in fold {fold} is in {' and '.join(sorted(splits, key=SPLITS.index))}"
         for fold, overlaps in enumerate(overlaps_by_fold, start=1)
         for source, splits in overlaps.items()
         if not splits.issubset(dataset.official_splits)
@@ -91,7 +91,7 @@ def carve_by_source(
             labels_by_source[record.source].append(record.label)
     if len(labels_by_source) < 2:
         raise UserError(
-            f"cannot carve {split_to} out of {split_from} in fold {fold}: it takes 2 sources, there are "
+            f"cannot carve {split_to} out of {split_from} in fold {fold}: at least 2 sources are needed, there are "
             f"{len(labels_by_source)}. Give more sources or a fraction of 0"
         )
     class_sizes = Counter(record.label for record in in_split)
@@ -152,20 +152,20 @@ def cross_validation(
 
     Args:
         records: The videos, with labels.
-        num_folds: Folds; as many as there are sources is leave-one-out (one person, say).
+        num_folds: Number of folds; one for each source is leave-one-out (of one person, for example).
         val_fraction: Share of each fold's training videos that validates, at least 0 and below 1.
         seed: Which sources come together.
 
     Raises:
         UserError: There are fewer sources than folds.
     """
-    from sklearn.model_selection import StratifiedGroupKFold  # a second to load, for those who ask for it
+    from sklearn.model_selection import StratifiedGroupKFold  # takes a second to import, so only where it is used
 
     records = tuple(records)
     ordered = sorted(records, key=lambda record: record.video_id)
     sources = [record.source for record in ordered]
     if len(set(sources)) < num_folds:
-        raise UserError(f"num_folds {num_folds} needs as many sources, there are {len(set(sources))}")
+        raise UserError(f"num_folds {num_folds} needs at least as many sources, there are {len(set(sources))}")
     folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
     fold_of: dict[str, int] = {}
     with warnings.catch_warnings():
@@ -227,7 +227,7 @@ def _choose_sources(
 def _queues_by_labels(
     labels_by_source: dict[str, list[str | None]], *, seed: int
 ) -> dict[_Labels, list[tuple[bytes, str]]]:
-    """Sources with the labels of all their videos are equal but for their rank: a queue each, the next one last.
+    """Queues of sources whose videos have the same labels, and which differ only in rank; the next one is last.
 
     Half a million sources make a few queues, and only the heads of these are compared.
     """

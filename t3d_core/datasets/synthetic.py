@@ -1,4 +1,4 @@
-"""A class name and an index become a short video in which motion alone tells the class; a folder of them a data set.
+"""A class name and an index become a short video whose class only its motion shows; a folder of them is a data set.
 
 One textured object moves over a still background that it leaves on one side and enters on the other. The classes come
 in pairs. The two of a pair show the same bag of frames in different order, so only the order of frames, that is
@@ -15,7 +15,7 @@ motion, tells them apart; the paper's claim is that T3D sees motion at short, mi
              down_then_right  y one turn, then x one turn
 
 The start is anywhere on the frame, so the place of the object in a single frame is uniform for every class. A bag of
-frames shows along which line the object went: that tells the pair at most (accuracy 1/2, chance 1/8), never the class.
+frames shows along which line the object went: that shows the pair at most (accuracy 1/2, chance 1/8), never the class.
 Texture, colours, size, shape and background are drawn independently of the class.
 
 Legend: T frames, H height, W width, C colours (RGB), 2 = (x, y).
@@ -143,9 +143,9 @@ def object_path(class_name: str, *, num_frames: int, rng: np.random.Generator) -
 
 
 def write_synthetic(root: Path, settings: SyntheticSettings) -> VideoDataset:
-    """Write the videos as `root/<class>/<class>_<index>.mp4`; those that stand there already are kept.
+    """Write the videos as `root/<class>/<class>_<index>.mp4`; existing ones are kept.
 
-    Every video appears whole or not at all, so an interrupted call is taken up by the next one.
+    Every video appears whole or not at all, so the next call resumes an interrupted one.
 
     Args:
         root: Folder of the videos, made if missing: new, empty, or of the same settings.

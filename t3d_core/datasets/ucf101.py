@@ -55,7 +55,7 @@ def read_ucf101(
 
 
 class UCF101Name(NamedTuple):
-    """What the name of a UCF101 video says: the class, in whatever case, and the group."""
+    """The parts of the name of a UCF101 video: the class, in upper or lower case, and the group."""
 
     label: str
     group: str
@@ -100,12 +100,12 @@ def _read_lists(annotations: Path, *, numbers: dict[str, int]) -> list[_Video]:
                     raise UserError(
                         f"{where}: class number {number!r}, but {label} is {numbers[label]} in classInd.txt"
                     )
-                # The class HandstandPushups has videos called v_HandStandPushups_*: case tells no videos apart.
+                # The class HandstandPushups has videos called v_HandStandPushups_*: case does not distinguish videos.
                 splits = videos.setdefault(
                     stem_of(path).lower(), _Video(path, label, name.group, ["unused"] * NUM_FOLDS)
                 ).splits
                 if splits[fold - 1] != "unused":
-                    raise UserError(f"{where}: {path!r} stands already in a list of fold {fold}")
+                    raise UserError(f"{where}: {path!r} is already in a list of fold {fold}")
                 splits[fold - 1] = split
     return list(videos.values())
 

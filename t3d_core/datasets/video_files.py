@@ -16,7 +16,7 @@ VIDEO_EXTENSIONS = tuple(
 def is_video_name(name: str) -> bool:
     """Whether a file, named with or without its folders, is taken for a video.
 
-    Names with a leading dot are none: macOS leaves "._clip.mp4" beside "clip.mp4" on foreign disks.
+    Names with a leading dot are not: macOS leaves "._clip.mp4" next to "clip.mp4" on other disks.
     """
     return name.lower().endswith(VIDEO_EXTENSIONS) and not name.rpartition("/")[2].startswith(".")
 
@@ -73,7 +73,7 @@ class VideoFiles:
         if expected in others:
             return expected
         raise UserError(
-            f"{1 + len(others)} files are called {stem!r}, among them {first!r} and {others[0]!r}, and none is "
+            f"{1 + len(others)} files are named {stem!r}, among them {first!r} and {others[0]!r}, and none is "
             f"{expected!r}: keep one of them, or give the folder of one set of files as root"
         )
 

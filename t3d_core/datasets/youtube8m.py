@@ -5,7 +5,7 @@ Three forms are read:
     0wR5jVB-WPk                                          an id a line
     youtube_id,start_seconds,end_seconds                 a CSV; also id, yt8m_id; also time_start,time_end; times may
     0wR5jVB-WPk,120,125                                  be missing
-    yt8m_id,youtube_id                                   the map beside either: YouTube-8M's own records carry ids such
+    yt8m_id,youtube_id                                   a map for either: YouTube-8M's own records carry ids such
     nXSc,0sf943sWZls                                     as nXSc, which its authors' web site translates
 
 Half a million rows take seconds and at most 0.5 GB. The map is read line by line, as it may hold all 6 million videos.
@@ -40,7 +40,7 @@ def read_youtube8m(annotations: Path, *, file_names: Collection[str], id_map: Pa
             column youtube_id are what they are.
 
     Returns:
-        One record for every video or interval, in the list's order; what stands twice is one record. The video_id is
+        One record for every video or interval, in the list's order; duplicates are one record. The video_id is
         the YouTube id or id_start_end, the source the YouTube id. What is missing keeps the path id.mp4; an id that the
         map lacks counts as a missing video of that id.
 

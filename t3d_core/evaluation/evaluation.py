@@ -82,7 +82,7 @@ def evaluate_scores(
     num_segments: int,
     num_frames: int,
 ) -> Evaluation:
-    """Count what scores are worth.
+    """Compute the numbers of a test from summed scores.
 
     Args:
         scores: of at least one video.
@@ -120,7 +120,7 @@ def evaluate_scores(
 
 
 def average_folds(evaluation_of_fold: Mapping[int, Evaluation]) -> FoldsEvaluation:
-    """Give the mean and the spread of what was found for each fold; there must be at least one."""
+    """The mean and the standard deviation over the evaluations of folds; there must be at least one."""
     found = [dataclasses.asdict(evaluation) for evaluation in evaluation_of_fold.values()]
     values = {name: [evaluation[name] for evaluation in found] for name in _AVERAGED}
     return FoldsEvaluation(

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 
 def is_correct_top_k(score_NK: np.ndarray, label_N: np.ndarray, *, k: int) -> np.ndarray:
-    """Say of each example whether its label is among the k highest scores (N,).
+    """Whether the label of each example is among its k highest scores (N,).
 
     A tie counts against the label, so that constant scores earn nothing (unless k is K), and so does a NaN.
     """
@@ -20,15 +20,15 @@ def is_correct_top_k(score_NK: np.ndarray, label_N: np.ndarray, *, k: int) -> np
 
 
 def num_correct_top_k(score_NK: np.ndarray, label_N: np.ndarray, *, k: int) -> int:
-    """Count the examples whose label is among the k highest scores, as `is_correct_top_k` says."""
+    """Count the examples whose label is among the k highest scores, as in `is_correct_top_k`."""
     return int(is_correct_top_k(score_NK, label_N, k=k).sum())
 
 
 def predicted_classes(score_NK: np.ndarray, label_N: np.ndarray) -> np.ndarray:
     """Give the class of the highest score of each example (N,).
 
-    Where the label is one of several highest it is another of them, so that a prediction equals its label just where
-    `is_correct_top_k` says so for k = 1.
+    If the label is one of several classes with the highest score, another of them is given: a prediction equals its
+    label exactly where `is_correct_top_k` is true for k = 1.
     """
     if score_NK.shape[1] == 1:
         return np.zeros(len(label_N), np.int64)
@@ -47,10 +47,10 @@ class Interval(NamedTuple):
 def accuracy_interval(num_correct: int, num_examples: int, *, confidence: float = 0.95) -> Interval:
     """Give Wilson's interval of an accuracy: how far chance alone may have moved it, with so few examples.
 
-    Examples are taken for independent, which videos of one source are not: it is rather too narrow than too wide.
+    The examples are treated as independent. Videos of one source are not, so the interval tends to be too narrow.
 
     Args:
-        num_correct: of `num_examples`.
+        num_correct: correct ones of `num_examples`.
         num_examples: at least 1.
         confidence: in (0, 1).
     """

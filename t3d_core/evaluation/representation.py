@@ -1,6 +1,6 @@
-"""Features of a frozen network and their labels go in, numbers that say what the features are worth come out.
+"""Features of a frozen network and their labels go in, measures of the quality of the features come out.
 
-Not in the paper, which tells a transfer by fine-tuning alone. Legend: N examples, D feature width.
+Not in the paper, which judges a transfer by fine-tuning alone. Legend: N examples, D feature width.
 """
 
 from collections.abc import Callable
@@ -79,21 +79,21 @@ def probe_features(
 
 
 def check_probe(label_N: npt.NDArray[np.integer], group_N: npt.NDArray[np.integer]) -> None:
-    """See that every class can be learned from other groups than those it is tried on.
+    """Check that every class can be learned from other groups than those that it is tested on.
 
     Raises:
         UserError: a class has examples of one group alone, or there is one class alone.
     """
     labels = np.unique(label_N)
     if len(labels) < 2:
-        raise UserError(f"a probe needs 2 classes at least, got {len(labels)}")
+        raise UserError(f"a probe needs at least 2 classes, got {len(labels)}")
     lonely = [int(label) for label in labels if len(np.unique(group_N[label_N == label])) < 2]
     if lonely:
-        raise UserError(f"a probe needs 2 sources of every class at least; classes {lonely[:5]} have one")
+        raise UserError(f"a probe needs at least 2 sources of every class; classes {lonely[:5]} have one")
 
 
 def spread_of(feature_ND: npt.NDArray[np.floating]) -> FeatureSpread:
-    """Measure how much of their space features fill: what a collapsed network gives is one point, or a line."""
+    """Measure how much of their space features fill: a collapsed network gives one point, or a line."""
     length_N1 = np.linalg.norm(feature_ND, axis=1, keepdims=True)
     unit_ND = feature_ND / np.maximum(length_N1, 1e-12)
     std = float(unit_ND.std(axis=0).mean() * np.sqrt(feature_ND.shape[1]))

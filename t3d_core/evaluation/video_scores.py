@@ -58,12 +58,12 @@ class VideoScores:
         np.add.at(self._count_V3, video_N, np.stack([*is_top_N, num_padded_N], axis=1, dtype=np.int64))
 
     def fail(self, video: int) -> None:
-        """Take a video out whose views cannot all be scored: neither its score nor its counts are of use."""
+        """Leave out a video, with its score and counts, because not all of its views can be scored."""
         self._is_failed_V[video] = True
 
     @property
     def is_scored_V(self) -> np.ndarray:
-        """Which videos have views, none of which failed."""
+        """Which videos have views and no failed view."""
         return (self.num_views_V > 0) & ~self._is_failed_V
 
     def mean_VK(self) -> np.ndarray:

@@ -28,7 +28,7 @@ CONTROLS: tuple[ModelKind, ...] = (
     "t3d_121_depths_3",
     "t3d_121_without_6",
 )
-"""What T3D-121 is to be compared with, so that a gain can be told from more computation or other widths."""
+"""Controls of T3D-121: they separate a gain of the method from more computation or other widths."""
 
 _BUILDERS: dict[str, Callable[..., VideoNet]] = {
     "t3d": T3D,

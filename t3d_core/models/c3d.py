@@ -37,7 +37,7 @@ class C3D(VideoNet):
 
     Clips of any size pass: an adaptive average pool brings the maps to 1 x 4 x 4 for `fc6`; at 16 x 112 x 112 it
     changes nothing. The pools are those of Tran et al.; Carreira & Zisserman, short of memory, halve the frames in
-    `pool1` as well. Batches of training need two clips or more: `fc6` and `fc7` are normalised over clips alone.
+    `pool1` as well. A training batch needs two clips or more, because `fc6` and `fc7` are normalised over clips alone.
     `features` gives the 512 maps before `fc6`; the features of a clip, of another width, come out of `fc7`.
 
     Args:

@@ -58,8 +58,8 @@ def count_saved_bytes(model: nn.Module, clip_shape: Sequence[int]) -> int:
 def saved_bytes(model: nn.Module, forward: Callable[[], object]) -> int:
     """Return the bytes that autograd keeps for backward while `forward` runs.
 
-    A storage that several operations keep counts once; parameters and buffers do not count, the clip does. Of a layer
-    that is recomputed its input counts, which is what is kept.
+    A storage that several operations keep counts once; parameters and buffers do not count, the clip does. Of a
+    recomputed layer only its input counts, because only that is kept.
 
     Args:
         model: The network that runs, as it is.
@@ -71,7 +71,7 @@ def saved_bytes(model: nn.Module, forward: Callable[[], object]) -> int:
     nothing = torch.empty(0)
 
     def keep(tensor: Tensor) -> Tensor:
-        """Hold the storage, so that no other gets its address; autograd gets nothing, for backward never runs."""
+        """Hold the storage, so that no other gets its address; autograd gets nothing, because backward never runs."""
         storage = tensor.untyped_storage()
         kept[storage._cdata] = storage
         return nothing

@@ -11,8 +11,8 @@ on 32 x 224 x 224 clips:
     block 4     16 dense layers                2 x   7 x   7
     head        norm, ReLU, global average pool, linear
 
-Modules carry the names of torchvision's 2D DenseNet, so that 2D weights are found by name, but for transitions: they
-have branches.
+Modules carry the names of torchvision's 2D DenseNet, so that 2D weights are found by name. The exception are
+transitions, because they have branches.
 """
 
 from collections import OrderedDict
@@ -52,8 +52,8 @@ class DenseNet3D(VideoNet):
         bn_size: The 1x1x1 convolution of a dense layer gives `bn_size * growth_rate` channels.
         drop_rate: Dropout of each dense layer's new channels, in [0, 1); the paper has none.
         stem_pool_stride: Stride of the stem's max pool along time, height, width.
-        pool_time: Whether each transition halves the frames, one entry a transition; None: all do, as in Table 1.
-        transition_forms: How the transitions compute their sum, one for all or one each; None: `default_forms`.
+        pool_time: Whether each transition halves the frames, one entry a transition; by default all do, as in Table 1.
+        transition_forms: How the transitions compute their sum, one for all or one each; by default `default_forms`.
         make_transition: Builds what stands between two blocks; T3D passes its temporal transition layers here.
 
     Attributes: those of `VideoNet`.
@@ -108,8 +108,8 @@ class DenseNet3D(VideoNet):
 class DenseBlock(nn.ModuleDict):
     """Dense layers in a row: (B, in_channels, T, H, W) to (B, out_channels, T, H, W).
 
-    The maps of each layer stay apart and are put together where they are read, so that only they need to be kept where
-    layers are recomputed: memory that grows with the depth of the block, not with its square.
+    The maps of each layer stay separate and are concatenated where they are read. Where layers are recomputed, only
+    these maps are kept, so memory grows with the depth of the block, not with its square.
     """
 
     def __init__(
@@ -168,8 +168,8 @@ def densenet3d_169(
 def densenet3d_121_wide(num_classes: int = 400, **arguments: Any) -> DenseNet3D:
     """DenseNet3D-121 widened to the multiply-adds of T3D-121 `growth`, both with pooled transitions.
 
-    71.23 against 71.25 GMAC at 32 x 224 x 224: the control that tells depths from sheer computation. It has fewer
-    parameters (13.89 M against 15.31 M) and wider features (1,120).
+    71.23 against 71.25 GMAC at 32 x 224 x 224: the control that separates the effect of depths from that of
+    computation. It has fewer parameters (13.89 M against 15.31 M) and wider features (1,120).
     """
     return densenet3d_121(num_classes, **{"growth_rate": 35, "num_init_features": 70, **arguments})
 

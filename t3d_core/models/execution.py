@@ -74,7 +74,7 @@ class Execution:
 
 
 def check_bf16(net: VideoNet, *, num_frames: int, size: int) -> None:
-    """Compare one forward pass in bf16 with one in float32: kernels have been wrong (cuDNN 9.10.2).
+    """Compare one forward pass in bf16 with one in float32, because kernels have been wrong (cuDNN 9.10.2).
 
     The kernels of backward, and those that a device picks for larger batches, are not compared.
 
@@ -89,7 +89,7 @@ def check_bf16(net: VideoNet, *, num_frames: int, size: int) -> None:
     device = next(net.parameters()).device
     difference = bf16_difference(net, torch.randn(1, 3, num_frames, size, size, device=device))
     if math.isnan(difference):
-        raise UserError("the network gives features that are not finite for a random clip: its weights are of no use")
+        raise UserError("the network gives features that are not finite for a random clip: give other weights")
     if not difference <= MAX_BF16_DIFFERENCE:
         raise UserError(
             f"compute.precision bf16 gives other features than fp32 on {device} ({difference:.1%} apart, expected at "

@@ -64,7 +64,7 @@ INCEPTION_WIDTHS = {
 
 
 class Inception3D(VideoNet):
-    """Inception3D, which is I3D but for two things at its borders.
+    """Inception3D, which is I3D except for two things at its borders.
 
     TensorFlow's SAME puts 2 zeros before and 3 after maps of even size in front of `conv1`; here there are 3 on both
     sides, as in torchvision, so that its maps lie one pixel (and one frame) earlier. And I3D's head averages over two
@@ -75,7 +75,7 @@ class Inception3D(VideoNet):
         num_classes: Classes of the linear head; 0 leaves the head out, so that `forward` gives features.
         drop_rate: Dropout before the head, in [0, 1); I3D has 0.5.
         ttl: Put a temporal transition layer in place of the max pool after each of some stages.
-        transition_forms: How the TTLs compute their sum, one for all or one each; None: `default_forms`.
+        transition_forms: How the TTLs compute their sum, one for all or one each; by default `default_forms`.
         ttl_options: Those of `place_ttls`: `ttl_stages` (some of 1 to 4; None: 3 and 4, where the max pool halves the
             frames), `temporal_depths`, `ttl_preset`, `growth_rate` (None: 32) and `pool_time`.
 

@@ -41,9 +41,9 @@ def _contexts(layer: nn.Module) -> tuple[contextlib.AbstractContextManager, cont
 
 @contextlib.contextmanager
 def _untracked_statistics(layer: nn.Module) -> Iterator[None]:
-    """Let batch norms move copies of their running statistics: the statistics themselves moved already.
+    """Let batch norms update copies of their running statistics, because the statistics themselves are updated already.
 
-    Without any, autograd would keep fewer tensors than in the first computation, and refuse.
+    Without any copies autograd would keep fewer tensors than in the first computation, and raise an error.
     """
     norms = [module for module in layer.modules() if isinstance(module, _BatchNorm)]
     before = [dict(norm._buffers) for norm in norms]

@@ -20,7 +20,7 @@ PARTS = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 
 class Res3D(VideoNet):
-    """Res3D-18; modules of `features` carry torchvision's names, so that weights of its `r3d_18` fit but for the head.
+    """Res3D-18; modules of `features` carry torchvision's names, so that weights of its `r3d_18` fit except the head.
 
     Args:
         num_classes: Classes of the linear head; 0 leaves the head out, so that `forward` gives features.

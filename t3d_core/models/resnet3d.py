@@ -55,7 +55,7 @@ class ResNet3D(VideoNet):
         drop_rate: Dropout before the head, in [0, 1).
         ttl: Put a temporal transition layer after each of some stages; it halves the maps in place of the next stage,
             whose stride is 1 then.
-        transition_forms: How the TTLs compute their sum, one for all or one each; None: `default_forms`.
+        transition_forms: How the TTLs compute their sum, one for all or one each; by default `default_forms`.
         ttl_options: Those of `place_ttls`: `ttl_stages` (some of 1, 2, 3; None: all), `temporal_depths`, `ttl_preset`,
             `growth_rate` (None: 16) and `pool_time`.
 
@@ -204,7 +204,7 @@ def _conv3x3x3(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Co
 
 
 def _shortcut(in_channels: int, out_channels: int, *, stride: int) -> nn.Module:
-    """Return what stands beside a block: nothing, or (type B) a 1x1x1 convolution and BN where the shape changes."""
+    """Return the shortcut of a block: the identity, or (type B) a 1x1x1 convolution and BN where the shape changes."""
     if in_channels == out_channels and stride == 1:
         return nn.Identity()
     conv = nn.Conv3d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)

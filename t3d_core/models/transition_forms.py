@@ -29,7 +29,7 @@ Axes = tuple[int, int, int]
 
 
 def default_forms(num_transitions: int) -> tuple[TransitionForm, ...]:
-    """Return the forms of a net's transitions where none are asked for: `pooled` first, then `averaged`.
+    """Return the default forms of a net's transitions: `pooled` first, then `averaged`.
 
     On a CPU they were the fastest for T3D-121, and they have fewer multiply-adds than `pooled` alone.
     """

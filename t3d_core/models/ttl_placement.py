@@ -79,12 +79,12 @@ def place_ttls(
     Args:
         ttl: Whether the net has TTLs at all.
         halvings: Stages that a TTL may follow, with whether the net itself halves the frames there.
-        ttl_stages: Stages that a TTL follows, ascending. None: all after which the net halves the frames.
+        ttl_stages: Stages that a TTL follows, ascending. By default all after which the net halves the frames.
         temporal_depths: Kernel depths, one entry a TTL. None is the preset's own: (1, 3, 6) for the first TTL and
             (1, 3, 4) for the others, as in Table 1, but (1, 3, 4) for all with `official128`.
-        ttl_preset: How wide the branches are (see `branch_channels_of_preset`). None: `growth`.
-        growth_rate: Width of a branch for the preset `growth`. None: `usual_growth_rate`.
-        pool_time: Whether each TTL halves the frames, one entry a TTL. None: where the net itself does.
+        ttl_preset: How wide the branches are (see `branch_channels_of_preset`). By default `growth`.
+        growth_rate: Width of a branch for the preset `growth`. By default `usual_growth_rate`.
+        pool_time: Whether each TTL halves the frames, one entry a TTL. By default where the net itself does.
         transition_forms: Of the TTLs; only whether it is given matters here.
         usual_growth_rate: That of the net.
 

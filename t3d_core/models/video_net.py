@@ -28,7 +28,7 @@ class VideoNet(nn.Module):
         min_num_frames: Fewest frames of a clip.
         min_size: Smallest height and width of a clip, in pixels.
         drop_rate: Dropout before the head, in [0, 1).
-        transition_forms: As for `set_transition_forms`; None: `default_forms`.
+        transition_forms: As for `set_transition_forms`; by default `default_forms`.
 
     Attributes:
         feature_dim: As given.

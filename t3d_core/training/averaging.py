@@ -41,7 +41,7 @@ class WeightAverage:
         return self._average.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict()`."""
+        """Resume from `state_dict()`."""
         self._average.load_state_dict(state)
 
 

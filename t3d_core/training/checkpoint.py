@@ -1,7 +1,7 @@
 """Weights go to a file that describes itself, and come back as a network that is ready to use.
 
 A weights file is a safetensors file whose metadata carries a `WeightsCard`: which network, which classes, which clips.
-A checkpoint folder holds one weights file and `training_state.pt`, what a run needs to go on (optimiser, position).
+A checkpoint folder holds one weights file and `training_state.pt`, what a run needs to resume (optimiser, position).
 """
 
 import io
@@ -72,7 +72,7 @@ def initialize_from(model: nn.Module, path: Path, *, class_names: tuple[str, ...
         model: the network to be trained.
         path: a weights file; one of a network without a head needs nothing special.
         class_names: the classes that `model` is trained for.
-        replace_head: keep the head of `model` where the weights are for other classes; else that is an error.
+        replace_head: keep the head of `model` if the weights are for other classes; otherwise that is an error.
 
     Returns:
         Whether the head was copied.
@@ -92,14 +92,14 @@ def initialize_from(model: nn.Module, path: Path, *, class_names: tuple[str, ...
     if difference := _first_difference(state, wanted):
         raise UserError(
             f"weights file {path} holds a {card.model_kind} with {card.model_arguments}, not the network to train "
-            f"({difference}): give the model section the same kind and arguments, or none to take those of the weights"
+            f"({difference}): give the model section the same kind and arguments, or none to use those of the weights"
         )
     model.load_state_dict(state, strict=False)
     return is_head_copied
 
 
 def find_weights(path: Path) -> Path:
-    """Find the weights file that `path` means: itself, or the one inside a checkpoint or run folder.
+    """Find the weights file of `path`: the file itself, or the one in a checkpoint or run folder.
 
     Raises:
         UserError: nothing is there, or a folder holds no weights file.
@@ -115,7 +115,7 @@ def find_weights(path: Path) -> Path:
 
 
 def save_training_state(state: Mapping[str, Any], folder: Path) -> None:
-    """Write what a run needs to go on, beside its weights, into `folder`.
+    """Write what a run needs to resume, in addition to its weights, into `folder`.
 
     Raises:
         OSError: it cannot be written, as on a full disk.

@@ -14,7 +14,7 @@ from t3d_core.errors import UserError
 
 
 class MixedBatch(NamedTuple):
-    """Clips as they went in, but mixed, and the share of each class in them: `share_BK` float32, rows sum to 1."""
+    """Mixed clips, shaped as the input, and the share of each class in them: `share_BK` float32, rows sum to 1."""
 
     clip_BCTHW: Tensor
     share_BK: Tensor
@@ -48,7 +48,7 @@ class Mixing:
         if min(alphas) < 0 or max(alphas) == 0:
             raise UserError(
                 f"mixup_alpha {self.mixup_alpha} and cutmix_alpha {self.cutmix_alpha} must be 0 or more, and one of "
-                "them more than 0: leave mixing out otherwise"
+                "them more than 0: otherwise leave mixing out"
             )
 
     def __call__(self, clip_BCTHW: Tensor, label_B: Tensor) -> MixedBatch:
@@ -59,7 +59,7 @@ class Mixing:
                 All clips of a video are mixed with those of the same other video, with the same weight or rectangle.
             label_B: class of each video.
         """
-        # To torchvision a video is five axes with height and width last: the S clips go beside the channels.
+        # To torchvision a video is five axes with height and width last: the S clips go next to the channels.
         clip_BXTHW = clip_BCTHW.unflatten(0, (len(label_B), -1)).flatten(1, 2)
         mixed_BXTHW, share_BK = self._mixer()(tv_tensors.Video(clip_BXTHW), label_B)
         return MixedBatch(mixed_BXTHW.as_subclass(Tensor).view_as(clip_BCTHW), share_BK)

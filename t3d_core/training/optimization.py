@@ -21,7 +21,7 @@ from t3d_core.training.schedules import ScheduleKind
 
 _WARMUP_START = 0.01
 _BY_STEP = (CosineAnnealingLR, SequentialLR, OneCycleLR)
-# 0.7 * 0.1 is a little less than 0.07: rates that rounding alone puts below the smallest one are not below it.
+# 0.7 * 0.1 is a little less than 0.07: a rate that only rounding puts below the smallest one counts as equal.
 _ROUNDING = 1 - 1e-9
 
 
@@ -33,7 +33,7 @@ def build_sgd(
 
 
 class Schedule:
-    """The learning rate over a run; told of every step and epoch, it acts on what its kind goes by.
+    """The learning rate over a run; it is notified of every step and epoch, and uses those that its kind depends on.
 
     Kinds: `constant`; `step`, times `factor` every `every_epochs` epochs (paper: transfer); `plateau`, times `factor`
     when the validation loss has not fallen in more than `patience` validations (paper: training); `cosine`, up in a
@@ -41,7 +41,7 @@ class Schedule:
     up and down once over all steps.
 
     Attributes:
-        has_ended: whether a plateau came to where the rate would have fallen below `min_lr`, and so was left.
+        has_ended: whether the rate of `plateau` would have fallen below `min_lr` and was kept instead.
     """
 
     def __init__(
@@ -81,17 +81,17 @@ class Schedule:
             raise UserError(f"schedule.kind {kind!r} is unknown: choose one of {', '.join(get_args(ScheduleKind))}")
 
     def after_step(self) -> None:
-        """Tell that one optimiser step was made, and that another will be."""
+        """Record that one optimiser step was made, and that another one follows."""
         if isinstance(self._scheduler, _BY_STEP):
             self._scheduler.step()
 
     def after_epoch(self) -> None:
-        """Tell that every training clip was seen once more."""
+        """Record that every training clip was seen once more."""
         if isinstance(self._scheduler, StepLR):
             self._scheduler.step()
 
     def after_validation(self, loss: float) -> None:
-        """Tell the validation loss."""
+        """Record the loss of a validation."""
         if not isinstance(self._scheduler, ReduceLROnPlateau):
             return
         before = self._rates()
@@ -103,11 +103,11 @@ class Schedule:
                 group["lr"] = rate
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs, beside the optimiser's own state."""
+        """What a resumed run needs in addition to the state of the optimiser."""
         return {"has_ended": self.has_ended, "scheduler": self._scheduler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict()`; load the optimiser's state too, which holds the learning rate."""
+        """Resume from `state_dict()`; load the optimiser's state too, which holds the learning rate."""
         self.has_ended = state["has_ended"]
         self._scheduler.load_state_dict(state["scheduler"])
 

@@ -61,7 +61,7 @@ class ClassificationTask:
         Args:
             net: takes `clip_BCTHW` and gives `logits_BK`.
             label_smoothing: share of the label that is spread over all classes, in [0, 1].
-            mixing: mixes the clips and labels of a batch; none: they stay as they are.
+            mixing: mixes the clips and labels of a batch; None: they stay as they are.
         """
         self.net = net
         self.label_smoothing = label_smoothing
@@ -151,7 +151,7 @@ class CorrespondenceTask:
         """The teacher's feature of each clip's frames (B, D)."""
         if "teacher_BD" in batch:
             return batch["teacher_BD"]
-        assert self.teacher is not None, "batches bring frames for a teacher that is there, or features"
+        assert self.teacher is not None, "a batch has frames for the teacher, or features"
         return self.teacher(batch["teacher_frames_BTHWC"])
 
     def _pairs_of(self, batch: Batch, *, is_training: bool) -> Pairs:

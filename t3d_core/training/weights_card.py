@@ -1,4 +1,4 @@
-"""What a weights file says of itself: which network, which classes, which clips. Read without torch."""
+"""The description in a weights file: which network, which classes, which clips. Read without torch."""
 
 import json
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ METADATA_KEY = "t3d"
 
 @dataclass(frozen=True)
 class WeightsCard:
-    """What a weights file says of itself.
+    """The description of a network that its weights file contains.
 
     Attributes:
         model_kind: a kind of `t3d_core.models.build_model`.
@@ -28,8 +28,8 @@ class WeightsCard:
         mean: of each RGB channel, on the 0..1 scale.
         std: of each RGB channel, on the 0..1 scale.
         num_segments: clips of a video that make one example (`VideoNet.num_segments`).
-        datasets: data sets whose labelled videos it was trained on last; none where it was not.
-        fold: the official split list of which it was.
+        datasets: data sets whose labelled videos it was trained on last; empty if there are none.
+        fold: the official split list that it was trained on.
         run_id: the tracked run that trained it.
     """
 
@@ -50,7 +50,7 @@ class WeightsCard:
 
 
 def read_card(path: Path) -> WeightsCard:
-    """Read what the weights file at `path` says of itself.
+    """Read the card of the weights file at `path`.
 
     Raises:
         UserError: the file is damaged or was not written by `save_weights`.
@@ -69,7 +69,7 @@ def read_card(path: Path) -> WeightsCard:
 
 
 def _with_tuples(value: Any) -> Any:
-    """Turn the lists of JSON, which knows no others, back into the tuples they were."""
+    """Turn the lists of JSON, which has no tuples, back into tuples."""
     if isinstance(value, dict):
         return {name: _with_tuples(entry) for name, entry in value.items()}
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

@@ -34,7 +34,7 @@ class PairHead(nn.Module):
 
 
 class CorrespondenceNet(nn.Module):
-    """The student and the head that tells matching from non-matching pairs: all that learns in the transfer."""
+    """The student and the head that separates matching from non-matching pairs: all that learns in the transfer."""
 
     def __init__(
         self,
@@ -53,8 +53,8 @@ class CorrespondenceNet(nn.Module):
             teacher_dim: width of the teacher's feature.
             projection_dim: a student of another width gets a linear layer to this one, which is dropped afterwards.
             norm_features: batch-normalise both features, without weights, before anything is made of them.
-                Paper: not in it. A student whose features all point one way can tell pairs by its few others; where
-                every dimension has the same variance it must use them all.
+                Paper: not in it. A student whose features are mostly alike can separate pairs by a few dimensions;
+                where every dimension has the same variance it must use them all.
         """
         super().__init__()
         self.student = student

@@ -18,7 +18,7 @@ def downloaded_state(model: str, *, cure: str) -> dict[str, Any]:
 
     Args:
         model: Name of a torchvision model.
-        cure: What a user may do instead where there is no network; only said in the error.
+        cure: What a user may do instead without a network; only used in the error.
 
     Raises:
         UserError: They cannot be downloaded.

@@ -164,20 +164,20 @@ def _origins_of_transition(stage: str, transition: TemporalTransitionLayer) -> d
 
 
 def _fits(name: str, origin: _Origin, tensors_2d: Mapping[str, Tensor], *, is_width_free: bool) -> bool:
-    """Say whether the 2D tensor is there in the right shape, or (false) of a width that may be another one.
+    """Return whether the 2D tensor exists in the right shape, or (false) with a width that may differ.
 
     Raises:
         UserError: It is neither.
     """
     needs = f"features.{name} of the 3D net needs a 2D tensor {origin.name} of shape {origin.shape}"
     if origin.name not in tensors_2d:
-        raise UserError(f"{needs}, but the 2D weights have none: they are those of another network")
+        raise UserError(f"{needs}, but the 2D weights have none: they belong to another network")
     shape = tuple(tensors_2d[origin.name].shape)
     if shape == origin.shape:
         return True
     if is_width_free and len(shape) == len(origin.shape):
         return False
-    raise UserError(f"{needs}, but the 2D weights have {shape}: they are those of another network")
+    raise UserError(f"{needs}, but the 2D weights have {shape}: they belong to another network")
 
 
 def _check_nothing_is_left_over(
@@ -192,7 +192,7 @@ def _check_nothing_is_left_over(
         if name not in used and name not in stages_3d and not name.startswith(transitions):
             raise UserError(
                 f"the 2D weights have a tensor {name} of shape {tuple(tensor.shape)}, for which the 3D net has no "
-                "place: they are those of another network"
+                "place: they belong to another network"
             )
 
 

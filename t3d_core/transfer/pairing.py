@@ -36,9 +36,9 @@ class Pairs(NamedTuple):
 
 
 def drawn_pairs(is_match_B: Tensor) -> Pairs:
-    """Take each clip with the frames that came with it: B pairs, which match where `is_match_B` (B,) says so.
+    """Take each clip with the frames that came with it: B pairs, which match where `is_match_B` (B,) is true.
 
-    Paper: 3.2 read literally. Who loads the clips draws each pair anew, the frames of a negative from another video.
+    Paper: 3.2 read literally. The loader draws each pair anew, with the frames of a negative from another video.
     """
     clip_B = torch.arange(len(is_match_B), device=is_match_B.device)
     return Pairs(clip_B, clip_B, is_match_B.long(), torch.full_like(clip_B, 1 / len(clip_B), dtype=torch.float32))

@@ -57,7 +57,7 @@ class FrozenTeacher(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> "FrozenTeacher":
-        """Stay in evaluation mode whatever is asked: batch statistics must not move."""
+        """Stay in evaluation mode in any case: batch statistics must not change."""
         return super().train(False)
 
     def fingerprint(self) -> str:
@@ -98,7 +98,7 @@ class _EfficientNetLiteFeatures(nn.Module):
 
 
 class _ExportedNetwork(nn.Module):
-    """A program of `torch.export`, which computes what it was exported to compute and refuses to be told a mode.
+    """A program of `torch.export`, which computes what it was exported to compute and refuses a change of mode.
 
     It goes to other processes as the file that it is from: what PyTorch makes of one cannot be pickled.
     """
@@ -146,7 +146,7 @@ def build_teacher(kind: str, *, weights: Path | None = None) -> FrozenTeacher:
         weights: a local file with torchvision's `state_dict`; None takes torchvision's download or the package's file.
 
     Raises:
-        UserError: unknown kind, a missing package, weights that cannot be had or do not fit.
+        UserError: unknown kind, a missing package, weights that are not available or do not fit.
     """
     if kind in _LITE_TEACHERS:
         return _efficientnet_lite(kind, weights)
@@ -196,7 +196,7 @@ def load_exported_teacher(
 
 
 def check_teacher(teacher: FrozenTeacher, *, crop_size: int, what: str) -> None:
-    """See that a teacher gives finite features of its width, on frames of noise.
+    """Check that a teacher gives finite features of its width, on frames of noise.
 
     Args:
         teacher: the teacher.

@@ -1,7 +1,7 @@
 """A 3D network's 2D twin learns a teacher's features of single frames, so that its weights can be inflated.
 
-Paper: not in it. Where no ImageNet weights of a student's own family can be had, inflation has nothing to inflate; its
-twin, taught by the same teacher on the same unlabelled clips, is the control that tells what the third dimension of a
+Paper: not in it. Without ImageNet weights of the student's own family, inflation has nothing to inflate. Its
+twin, taught by the same teacher on the same unlabelled clips, is the control that shows what the third dimension of a
 transfer is worth.
 
 Legend: B clips, T frames, N = B * T images, D feature width.
@@ -61,7 +61,7 @@ def build_twin(kind: str, net: VideoNet) -> Twin:
 
 
 def _densenet(net: DenseNet3D) -> DenseNet:
-    """The 2D DenseNet of the same widths; what a T3D has beside it begins at the concatenation of its branches."""
+    """The 2D DenseNet of the same widths; the additional layers of a T3D begin at the concatenation of its branches."""
     blocks = [block for block in net.features.children() if isinstance(block, DenseBlock)]
     if len(blocks) != _DENSENET_BLOCKS:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Clips (uint8) go in, clips in other colours come out: what is changed beside crop and flip (not in the paper).
+"""Clips (uint8) go in, clips in other colours come out: the changes in addition to crop and flip (not in the paper).
 
 It runs on the training device, before the clips become floats. Shape letters: B clips, T frames, H height, W width,
 C = 3 colours (RGB).
@@ -16,7 +16,7 @@ class ColorAugmentation:
     """Changes the colours of every clip at random, of all its frames alike; all zeros change nothing.
 
     Draws come from PyTorch's global generator of the CPU, on every device. Brightness, contrast, saturation and hue are
-    changed in an order drawn anew for each clip, as by torchvision's ColorJitter, which does it.
+    changed in an order drawn anew for each clip, as by torchvision's ColorJitter, which is used.
 
     Attributes:
         brightness: in [0, 1]; the factor is drawn from 1 - x .. 1 + x.

@@ -5,7 +5,7 @@ A clip is `num_frames` frames, `frame_stride` apart. It covers `clip_span` frame
     num_frames 4, frame_stride 2      x . x . x . x      span 7
 
 A video shorter than the span is completed by the `short_video` rule, and the made-up indices are counted, so that their
-share can stand beside every metric. With 5 frames in the video and the clip above:
+share can be reported with every metric. With 5 frames in the video and the clip above:
 
     video            0 1 2 3 4
     loop             0   2   4   1        the video starts again after frame 4
@@ -87,7 +87,7 @@ def random_segments(
                         .[---].         parted instead: clips overlap, and still come from anywhere
                         ..[---]
 
-    Paper: 4.6 says nothing of videos too short for non-overlapping clips, which most of UCF101's are.
+    Paper: 4.6 does not mention videos too short for non-overlapping clips, which most of UCF101's are.
 
     Arguments are those of `random_clip`, which is the clip of one part.
     """
@@ -131,7 +131,7 @@ def non_overlapping_clips(
                                                      [----][----]---   the tail is shorter than a span: dropped
 
     Paper: 4.4 says "non-overlapping 32-frame clips" and no more. Clips start every num_frames * frame_stride frames, so
-    that the grid of sampled frames goes on across clips and at stride 2 every start is even. A tail shorter than a
+    that the grid of sampled frames continues across clips and at stride 2 every start is even. A tail shorter than a
     span is dropped: completing it would put made-up frames into the score of every video. Only a video without any
     full clip is completed by `short_video`, so that every video is scored.
     """

@@ -30,7 +30,7 @@ class VideoError(UserError):
 
 
 class EmptyIntervalError(VideoError):
-    """The video can be decoded, but nothing of it lies in the wanted interval."""
+    """The video can be decoded, but none of it is in the wanted interval."""
 
 
 class OpenVideo(NamedTuple):
@@ -84,7 +84,7 @@ def iterate_frames(video: OpenVideo, *, is_strict: bool = False) -> Iterator[Vid
 
 
 def whole_packets(video: OpenVideo, *, is_from_start: bool = True) -> Iterator[Packet]:
-    """Packets in file order; VideoError at the first damage, and where a file read from its start is cut off."""
+    """Packets in file order; VideoError at the first damage, or if a file read from its start is truncated."""
     num_packets = 0
     for packet in video.container.demux(video.stream):
         if packet.is_corrupt:
@@ -122,10 +122,10 @@ def _open_container(source: VideoSource) -> InputContainer:
 
 
 def _num_missing_bytes(video: OpenVideo) -> int:
-    """Bytes between the end of a Matroska file and the one that its header tells (a download that was broken off).
+    """Bytes between the end of a Matroska file and the one that its header states (an interrupted download).
 
     The file is two elements, each an identifier of four bytes, a length and content: the EBML header, and the segment,
-    which is all the rest. A live recording tells no length (all bits set).
+    which is all the rest. A live recording states no length (all bits set).
     """
     if "matroska" not in video.container.format.name:
         return 0

@@ -1,7 +1,7 @@
 """A decoded frame goes in, upright RGB pixels come out: scaled, turned, and cut to what is wanted (paper 4.4).
 
-Scaling is the larger part of the work, so where only a square of the frame is wanted, what lies around it is cut off
-first; a few pixels of margin keep the filter from seeing the cut (but where pictures shrink to a quarter and less):
+Scaling is the larger part of the work, so where only a square of the frame is wanted, the rest is removed
+first; a few pixels of margin keep the filter from seeing the cut (except where pictures shrink to a quarter or less):
 
     source 320x240            region, scaled            crop
     +--------------+          +---------+
@@ -38,7 +38,7 @@ def displayed_size(height: int, width: int, *, rotation_degrees: int) -> tuple[i
 def rotation_of(frame: VideoFrame) -> int:
     """Counter-clockwise turn in degrees that the file asks for.
 
-    Mirroring (selfies) is left out, left and right mean nothing to the paper's random flips: a mirrored picture comes
+    Mirroring (selfies) is left out, because the paper's random flips ignore left and right: a mirrored picture comes
     out upright and unmirrored.
     """
     matrix = frame.side_data.get("DISPLAYMATRIX")

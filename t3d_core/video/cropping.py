@@ -25,7 +25,7 @@ class Crop(NamedTuple):
 
 
 class ScaledCrop(NamedTuple):
-    """Frames scaled to `size` (height, width) and the square that is cut out of them then: what a decoder is told."""
+    """Frames scaled to `size` (height, width) and the square that is then cut out of them: the input of a decoder."""
 
     size: tuple[int, int]
     crop: Crop

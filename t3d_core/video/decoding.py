@@ -22,7 +22,7 @@ from t3d_core.video.container import OpenVideo, VideoError, VideoSource, iterate
 from t3d_core.video.conversion import FrameConverter, displayed_size, rotation_of
 from t3d_core.video.cropping import Crop
 
-# Where a list of packets tells what a decoder will give: these containers store a presentation time for every packet,
+# Where a list of packets shows what a decoder will give: these containers store a presentation time for every packet,
 # and in these codecs a packet is a frame. AVI invents times (UCF101's own files come out of order), VP8 has packets
 # that show nothing, MPEG-4 has packets that repeat a frame.
 TIMESTAMPED_CONTAINERS = {"mov", "matroska"}
@@ -57,8 +57,8 @@ def probe(source: VideoSource) -> VideoInfo:
     """Read what a video holds; `num_frames` is what a full decode gives.
 
     H.264, HEVC and JPEG in mp4 and Matroska are counted by their packets, without decoding: there, a frame whose data
-    are damaged still counts. All others (AVI, MPEG-TS, files cut off inside a packet ...) are decoded, and what cannot
-    be is no frame.
+    are damaged still counts. All others (AVI, MPEG-TS, files truncated inside a packet ...) are decoded, and what
+    cannot be decoded is not a frame.
 
     Raises:
         VideoError: the file cannot be read, is no video or has no decodable frame.
@@ -97,7 +97,7 @@ def decode_frames(
         size: (height, width) in pixels to scale to; None keeps the video's own.
         crop: square to cut out of the upright frames at that size; None keeps all. Of scaled frames only what is
             needed is scaled: their crop lies within a pixel of where `crop_frames` would have cut it.
-        key_distance: frames from key frame to key frame, where `is_steady` has said so; None lists the packets of the
+        key_distance: frames from key frame to key frame, where `is_steady` is true; None lists the packets of the
             file to find them.
 
     Returns:
@@ -136,7 +136,7 @@ def decode_views(
             if _decode_by_seeking(video, index, converter):
                 return converter.of_views()
     with open_video(source) as video:
-        # A file that has an index and yet did not deliver may be damaged, and a lost frame would shift all later ones.
+        # A file with an index that did not deliver may be damaged, and a lost frame would shift all later ones.
         num_frames = _decode_from_start(video, converter, is_strict=index is not None)
         if index is not None and converter.last_index >= num_frames:
             raise VideoError(f"corrupt: only {num_frames} of {len(index.pts)} frames can be decoded")
@@ -169,7 +169,7 @@ class _Converters:
 
 
 def is_steady(source: VideoSource, *, key_distance: int) -> bool:
-    """Whether `decode_frames` may be told this `key_distance`: frames of constant rate, key frames at that distance."""
+    """Whether `decode_frames` may be given this `key_distance`: constant frame rate, key frames at that distance."""
     with open_video(source) as video:
         steady, listed = _steady_index(video, key_distance), _index_packets(video)
     if steady is None or listed is None:
@@ -185,7 +185,7 @@ class _PacketIndex(NamedTuple):
 
 
 def _index_packets(video: OpenVideo) -> _PacketIndex | None:
-    """Time stamps of all packets, or None where only a full decode tells which frames there are."""
+    """Time stamps of all packets, or None where only a full decode shows which frames there are."""
     container_names = set(video.container.format.name.split(","))
     codec = video.stream.codec_context.name
     if not container_names & TIMESTAMPED_CONTAINERS or codec not in PACKET_IS_FRAME_CODECS:
@@ -216,7 +216,7 @@ def _steady_index(video: OpenVideo, key_distance: int) -> _PacketIndex | None:
 
 
 def _decode_by_seeking(video: OpenVideo, index: _PacketIndex, converter: _Converters) -> bool:
-    """Write the wanted frames group by key frame; False where the file does not behave as its packets say."""
+    """Write the wanted frames group by key frame; False where the file does not match its packets."""
     index_of_pts = {int(index.pts[i]): i for i in converter.wanted}
     groups: dict[int, set[int]] = defaultdict(set)
     for pts in index_of_pts:

@@ -1,14 +1,14 @@
 """An untrusted video file goes in, frames or stored segments come out, or one reason why not.
 
-A damaged or hostile file can crash FFmpeg, keep it busy for ever or make it ask for all memory; no Python exception
-tells of that. So a child process decodes, under a deadline and a memory limit, and is replaced when a file was too
-much for it:
+A damaged or hostile file can crash FFmpeg, keep it busy for ever or make it ask for all memory, without a Python
+exception. So a child process decodes, under a deadline and a memory limit, and is replaced after a file that it did not
+survive:
 
     this process            child process
     encode_segments() ----> JSON request        FFmpeg, PyAV, x264
                       <---- segment, segment, end | error | (nothing: crashed, or past the deadline)
 
-All stages read SOURCE files through here (the benchmarks, on files of one's own choice, do not); shards hold what a
+All stages read SOURCE files through here (except the benchmarks, whose files the user chooses); shards hold what a
 guarded child has decoded in full.
 """
 
@@ -67,7 +67,7 @@ class GuardedDecoder:
     """Decodes in a child process that any file may kill; started at the first request. Not for several threads.
 
     Every method raises VideoError with a short reason when the file cannot be used, whatever it does, UserError for
-    arguments that are wrong, DecoderKilledError when somebody else ended the child, and OSError when none can start.
+    wrong arguments, DecoderKilledError when another process ended the child, and OSError when no child can start.
     """
 
     def __init__(self, limits: GuardLimits = GuardLimits()) -> None:
@@ -112,7 +112,7 @@ class GuardedDecoder:
             child.wait()
             for pipe in (child.stdin, child.stdout):
                 assert pipe is not None
-                with suppress(BrokenPipeError):  # a request that the child did not live to read
+                with suppress(BrokenPipeError):  # a request that the child did not read before it died
                     pipe.close()
 
     def _ask(self, operation: str, **arguments: Any) -> Generator[Message]:
@@ -200,7 +200,7 @@ def _write(child: subprocess.Popen[bytes], request: dict[str, Any]) -> None:
         child.stdin.write(json.dumps(request).encode() + b"\n")
         child.stdin.flush()
     except BrokenPipeError:
-        pass  # the child died while it waited; reading its answer tells how
+        pass  # the child died while it waited; reading its answer shows how
 
 
 def _error_of_death(child: subprocess.Popen[bytes]) -> Exception:

@@ -29,7 +29,7 @@ _ALARM_DELAY_SECONDS = 5
 
 
 class Message(NamedTuple):
-    """What the child says: `fields` tell what it is, `payload` holds frames or an encoded segment."""
+    """A message of the child: `fields` describe it, `payload` holds frames or an encoded segment."""
 
     fields: dict[str, Any]
     payload: bytes | memoryview = b""

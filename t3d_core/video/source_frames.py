@@ -1,6 +1,6 @@
 """A source file and a range of frame numbers go in, those frames come out, decoded from the nearest place possible.
 
-Where the container's packets tell which frames there are (H.264 and HEVC in mp4 and Matroska), reading begins at the
+Where the container's packets show which frames there are (H.264 and HEVC in mp4 and Matroska), reading begins at the
 key frame before the range, and what lies outside of it is neither decoded nor checked:
 
     frame     0 ........ 250 ........ 500 ........ 750        K key frame
@@ -29,7 +29,7 @@ from t3d_core.video.decoding import PACKET_IS_FRAME_CODECS, TIMESTAMPED_CONTAINE
 
 
 class PacketTable(NamedTuple):
-    """What the packets of a source tell without decoding.
+    """What the packets of a source show without decoding.
 
     Attributes:
         codec: name of the decoder, such as "h264".
@@ -38,10 +38,10 @@ class PacketTable(NamedTuple):
         width: pixels before rotation.
         num_packets: packets listed.
         key_numbers: places of the key packets among them, in file order.
-        seconds: when each frame is shown, after the first one, ascending; None where only decoding tells.
+        seconds: when each frame is shown, after the first one, ascending; None where only decoding shows it.
         key_indices: frame numbers of the key frames, ascending; empty where `seconds` is None.
         pts: time stamps of the frames in ticks of the stream; empty where `seconds` is None.
-        is_whole: the file is not cut off, as far as its packets show.
+        is_whole: the file is not truncated, as far as its packets show.
     """
 
     codec: str
@@ -113,7 +113,7 @@ class SourceReader:
         self.video.stream.codec_context.copy_opaque = self._keeps_packets
 
     def _seek(self) -> None:
-        """Go on at the key frame before `first` if that skips anything and the file behaves as its packets say."""
+        """Continue at the key frame before `first` if that skips anything and the file matches its packets."""
         keys = self._table.key_indices
         key_index = int(keys[np.searchsorted(keys, self._first, side="right") - 1]) if len(keys) else 0
         if key_index <= self._next_index or self._first >= len(self._table.pts):

@@ -1,9 +1,9 @@
 """A source video goes in, small files made for reading clips come out: these are what shards keep.
 
 Frame k of a segment is source frame `start_frame` + k of a full decode: nothing is dropped, doubled or resampled in
-time. A video is prepared whole or not at all: damage that the decoder reports, or a file cut off inside a packet, is a
-VideoError and never a shorter video. (What FFmpeg conceals looks whole, and so does a file cut off between packets
-whose container tells no length: all but mp4 and Matroska.)
+time. A video is prepared whole or not at all: damage that the decoder reports, or a file truncated inside a packet, is
+a VideoError and never a shorter video. (What FFmpeg conceals looks whole, and so does a file truncated between packets
+whose container states no length: all except mp4 and Matroska.)
 
     copy   the packets of the source, no quality lost     its first frame may be a few after the file's (frame_offset)
     h264   H.264 made for stride 2, 256 px                `segment_writer`
@@ -49,8 +49,8 @@ class EncodedSegment:
         num_frames: frames of the segment.
         frame_offset: frames in `data` before the segment's first one (a copy begins at an earlier key frame).
         fps: constant; the source's average.
-        height: pixels, upright; even but for copies.
-        width: pixels, upright; even but for copies.
+        height: pixels, upright; even except for copies.
+        width: pixels, upright; even except for copies.
         start_frame: index in the source of its first frame.
         key_distance: frames from key frame to key frame where that is all `decode_frames` needs to know, else None.
     """
@@ -153,7 +153,7 @@ def _encode_segments(
 
 
 def _frame_seconds(source: VideoSource, table: PacketTable, request: SegmentRequest) -> npt.NDArray[np.float64] | None:
-    """When each frame is shown, after the first one; None where nobody asks."""
+    """When each frame is shown, after the first one; None where it is not needed."""
     if not request.needs_times:
         return None
     if table.seconds is None:
@@ -162,7 +162,7 @@ def _frame_seconds(source: VideoSource, table: PacketTable, request: SegmentRequ
             raise VideoError(ZERO_FRAMES)
         return seconds
     if not table.is_whole and request.end > table.seconds[-1]:
-        raise VideoError(f"truncated: what is wanted goes on after the {table.num_packets} frames in the file")
+        raise VideoError(f"truncated: the wanted part continues after the {table.num_packets} frames in the file")
     return table.seconds
 
 

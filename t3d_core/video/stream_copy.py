@@ -5,7 +5,7 @@ A copy begins at the last key frame at or before its first frame; what lies betw
     source     ... K . . . . . . first . . . . stop ...
     copy           K . . . . . . first . . . .            frame_offset = 7
 
-Packets do not tell what a decoder makes of them (open groups, packed B-frames, frames that repeat), so every copy is
+Packets do not show what a decoder makes of them (open groups, packed B-frames, frames that repeat), so every copy is
 decoded in full and each picture compared with that of the source; a copy that differs anywhere is none.
 """
 
@@ -80,7 +80,7 @@ def copy_stretch(reader: SourceReader, frames: Iterable[SourceFrame]) -> StreamC
     last_number, size, rotation = 0, (0, 0), 0
     for item in frames:
         if item.packet_number is None:
-            raise CopyError("copy: the decoder does not tell which packet holds a frame")
+            raise CopyError("copy: the decoder does not report which packet holds a frame")
         if not fingerprints:
             size, rotation = (item.frame.height, item.frame.width), rotation_of(item.frame)
         if (item.frame.height, item.frame.width) != size:
@@ -136,7 +136,7 @@ def _matching_offset(data: bytes, fingerprints: list[int], rotation_degrees: int
         raise CopyError(f"copy: cannot be decoded: {error}") from error
     # Readers find frames by the packets' times where these can be trusted.
     if table.seconds is not None and table.pts.tolist() != [pts for _, pts, _ in frames]:
-        raise CopyError("copy: its packets do not tell its frames")
+        raise CopyError("copy: its packets do not determine its frames")
     if frames and frames[0][2] != rotation_degrees:
         raise CopyError("copy: the container does not keep the rotation")
     copied = [fingerprint for fingerprint, _, _ in frames]

@@ -251,7 +251,7 @@ def test_a_second_prepare_of_the_same_folder_is_refused(videos, undisturbed, tmp
     printed = second.communicate()[0]
     assert second.returncode == 1
     last = printed.strip().splitlines()[-1]
-    assert last.startswith(f"error: another prepare (process {first.pid} on ")
+    assert last.startswith(f"error: another prepare job (process {first.pid} on ")
     assert "is writing to" in last
     assert first.poll() is None, "the first one was still at work"
     assert first.wait() == 0

@@ -245,7 +245,7 @@ def test_a_run_that_cannot_be_tracked_is_refused_before_videos_are_prepared(
     job: Job, name: str, data: list[str]
 ) -> None:
     """Its recipe makes the shards that it reads, which may take hours."""
-    assert_refused(job(name, *data, "--tracking.uri", "http://me:secret@mlflow"), "came with a password in it")
+    assert_refused(job(name, *data, "--tracking.uri", "http://me:secret@mlflow"), "contains a password")
     assert not list(Path.cwd().rglob("*.parquet"))
 
 

@@ -98,7 +98,7 @@ def test_the_head_refuses_who_has_no_token(head: Head) -> None:
 
 def test_a_submitted_transfer_leaves_weights_and_checkpoints_in_the_home_folder(submitted: tuple[Path, str]) -> None:
     folder, shown = submitted
-    assert f"relative paths lead to {folder}" in shown
+    assert f"relative paths start from {folder}" in shown
     run = folder / "runs" / "first"
     assert (run / "student.safetensors").is_file()
     assert list(run.glob("checkpoint_*"))

@@ -95,9 +95,9 @@ def test_the_table_is_aligned_and_names_the_classes_that_lack_most_first(count):
     for place in (4, 5, 8, 12, 13, 14, 15):
         rows[place] |= MISSING
     lines = format_coverage(count(rows), max_classes=2).splitlines()
-    heading = lines.index("classes that lack most:")
+    heading = lines.index("classes with the most missing videos:")
     assert [line.split()[0] for line in lines[heading + 1 : heading + 3]] == ["none", "half"]
-    assert lines[heading + 3] == "(1 more lack videos, 1 of 4 classes are complete)"
+    assert lines[heading + 3] == "(1 more classes lack videos, 1 of 4 classes are complete)"
     table = lines[: heading + 3]
     ends = {line.rindex(line.split()[5 if line.startswith(("all", "fold")) else 4]) for line in table[1:heading]}
     assert len(ends) == 1

@@ -112,7 +112,7 @@ def test_a_remote_video_that_is_absent_is_missing(bucket):
 
 @pytest.mark.parametrize("prefix", ["nothing", "train/y.mp4"])
 def test_an_address_that_holds_nothing_is_refused(bucket, prefix):
-    with pytest.raises(ValueError, match="holds nothing"):
+    with pytest.raises(ValueError, match="is empty"):
         open_root(bucket.format(prefix))
 
 
@@ -121,7 +121,7 @@ def test_an_address_that_holds_nothing_is_refused(bucket, prefix):
     [
         ("/no/such/folder", "is not a folder"),
         ("ftp://host/videos", "cannot be opened: Unrecognized filesystem type"),
-        ("s3://key:se/cret@bucket/videos", r"'s3://\.\.\.@bucket/videos' came with a secret in it: give that by env"),
+        ("s3://key:se/cret@bucket/videos", r"'s3://\.\.\.@bucket/videos' contains a secret, .*environment"),
     ],
 )
 def test_a_root_that_cannot_work_is_refused_with_the_cure(root, reason):

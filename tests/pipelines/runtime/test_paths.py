@@ -23,5 +23,5 @@ def test_relative_paths_start_where_the_user_stands_or_at_t3d_home(tmp_path, mon
 
 def test_a_home_that_is_not_there_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("T3D_HOME", str(tmp_path / "not mounted"))
-    with pytest.raises(ValueError, match=r"T3D_HOME .*not mounted is no folder: mount the shared storage"):
+    with pytest.raises(ValueError, match=r"T3D_HOME .*not mounted is not a folder: mount the shared storage"):
         base_folder()

@@ -49,7 +49,7 @@ def test_labelled_nodes_keep_decoding_and_training_apart(cluster):
         (4, {"CPU": 1.0}, None),
         (5, {"CPU": 1.0}, r"5 workers with 1 CPU each and 1 CPU that must be left for decoding make 6 CPU, but the cl"),
         (1, {"CPU": 1.0, "GPU": 1.0}, r"make 1 GPU, but the cluster has 0: .*use_gpu false"),
-        (2, {"CPU": 2.0}, r"places for 1: lower"),
+        (2, {"CPU": 2.0}, r"room for 1: lower"),
         (0, {"CPU": 9.0}, None),
         (9, {"CPU": 0.0}, None),
     ],

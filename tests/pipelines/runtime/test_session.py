@@ -60,13 +60,13 @@ def test_a_client_of_another_version_is_told_to_use_the_clusters(local_ray):
     said = join(ray.get_runtime_context().gcs_address, "ray.__version__ = '9.9.9'")
     assert "cannot be joined: Version mismatch" in said
     assert "9.9.9" in said
-    assert "run the job with the cluster's own Ray and Python" in said
+    assert "run the job with the Ray and Python versions of the cluster" in said
 
 
 def test_who_has_another_token_is_told_to_look_at_it(local_ray):
     said = join(ray.get_runtime_context().gcs_address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
     assert "cannot be joined" in said
-    assert "RAY_AUTH_MODE and the token are its own" in said
+    assert "RAY_AUTH_MODE and the token belong to it" in said
 
 
 @pytest.mark.heavy

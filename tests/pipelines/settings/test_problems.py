@@ -13,7 +13,7 @@ def test_all_wrong_settings_are_listed_one_line_each_wherever_they_come_from(fai
     )
     assert sorted(lines[:-1]) == [
         "data.fold: given 7, allowed: 1|2|3|null",
-        "init_from: given no value, allowed: path|null",
+        "init_from: no value given, allowed: path|null",
         "max_failed_fraction: given 2, allowed: number>=0,<=1",
         'model.block_config.1: given "x", allowed: integer ...',
         'model.growth_rat: given "3", no such setting, the closest is model.growth_rate',

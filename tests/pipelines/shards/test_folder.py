@@ -17,7 +17,7 @@ def test_a_folder_that_another_process_writes_to_is_refused_by_a_job_and_awaited
 
     with folder.locked(is_patient=False):
         with (
-            pytest.raises(ValueError, match=rf"another prepare \(process {os.getpid()} on .*\) is writing"),
+            pytest.raises(ValueError, match=rf"another prepare job \(process {os.getpid()} on .*\) is writing"),
             folder.locked(is_patient=False),
         ):
             pass

@@ -53,7 +53,7 @@ def test_a_missing_and_a_cut_off_shard_are_left_out_and_recorded_with_their_rows
     assert [(s.shard, s.path) for s in index.skipped] == [(n, str(shard_file(shards, n))) for n in (1, 3)]
     assert [s.num_rows for s in index.skipped] == [(whole.shard_N == shard).sum() for shard in (1, 3)]
     assert index.skipped[0].reason == "is missing"
-    assert index.skipped[1].reason == f"has {made_bytes - 100:,} bytes, not {made_bytes:,} as when it was made"
+    assert index.skipped[1].reason == f"has {made_bytes - 100:,} bytes instead of {made_bytes:,}"
     assert num_listed([shards], fold=1, split="train") == listed == len(whole)
     [line] = describe_skipped(index.skipped)
     assert line.startswith(
@@ -81,7 +81,7 @@ def test_shards_of_a_second_folder_are_numbered_after_those_of_the_first(shards,
 def test_a_folder_none_of_whose_shards_is_whole_is_refused(shards, synthetic_shards):
     for shard in range(5):
         cut_off(shard_file(shards, shard))
-    with pytest.raises(ValueError, match=r"none of the 5 shards of .*copy is as it was made: .*000000.parquet has"):
+    with pytest.raises(ValueError, match=r"all 5 shards of .*copy are missing or damaged: .*000000.parquet has"):
         load_index([synthetic_shards, shards], fold=1, splits=["train"])
 
 
@@ -101,7 +101,9 @@ def test_the_index_is_what_the_rows_of_the_shards_say(weizmann_shards):
 
 def test_a_folder_of_another_layout_is_refused_with_the_cure(shards):
     edit(shards, layout=1)
-    with pytest.raises(ValueError, match=r"copy was prepared by another version .*layout 1, not 2.* anew into another"):
+    with pytest.raises(
+        ValueError, match=r"copy was prepared by another version .*layout 1, not 2.* again into another"
+    ):
         load_index([shards], fold=1, splits=["train"])
 
 

@@ -54,7 +54,7 @@ def test_a_run_goes_on_under_its_id_and_stays_one_run(tracking_uri):
 def test_a_run_that_left_the_store_cannot_go_on(tracking_uri, run):
     MlflowClient(tracking_uri).delete_run(run.run_id)
     for run_id in (run.run_id, "0" * 32):
-        with pytest.raises(ValueError, match=f"run {run_id} cannot go on"):
+        with pytest.raises(ValueError, match=f"run {run_id} cannot be resumed"):
             open_run(tracking_uri, run_id=run_id)
 
 
@@ -154,7 +154,9 @@ def test_a_server_refuses_points_or_may_take_them_later(status, body, error, ser
 
 def test_a_server_that_does_not_know_its_name_is_told_with_the_cure(server):
     server.answer_to_get = (403, "Invalid Host header - possible DNS rebinding attack detected")
-    with pytest.raises(ValueError, match=rf"refuses to be called 127\.0\.0\.1:{server.server_port}: .*--allowed-hosts"):
+    with pytest.raises(
+        ValueError, match=rf"refuses the host name 127\.0\.0\.1:{server.server_port}: .*--allowed-hosts"
+    ):
         open_run(server.uri)
 
 

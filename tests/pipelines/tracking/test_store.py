@@ -46,7 +46,7 @@ def test_a_tracking_uri_becomes_independent_of_the_working_folder(uri, absolute,
 )
 def test_a_password_in_the_uri_is_refused_without_repeating_it(uri, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(ValueError, match=r"came with a password in it.*PGPASSWORD") as told:
+    with pytest.raises(ValueError, match=r"contains a password.*PGPASSWORD") as told:
         resolve_tracking_uri(None, base=Path("/base"))
     assert not any(part in str(told.value) for part in ("se/c", "ret@"))
 

@@ -163,7 +163,7 @@ def test_2d_weights_of_another_network_are_refused_before_the_run(settings, synt
     torch.save(
         torchvision.models.DenseNet(growth_rate=6, block_config=(2, 2, 2, 2)).state_dict(), tmp_path / "other.pt"
     )
-    with pytest.raises(ValueError, match=r"they are those of another network"):
+    with pytest.raises(ValueError, match=r"they belong to another network"):
         run_train(train_config(settings, synthetic_shards, name="mine", inflate_from=str(tmp_path / "other.pt")))
     assert not (tmp_path / "runs" / "mine").exists()
 

@@ -147,8 +147,11 @@ class TestAnnotations:
         ("lines", "message"),
         [
             (("file,label", "a.mp4,run"), r"line 1: no column 'path' among the columns \['file', 'label'\]"),
-            (("path,label,split", "a.mp4,run,train", "b.mp4,run,validation"), "line 3: split 'validation' is none of"),
-            (("path,label", "a.mp4,run", "./a.mp4,run"), "line 3: path './a.mp4' stands already in .*line 2"),
+            (
+                ("path,label,split", "a.mp4,run,train", "b.mp4,run,validation"),
+                "line 3: split 'validation' is not one of",
+            ),
+            (("path,label", "a.mp4,run", "./a.mp4,run"), "line 3: path './a.mp4' is already listed in .*line 2"),
             (("path,label", "../a.mp4,run"), "line 2: path '../a.mp4' must lead"),
             (("path,label", "x/../../a.mp4,run"), "line 2: path .* must lead"),
             (("path,label", "/etc/passwd,run"), "line 2: path '/etc/passwd' must lead"),
@@ -158,7 +161,7 @@ class TestAnnotations:
             (("path,label", "a.mp4,run", "b.mp4,"), "line 3: no label"),
             (("path,split", "a.mp4,train"), "line 2: no label"),
             (("path,label,split", "a.mp4,run,train", "b.mp4,run,"), "line 3: no split while other videos have one"),
-            (("path,label,group,split", "a.mp4,run,x,train", "b.mp4,run,x,test"), "source 'x' in fold 1 stands in"),
+            (("path,label,group,split", "a.mp4,run,x,train", "b.mp4,run,x,test"), "source 'x' in fold 1 is in"),
             (("path,label",), "no videos found: no row of"),
         ],
     )

@@ -94,7 +94,7 @@ def test_a_bad_line_is_refused_with_its_place(tmp_path, line):
 
 def test_a_video_twice_in_a_list_is_refused(tmp_path):
     (tmp_path / "run_test_split1.txt").write_text("A_run_f_cm_np1_fr_bad_1.avi 1 \n" * 2)
-    with pytest.raises(ValueError, match=r"line 2: .* stands twice"):
+    with pytest.raises(ValueError, match=r"line 2: .* is listed twice"):
         read(tmp_path)
 
 

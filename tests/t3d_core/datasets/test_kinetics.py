@@ -79,7 +79,7 @@ class TestRows:
                 "line 3: .* has label 'yoga' .* 'air drumming' .* line 2",
             ),
             ((HEADER, DRUM, DRUM.replace("train", "test")), "line 3: .* split 'test', but .*'train' in .*line 2"),
-            ((HEADER, DRUM.replace("train", "dev")), "line 2: split 'dev' is none of train, val"),
+            ((HEADER, DRUM.replace("train", "dev")), "line 2: split 'dev' is not one of train, val"),
             ((HEADER, DRUM.replace("air drumming", "")), "line 2: no label, which only test videos may lack"),
             ((HEADER, "run,,1,2,train"), "line 2: no youtube_id"),
             ((HEADER, "run,abc,,,train"), "line 2: .* no time_start"),
@@ -87,7 +87,7 @@ class TestRows:
             ((HEADER, "run,abc,a,1,train"), "line 2: time_start and time_end must both be seconds"),
             (("label,id", "run,abc"), "line 1: no column 'youtube_id'"),
             (("label,youtube_id,time_start,time_end", "run,abc,1,11"), "line 2: no split, and the file's name"),
-            ((HEADER, DRUM, DRUM.replace(" ", "_").replace("17", "40").replace("27", "50")), "differ in spaces only"),
+            ((HEADER, DRUM, DRUM.replace(" ", "_").replace("17", "40").replace("27", "50")), "differ only in spaces"),
             ((HEADER,), "no videos found"),
             ((HEADER, "..,../abc,1,11,train"), "must lead to a file below the root"),
         ],
@@ -114,7 +114,7 @@ class TestFiles:
         path = write_csv(tmp_path, HEADER, DRUM)
         assert places_of(read(path, "x/-_Qabcdefgh.webm", is_trimmed=False)) == [("x/-_Qabcdefgh.webm", 17.0, 27.0)]
         assert places_of(read(path, "x/-_Qabcdefgh.webm", is_trimmed=True)) == [("x/-_Qabcdefgh.webm", None, None)]
-        with pytest.raises(ValueError, match=r"'x/-_Qabcdefgh\.webm' is called by its id alone: say whether"):
+        with pytest.raises(ValueError, match=r"'x/-_Qabcdefgh\.webm' is named by its id alone: set whether"):
             read(path, "x/-_Qabcdefgh.webm")
 
     def test_a_trimmed_clip_is_preferred_to_the_whole_video(self, tmp_path):

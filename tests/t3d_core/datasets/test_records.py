@@ -28,7 +28,7 @@ def test_a_video_without_label_is_allowed_beside_labelled_ones():
 @pytest.mark.parametrize(
     ("class_names", "records", "message"),
     [
-        (("run",), (record("a"), record("a")), "video_id 'a' stands twice"),
+        (("run",), (record("a"), record("a")), "video_id 'a' appears twice"),
         (("run",), (record("a"), record("b", label="jump")), "label 'jump' of video 'b'"),
         ((), (record("a"),), "label 'run' of video 'a'"),
         (("run",), (record("a", splits=("validation",)),), "split 'validation' of video 'a' in fold 1"),
@@ -55,7 +55,7 @@ def test_two_dots_inside_a_name_are_no_way_out():
 
 def test_the_same_record_twice_is_refused():
     twice = record("a")
-    with pytest.raises(ValueError, match="video_id 'a' stands twice"):
+    with pytest.raises(ValueError, match="video_id 'a' appears twice"):
         VideoDataset("set", ("run",), (twice, twice))
 
 

@@ -42,7 +42,7 @@ def test_a_source_in_two_splits_of_one_fold_is_refused_by_name():
     leaking = dataset_of(
         record("a", source="anna", splits=("train", "train")), record("b", source="anna", splits=("train", "test"))
     )
-    with pytest.raises(ValueError, match="source 'anna' in fold 2 stands in train and test"):
+    with pytest.raises(ValueError, match="source 'anna' in fold 2 is in train and test"):
         check_no_leak(leaking)
 
 
@@ -77,7 +77,7 @@ def test_a_source_that_the_official_lists_put_on_both_sides_is_counted_in_each_f
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_carved_split_is_never_taken_for_an_official_one(split):
     leaking = official(record("a", source="film", splits=("val",)), record("b", source="film", splits=(split,)))
-    with pytest.raises(ValueError, match="source 'film' in fold 1 stands in "):
+    with pytest.raises(ValueError, match="source 'film' in fold 1 is in "):
         check_no_leak(leaking)
 
 
@@ -85,7 +85,7 @@ def test_a_source_of_a_further_split_stays_where_it_is():
     records = [record(f"v{i}", source=f"s{i}") for i in range(10)]
     records += [record(f"t{i}", source=f"s{i}", splits=("test",)) for i in range(8)]
     assert ids_in(carve(records, fraction=0.1), "val") <= {"v8", "v9"}
-    with pytest.raises(ValueError, match="it takes 2 sources, there are 1"):
+    with pytest.raises(ValueError, match="at least 2 sources are needed, there are 1"):
         carve([*records, record("t8", source="s8", splits=("test",))])
 
 
@@ -213,5 +213,5 @@ def test_cross_validation_tests_every_video_once_and_keeps_sources_whole():
 
 
 def test_more_folds_than_sources_are_refused():
-    with pytest.raises(ValueError, match="num_folds 3 needs as many sources, there are 2"):
+    with pytest.raises(ValueError, match="num_folds 3 needs at least as many sources, there are 2"):
         cross_validation([record("a"), record("b")], num_folds=3, val_fraction=0, seed=0)

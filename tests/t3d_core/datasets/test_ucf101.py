@@ -92,7 +92,7 @@ def test_validation_is_carved_by_group_in_every_fold_and_test_stays(tmp_path):
         ({"trainlist01": [f"{RUN.format(3)} 1"]}, r"trainlist01\.txt, line 1: class number '1', but Run is 2"),
         (
             {"testlist03": [RUN.format(1)]},
-            r"testlist03\.txt, line 1: 'Run/v_Run_g01_c01\.avi' stands already in a list of fold 3",
+            r"testlist03\.txt, line 1: 'Run/v_Run_g01_c01\.avi' is already in a list of fold 3",
         ),
         (
             {"testlist01": [RUN.format(1).replace("c01", "c02")], "trainlist01": [f"{RUN.format(1)} 2"]},

@@ -50,7 +50,7 @@ class TestVideoFiles:
     def test_several_files_of_which_none_is_expected_are_refused_by_name(self):
         files = VideoFiles(["x/a.mp4", "y/a.mp4", "b.mp4"])
         assert files.find("b", expected="run/b.avi") == "b.mp4"
-        with pytest.raises(ValueError, match=r"2 files are called 'a', among them 'x/a\.mp4' and 'y/a\.mp4'"):
+        with pytest.raises(ValueError, match=r"2 files are named 'a', among them 'x/a\.mp4' and 'y/a\.mp4'"):
             files.find("a", expected="run/a.avi")
 
     @given(st.sets(st.text(st.characters(exclude_characters="/"), min_size=1), max_size=20))

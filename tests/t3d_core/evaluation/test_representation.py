@@ -29,8 +29,8 @@ def test_what_only_tells_the_group_earns_nothing(rng):
 @pytest.mark.parametrize(
     ("label_N", "group_N", "expected"),
     [
-        ([0, 0], [0, 1], "2 classes at least, got 1"),
-        ([0, 0, 1, 1], [0, 1, 2, 2], r"2 sources of every class at least; classes \[1\] have one"),
+        ([0, 0], [0, 1], "at least 2 classes, got 1"),
+        ([0, 0, 1, 1], [0, 1, 2, 2], r"at least 2 sources of every class; classes \[1\] have one"),
     ],
 )
 def test_a_probe_needs_two_classes_each_of_two_sources(label_N, group_N, expected, rng):
