@@ -244,7 +244,7 @@ def test_a_linearly_scaled_rate_is_what_is_said_used_and_logged(tmp_path):
     optimizer = OptimizerConfig(lr=0.04, base_batch_size=16)
     config = config_of(optimizer=optimizer, schedule=ScheduleConfig(kind="constant"))
     assert set(Run(TinyStage(config), tmp_path).curve("lr").values()) == {0.02}
-    assert describe_scaled_rate(config) == "learning rate 0.02 for steps of 8 (0.04 is for 16)"
+    assert describe_scaled_rate(config) == "learning rate: 0.02 for 8 clips a step (optimizer.lr 0.04 is for 16)"
     assert describe_scaled_rate(config_of(optimizer=OptimizerConfig(lr=0.04))) is None
 
 

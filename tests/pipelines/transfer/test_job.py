@@ -1,4 +1,4 @@
-"""What the transfer is told of its teacher; whole runs are in test_training."""
+"""Transfer runs: what they check before any work, what they report, and how they resume."""
 
 import json
 import re
@@ -105,9 +105,9 @@ def test_a_twin_learns_frames_and_its_weights_inflate_a_student_and_a_classifier
     small_run, synthetic_shards, tmp_path, capsys
 ):
     summary = run_transfer(small_run(name="twin", objective="frame_regression"))
-    assert "error of frame features on 9 held-out source videos" in summary
+    assert "after: on frame features of 9 held-out source videos" in summary
     weights = tmp_path / "runs" / "twin" / "twin.pt"
-    assert f"next:    --inflate_from {weights} of" in summary
+    assert f"jobs/train.py with this model section and --inflate_from {weights}" in summary
     run_transfer(small_run(name="inflated", inflate_from=str(weights)))
     assert f"from {weights}\n" in capsys.readouterr().out
     initial = load_file(tmp_path / "runs" / "inflated" / "initial.safetensors")
