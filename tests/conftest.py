@@ -11,7 +11,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; `pytest -n 2` has a process for every core
 
-MAX_FAST_CPU_SECONDS = 5
+MAX_FAST_CPU_SECONDS = 10
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

@@ -28,7 +28,7 @@ from pipelines.evaluate.summary import describe_classes, describe_evaluation, de
 from pipelines.networks.weights import check_fold, locate_weights, newest_run, view_of
 from pipelines.prepare.make import prepared_shards
 from pipelines.runtime.job_run import open_job_run, tracking_uri_of
-from pipelines.runtime.paths import base_folder, new_name
+from pipelines.runtime.paths import base_folder, new_name, output_path
 from pipelines.runtime.start_checks import check_start
 from pipelines.settings.config import changed
 from pipelines.shards.folder import describe_shards, open_shard_folder
@@ -65,7 +65,7 @@ def run_evaluate(config: EvaluateConfig, *, tags: Mapping[str, str] = MappingPro
         UserError: settings, weights or shards that cannot work, before any work; or no video can be decoded.
     """
     base = base_folder()
-    output = base / config.output if config.output else base / config.storage / new_name("evaluate")
+    output = output_path(config.output or config.storage / new_name("evaluate"))
     if not config.folds:
         [test] = _prepare([config], [output], base=base)
         return _run(test, run_name=output.name, tags=tags)[1]

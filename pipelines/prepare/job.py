@@ -31,7 +31,7 @@ from pipelines.prepare.make import (
 from pipelines.prepare.plan import format_plan, plan_prepare
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.job_run import open_job_run
-from pipelines.runtime.paths import base_folder
+from pipelines.runtime.paths import output_path
 from pipelines.settings.terminal import format_summary, seen_from_here
 from pipelines.shards.folder import ShardFolder
 from pipelines.tracking.runs import Run
@@ -47,7 +47,7 @@ def run_prepare(config: PrepareJobConfig) -> str:
     """
     if config.output is None:
         raise UserError("output is missing: name the folder for the shards with --output FOLDER")
-    output = base_folder() / config.output
+    output = output_path(config.output)
     listing = list_videos(config, output=output)
     num_found, num_listed = listing.is_found().sum(), len(listing.records)
     print(seen_from_here(f"{num_found:,} of {num_listed:,} listed videos found in {listing.root.address}"))

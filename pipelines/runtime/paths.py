@@ -54,3 +54,18 @@ def input_path(path: Path) -> Path:
     """Where a job finds its input: in its folder, or else in the folder that runs write to."""
     here = Path.cwd() / path
     return here if here.exists() else base_folder() / path
+
+
+def output_path(path: Path) -> Path:
+    """Where a job writes a folder: `path`, from `base_folder` on.
+
+    Raises:
+        UserError: a file is in its way, or this user may not write there.
+    """
+    whole = base_folder() / path
+    there = next(each for each in (whole, *whole.parents) if each.exists())
+    if not there.is_dir():
+        raise UserError(f"{whole} cannot be a folder, because {there} is a file: give another folder")
+    if not os.access(there, os.W_OK):
+        raise UserError(f"{whole} cannot be written: this user may not write to {there}; give another folder")
+    return whole

@@ -17,7 +17,7 @@ from pipelines.networks.weights import (
 from pipelines.prepare.make import prepared_shards
 from pipelines.runtime.files import copy_whole
 from pipelines.runtime.job_run import tracking_uri_of
-from pipelines.runtime.paths import base_folder
+from pipelines.runtime.paths import output_path
 from pipelines.settings.config import changed
 from pipelines.settings.terminal import format_summary
 from pipelines.shards.index import load_index
@@ -41,7 +41,7 @@ def run_train(config: TrainConfig, launch: Launch = TERMINAL) -> str:
         return _train_one(config, launch)
     of_folds = {fold: _of_fold(config, fold) for fold in config.folds}
     folders = prepared_shards(
-        config.data, storage=base_folder() / config.storage, before_work=partial(check_surroundings, config)
+        config.data, storage=output_path(config.storage), before_work=partial(check_surroundings, config)
     )
     for fold, of_fold in of_folds.items():  # all folds are checked before the first one takes hours
         load_index(folders, fold=fold, splits=["train"])
@@ -84,7 +84,7 @@ def _train_one(given: TrainConfig, launch: Launch) -> str:
     if config.inflate_from is not None:
         inflated = inflated_net(config.inflate_from, card, seed=config.seed)
     folders = prepared_shards(
-        config.data, storage=base_folder() / config.storage, before_work=partial(check_surroundings, config)
+        config.data, storage=output_path(config.storage), before_work=partial(check_surroundings, config)
     )
     stage = build_stage(config, folders, init_from)
     stage.build_task()  # a network or weights that do not fit are refused here, not on a worker

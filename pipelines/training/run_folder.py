@@ -12,7 +12,7 @@ from pipelines.networks.weights import costs_of
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.job_run import tracking_uri_of
 from pipelines.runtime.named_folder import NamedFolder, read_record
-from pipelines.runtime.paths import base_folder, new_name
+from pipelines.runtime.paths import new_name, output_path
 from pipelines.runtime.start_checks import check_start
 from pipelines.settings.section import RESUMABLE, config_fingerprint, names_of_roles
 from pipelines.shards.folder import describe_shards
@@ -86,7 +86,7 @@ def check_surroundings(config: RunConfig, *, read: Sequence[Path] = ()) -> None:
         tracking_uri=tracking_uri_of(config.tracking),
         num_workers=config.scaling.fewest_workers(),
         resources_of_worker=config.scaling.resources_of_worker(),
-        written=base_folder() / config.storage,
+        written=output_path(config.storage),
         read=read,
     )
 
@@ -116,7 +116,7 @@ def open_run(
             rows that can be read differ from those of its first start.
     """
     config = stage.config
-    path = base_folder() / config.storage / (config.name or new_name(kind))
+    path = output_path(config.storage) / (config.name or new_name(kind))
     descriptions = {shard_folder: describe_shards(shard_folder) for shard_folder in shards}
     fingerprint = _fingerprint(config, list(descriptions.values()))
     folder = NamedFolder(path, "run", fingerprint)

@@ -8,7 +8,7 @@ import numpy as np
 from pipelines.networks.inflated import inflated_net
 from pipelines.networks.weights import card_of, check_network
 from pipelines.prepare.make import prepared_shards
-from pipelines.runtime.paths import base_folder, input_path
+from pipelines.runtime.paths import input_path, output_path
 from pipelines.settings.config import changed
 from pipelines.shards.index import ShardIndex, load_index
 from pipelines.shards.selection import hold_out, share_of_classes
@@ -42,7 +42,7 @@ def run_transfer(config: TransferConfig, launch: Launch = TERMINAL) -> str:
     # A wrong teacher is reported here, not after an hour of preparing.
     what, teacher = f"teacher {config.teacher.weights or config.teacher.kind}", teacher_of(config.teacher)
     check_teacher(teacher, crop_size=config.teacher.crop_size, what=what)
-    storage = base_folder() / config.storage
+    storage = output_path(config.storage)
     folders = prepared_shards(config.data, storage=storage, before_work=partial(check_surroundings, config))
     index = load_index(folders, fold=config.data.fold, splits=["train"])
     # A single source held out would have no negative pair.

@@ -1,5 +1,6 @@
 """What every job promises on its command line; the jobs run in this process, so that torch is loaded once."""
 
+import importlib
 import os
 import runpy
 import subprocess
@@ -26,6 +27,8 @@ from pipelines.train.config import TrainConfig
 from pipelines.transfer.config import TransferConfig
 
 REPO = Path(__file__).parents[2]
+for stage in ("search", "compare", "benchmark"):  # a job imports its stage late: not in the first test's time
+    importlib.import_module(f"pipelines.{stage}.job")
 CONFIGS = {
     "prepare": PrepareJobConfig,
     "transfer": TransferConfig,
@@ -247,6 +250,7 @@ def test_a_run_that_cannot_be_tracked_is_refused_before_videos_are_prepared(
     """Its recipe makes the shards that it reads, which may take hours."""
     assert_refused(job(name, *data, "--tracking.uri", "http://me:secret@mlflow"), "contains a password")
     assert not list(Path.cwd().rglob("*.parquet"))
+    assert not list(Path.cwd().rglob("*.mp4"))
 
 
 def _write_without_shard(folder: ShardFolder, *, num_folds: int) -> None:
