@@ -19,6 +19,7 @@ from tests.pipelines.settings.example import Failing, LinearHead, Load, Optimize
         ("--data.shards A --data.shards B", "data.shards", '["A", "B"]'),
         ("--data.shards A", "data.shards", '["A"]'),
         ("--data.shards 7", "data.shards", '["7"]'),
+        ("--data.shards none", "data.shards", "[]"),
         ('--data.shards ["A","B"]', "data.shards", '["A", "B"]'),
         ("--data.shards [A,B]", "data.shards", '["A", "B"]'),
         ("--model.block_config 6 12", "model.block_config", "[6, 12]"),
