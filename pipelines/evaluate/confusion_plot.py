@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import blended_transform_factory
 
 from t3d_core.evaluation.class_report import ClassReport
 
@@ -48,20 +46,18 @@ def plot_confusion(report: ClassReport, names: Sequence[str], *, title: str) -> 
     matrix_width = _AROUND_MATRIX + side
     listing_width = max([_width(heading, _HEADING), *(_width(line, _LINE) for line in lines)])
     width = max(matrix_width + listing_width, _width(title, _TITLE))
-    listing_left = matrix_width / width
-    figure = Figure(
-        figsize=(width, _AROUND_MATRIX + side), layout=ConstrainedLayoutEngine(rect=(0, 0, listing_left, 1))
-    )
-    matrix = figure.add_subplot()
+    figure = Figure(figsize=(width, _AROUND_MATRIX + side), dpi=_DPI, layout="constrained")
+    grid = figure.add_gridspec(1, 2, width_ratios=(matrix_width, width - matrix_width), wspace=0)
+    left, right = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
+    matrix = left.add_subplot()
     figure.suptitle(title, x=0.01, ha="left", fontproperties=_TITLE, color=_INK)
-    _draw(figure, matrix, report)
+    _draw(left, matrix, report)
     _name_classes(matrix, report, names, points=0.8 * 72 * side / num_classes)
-    coordinates = blended_transform_factory(figure.transFigure, matrix.transAxes)
-    place: dict[str, Any] = {"x": listing_left, "y": 1, "transform": coordinates, "va": "top", "color": _INK}
-    figure.text(s=heading, fontproperties=_HEADING, **place)
-    figure.text(s="\n".join(["", *lines]), fontproperties=_LINE, linespacing=1.6, **place)
+    place: dict[str, Any] = {"x": 0, "y": 0.97, "va": "top", "color": _INK}
+    right.text(s=heading, fontproperties=_HEADING, **place)
+    right.text(s="\n".join(["", *lines]), fontproperties=_LINE, linespacing=1.6, **place)
     file = BytesIO()
-    figure.savefig(file, format="png", dpi=_DPI)
+    figure.savefig(file, format="png")
     return file.getvalue()
 
 
@@ -70,7 +66,7 @@ def _width(text: str, font: FontProperties) -> float:
     return TextPath((0, 0), text, prop=font).get_extents().width / 72 + _AROUND_TEXT
 
 
-def _draw(figure: Figure, matrix: Axes, report: ClassReport) -> None:
+def _draw(figure: SubFigure, matrix: Axes, report: ClassReport) -> None:
     share_KK = report.confusion_KK / np.maximum(report.num_examples_K, 1)[:, None]
     is_right_KK = np.eye(len(share_KK), dtype=bool)
     for what, hidden_KK, colours in (("wrong", is_right_KK, _WRONG), ("right", ~is_right_KK, _RIGHT)):
