@@ -25,8 +25,8 @@ class ExportConfig(Section):
     """Weights to export: a file, a checkpoint or run folder, runs:/... or models:/... . By default the newest run in
     `storage`."""
     format: Literal["torch_export", "onnx"] = "torch_export"
-    """Format of the file: torch_export (.pt2, runs with PyTorch) or onnx (.onnx, needs pip install 't3d[export]').
-    Both compute in float32."""
+    """Format of the file: torch_export (.pt2, runs with PyTorch) or onnx (.onnx, needs
+    pip install 't3d[export]'). Both compute in float32."""
     output: Annotated[UserPath | None, Role.PLACE] = None
     """File to write. By default model.pt2 or model.onnx next to the weights; in STORAGE/export-TIME for weights from
     runs:/ or models:/."""
