@@ -25,9 +25,9 @@ class BenchmarkConfig(Section):
     FIRST_SETTINGS = ("suite", "repeats", "output", "tracking.uri")
 
     suite: Literal["model", "decode", "prepare", "train", "transfer", "search", "plan"] = "model"
-    """What to measure: networks (model), reading clips (decode), making shards (prepare), training, its input and memory
-    (train), a pair of the transfer (transfer), what a search adds to its trials (search), or an estimate of a transfer
-    on a cluster (plan)."""
+    """What to measure: networks (model), reading clips (decode), making shards (prepare), training, its input and
+    memory (train), a pair of the transfer (transfer), what a search adds to its trials (search), or an estimate of a
+    transfer on a cluster (plan)."""
     output: Annotated[UserPath | None, Role.PLACE] = None
     """JSON file for the list of rows; a suite's other files are next to it (NAME.plan.txt). By default only MLflow
     gets them."""
