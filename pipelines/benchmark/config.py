@@ -1,7 +1,7 @@
-"""What can be set when this machine is measured: which suite, and the settings of each.
+"""The settings of a benchmark: which suite, and the settings of each suite.
 
-To add a suite: a room `benchmark/NAME` with `config.py` and `suite.py`, whose `run_suite` takes those settings and
-`repeats`, and NAME here, as a choice of `suite` and as its section.
+To add a suite, make a room `benchmark/NAME` with `config.py` and `suite.py`, whose `run_suite` takes those settings and
+`repeats`. Then add NAME here, as a choice of `suite` and as its section.
 """
 
 from typing import Annotated, Literal
@@ -20,18 +20,19 @@ from pipelines.tracking.config import TrackingConfig
 
 
 class BenchmarkConfig(Section):
-    """What to measure, and where to write it."""
+    """Measure what the project costs on this machine."""
 
     FIRST_SETTINGS = ("suite", "repeats", "output", "tracking.uri")
 
     suite: Literal["model", "decode", "prepare", "train", "transfer", "search", "plan"] = "model"
-    """model: the cost of networks, decode: clips from videos and shards, prepare: shards from videos, train: training,
-    its input and memory, transfer: the cost of a pair, search: what a search costs beyond its trials, plan: what a
-    transfer would take on a cluster."""
+    """What to measure: networks (model), reading clips (decode), making shards (prepare), training, its input and
+    memory (train), a pair of the transfer (transfer), what a search adds to its trials (search), or an estimate of a
+    transfer on a cluster (plan)."""
     output: Annotated[UserPath | None, Role.PLACE] = None
-    """JSON file for the list of rows, with a suite's other files beside it (NAME.plan.txt); by default MLflow alone."""
+    """JSON file for the list of rows; a suite's other files are next to it (NAME.plan.txt). By default only MLflow
+    gets them."""
     repeats: PositiveInt = 5
-    """Rounds whose median is reported, after one round of warm-up."""
+    """Number of rounds whose median is reported, after one round of warm-up."""
     tracking: Annotated[TrackingConfig, Role.PLACE] = TrackingConfig()
     model: ModelSuiteConfig = ModelSuiteConfig()
     decode: DecodeSuiteConfig = DecodeSuiteConfig()

@@ -1,7 +1,7 @@
-"""A configuration becomes rows of costs: this machine and its peers, measured in one run.
+"""A config becomes rows of costs: the project and its peers, measured in one run.
 
-What can be counted is counted exactly. Times are medians of rounds in which the cases take turns (A B A B); they mean
-something only as the ratio to the baseline of the same run. What can be measured: `benchmark.config`.
+Counts are exact. Times are medians of rounds in which the cases take turns (A B A B). A time is meaningful only as a
+ratio to the baseline of the same run. The suites are listed in `benchmark.config`.
 """
 
 import importlib
@@ -19,10 +19,10 @@ from pipelines.runtime.paths import base_folder, new_name
 
 
 def run_benchmark(config: BenchmarkConfig) -> str:
-    """Measure what `config` names, write it to MLflow and, when `config.output` is set, as JSON; give the table.
+    """Measure what `config` names, write it to MLflow and, if `config.output` is set, as JSON; return the table.
 
     Raises:
-        UserError: settings that cannot work, such as a clip that is too small for one of the models.
+        UserError: settings are wrong, such as a clip that is too small for one of the models.
     """
     tags = {"suite": config.suite}
     with open_job_run(config, config.tracking, stage="benchmark", run_name=new_name("benchmark"), tags=tags) as run:
@@ -30,8 +30,8 @@ def run_benchmark(config: BenchmarkConfig) -> str:
         files = {"rows.json": _as_json(report.rows).encode(), "table.txt": f"{report.text}\n".encode(), **report.files}
         if config.output is not None:
             output = base_folder() / config.output
-            beside = {f"{output.stem}.{name}": content for name, content in report.files.items()}
-            _write({output.name: files["rows.json"]} | beside, output.parent)
+            companions = {f"{output.stem}.{name}": content for name, content in report.files.items()}
+            _write({output.name: files["rows.json"]} | companions, output.parent)
         run.log_metrics({_metric_name(row): row.value for row in report.rows if row.value is not None}, step=0)
         ratios = {f"{_metric_name(row)}/ratio": row.ratio for row in report.rows if row.ratio is not None}
         run.log_metrics(ratios, step=0)
@@ -42,13 +42,13 @@ def run_benchmark(config: BenchmarkConfig) -> str:
 
 
 def _run_suite(config: BenchmarkConfig) -> SuiteReport:
-    """Load and run the one suite that is asked for: each brings libraries of its own."""
+    """Load and run only the suite of `config`, because each suite loads other libraries."""
     room = importlib.import_module(f"pipelines.benchmark.{config.suite}.suite")
     return room.run_suite(getattr(config, config.suite), repeats=config.repeats)
 
 
 def _write(files: Mapping[str, bytes], folder: Path) -> list[Path]:
-    """Write each file so that it is complete or absent; give their paths."""
+    """Write each file so that it is complete or absent; return their paths."""
     for name, content in files.items():
         with whole_file(folder / name) as partial:
             partial.write_bytes(content)
@@ -56,7 +56,7 @@ def _write(files: Mapping[str, bytes], folder: Path) -> list[Path]:
 
 
 def _metric_name(row: BenchmarkRow) -> str:
-    """A name that MLflow takes: letters, digits and `_-. /`."""
+    """A name that MLflow accepts: letters, digits and `_-. /`."""
     return re.sub(r"[^\w\-. /]", "_", f"{row.suite}/{row.metric}/{row.case}", flags=re.ASCII)
 
 

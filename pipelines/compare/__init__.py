@@ -1,1 +1,1 @@
-"""Runs in MLflow become one page of tables and plots beside the paper's."""
+"""Runs in MLflow become one page of tables and plots, next to the paper's figures."""

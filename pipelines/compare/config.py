@@ -1,4 +1,4 @@
-"""What a comparison may set: which runs, told apart by what, beside which table of the paper."""
+"""What a comparison may set: which runs, by which settings they are grouped, and which table of the paper."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +11,7 @@ from t3d_core.errors import UserError
 
 
 class CompareConfig(Section):
-    """Compare runs that MLflow has: mean and spread over seeds, cost, and the paper's figures beside ours."""
+    """Compare runs in MLflow: mean and spread over seeds, cost, and the paper's figures next to ours."""
 
     FIRST_SETTINGS = (
         "experiment",
@@ -25,31 +25,33 @@ class CompareConfig(Section):
     )
 
     table: Literal[2, 3, 4, 5, 6, 8, 9, 10] | None = None
-    """Table of the paper to compare with: it says what tells runs apart."""
+    """Table of the paper to compare with; it decides how runs are grouped. By default there is none."""
     experiment: str | None = None
-    """Experiment whose runs are compared; none: tracking.experiment."""
+    """Experiment whose runs are compared. By default tracking.experiment."""
     runs: tuple[str, ...] = ()
-    """Names or ids of runs, or of searches, whose trials are taken; none: all of the experiment."""
+    """Names or ids of the runs to compare, or of searches whose trials to compare. By default all of the experiment."""
     group_by: tuple[str, ...] = ()
-    """Parameters that tell rows apart, such as model.kind; none: those of the table, or the points of a search, or
-    whatever differs between the runs."""
+    """Parameters that make the rows, such as model.kind. By default those of the table, else the points of a search,
+    else all settings that differ between the runs."""
     stage: Literal["train", "transfer"] = "train"
-    """Which runs."""
+    """Stage of the runs to compare."""
     metric: str | None = None
-    """What is compared; none: video_top1 of the tests (train; val/clip_top1 of runs of which none was tested),
+    """Metric to compare. By default video_top1 of the tests, or val/clip_top1 if no run was tested (train);
     check/pair_accuracy (transfer)."""
     curves: tuple[str, ...] = ("val/loss", "val/clip_top1")
-    """Curves that are drawn."""
+    """Metrics whose curves are drawn."""
     output: Annotated[UserPath | None, Role.PLACE] = None
-    """Folder for the report; none: STORAGE/compare-TIME."""
+    """Folder for the report. By default STORAGE/compare-TIME."""
     tracking: Annotated[TrackingConfig, Role.PLACE] = TrackingConfig()
     storage: Annotated[UserPath, Role.PLACE] = Path("runs")
-    """Folder with runs."""
+    """Folder in which the report's folder is made."""
 
     @model_validator(mode="after")
     def _table_groups(self) -> "CompareConfig":
         if self.table is not None and self.group_by:
-            raise UserError(f"table {self.table} says what tells rows apart: leave group_by out, or table")
+            raise UserError(f"table {self.table} already groups the runs: leave out group_by or table")
         if self.table is not None and self.stage != "train":
-            raise UserError("the paper's tables are of classifiers: leave stage out")
+            raise UserError(
+                f"table {self.table} is about classifiers, not stage {self.stage}: leave out stage or table"
+            )
         return self

@@ -1,4 +1,4 @@
-"""Runs in MLflow become a table beside the paper's, pictures, and a page: which is better, by how much, at what cost.
+"""Runs in MLflow become a table next to the paper's figures, pictures, and a page: what is better, and at what cost.
 
 OUTPUT/table.md, table.csv      the table for people, and its bare numbers
 OUTPUT/NAME.png                 pictures
@@ -22,7 +22,7 @@ from pipelines.tracking.recorded import read_curve
 
 
 def run_compare(config: CompareConfig) -> str:
-    """Compare the runs that `config` names; give the table and where the report is.
+    """Compare the runs that `config` names; return the table and the path of the report.
 
     Raises:
         UserError: there is nothing to compare.
@@ -35,7 +35,7 @@ def run_compare(config: CompareConfig) -> str:
 
 
 def write_comparison(comparison: Comparison, config: CompareConfig, output: Path, *, tracking_uri: str) -> str:
-    """Write and log the report; give its summary."""
+    """Write and log the report; return its summary."""
     output.mkdir(parents=True, exist_ok=True)
     columns = columns_of(comparison, paired_differences(comparison.rows, tracking_uri=tracking_uri))
     pictures = plot_comparison(comparison, _curves(comparison, config.curves, tracking_uri))
@@ -60,7 +60,7 @@ def write_comparison(comparison: Comparison, config: CompareConfig, output: Path
 
 
 def _curves(comparison: Comparison, metrics: tuple[str, ...], tracking_uri: str) -> dict[str, Curves]:
-    """Read the curves that are drawn, and no others: a store takes long to find each."""
+    """Read only the curves that are drawn, because a store takes long to find each."""
     return {
         metric: {
             row.label: [read_curve(tracking_uri, each.run.run_id, metric) for each in row.runs[:MAX_CURVES_A_ROW]]

@@ -1,4 +1,4 @@
-"""A training run in MLflow, and the test of its weights, become one value and all that the value depends on."""
+"""A training run in MLflow and the test of its weights become one value, with all that the value depends on."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from pipelines.transfer.config import TransferConfig
 
 TESTED, VALIDATED, PAIRS = "video_top1", "val/clip_top1", "check/pair_accuracy"
 PAPERS_WAY_OF_TESTING = {"data.split": "test", "num_crops": "1", "num_clips": "None"}
-# Parameters that say where and how a run was made, not what it is, and sections of such.
+# Parameters and sections that record where and how a run was made, not what it is.
 _NOT_SETTINGS = {*names_of_roles(TrainConfig, NOT_THE_EXPERIMENT), *names_of_roles(TransferConfig, NOT_THE_EXPERIMENT)}
 
 
@@ -24,9 +24,9 @@ class Measured:
 
     Attributes:
         run: the training run.
-        test: its newest test that ended; none: it was not tested.
-        facts: what rows are told apart by: parameters, and `family`, `model`, `init`, `segments`, `dataset`.
-        settings: all that it shares with the other runs of its row.
+        test: its newest test that ended; None if it was not tested.
+        facts: what rows are grouped by: parameters, and `family`, `model`, `init`, `segments`, `dataset`.
+        settings: what it shares with the other runs of its row.
         value: what is compared.
     """
 
@@ -40,7 +40,7 @@ class Measured:
 def measure(
     run: RecordedRun, test: RecordedRun | None, by_id: Mapping[str, RecordedRun], metric: str
 ) -> Measured | None:
-    """Give the value of a run, of its test or else of its training; none where it has no such metric."""
+    """Return the value of a run, from its test or else from its training; None if it has no such metric."""
     metrics = {**run.metrics, **(test.metrics if test else {})}
     if metric not in metrics:
         return None
@@ -59,9 +59,9 @@ def measure(
 
 
 def find_tests(runs: Sequence[RecordedRun], trained: Collection[str]) -> tuple[dict[str, RecordedRun], list[str]]:
-    """The newest test of each training run, made in the way in which most of them were tested; and what is left out.
+    """The newest test of each training run, and notes on the tests that are left out.
 
-    The way: split, crops and clips of a video, and the data.
+    All these tests have the same split, crops, clips of a video and data: those that most runs were tested with.
     """
     by_way: dict[tuple[str, ...], dict[str, RecordedRun]] = defaultdict(dict)
     for run in runs:
@@ -86,9 +86,9 @@ def find_tests(runs: Sequence[RecordedRun], trained: Collection[str]) -> tuple[d
 
 
 def settings_of(run: RecordedRun, by_id: Mapping[str, RecordedRun]) -> dict[str, str]:
-    """All that makes a run what it is, but for seed and fold: parameters, data, and the run whose weights it took.
+    """What identifies a run, except seed and fold: parameters, data, and the run whose weights it took.
 
-    Members of a population have their search's name, too: their settings changed on the way.
+    Members of a population also have the name of their search, because their settings changed during training.
     """
     origin = by_id.get(run.tags.get(STARTED_FROM, ""))
     settings = {
@@ -106,7 +106,7 @@ def settings_of(run: RecordedRun, by_id: Mapping[str, RecordedRun]) -> dict[str,
 
 
 def differing_settings(measured: Sequence[Measured]) -> tuple[str, ...]:
-    """The settings of which runs have different values; `init` for the weights that they start from."""
+    """The settings that differ between runs; `init` stands for the weights that they start from."""
     names = dict.fromkeys(name for each in measured for name in each.settings)
     differing = [name for name in names if len({each.settings.get(name, "-") for each in measured}) > 1]
     named = ("init" if name in ("init_from", "inflate_from") else name for name in differing)
@@ -114,7 +114,7 @@ def differing_settings(measured: Sequence[Measured]) -> tuple[str, ...]:
 
 
 def _init_of(run: RecordedRun, by_id: Mapping[str, RecordedRun]) -> str:
-    """From which weights a run started, as far as the store knows."""
+    """The weights that a run started from, as far as the store has them."""
     if run.params.get("inflate_from", "None") != "None":
         return f"inflated from {run.params['inflate_from'].rpartition('/')[2]}"
     if run.params.get("init_from", "None") == "None":

@@ -1,4 +1,4 @@
-"""What a reader has to know of a table: how its runs differ from the paper's and from each other, what is left out."""
+"""Notes below a table: how its runs differ from the paper's and from each other, and what is left out."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,49 +10,49 @@ from pipelines.tracking.runs import REASON
 
 
 def differences_from_paper(rows: Sequence[Row], table: PaperTable) -> list[str]:
-    """How the runs differ from those of the paper: no reader takes a miniature for a reproduction."""
+    """How the runs differ from the paper's, so that nobody takes a miniature for a reproduction."""
     of_rows = [list(_differences_of_row(row, table)) for row in rows]
     common = [text for text in of_rows[0] if all(text in texts for texts in of_rows)]
     notes = [f"Not the paper's experiment: {'; '.join(common)}."] if common else []
     for row, texts in zip(rows, of_rows, strict=True):
         if own := [text for text in texts if text not in common]:
-            notes.append(f"{row.label}{' also' if common else ''} is not the paper's: {'; '.join(own)}.")
+            notes.append(f"{row.label}{' also' if common else ''} differs from the paper: {'; '.join(own)}.")
     if notes:
-        notes.append("The paper's figures are for orientation alone.")
+        notes.append("The paper's figures are only for orientation.")
     return [*notes, *([table.note] if table.note else ())]
 
 
 def left_out(
     chosen: Sequence[RecordedRun], ended: Sequence[RecordedRun], *, num_without: int, metric: str, num_older: int
 ) -> list[str]:
-    """Which of the chosen runs make no row, and why."""
+    """Which of the chosen runs are in no row, and why."""
     notes = []
     for run in chosen:
         if run.status != "FINISHED":
-            reason = run.tags.get(REASON, "no reason is known")
-            notes.append(f"{run.name} is {run.status} and not compared: {reason}")
+            reason = run.tags.get(REASON, "no reason was recorded")
+            notes.append(f"{run.name} is {run.status} and is not compared: {reason}")
     if len(notes) > 5:
         notes = [*notes[:5], f"... and {len(notes) - 5} more runs that did not end"]
     if num_without:
         notes.append(f"{num_without} of {len(ended)} runs have no {metric} and are not compared: test them first")
     if num_older:
-        notes.append(f"{num_older} older runs with the settings, seed and fold of a newer one are left out")
+        notes.append(f"{num_older} older runs are left out: a newer run has the same settings, seed and fold")
     return notes
 
 
 def unevenness(rows: Sequence[Row]) -> list[str]:
-    """In what the rows, and the runs of one, differ beside what the table is about."""
+    """Differences between rows, and between the runs of a row, that the table is not about."""
     notes = []
     if len({row.seeds for row in rows}) > 1:
         seeds = "; ".join(f"{row.label}: {', '.join(row.seeds)}" for row in rows)
         notes.append(f"Rows have different seeds ({seeds}).")
     if any(len(row.values) < 3 for row in rows):
-        notes.append("Fewer than three seeds: a spread says little, a difference may be chance.")
+        notes.append("Fewer than three seeds: the spread is uncertain, and a difference may be chance.")
     for row in rows:
         if differing := [name for name in differing_settings(row.runs) if name != "dataset"]:
             notes.append(f"Runs of {row.label} differ in {', '.join(differing)}.")
     if any("population" in row.runs[0].settings for row in rows):
-        notes.append("Rows of a population based search are called by the settings with which their trials began.")
+        notes.append("Rows of a population based search are named after the settings with which their trials began.")
     if len({row.folds for row in rows}) > 1:
         folds = "; ".join(f"{row.label}: {', '.join(row.folds)}" for row in rows)
         notes.append(f"Rows are means over different folds ({folds}).")
@@ -62,7 +62,7 @@ def unevenness(rows: Sequence[Row]) -> list[str]:
 def _differences_of_row(row: Row, table: PaperTable) -> Iterator[str]:
     first = row.runs[0]
     if row.paper is None:
-        yield "the paper has no such line"
+        yield "the paper has no such row"
         return
     wanted = table.dataset or row.paper.match["dataset"]
     if first.facts["dataset"] != wanted:

@@ -1,4 +1,4 @@
-"""A comparison becomes one HTML file that needs nothing else: a table that sorts, pictures, light and dark."""
+"""A comparison becomes one self-contained HTML file: a sortable table, and pictures for light and dark pages."""
 
 import base64
 from collections.abc import Sequence
@@ -104,13 +104,13 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
 
 
 def render_page(comparison: Comparison, columns: Sequence[Column], pictures: Sequence[Picture], *, footer: str) -> str:
-    """Give the page as text.
+    """Return the page as text.
 
     Args:
         comparison: the rows and the notes.
         columns: of the table.
         pictures: below it.
-        footer: where the figures are from.
+        footer: where the figures come from.
     """
     encoded = [
         {

@@ -1,6 +1,6 @@
-"""The paper's tables of results, and the settings that they were measured with, for runs to stand beside.
+"""The paper's tables of results and the settings behind them, to compare runs with.
 
-Accuracies are those printed (per cent, single runs, no error bars); of a network that the paper trains itself alone.
+Accuracies are as printed (per cent, single runs, no error bars), and only of networks that the paper trains itself.
 """
 
 from collections.abc import Mapping
@@ -10,16 +10,16 @@ from pipelines.settings.section import NOT_THE_EXPERIMENT, flatten, names_of_rol
 from pipelines.train.config import TrainConfig
 
 UCF101_FOLD_1 = "UCF101, split 1"
-# Kinds of network with which the paper has its figures, by what it calls them (4.1, 4.3; T3D's features have 1024).
+# The kinds of network behind the paper's figures, by the paper's names (4.1, 4.3; T3D's features have 1024).
 KINDS = {"T3D": "t3d_121", "DenseNet3D": "densenet3d_121", "ResNet3D": "resnet3d_50", "Inception3D": "inception3d"}
-# What the paper leaves open, beside where and how a run is made.
+# What the paper leaves open, in addition to where and how a run is made.
 _OPEN = (
     *names_of_roles(TrainConfig, NOT_THE_EXPERIMENT),
     *("compute", "micro_batch_size", "validate_every_epochs", "data.holdout_fraction"),
     *("schedule.min_lr", "schedule.patience", "init_from", "inflate_from", "replace_head"),
 )
 _FINE_TUNING = ("optimizer.lr", "schedule", "epochs")
-_FINE_TUNING_NOTE = "The paper does not say how it fine-tunes: rate, schedule and epochs are not compared."
+_FINE_TUNING_NOTE = "The paper does not state how it fine-tunes: rate, schedule and epochs are not compared."
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class PaperRow:
     """One line of a table.
 
     Attributes:
-        label: as the paper calls it.
+        label: the paper's name for it.
         top1: accuracy in per cent.
         match: what a run must have for this line: its `family` (or `model`), `init`, `segments`, `dataset`, or a
             parameter by its dotted name.
@@ -45,12 +45,12 @@ class PaperTable:
     Attributes:
         title: what it compares.
         data: what its networks were tested on.
-        dataset: name of that data set; none where lines name their own.
-        axes: what a line is told apart by.
+        dataset: name of that data set; None if each line has its own.
+        axes: what distinguishes its lines.
         rows: its lines.
-        folds: of which each figure is the mean; none: the data have no folds.
-        left_open: settings, or sections of such, that the paper does not give.
-        note: what to know of its figures; empty: nothing.
+        folds: each figure is the mean over these; empty if the data have no folds.
+        left_open: settings, or sections of settings, that the paper does not give.
+        note: what to know about its figures; may be empty.
     """
 
     title: str
@@ -63,7 +63,7 @@ class PaperTable:
     note: str = ""
 
     def settings(self, row: PaperRow) -> dict[str, str]:
-        """What the paper's run of a line was trained with (4.4: the defaults of `TrainConfig`), as MLflow has it."""
+        """The settings of the paper's run for a line (4.4: the defaults of `TrainConfig`), as MLflow records them."""
         kind = row.match.get("model") or KINDS[row.match["family"]]
         given = {"data": {"shards": ["shards"]}, "model": {"kind": kind}}
         settings = {name: str(value) for name, value in flatten(TrainConfig.model_validate(given)).items()}
@@ -175,6 +175,6 @@ TABLES: dict[int, PaperTable] = {
 
 
 def family_of(kind: str) -> str:
-    """What the paper calls networks of a kind of `model.kind`."""
+    """The paper's name for networks of a `model.kind`."""
     names = {"t3d": "T3D", "densenet3d": "DenseNet3D", "resnet3d": "ResNet3D", "res3d": "Res3D", "c3d": "C3D"}
     return names.get(kind.partition("_")[0], {"inception3d": "Inception3D"}.get(kind, kind))

@@ -1,4 +1,4 @@
-"""Rows of a table become pictures, each for light and for dark pages."""
+"""Rows of a table become pictures, for light and for dark pages."""
 
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
@@ -15,15 +15,15 @@ from pipelines.compare.runs import Comparison, is_more_better
 from pipelines.tracking.recorded import AXIS
 
 _DPI = 110
-_WIDTH, _ROW_HEIGHT, _LEGEND_HEIGHT = 7.2, 0.42, 0.1  # inches; the latter two a row
-MAX_CURVES, MAX_CURVES_A_ROW = 12, 10  # rows, and runs of each, whose curves are drawn: more could not be told apart
+_WIDTH, _ROW_HEIGHT, _LEGEND_HEIGHT = 7.2, 0.42, 0.1  # inches; the last two per row
+MAX_CURVES, MAX_CURVES_A_ROW = 12, 10  # rows, and runs of each, whose curves are drawn: more are unreadable
 _MAX_BARS = 60
-_MAX_NAMED = 30  # points of a plot; of more only those of the Pareto front
-_LOGARITHMIC_FROM = 3  # times the smallest cost is the largest
+_MAX_NAMED = 30  # points of a plot; beyond, only those of the Pareto front have names
+_LOGARITHMIC_FROM = 3  # the largest cost is this many times the smallest
 _MAX_AXES = 8
 _MAX_LABEL = 48  # characters
 
-Curves = Mapping[str, Sequence[Sequence[tuple[int, float]]]]  # label of a row -> a curve a run
+Curves = Mapping[str, Sequence[Sequence[tuple[int, float]]]]  # label of a row -> a curve per run
 
 
 class Picture(NamedTuple):
@@ -40,7 +40,7 @@ def plot_comparison(comparison: Comparison, curves: Mapping[str, Curves]) -> lis
 
     Args:
         comparison: what is drawn.
-        curves: name of a metric -> the curves of the best rows; a metric of which no run has a curve is left out.
+        curves: name of a metric -> the curves of the best rows; a metric without any curve is left out.
     """
     rows = comparison.rows
     height = 1.6 + _ROW_HEIGHT * min(len(rows), _MAX_BARS)
@@ -52,16 +52,16 @@ def plot_comparison(comparison: Comparison, curves: Mapping[str, Curves]) -> lis
         if any(curve for each in of_rows.values() for curve in each):
             name = "curves_" + metric.replace("/", "_")
             draw = _curve_drawer(metric, of_rows, num_rows=len(rows))
-            pictures.append(_drawn(name, f"{metric} while training", draw, 4.0 + _LEGEND_HEIGHT * len(of_rows)))
+            pictures.append(_drawn(name, f"{metric} during training", draw, 4.0 + _LEGEND_HEIGHT * len(of_rows)))
     axes_varied = varied_axes(rows)
     if len(axes_varied) > 1:
         draw_lines = _coordinates_drawer(comparison, axes_varied)
-        pictures.append(_drawn("coordinates", "Settings and result, a line a row", draw_lines, 4.4))
+        pictures.append(_drawn("coordinates", "Settings and result, one line per row", draw_lines, 4.4))
     return pictures
 
 
 def pareto_front(rows: Sequence[Row], *, is_more_better: bool) -> list[Row]:
-    """The rows that no other one beats in both, result and multiply-adds; the cheapest first."""
+    """The rows that no other beats in both result and multiply-adds; the cheapest first."""
     costed = [(row.metric("model/gmacs") or 0.0, row) for row in rows if row.metric("model/gmacs") is not None]
     front: list[Row] = []
     for _, row in sorted(costed, key=lambda pair: (pair[0], -pair[1].mean if is_more_better else pair[1].mean)):
@@ -71,7 +71,7 @@ def pareto_front(rows: Sequence[Row], *, is_more_better: bool) -> list[Row]:
 
 
 def varied_axes(rows: Sequence[Row]) -> list[str]:
-    """What rows are drawn along: the axes of a search where all are its trials, else the settings that differ."""
+    """The axes of the drawing: those of a search if all rows are its trials, else the settings that differ."""
     runs = [each for row in rows for each in row.runs]
     of_search = [{name for name in each.facts if name.startswith(AXIS)} for each in runs]
     names = sorted(set.union(*of_search)) if all(of_search) else differing_settings(runs)
@@ -94,7 +94,7 @@ def _drawn(name: str, title: str, draw: Callable[[Axes], None], height: float) -
 
 def _draw_bars(axes: Axes, comparison: Comparison) -> None:
     rows = comparison.rows[:_MAX_BARS]
-    _say_which(axes, len(rows), of=len(comparison.rows))
+    _title_if_shortened(axes, len(rows), of=len(comparison.rows))
     has_paper = comparison.metric in (TESTED, VALIDATED) and any(row.paper for row in rows)
     for place, row in enumerate(rows):
         axes.barh(place, row.mean, height=0.62, color="#4c8ac7", zorder=2)
@@ -123,9 +123,9 @@ def _draw_macs(axes: Axes, comparison: Comparison) -> None:
     axes.errorbar(gmacs, [row.mean for row in rows], yerr=spreads, fmt="o", color="#4c8ac7", ecolor="#c05a1e", zorder=2)
     for place, row in enumerate(rows):
         if len(rows) <= _MAX_NAMED or row in front:
-            beside = (7, -12 if place % 2 else 6)  # neighbours of about one result do not write over each other
+            offset = (7, -12 if place % 2 else 6)  # the labels of similar neighbours do not overlap
             text, point = _short(row.label, 22), (gmacs[place], row.mean)
-            axes.annotate(text, point, beside, textcoords="offset points", fontsize=8)
+            axes.annotate(text, point, offset, textcoords="offset points", fontsize=8)
     is_wide = max(gmacs) > _LOGARITHMIC_FROM * min(gmacs)
     axes.set_xscale("log" if is_wide else "linear")
     axes.set_xlabel(f"GMAC a clip, forward{' (logarithmic)' if is_wide else ''}")
@@ -134,7 +134,7 @@ def _draw_macs(axes: Axes, comparison: Comparison) -> None:
     axes.legend(frameon=False, loc="lower right")
 
 
-def _say_which(axes: Axes, number: int, *, of: int) -> None:
+def _title_if_shortened(axes: Axes, number: int, *, of: int) -> None:
     if number < of:
         axes.set_title(f"the first {number} of {of} rows", fontsize=9)
 
@@ -142,14 +142,14 @@ def _say_which(axes: Axes, number: int, *, of: int) -> None:
 def _curve_drawer(metric: str, of_rows: Curves, *, num_rows: int) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
         colours = colormaps["tab20" if len(of_rows) > 10 else "tab10"]
-        _say_which(axes, len(of_rows), of=num_rows)
+        _title_if_shortened(axes, len(of_rows), of=num_rows)
         for number, (label, curves) in enumerate(of_rows.items()):
             colour = colours(number)
             for curve in filter(None, curves):
                 axes.plot(*zip(*curve, strict=True), color=colour, alpha=0.35, linewidth=1)
             steps, means = _mean_curve(curves)
             axes.plot(steps, means, color=colour, linewidth=2, label=_short(label, 30))
-        axes.set_xlabel(f"step; thin: runs, of each row {MAX_CURVES_A_ROW} at most; thick: their mean")
+        axes.set_xlabel(f"step; thin: runs, at most {MAX_CURVES_A_ROW} per row; thick: their mean")
         axes.set_ylabel(metric)
         axes.grid(alpha=0.3)
         axes.figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
@@ -158,7 +158,7 @@ def _curve_drawer(metric: str, of_rows: Curves, *, num_rows: int) -> Callable[[A
 
 
 def _mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> tuple[list[int], list[float]]:
-    """The mean over the runs that have a value there, at every step that one has."""
+    """The mean over runs, at every step at which all of them have a value."""
     values: dict[int, list[float]] = {}
     for curve in curves:
         for step, value in curve:
@@ -190,7 +190,7 @@ def _coordinates_drawer(comparison: Comparison, names: Sequence[str]) -> Callabl
 
 
 def _places(values: Sequence[str]) -> tuple[np.ndarray, list[tuple[float, str]]]:
-    """Heights in 0..1 of the values of one setting, numbers by size and others in turn, and what stands beside them."""
+    """Heights in 0..1 of the values of one setting, numbers by size and others in order; and their labels."""
     try:
         numbers = np.array([float(value) for value in values])
     except ValueError:

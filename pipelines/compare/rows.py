@@ -1,7 +1,7 @@
-"""Runs that differ in their seed and fold alone become a row.
+"""Runs that differ only in seed and fold become a row.
 
-A value is the accuracy of one seed: the mean over its folds where it was trained on several. Only `group_by` puts runs
-together that differ in more, and then a note says in what.
+A value is the accuracy of one seed: the mean over its folds if it was trained on several. Only `group_by` joins runs
+that differ in more, and then a note lists the differences.
 """
 
 import json
@@ -24,12 +24,12 @@ class Row:
     """One group of runs.
 
     Attributes:
-        label: what people call it; no other row is called the same.
-        paper: the paper's line for it; none: the paper has none.
-        runs: its runs, by seed and fold; of those that are alike the newest.
-        values: one a seed (of pooled settings one for each, too), in the order of seeds.
+        label: its name, which no other row has.
+        paper: the paper's line for it; None if the paper has none.
+        runs: its runs, by seed and fold; of equal ones the newest.
+        values: one per seed (and per setting, if settings are pooled), in the order of seeds.
         seeds: their seeds.
-        folds: the folds that they are means of.
+        folds: the folds over which each value is the mean.
     """
 
     label: str
@@ -46,13 +46,13 @@ class Row:
 
     @property
     def spread(self) -> float | None:
-        """Standard deviation over seeds; none of a single one."""
+        """Standard deviation over seeds; None for a single seed."""
         return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
 
     def interval(self) -> tuple[float, float] | None:
-        """Where the mean over all seeds lies, at 95 % (Student's t); none of a single seed.
+        """The 95 % interval of the mean over all seeds (Student's t); None for a single seed.
 
-        Of few seeds it is wide, and may lead beyond what an accuracy can be.
+        With few seeds it is wide, and may exceed the range of an accuracy.
         """
         if self.spread is None:
             return None
@@ -60,7 +60,7 @@ class Row:
         return self.mean - half, self.mean + half
 
     def metric(self, name: str) -> float | None:
-        """Mean over runs of a metric of training or testing; none where no run has it."""
+        """Mean over runs of a metric of training or testing; None if no run has it."""
         found = [
             metrics[name]
             for each in self.runs
@@ -70,7 +70,7 @@ class Row:
         return float(np.mean(found)) if found else None
 
     def hours(self) -> tuple[float, str]:
-        """What all its runs cost, in GPU-hours where they had GPUs, else in CPU-hours."""
+        """The cost of all its runs, in GPU-hours if they had GPUs, else in CPU-hours."""
         if any(each.run.params.get("scaling.use_gpu") == "True" for each in self.runs):
             return sum(each.run.metrics.get("cost/worker_hours", 0.0) for each in self.runs), "GPU"
         cpus = [float(each.run.params.get("scaling.resources_per_worker.CPU", "1")) for each in self.runs]
@@ -79,13 +79,13 @@ class Row:
 
 
 def group_runs(measured: Sequence[Measured], pooled_by: Sequence[str]) -> tuple[list[list[Unit]], int]:
-    """Runs that make a row, one list of seeds each; and how many were left out for a newer one that is the same.
+    """The runs of each row, as lists of seeds; and how many were left out because a newer run is equal.
 
-    Without `pooled_by` all settings of a row's runs are the same. Seeds of different folds are never put together.
+    Without `pooled_by`, all runs of a row have the same settings. Seeds of different folds are never joined.
     """
     units: dict[tuple[str, str], Unit] = defaultdict(dict)
     num_older = 0
-    for each in measured:  # the oldest first: a newer one takes its place
+    for each in measured:  # the oldest first, so that a newer one replaces it
         unit = units[json.dumps(each.settings, sort_keys=True), each.run.params.get("seed", "0")]
         fold = each.run.params.get("data.fold", "1")
         num_older += fold in unit
@@ -99,7 +99,7 @@ def group_runs(measured: Sequence[Measured], pooled_by: Sequence[str]) -> tuple[
 
 
 def make_row(group: Sequence[Unit], axes: Sequence[str], table: PaperTable | None) -> Row:
-    """Make a row of the seeds of one group, called by its line of the paper, else by its values of `axes`."""
+    """Make a row of the seeds of one group, named after its line of the paper, else after its values of `axes`."""
     group = sorted(group, key=lambda unit: next(iter(unit.values())).run.params.get("seed", "0"))
     runs = [unit[fold] for unit in group for fold in sorted(unit)]
     facts = runs[0].facts
@@ -115,12 +115,12 @@ def make_row(group: Sequence[Unit], axes: Sequence[str], table: PaperTable | Non
     )
 
 
-def told_apart(rows: Sequence[Row]) -> list[Row]:
-    """Rows of one label get what they differ in, or their place among them, added to it."""
+def with_distinct_labels(rows: Sequence[Row]) -> list[Row]:
+    """Rows with the same label get the settings in which they differ, or a number, added to it."""
     by_label: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_label[row.label].append(row)
-    told_apart = []
+    distinct = []
     for label, alike in by_label.items():
         names = differing_settings([row.runs[0] for row in alike]) if len(alike) > 1 else ()
         has_folds = len({row.folds for row in alike}) > 1
@@ -131,8 +131,8 @@ def told_apart(rows: Sequence[Row]) -> list[Row]:
             ]
             parts += [f"folds {' '.join(row.folds)}"] if has_folds else []
             parts = parts or ([f"no. {place}"] if len(alike) > 1 else [])
-            told_apart.append(replace(row, label=", ".join([label, *parts])))
-    return told_apart
+            distinct.append(replace(row, label=", ".join([label, *parts])))
+    return distinct
 
 
 def _paper_row(facts: Mapping[str, str], table: PaperTable | None) -> PaperRow | None:

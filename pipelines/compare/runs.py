@@ -1,4 +1,4 @@
-"""Runs that MLflow has become a table: rows of runs that differ in their seed and fold alone, best first, and notes."""
+"""Runs in MLflow become a table: rows of runs that differ only in seed and fold, best first, and notes."""
 
 import math
 from collections import Counter
@@ -9,20 +9,20 @@ from pipelines.compare.config import CompareConfig
 from pipelines.compare.measured import PAIRS, TESTED, VALIDATED, Measured, differing_settings, find_tests, measure
 from pipelines.compare.notes import differences_from_paper, left_out, unevenness
 from pipelines.compare.paper_tables import TABLES, PaperTable
-from pipelines.compare.rows import Row, group_runs, make_row, told_apart
+from pipelines.compare.rows import Row, group_runs, make_row, with_distinct_labels
 from pipelines.tracking.recorded import RecordedRun, find_runs
 from t3d_core.errors import UserError
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows, and what a reader has to know of them.
+    """Rows, and notes for their reader.
 
     Attributes:
         title: of the table.
         metric: what is compared.
         rows: best first.
-        table: the paper's; none: not compared with one.
+        table: that of the paper; None without one.
         notes: how the runs differ from the paper's, what was left out, what is missing.
     """
 
@@ -37,7 +37,7 @@ def compare_runs(config: CompareConfig, *, tracking_uri: str) -> Comparison:
     """Read the runs and group them.
 
     Raises:
-        UserError: the experiment, or a run that is named, is not in the store; or nothing in it can be compared.
+        UserError: the experiment or a named run is not in the store, or nothing in it can be compared.
     """
     experiment = config.experiment or config.tracking.experiment
     runs = find_runs(tracking_uri, experiment=experiment)
@@ -54,18 +54,18 @@ def compare_runs(config: CompareConfig, *, tracking_uri: str) -> Comparison:
     metric = config.metric or _usual_metric(config.stage, bool(tests))
     measured = [measure(run, tests.get(run.run_id), by_id, metric) for run in ended]
     table = TABLES[config.table] if config.table is not None else None
-    having = [each for each in measured if each is not None]
-    if not having:
+    comparable = [each for each in measured if each is not None]
+    if not comparable:
         known = sorted({name for run in ended for name in run.metrics})
         raise UserError(f"no run has the metric {metric}; there are: {', '.join(known)}")
-    axes = table.axes if table else tuple(config.group_by) or _usual_axes(having)
-    groups, num_older = group_runs(having, axes if config.group_by else ())
-    rows = told_apart([make_row(group, axes, table) for group in groups])
+    axes = table.axes if table else tuple(config.group_by) or _usual_axes(comparable)
+    groups, num_older = group_runs(comparable, axes if config.group_by else ())
+    rows = with_distinct_labels([make_row(group, axes, table) for group in groups])
     sign = -1 if is_more_better(metric) else 1
-    rows.sort(key=lambda row: (math.isnan(row.mean), sign * row.mean))  # what is not a number comes last
+    rows.sort(key=lambda row: (math.isnan(row.mean), sign * row.mean))  # NaN comes last
     notes = [
         *(differences_from_paper(rows, table) if table else ()),
-        *left_out(chosen, ended, num_without=len(ended) - len(having), metric=metric, num_older=num_older),
+        *left_out(chosen, ended, num_without=len(ended) - len(comparable), metric=metric, num_older=num_older),
         *notes_of_tests,
         *unevenness(rows),
     ]
@@ -74,7 +74,7 @@ def compare_runs(config: CompareConfig, *, tracking_uri: str) -> Comparison:
 
 
 def is_more_better(metric: str) -> bool:
-    """Whether runs want much of it: accuracies, but no losses and costs."""
+    """Whether more of a metric is better, as for accuracies, but not for losses and costs."""
     return not metric.endswith("loss") and not metric.startswith(("cost/", "model/"))
 
 
@@ -98,5 +98,5 @@ def _usual_metric(stage: str, is_tested: bool) -> str:
 
 
 def _usual_axes(measured: Sequence[Measured]) -> tuple[str, ...]:
-    """The points of a search where every run has one, else the settings that differ."""
+    """The points of a search if every run has one, else the settings that differ."""
     return ("point",) if all(each.facts["point"] for each in measured) else differing_settings(measured)

@@ -1,4 +1,4 @@
-"""The columns of a comparison: what stands in them for people to read, and the bare numbers."""
+"""The columns of a comparison: their texts for readers, and the bare numbers."""
 
 import csv
 import io
@@ -13,14 +13,14 @@ from pipelines.runtime.text_table import format_table
 
 
 class Cell(NamedTuple):
-    """What is read, and the number or text behind it; none: nothing is known."""
+    """The text, and the number or text behind it; None if it is unknown."""
 
     text: str
     value: float | str | None
 
 
 class Column(NamedTuple):
-    """One column; those that no row has anything for are left out."""
+    """One column; a column without any value is left out."""
 
     name: str
     meaning: str
@@ -28,11 +28,11 @@ class Column(NamedTuple):
 
 
 def columns_of(comparison: Comparison, paired: Mapping[str, PairedDifference]) -> list[Column]:
-    """The columns that have something to say.
+    """The columns that have a value in some row.
 
     Args:
         comparison: the rows.
-        paired: label of a row -> its difference to the first row.
+        paired: label of a row -> its difference from the first row.
     """
     metric = comparison.metric
     columns = [
@@ -40,33 +40,41 @@ def columns_of(comparison: Comparison, paired: Mapping[str, PairedDifference]) -
         Column("n", "seeds", lambda row: Cell(str(len(row.values)), len(row.values))),
         Column(metric, f"mean of {metric} over seeds", lambda row: _number(row.mean, ".3f")),
         Column("+-", "standard deviation over seeds", lambda row: _number(row.spread, ".3f")),
-        Column("95 % from", "the mean over all seeds lies from here (Student's t)", lambda row: _end(row, 0)),
-        Column("to", "up to here", lambda row: _end(row, 1)),
+        Column(
+            "95 % from",
+            "lower end of the 95 % interval of the mean over all seeds (Student's t)",
+            lambda row: _end(row, 0),
+        ),
+        Column("to", "upper end of that interval", lambda row: _end(row, 1)),
         Column("paper", "the paper's figure (a single run)", lambda row: _number(_paper(row, metric), ".3f")),
-        Column("- paper", "ours less the paper's", lambda row: _number(_less_paper(row, metric), "+.3f")),
+        Column("- paper", "our figure minus the paper's", lambda row: _number(_less_paper(row, metric), "+.3f")),
         Column(
             "- first",
-            "difference to the first row, on the same videos and seeds",
+            "difference from the first row, on the same videos and seeds",
             lambda row: _number(paired[row.label].difference if row.label in paired else None, "+.3f"),
         ),
         Column(
             "p",
-            "how often chance alone makes so large a difference (permutation test over videos)",
+            "how often chance alone gives a difference this large (permutation test over videos)",
             lambda row: _number(paired[row.label].p_value if row.label in paired else None, ".3f"),
         ),
-        Column("GMAC", "multiply-adds of a clip, forward, 1e9", lambda row: _number(row.metric("model/gmacs"), ".3g")),
-        Column("parameters", "of the network", lambda row: _number(row.metric("model/parameters"), ",.0f")),
+        Column(
+            "GMAC",
+            "multiply-adds of a clip in a forward pass, in 1e9",
+            lambda row: _number(row.metric("model/gmacs"), ".3g"),
+        ),
+        Column("parameters", "parameters of the network", lambda row: _number(row.metric("model/parameters"), ",.0f")),
         Column(
             "clips/s",
-            "of training, all workers together",
+            "clips per second of training, all workers together",
             lambda row: _number(row.metric("throughput/clips_per_second"), ".3g"),
         ),
-        Column("videos", "tested", lambda row: _number(row.metric("num_videos"), ",.0f")),
+        Column("videos", "tested videos", lambda row: _number(row.metric("num_videos"), ",.0f")),
         Column(
-            "coverage", "tested videos of those that are listed", lambda row: _number(row.metric("coverage"), ".1%")
+            "coverage", "share of the listed videos that was tested", lambda row: _number(row.metric("coverage"), ".1%")
         ),
-        Column("GPU-hours", "of all its runs", lambda row: _hours(row, "GPU")),
-        Column("CPU-hours", "of all its runs, where they had no GPUs", lambda row: _hours(row, "CPU")),
+        Column("GPU-hours", "cost of all its runs", lambda row: _hours(row, "GPU")),
+        Column("CPU-hours", "cost of all its runs, if they had no GPUs", lambda row: _hours(row, "CPU")),
     ]
     return [column for column in columns if any(column.cell(row).value is not None for row in comparison.rows)]
 
@@ -92,7 +100,7 @@ def as_markdown(comparison: Comparison, columns: Sequence[Column]) -> str:
 
 
 def as_csv(comparison: Comparison, columns: Sequence[Column]) -> str:
-    """The bare numbers, one line a row, and the values of each seed."""
+    """The bare numbers, one line per row, and the values of each seed."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*(column.name for column in columns), "seeds", "values", "run_ids"])

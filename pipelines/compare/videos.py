@@ -22,9 +22,9 @@ class PairedDifference(NamedTuple):
 
     Attributes:
         difference: of accuracies, each the mean over seeds.
-        p_value: two-sided, of a permutation test over videos: how often chance alone makes so large a difference. It
-            knows of other videos, and of other seeds only what the seeds at hand show.
-        num_videos: that both were tested on.
+        p_value: two-sided, of a permutation test over videos: how often chance alone gives a difference this large. It
+            covers the choice of videos, but not the choice of seeds.
+        num_videos: videos that both were tested on.
     """
 
     difference: float
@@ -35,7 +35,7 @@ class PairedDifference(NamedTuple):
 def paired_differences(rows: Sequence[Row], *, tracking_uri: str) -> dict[str, PairedDifference]:
     """Compare rows with the first one, video by video: label of a row -> its difference.
 
-    Rows are left out whose seeds, folds or videos are not those of the first, or that were not tested.
+    Rows that were not tested, or have other seeds, folds or videos than the first, are left out.
     """
     first = rows[0]
     candidates = [row for row in rows[1:] if (row.seeds, row.folds) == (first.seeds, first.folds)]
@@ -61,10 +61,10 @@ def paired_differences(rows: Sequence[Row], *, tracking_uri: str) -> dict[str, P
 def permutation_p_values(difference_RV: np.ndarray) -> np.ndarray:
     """Two-sided p-values (R,) of the means of paired differences, by changing signs (one way counts as seen).
 
-    Where a row has few videos with a difference all ways are taken, else ways at random, the same for all rows.
+    If few videos of a row differ, all ways are taken; otherwise random ways, the same for all rows.
 
     Args:
-        difference_RV: of each of R rows, one for each of V videos.
+        difference_RV: for each of R rows, one difference per video (V).
     """
     is_few_R = np.count_nonzero(difference_RV, axis=1) <= _MOST_IN_ALL_WAYS
     p_value_R = np.empty(len(difference_RV))
@@ -86,13 +86,13 @@ def permutation_p_values(difference_RV: np.ndarray) -> np.ndarray:
 
 
 def _as_extreme(sign_WV: np.ndarray, difference_RV: np.ndarray) -> np.ndarray:
-    """Whether a row's sum with these signs is as far from zero as it is with its own (W, R), but for rounding."""
+    """Whether a row's sum with these signs is as far from zero as with its own (W, R), up to rounding."""
     sum_WR = sign_WV.astype(np.float64) @ difference_RV.T
     return np.abs(sum_WR) >= np.abs(difference_RV.sum(axis=1)) - 1e-9
 
 
 def _accuracy_by_video(row: Row, tracking_uri: str) -> dict[str, float] | None:
-    """Of each video, how many of the row's tests were right, in [0, 1]; none where a test has no scores."""
+    """For each video, the share of the row's tests that were right; None if a test has no scores."""
     correct: dict[str, list[bool]] = {}
     for each in row.runs:
         scores = None if each.test is None else _read_scores(tracking_uri, each.test)

@@ -1,16 +1,19 @@
 """A confusion matrix becomes a picture: a row a class, in shares of its videos; right ones blue, wrong ones red.
 
-With few classes the picture has names, and counts in the cells. With about a hundred it has small names. With more it
-has only numbers, because names would not fit. The most frequent confusions are listed next to the matrix.
+Few classes have names, and counts in the cells. Some hundred have small names. More have their numbers alone, because
+names would not fit. The most frequent confusions are listed next to the matrix.
 """
 
 from collections.abc import Sequence
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 
 from t3d_core.evaluation.class_report import ClassReport
@@ -20,11 +23,12 @@ _MAX_COUNTED, _MAX_NAMED = 25, 130  # classes
 _NUM_CONFUSIONS, _MAX_NAME = 30, 28
 # All in inches.
 _CELL, _MIN_SIDE, _MAX_SIDE, _MAX_SIDE_UNNAMED = 0.52, 3.5, 11.0, 13.0
-_LETTER, _MIN_LISTING, _AROUND_MATRIX = 0.08, 2.2, 2.6
+_AROUND_MATRIX, _AROUND_TEXT = 2.6, 0.3
 _INK = "#222222"
+_TITLE, _HEADING, _LINE = FontProperties(size=11), FontProperties(size=9, weight="bold"), FontProperties(size=8)
 _RIGHT = LinearSegmentedColormap.from_list("right", ["#ffffff", "#6baed6", "#08306b"])
 _WRONG = LinearSegmentedColormap.from_list("wrong", ["#ffffff", "#fc9272", "#99000d"])
-_DARK = 0.5  # cells with at least this share of the class are dark
+_DARK = 0.5  # share of the class from which a cell is dark
 
 
 def plot_confusion(report: ClassReport, names: Sequence[str], *, title: str) -> bytes:
@@ -33,33 +37,41 @@ def plot_confusion(report: ClassReport, names: Sequence[str], *, title: str) -> 
     Args:
         report: the counts.
         names: of the classes.
-        title: text above the matrix.
+        title: stands above.
     """
     num_classes = len(names)
     largest = _MAX_SIDE if num_classes <= _MAX_NAMED else _MAX_SIDE_UNNAMED
     side = float(np.clip(_CELL * num_classes, _MIN_SIDE, largest))
-    lines = _confusion_lines(report, names)
-    listing_width = max(_MIN_LISTING, _LETTER * max(map(len, lines)))
-    figure = Figure(figsize=(_AROUND_MATRIX + side + listing_width, _AROUND_MATRIX + side), layout="constrained")
-    grid = figure.add_gridspec(1, 2, width_ratios=(_AROUND_MATRIX + side, listing_width))
-    matrix, listing = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=_INK)
-    _draw(figure, matrix, report)
+    heading, *lines = _confusion_lines(report, names)
+    matrix_width = _AROUND_MATRIX + side
+    listing_width = max([_width(heading, _HEADING), *(_width(line, _LINE) for line in lines)])
+    width = max(matrix_width + listing_width, _width(title, _TITLE))
+    figure = Figure(figsize=(width, _AROUND_MATRIX + side), dpi=_DPI, layout="constrained")
+    grid = figure.add_gridspec(1, 2, width_ratios=(matrix_width, width - matrix_width), wspace=0)
+    left, right = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
+    matrix = left.add_subplot()
+    figure.suptitle(title, x=0.01, ha="left", fontproperties=_TITLE, color=_INK)
+    _draw(left, matrix, report)
     _name_classes(matrix, report, names, points=0.8 * 72 * side / num_classes)
-    listing.set_axis_off()
-    listing.text(0, 1, lines[0], va="top", fontsize=9, weight="bold", color=_INK)
-    listing.text(0, 1, "\n".join(["", *lines[1:]]), va="top", fontsize=8, linespacing=1.6, color=_INK)
+    place: dict[str, Any] = {"x": 0, "y": 0.97, "va": "top", "color": _INK}
+    right.text(s=heading, fontproperties=_HEADING, **place)
+    right.text(s="\n".join(["", *lines]), fontproperties=_LINE, linespacing=1.6, **place)
     file = BytesIO()
-    figure.savefig(file, format="png", dpi=_DPI)
+    figure.savefig(file, format="png")
     return file.getvalue()
 
 
-def _draw(figure: Figure, matrix: Axes, report: ClassReport) -> None:
+def _width(text: str, font: FontProperties) -> float:
+    """Inches that a line of text takes, and some around it."""
+    return TextPath((0, 0), text, prop=font).get_extents().width / 72 + _AROUND_TEXT
+
+
+def _draw(figure: SubFigure, matrix: Axes, report: ClassReport) -> None:
     share_KK = report.confusion_KK / np.maximum(report.num_examples_K, 1)[:, None]
     is_right_KK = np.eye(len(share_KK), dtype=bool)
     for what, hidden_KK, colours in (("wrong", is_right_KK, _WRONG), ("right", ~is_right_KK, _RIGHT)):
         shown = np.ma.masked_array(share_KK, hidden_KK)
-        # The square root makes a few wrong videos among many visible.
+        # By the square root, so that a few wrong ones among many can be seen.
         picture = matrix.imshow(shown, cmap=colours, norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
         bar = figure.colorbar(picture, ax=matrix, fraction=0.03, pad=0.03, aspect=30, ticks=[0, 0.1, 0.3, 0.6, 1])
         bar.ax.set_title(what, fontsize=8)
@@ -99,4 +111,4 @@ def _confusion_lines(report: ClassReport, names: Sequence[str]) -> list[str]:
 
 def _short(name: str) -> str:
     shortened = name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 3]}..."
-    return shortened.replace("$", r"\$")  # a plain $ would start a formula
+    return shortened.replace("$", r"\$")  # else the start of a formula

@@ -22,15 +22,18 @@ class ExportConfig(Section):
     )
 
     checkpoint: Address | None = None
-    """Weights: a file, a checkpoint or run folder, runs:/... or models:/...; none: the newest run in `storage`."""
+    """Weights to export: a file, a checkpoint or run folder, runs:/... or models:/... . By default the newest run in
+    `storage`."""
     format: Literal["torch_export", "onnx"] = "torch_export"
-    """torch_export (.pt2, runs where PyTorch is) or onnx (.onnx, needs pip install 't3d[export]'); float32 both."""
+    """Format of the file: torch_export (.pt2, runs with PyTorch) or onnx (.onnx, needs
+    pip install 't3d[export]'). Both compute in float32."""
     output: Annotated[UserPath | None, Role.PLACE] = None
-    """File to write; none: model.pt2 or model.onnx beside the weights (of runs:/, models:/: in STORAGE/export-TIME)."""
+    """File to write. By default model.pt2 or model.onnx next to the weights; in STORAGE/export-TIME for weights from
+    runs:/ or models:/."""
     video: UserPath | None = None
-    """Video from whose clips the written file is checked; none: random noise, and the summary says so."""
+    """Video whose clips check the written file. By default random noise, and the summary states that."""
     fold_batch_norm: bool = True
-    """Fold batch norms into the convolutions before them; the file is checked against the network without."""
+    """Fold batch norms into the convolutions before them. The file is checked against the unfolded network."""
     tracking: Annotated[TrackingConfig, Role.PLACE] = TrackingConfig()
     storage: Annotated[UserPath, Role.PLACE] = Path("runs")
     """Folder with training runs."""
@@ -38,9 +41,9 @@ class ExportConfig(Section):
     @model_validator(mode="after")
     def _output_fits_format(self) -> "ExportConfig":
         if self.output and self.output.suffix != self.suffix():
-            raise UserError(f"output {self.output} must end in {self.suffix()}, as format {self.format} does")
+            raise UserError(f"output {self.output} must end in {self.suffix()} for format {self.format}: rename it")
         return self
 
     def suffix(self) -> str:
-        """How the name of the written file ends."""
+        """Suffix of the written file."""
         return {"torch_export": ".pt2", "onnx": ".onnx"}[self.format]

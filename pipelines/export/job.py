@@ -1,4 +1,4 @@
-"""Weights become a file that runs without this project, written only when it computes what the network computes.
+"""Weights become a file that runs without this project, kept only if it computes the same as the network.
 
     weights -> network -> batch norms folded -> traced -> written -> read anew
                   |                                                    |
@@ -34,35 +34,35 @@ from t3d_core.video.sizes import resized_size
 # float32 sums in another order: T3D-121 differs by 1e-8 in probabilities and 1e-6 of the logits.
 MAX_PROBABILITY_DIFFERENCE = 1e-4
 MAX_RELATIVE_DIFFERENCE = 1e-3
-CHECKED_BATCHES = (1, 3)  # that the batch may be of any size is part of what is checked
+CHECKED_BATCHES = (1, 3)  # two sizes, to check that the file accepts batches of any size
 _SMALLEST_PROBABILITY = 1e-30  # float32 ends near 1e-38
 
 
 class CheckClips(NamedTuple):
-    """Clips on which the written file is compared: uint8 clip_BTHWC, and in words where they are from."""
+    """Clips on which the written file is compared: uint8 clip_BTHWC, and a description of their origin."""
 
     clip_BTHWC: Tensor
     origin: str
 
 
 class Difference(NamedTuple):
-    """How far the file is from the network.
+    """How far the results of the file are from those of the network.
 
     Attributes:
         probability: largest difference of probabilities; None for features.
-        relative: largest difference of log probabilities (logits, but for their sum) or features / largest of them.
+        relative: largest difference of log probabilities (logits up to a constant) or features / largest of them.
     """
 
     probability: float | None
     relative: float
 
     def is_rounding(self) -> bool:
-        """Whether both are within what rounding explains; a value that is not a number is not."""
+        """Whether rounding explains both differences; it does not explain NaN."""
         probability = 0.0 if self.probability is None else self.probability
         return probability <= MAX_PROBABILITY_DIFFERENCE and self.relative <= MAX_RELATIVE_DIFFERENCE
 
     def describe(self) -> str:
-        """Both figures and what is allowed."""
+        """Both figures and their limits."""
         if self.probability is None:
             return f"features differ by {self.relative:.1e} of the largest (allowed {MAX_RELATIVE_DIFFERENCE:.0e})"
         return (
@@ -72,11 +72,11 @@ class Difference(NamedTuple):
 
 
 def run_export(config: ExportConfig) -> str:
-    """Export a network as `config` says; give the closing summary.
+    """Export a network as `config` describes; return the closing summary.
 
     Raises:
-        UserError: packages, weights or the video cannot be used, before any work; or the file computes something
-            else than the network, and is then not kept.
+        UserError: packages, weights or the video cannot be used; raised before any work.
+        UserError: the file computes something else than the network; it is then not kept.
     """
     file_format = FORMATS[config.format]
     file_format.check_packages()
@@ -104,7 +104,7 @@ def export_checked(
     """Write a network to `output` and compare what the file computes with the network as it was loaded.
 
     Raises:
-        UserError: they differ by more than rounding; `output` is then as it was before.
+        UserError: they differ by more than rounding; `output` then stays as it was.
     """
     card = loaded.card
     eager = ClipModel(loaded.model, card)
@@ -161,11 +161,11 @@ def _video_clips(path: Path, card: WeightsCard) -> CheckClips:
 def _noise_clips(card: WeightsCard) -> CheckClips:
     shape_BTHWC = (sum(CHECKED_BATCHES), card.num_frames, card.crop_size, card.crop_size, 3)
     noise = torch.randint(0, 256, shape_BTHWC, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return CheckClips(noise, "RANDOM NOISE, no real video (give --video)")
+    return CheckClips(noise, "RANDOM NOISE, no real video (give one with --video)")
 
 
 def _default_output(config: ExportConfig, weights: Path, own_folder: Path) -> Path:
-    """Beside the weights, but not inside a tracking store."""
+    """A file next to the weights, or in the export's own folder for weights from a tracking store."""
     is_stored = (config.checkpoint or "").startswith(("runs:/", "models:/"))
     return (own_folder if is_stored else weights.parent) / f"model{config.suffix()}"
 

@@ -1,10 +1,10 @@
 """A network becomes one file that runs without this project: uint8 clips go in, class probabilities come out.
 
-The normalisation is inside, and the weights' card goes along as JSON under the key `t3d`. The batch may be of any size;
-frames and pixels are those of the card. Not part of the paper.
+The file includes the normalisation, and the card of the weights as JSON under the key `t3d`. The batch may have any
+size; frames and pixels are those of the card. Not part of the paper.
 
     torch_export   .pt2, a torch.export program      needs PyTorch
-    onnx           .onnx                             needs onnxruntime, or whatever else runs ONNX
+    onnx           .onnx                             needs onnxruntime or another runtime for ONNX
 
 Legend: B clips, T frames, H x W pixels, C = 3 colours, K classes, D feature width.
 """
@@ -48,7 +48,7 @@ class ClipModel(nn.Module):
     def forward(self, clip_BTHWC: Tensor) -> Tensor:
         """Normalise, run the network, and turn logits into probabilities."""
         clip_BCTHW = normalize_clip(clip_BTHWC, mean=self.mean, std=self.std)
-        # What comes in this layout is convolved in it: T3D-121 is a fifth faster on a CPU.
+        # Convolutions keep this layout: T3D-121 is a fifth faster on a CPU.
         output = self.net(clip_BCTHW.contiguous(memory_format=torch.channels_last_3d))
         return output.softmax(dim=1) if self.has_head else output
 
@@ -57,11 +57,11 @@ class ExportFormat(NamedTuple):
     """One way of writing the file.
 
     Attributes:
-        packages: what must be installed beside PyTorch.
+        packages: what must be installed in addition to PyTorch.
         runtime: the package that runs the file.
         write: writes a program and its card to a path of any name.
-        open: reads such a file anew, for the CPU.
-        example: how a user runs the file FILE, in Python.
+        open: reads such a file, for the CPU.
+        example: Python that runs the file FILE.
     """
 
     packages: tuple[str, ...]
@@ -88,19 +88,19 @@ class ExportFormat(NamedTuple):
 def trace(model: ClipModel, card: WeightsCard) -> ExportedProgram:
     """Record what `model` computes for clips of the card's size and any batch."""
     shape_THWC = (card.num_frames, card.crop_size, card.crop_size, 3)
-    # Of two clips: a batch of one would be taken for a fixed size.
+    # Two clips, because a batch of one would count as a fixed size.
     example_BTHWC = torch.zeros(2, *shape_THWC, dtype=torch.uint8)
-    # Without gradients to follow, whoever runs the program keeps nothing for backward.
+    # Without gradients, a run of the program keeps nothing for backward.
     return torch.export.export(model.eval().requires_grad_(False), (example_BTHWC,), dynamic_shapes=_DYNAMIC_SHAPES)
 
 
 def output_name(card: WeightsCard) -> str:
-    """Name of what comes out."""
+    """Name of the output."""
     return "probabilities_BK" if card.class_names else "features_BD"
 
 
 def _write_torch_export(program: ExportedProgram, card: WeightsCard, path: Path) -> None:
-    with path.open("wb") as file:  # by its name it would have to end in .pt2
+    with path.open("wb") as file:  # a path would have to end in .pt2
         torch.export.save(program, file, extra_files={METADATA_KEY: _card_json(card)})
 
 
@@ -131,7 +131,7 @@ def _open_onnx(path: Path) -> RunClips:
 
 
 def _adaptive_average(x_BCTHW: Tensor, output_size: Sequence[int]) -> Tensor:
-    """`adaptive_avg_pool3d` (of C3D), which torch.onnx does not know, by operations that it does."""
+    """`adaptive_avg_pool3d` (of C3D) from operations that torch.onnx supports."""
     for dim, num_parts in enumerate(output_size, start=2):
         size = x_BCTHW.shape[dim]
         ranges = [(size * part // num_parts, -(-size * (part + 1) // num_parts)) for part in range(num_parts)]

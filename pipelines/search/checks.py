@@ -1,4 +1,4 @@
-"""A search is tried before it starts: its space on its base recipe, what networks cost, room for trials."""
+"""What is checked before a search starts: its space on its base recipe, what networks cost, room for trials."""
 
 import json
 from dataclasses import replace
@@ -24,8 +24,8 @@ def make_plan(config: SearchConfig, folder: Path, *, tracking_uri: str) -> Searc
     """Read the recipes, try every value of the space on them, and find the shards.
 
     Raises:
-        UserError: one line a wrong setting.
-        UserError: shards or weights that are not there.
+        UserError: settings that are wrong, one line each.
+        UserError: shards or weights that do not exist.
     """
     base = read_recipe(input_path(config.base))
     before = config.transfer_before
@@ -45,15 +45,15 @@ def make_plan(config: SearchConfig, folder: Path, *, tracking_uri: str) -> Searc
 
 
 def check_space(plan: SearchPlan) -> TrialConfig:
-    """Try the base recipe, then every point of a grid or each value that can be drawn; give the base's settings.
+    """Try the base recipe, then every point of a grid or each value that can be drawn; return the base's settings.
 
     Raises:
-        UserError: one line a wrong setting.
-        UserError: weights to start from that are not there.
+        UserError: settings that are wrong, one line each.
+        UserError: weights to start from that do not exist.
     """
     of_base = plan.trial_config({}, seed=0, name="base")
     if isinstance(of_base, ResolvedTrainConfig) and of_base.folds:
-        raise UserError(f"folds {list(of_base.folds)}: a trial trains one network: vary data.fold in space instead")
+        raise UserError(f"folds {list(of_base.folds)}: a trial trains one network, so vary data.fold in space instead")
     problems: dict[str, str] = {}
     started_from: set[str] = set()
     for where, settings in check_points(plan.config.space):
@@ -83,30 +83,30 @@ def _problems_of_scheduler(config: SearchConfig, of_base: TrialConfig) -> list[s
     interval = scheduler.interval_epochs
     num_members = len(grid_points(config.space)) if config.sampler.kind == "grid" else config.sampler.num_points
     if num_members < 2:
-        problems.append(f"scheduler pbt needs 2 points at least, the space has {num_members}: widen it")
+        problems.append(f"scheduler pbt needs at least 2 points, and the space has {num_members}: widen it")
     if of_base.schedule.kind != "constant":
         problems.append(
-            f"scheduler pbt makes the schedule itself, out of constants, but schedule.kind is {of_base.schedule.kind}: "
-            "add schedule.kind: constant to settings"
+            f"scheduler pbt builds the schedule itself from constant rates, but schedule.kind is "
+            f"{of_base.schedule.kind}: add schedule.kind: constant to settings"
         )
     if interval >= epochs or interval % every:
         problems.append(
-            f"scheduler.interval_epochs {interval} must be less than epochs {epochs}, and a multiple of "
+            f"scheduler.interval_epochs {interval} must be less than epochs {epochs} and a multiple of "
             f"validate_every_epochs {every}: change one of them"
         )
     return problems
 
 
 class Rejection:
-    """Says why a point is not to be trained: settings or sizes that cannot be, or costs beyond the limits."""
+    """Why a point is not trained: its settings or sizes are impossible, or it costs more than the limits allow."""
 
     def __init__(self, plan: SearchPlan) -> None:
-        """Begin; a network is built and counted when its point is asked for, once."""
+        """Build and count each network only once, when its point is first asked for."""
         self._plan = plan
         self._reasons: dict[str, str | None] = {}
 
     def __call__(self, point: Point) -> str | None:
-        """The reason; none: it may be trained."""
+        """The reason, or None if the point may be trained."""
         settings = json.dumps(dict(point.settings), sort_keys=True)
         if settings not in self._reasons:
             self._reasons[settings] = self._reason(point)
@@ -132,7 +132,7 @@ class Rejection:
 
 
 def check_some_point_is_left(config: SearchConfig, reject: Rejection) -> None:
-    """Refuse a grid of which every point is rejected; what is drawn is seen when it is drawn."""
+    """Refuse a grid if all its points are rejected; drawn points are checked when they are drawn."""
     if config.sampler.kind != "grid":
         return
     points = grid_points(config.space)
@@ -142,10 +142,10 @@ def check_some_point_is_left(config: SearchConfig, reject: Rejection) -> None:
 
 
 def room_for_trials(plan: SearchPlan) -> int:
-    """Trials for which there is room now, each with a CPU for decoding; what other jobs hold is not counted on.
+    """How many trials fit now, each with a CPU for decoding; resources that other jobs hold do not count.
 
     Raises:
-        UserError: there is not even room for one.
+        UserError: not even one trial fits.
     """
     scaling = plan.trial_config({}, seed=0, name="trial").scaling
     fewest, each = max(1, scaling.fewest_workers()), scaling.resources_of_worker()

@@ -12,9 +12,9 @@ from pipelines.train.config import TrainConfig
 from pipelines.transfer.config import TransferConfig
 from t3d_core.errors import UserError
 
-# What population based training may change in a run under way: neither its network nor its order of clips.
+# What population based training may change while a run trains: neither its network nor its order of clips.
 CHANGEABLE = ("optimizer", "augmentation", "label_smoothing")
-# What a search gives each trial itself.
+# What the search itself sets for each trial.
 _RESERVED = ("seed", *names_of_roles(TrainConfig, {Role.PLACE}), *names_of_roles(TransferConfig, {Role.PLACE}))
 _AXIS_NAME = re.compile(r"[\w\-. /]+", re.ASCII)  # MLflow takes these as the name of a tag
 _METRICS = {"train": ("val/loss", "val/clip_top1", "val/clip_top5"), "transfer": ("val/", "check/", "probe/")}
@@ -23,32 +23,32 @@ AXIS_KINDS = ("grid", "choice", "uniform", "loguniform", "randint")
 
 
 class AxisConfig(Section):
-    """The values that one setting takes; exactly one of grid, choice, uniform, loguniform, randint is given."""
+    """The values that one setting takes; give exactly one of grid, choice, uniform, loguniform, randint."""
 
     grid: NamedValues | list[Any] | None = None
-    """Every one of these values (sampler grid). Named values, {NAME: {setting: value, ...}}, set several settings at
-    once, and the axis then has a name of your own."""
+    """Every one of these values is used (sampler grid). Named values, {NAME: {setting: value, ...}}, set several
+    settings at once; you then choose the name of the axis."""
     choice: NamedValues | list[Any] | None = None
-    """One of these values, drawn (samplers random and tpe); named ones as in grid."""
+    """One of these values is drawn (samplers random and tpe). They may have names, as in grid."""
     uniform: tuple[float, float] | None = None
-    """A number between these two, drawn."""
+    """A number between these two is drawn."""
     loguniform: tuple[PositiveFloat, PositiveFloat] | None = None
-    """A number between these two whose logarithm is drawn."""
+    """A number between these two is drawn, uniformly in its logarithm."""
     randint: tuple[int, int] | None = None
-    """A whole number from the first to the second, both among them, drawn."""
+    """A whole number from the first to the second is drawn, both included."""
     when: dict[str, Any] = Field(default_factory=dict)
-    """The axis takes part only where earlier axes have these values (one, or a list of them)."""
+    """The axis is used only where earlier axes have these values (one, or a list of them)."""
 
     @model_validator(mode="after")
-    def _says_one_thing(self) -> "AxisConfig":
+    def _has_one_kind(self) -> "AxisConfig":
         given = [kind for kind in AXIS_KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
-            raise UserError(f"given {', '.join(given) or 'nothing'}, give one of {', '.join(AXIS_KINDS)}")
+            raise UserError(f"given {', '.join(given) or 'nothing'}: give exactly one of {', '.join(AXIS_KINDS)}")
         values = getattr(self, given[0])
         if not values:
-            raise UserError(f"{given[0]} has no values: give one at least")
+            raise UserError(f"{given[0]} has no values: give at least one")
         if self.is_range() and values[0] >= values[1]:
-            raise UserError(f"{given[0]} {list(values)} must be [least, most]: exchange them")
+            raise UserError(f"{given[0]} {list(values)} must be [least, most]: swap them")
         return self
 
     @property
@@ -57,7 +57,7 @@ class AxisConfig(Section):
         return next(kind for kind in AXIS_KINDS if getattr(self, kind) is not None)
 
     def is_range(self) -> bool:
-        """Whether values are drawn from between two."""
+        """Whether values are drawn from a range."""
         return self.kind in ("uniform", "loguniform", "randint")
 
     def values(self) -> NamedValues | list[Any]:
@@ -66,7 +66,7 @@ class AxisConfig(Section):
         return list(given) if isinstance(given, tuple) else given
 
     def settings(self, name: str) -> set[str]:
-        """The settings, by dotted name, that this axis of that name sets."""
+        """The dotted names of the settings that this axis sets, if it is called `name`."""
         values = self.values()
         return {setting for named in values.values() for setting in named} if isinstance(values, dict) else {name}
 
@@ -75,73 +75,76 @@ class SamplerConfig(Section):
     """Which points of the space become trials."""
 
     kind: Literal["grid", "random", "tpe"] = "grid"
-    """grid: all of them; random: drawn independently; tpe: drawn where earlier ones did well (Optuna)."""
+    """How points are chosen. grid: all of them; random: drawn independently; tpe: drawn where earlier ones did well
+    (Optuna)."""
     num_points: Annotated[PositiveInt, Role.RUNNING] = 20
-    """Points that are drawn (random, tpe), each trained with every seed."""
+    """Number of points to draw (random, tpe); each is trained with every seed."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of the drawing."""
+    """Seed of the drawing."""
     weigh_macs: bool = False
-    """tpe: few multiply-adds count as well as accuracy, and neither alone (multi-objective)."""
+    """Search for few multiply-adds as well as for accuracy (multi-objective, tpe only)."""
 
 
 class SchedulerConfig(Section):
     """Which trials end before their last epoch, or take over from others."""
 
     kind: Literal["none", "asha", "median", "pbt"] = "none"
-    """asha: those outside the best 1/reduction_factor at epochs grace_epochs, grace_epochs * reduction_factor, ...;
-    median: those below the median of the others' running means; pbt (population based training): none, but every
-    interval_epochs the worst of a seed take over the weights of the best, and change their settings."""
+    """Which trials are stopped early. asha: those outside the best 1/reduction_factor at epochs grace_epochs,
+    grace_epochs * reduction_factor, ...; median: those below the median of the others' running means; pbt (population
+    based training): none. Under pbt, every interval_epochs, the worst trials of a seed take the weights of the best
+    and change their settings."""
     grace_epochs: PositiveInt = 1
-    """asha, median: no trial ends before this epoch."""
+    """No trial is stopped before this epoch (asha, median)."""
     reduction_factor: Annotated[float, Field(gt=1)] = 3.0
-    """asha: of so many trials one goes on."""
+    """One of this many trials continues at each stage (asha)."""
     interval_epochs: PositiveInt = 1
-    """pbt: epochs after which all wait for the last, and are compared."""
+    """Epochs after which all trials wait for the slowest and are compared (pbt)."""
     share_replaced: Annotated[float, Field(gt=0, le=0.5)] = 0.25
-    """pbt: so many of the worst take over from as many of the best."""
+    """Share of the trials that is replaced: the worst take the weights of as many of the best (pbt)."""
     share_drawn: Fraction = 0.25
-    """pbt: of their settings so many are drawn anew; the others become 0.8 or 1.25 times the donor's, or of listed
-    values the one before or after it."""
+    """Share of a replaced trial's settings that is drawn anew (pbt). The others become 0.8 or 1.25 times the donor's
+    value; in a list of values, the one before or after it."""
 
 
 class BudgetConfig(Section):
-    """What a search may cost; trials that are cut off go on when it is started again with more."""
+    """What a search may cost; interrupted trials resume when it is started again with a larger budget."""
 
     hours: PositiveFloat | None = None
-    """By the clock, from each start on."""
+    """Hours by the clock, counted from each start. By default there is no limit."""
     cpu_hours: PositiveFloat | None = None
-    """CPUs that trials reserved, times how long."""
+    """CPU-hours that trials may reserve in total. By default there is no limit."""
     gpu_hours: PositiveFloat | None = None
-    """GPUs that trials reserved, times how long."""
+    """GPU-hours that trials may reserve in total. By default there is no limit."""
 
 
 class LimitsConfig(Section):
-    """What a network may cost; a point beyond is rejected before it is trained."""
+    """What a network may cost; a point beyond these limits is rejected before it is trained."""
 
     max_gmacs: PositiveFloat | None = None
-    """Multiply-adds of a clip in one forward pass, 1e9."""
+    """Most multiply-adds of a clip in one forward pass, in 1e9. By default there is no limit."""
     min_gmacs: PositiveFloat | None = None
-    """As max_gmacs, for searches at equal cost."""
+    """Fewest multiply-adds of a clip in one forward pass, in 1e9, for searches at equal cost. By default there is no
+    limit."""
     max_parameters: PositiveFloat | None = None
-    """Parameters, batch-norm statistics not among them."""
+    """Most parameters, without batch-norm statistics. By default there is no limit."""
 
 
 class TrialTestConfig(Section):
-    """Every trained network is tested, in its trial, as jobs/evaluate.py does."""
+    """Test every trained network at the end of its trial, as jobs/evaluate.py does."""
 
     split: Literal["train", "val", "test"] = "test"
-    """Split of the fold."""
+    """Split of the fold to test on."""
     num_crops: Literal[1, 3, 10] = 1
-    """As in evaluation."""
+    """Crops of each clip, as in evaluation."""
     num_clips: PositiveInt | None = None
-    """As in evaluation."""
+    """Clips of each video, as in evaluation. By default all that do not overlap."""
 
 
 class TransferBeforeConfig(Section):
-    """A transfer run before the trial, with the trial's network, clips and seed: one for all trials that are alike."""
+    """A transfer run before the trial, with the trial's network, clips and seed; equal trials share one."""
 
     base: UserPath
-    """Recipe of jobs/transfer.py."""
+    """Recipe of jobs/transfer.py for that run."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings that differ from that recipe, by dotted name."""
 
@@ -163,81 +166,82 @@ class SearchConfig(Section):
     )
 
     job: Literal["train", "transfer"] = "train"
-    """Which job a trial is."""
+    """Which job a trial runs."""
     base: UserPath
-    """Recipe of that job, of which trials differ in their point and seed alone."""
+    """Recipe of that job; trials differ from it only in their point and seed."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Settings of all trials that differ from the base recipe, by dotted name."""
+    """Settings that differ from the base recipe in all trials, by dotted name."""
     space: dict[str, AxisConfig]
-    """Setting (dotted name) or name of an axis of named values -> its values."""
+    """The axes: a setting's dotted name, or the name of an axis of named values, with its values."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
-    """Every point is trained with each of these."""
+    """Seeds; every point is trained with each of them."""
     transfer_before: TransferBeforeConfig | None = None
-    """Trials whose `init_from` is `transfer` start from the student of such a run."""
+    """A transfer run whose student is the start of all trials with `init_from: transfer`. By default there is none."""
     metric: str | None = None
-    """What a sampler and a scheduler look at, of those that a validation logs; none: val/clip_top1 (train),
-    check/pair_accuracy (transfer); of one that ends in loss less is better."""
+    """Metric by which trials are compared, one that a validation logs. By default val/clip_top1 (train) or
+    check/pair_accuracy (transfer). Less is better if its name ends in loss, else more."""
     sampler: SamplerConfig = SamplerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     limits: LimitsConfig = LimitsConfig()
     budget: Annotated[BudgetConfig, Role.RUNNING] = BudgetConfig()
     test: TrialTestConfig | None = None
-    """Test every trained classifier; none: validation alone."""
+    """Test every trained classifier. By default trials are only validated."""
     max_concurrent: Annotated[PositiveInt | None, Role.RUNNING] = None
-    """Trials at once; none: as many as leave each a CPU for decoding."""
+    """Trials that run at the same time. By default as many as fit, with a CPU for decoding each."""
     max_failures: Annotated[int, Field(ge=0), Role.RUNNING] = 2
-    """Times that a trial is started again, from its last checkpoint, after its process was lost."""
+    """How often a trial is restarted from its last checkpoint after its process was lost."""
     register: Annotated[str | None, Role.PLACE] = None
-    """Name under which the best trial's model is registered in MLflow."""
+    """Name under which the best trial's model is registered in MLflow. By default it is not."""
     alias: Annotated[str | None, Role.PLACE] = None
-    """Alias that the registered version gets, such as champion."""
+    """Alias of the registered version, such as champion."""
     tracking: Annotated[TrackingConfig, Role.PLACE] = TrackingConfig()
     storage: Annotated[UserPath, Role.PLACE] = Path("runs")
-    """Folder in which the search's own folder is made; on a cluster one that all nodes share."""
+    """Folder in which the search makes its own folder; on a cluster, one that all nodes share."""
     name: Annotated[str | None, Role.PLACE] = None
-    """Name of the search; the same name again goes on with it. None: a new name."""
+    """Name of the search; giving the same name again resumes it. By default a new name."""
 
     def watched_metric(self) -> str:
-        """What is looked at."""
+        """The metric by which trials are compared."""
         return self.metric or {"train": "val/clip_top1", "transfer": "check/pair_accuracy"}[self.job]
 
     def is_more_better(self) -> bool:
-        """Whether the metric is to grow."""
+        """Whether a larger value of the metric is better."""
         return not self.watched_metric().endswith("loss")
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "SearchConfig":
         if not self.space:
-            raise UserError("space has no axis: name one setting to vary at least")
+            raise UserError("space has no axis: name at least one setting to vary")
         if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
-            raise UserError(f"seeds {list(self.seeds)} must be some, each once")
+            raise UserError(f"seeds {list(self.seeds)} must name at least one seed, and each only once")
         is_grid = self.sampler.kind == "grid"
         for name, axis in self.space.items():
             if is_grid != (axis.kind == "grid"):
                 raise UserError(
-                    f"space.{name}: {axis.kind} is not for sampler {self.sampler.kind}, which "
+                    f"space.{name}: {axis.kind} does not fit sampler {self.sampler.kind}, which "
                     f"{'takes every value: use grid' if is_grid else 'draws: use choice'}, or another sampler.kind"
                 )
             self._check_axis(name, axis)
         if not self.watched_metric().startswith(_METRICS[self.job]):
             raise UserError(
-                f"metric {self.metric!r} is not looked at in a {self.job} run: {', '.join(_METRICS[self.job])}"
+                f"metric {self.metric!r} is not logged by validations of a {self.job} run: use one of "
+                f"{', '.join(_METRICS[self.job])}"
             )
         if "seed" in self.settings:
-            raise UserError("settings: seed is given by seeds")
+            raise UserError("settings: the seed of a trial comes from seeds: leave seed out")
         if self.job == "transfer" and (self.test or self.register or self.transfer_before):
             raise UserError("test, register and transfer_before are for classifiers: leave them out, or set job train")
         if self.alias is not None and self.register is None:
             raise UserError(f"alias {self.alias!r} needs the name of a registered model: add --register NAME")
         if self.sampler.weigh_macs and self.sampler.kind != "tpe":
-            raise UserError(f"sampler.weigh_macs is for kind tpe, given {self.sampler.kind}")
+            raise UserError(f"sampler.weigh_macs needs sampler.kind tpe, given {self.sampler.kind}")
         if self.scheduler.kind == "pbt":
             self._check_population()
         return self
 
     def _check_axis(self, name: str, axis: AxisConfig) -> None:
         if not _AXIS_NAME.fullmatch(name):
-            raise UserError(f"space: an axis cannot be called {name!r}: use letters, digits and _ - . /")
+            raise UserError(f"space: an axis cannot be called {name!r}: use letters, digits, spaces and _ - . /")
         for setting in sorted(axis.settings(name)):
             if is_among(setting, _RESERVED):
                 raise UserError(
@@ -247,7 +251,7 @@ class SearchConfig(Section):
         for other, wanted in axis.when.items():
             if other not in earlier:
                 raise UserError(
-                    f"space.{name}.when: {other} is no earlier axis; these are: {', '.join(earlier) or 'none'}"
+                    f"space.{name}.when: {other} is not an earlier axis; those are: {', '.join(earlier) or 'none'}"
                 )
             known = self.space[other]
             wanted_values = wanted if isinstance(wanted, list) else [wanted]
@@ -258,12 +262,12 @@ class SearchConfig(Section):
 
     def _check_population(self) -> None:
         if self.sampler.kind == "tpe":
-            raise UserError("scheduler pbt changes points while they learn, of which sampler tpe knows nothing: draw "
-                             "them at random, or take a grid")  # fmt: skip
+            raise UserError("scheduler pbt changes settings during training, which sampler tpe cannot follow: set "
+                             "sampler.kind to random or grid")  # fmt: skip
         for name, axis in self.space.items():
             fixed = sorted(each for each in axis.settings(name) if each.partition(".")[0] not in CHANGEABLE)
             if fixed:
                 raise UserError(
-                    f"space.{name}: scheduler pbt changes settings while a network learns, which {fixed[0]} cannot: "
-                    f"vary settings of {', '.join(CHANGEABLE)} alone, or choose another scheduler"
+                    f"space.{name}: scheduler pbt changes settings during training, and {fixed[0]} cannot change then: "
+                    f"vary only settings of {', '.join(CHANGEABLE)}, or choose another scheduler"
                 )

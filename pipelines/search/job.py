@@ -3,11 +3,11 @@
 STORAGE/NAME/search.json      what the search is: settings, MLflow run
 STORAGE/NAME/trials.jsonl     what became of every trial
 STORAGE/NAME/trials/TRIAL/    every trial's run
-STORAGE/NAME/trials.csv       the result: a line a trial
+STORAGE/NAME/trials.csv       the result: a line per trial
 
-A search that was killed goes on when it is started again: trials that ended are kept, those under way go on from their
-checkpoints, and all keep their MLflow runs. Ray Tune runs, schedules and stops trials; what has been is in files of
-ours, for Tune's own snapshots lag behind.
+A killed search resumes when it is started again: ended trials are kept, the others resume from their checkpoints, and
+all keep their MLflow runs. Ray Tune runs, schedules and stops trials. Their history is in files of our own, because
+Tune's snapshots lag behind.
 """
 
 import csv
@@ -48,16 +48,16 @@ from pipelines.training.run_folder import run_id_of
 from t3d_core.errors import UserError
 
 _LOG = logging.getLogger(__name__)
-# What a trial holds whose workers are processes of their own: no part of a CPU, for decoding needs a whole one.
+# What a trial reserves whose workers are separate processes: no part of a CPU, because decoding needs a whole one.
 _OF_CONTROLLER = {"memory": 1e6}
 
 
 def run_search(config: SearchConfig) -> str:
-    """Train every point with every seed, as `config` says; give the closing summary.
+    """Train every point of `config` with every seed; return the closing summary.
 
     Raises:
-        UserError: settings of the base recipe or of the space that cannot be, before anything starts.
-        UserError: points, shards or resources that cannot work, before anything starts.
+        UserError: settings of the base recipe or of the space are wrong; raised before anything starts.
+        UserError: points, shards or resources cannot work; raised before anything starts.
     """
     base = base_folder()
     path = base / config.storage / (config.name or new_name("search"))
@@ -86,7 +86,7 @@ def run_search(config: SearchConfig) -> str:
 
 
 def _fingerprint(plan: SearchPlan) -> str:
-    """What a search computes follows from this: its settings, and those of the recipes that it names."""
+    """All that decides what a search computes: its settings, and those of the recipes that it names."""
     parts = [
         config_fingerprint(plan.config, exclude=names_of_roles(SearchConfig, RESUMABLE)),
         plan.base,
@@ -96,7 +96,7 @@ def _fingerprint(plan: SearchPlan) -> str:
 
 
 def _params(config: SearchConfig) -> dict[str, object]:
-    """The settings; the space as one, because MLflow refuses some names of values and axes, which people choose."""
+    """The settings; the space is one parameter, because MLflow refuses some of the names that people choose in it."""
     space = json.dumps(config.model_dump(mode="json", exclude_none=True)["space"])
     return {name: value for name, value in flatten(config).items() if not name.startswith("space.")} | {"space": space}
 
@@ -123,7 +123,7 @@ class _Search:
         self._reports = Reports(plan.config, ledger, of_trial)
 
     def run_trials(self) -> None:
-        """Run what is left to run, within the budget."""
+        """Run the trials that are left, within the budget."""
         source = TrialSource(
             self._config,
             self._ledger,
@@ -133,10 +133,10 @@ class _Search:
             take_over=self._take_over,
         )
         tune_folder = self._plan.folder / "tune"
-        shutil.rmtree(tune_folder, ignore_errors=True)  # of an earlier start: what counts is in the ledger
+        shutil.rmtree(tune_folder, ignore_errors=True)  # left by an earlier start; the ledger has all that counts
         os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C interrupts, as in every job
         os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a trial that failed has no metrics
-        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # whose headings are printed whatever `verbose` says
+        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its headings ignore `verbose`
         tune.Tuner(
             tune.with_resources(tune.with_parameters(run_trial, plan=self._plan), self._resources()),
             tune_config=tune.TuneConfig(
@@ -158,7 +158,7 @@ class _Search:
         return not self._trial().scaling.most_workers()
 
     def _resources(self) -> tune.PlacementGroupFactory:
-        """What the process of a trial reserves, and where; workers of its own reserve theirs."""
+        """What the process of a trial reserves, and where; separate workers reserve their own."""
         if not self._is_in_process():
             return tune.PlacementGroupFactory([_OF_CONTROLLER])
         labels = pools.selector("train")
@@ -169,10 +169,10 @@ class _Search:
     def _scheduler(self) -> TrialScheduler:
         if self._config.scheduler.kind in ("asha", "median"):
             return EarlyStopping(self._config, self._ledger, epochs=self._trial().epochs)
-        return FIFOScheduler()  # of a population: its members wait by themselves
+        return FIFOScheduler()  # members of a population wait by themselves
 
     def _ended(self, record: TrialRecord, report: Mapping[str, Any], *, is_lost: bool) -> TrialRecord:
-        """Keep and show what became of a trial, from its last report, and close its MLflow run when it was ended."""
+        """Record and print the outcome of a trial from its last report; close its MLflow run if it was stopped."""
         folder = self._plan.trial_folder(record.name)
         run_id = run_id_of(folder)
         record = self._ledger.records[record.name]  # with what was reported meanwhile
@@ -187,13 +187,15 @@ class _Search:
         elif report.get("waits"):
             scores = [*record.scores, metrics[self._config.watched_metric()]]
             record = self._ledger.update(record.name, state="waiting", scores=scores, **common)
-            self._note_reason(record, "waits for the others of its population")
+            self._note_reason(record, "waiting for the other trials of its population")
             return record
         elif is_lost or "failure" in report:
-            reason = report.get("failure") or f"lost or failed too often: {_last_line(folder / 'log.txt')}"
+            reason = (
+                report.get("failure") or f"lost or failed too often; its last line: {_last_line(folder / 'log.txt')}"
+            )
             record = self._ledger.update(record.name, state="failed", reason=reason, **common)
         elif self._reports.stop_all():
-            return self._ledger.update(record.name, **common)  # it goes on when the search does
+            return self._ledger.update(record.name, **common)  # it resumes with the search
         else:
             reason = f"stopped by {self._config.scheduler.kind} at epoch {report.get('epoch', 0):g}"
             record = self._ledger.update(record.name, state="stopped", reason=reason, **common)
@@ -203,21 +205,19 @@ class _Search:
         return record
 
     def _note_reason(self, record: TrialRecord, reason: str) -> None:
-        """Close the MLflow run of a trial that is not at its end, and say why it is not."""
+        """Close the MLflow run of a trial that has not ended, with the reason."""
         if (run_id := run_id_of(self._plan.trial_folder(record.name))) is not None:
             trial_run = Run(self._run.tracking_uri, run_id)
             trial_run.close_if_possible("FAILED" if record.state == "failed" else "KILLED", reason=reason)
 
     def _take_over(self, heir: Heir) -> None:
-        """Give a member of a population its donor's newest checkpoint in place of its own."""
+        """Replace the checkpoint of a member of a population by its donor's newest one."""
         record, donor = heir
-        assert donor is not None, "or there is nothing to take over"
+        assert donor is not None, "only a member with a donor takes over"
         num_to_keep = self._trial().checkpoint.num_to_keep
         newest = CheckpointFolder(self._plan.trial_folder(donor.name), num_to_keep).newest()
         if newest is None:
-            raise UserError(
-                f"trial {donor.name} has no checkpoint that is whole in {self._plan.folder}: give a new --name"
-            )
+            raise UserError(f"trial {donor.name} has no complete checkpoint in {self._plan.folder}: give a new --name")
         CheckpointFolder(self._plan.trial_folder(record.name), num_to_keep).copy(newest)
         scores = f"{record.scores[-1]:.3f} -> {donor.scores[-1]:.3f}"
         print(
@@ -227,17 +227,17 @@ class _Search:
         )
 
     def close(self) -> str:
-        """Write the table of trials, register the best one's model where asked; give the summary."""
+        """Write the table of trials, register the best model if asked to; return the summary."""
         table = write_trials(self._plan.folder / "trials.csv", self._ledger)
         self._run.log_artifact(table)
-        self.close_left_running("cut off by the budget of the search")
+        self.close_left_running("interrupted by the budget of the search")
         self._run.log_metrics(_counts(self._ledger), step=0)
         summary = describe_search(self._ledger, self._config, table=table, run=self._run)
         registered = self._register_best()
         return summary if registered is None else f"{summary}\nmodel:   {registered}"
 
     def _register_best(self) -> str | None:
-        """Register the model of the best single trial where the search asks for it and one has ended."""
+        """Register the model of the best single trial, if the search asks for it and a trial has ended."""
         config, metric = self._config, self._config.watched_metric()
         ended = [record for record in self._ledger.records.values() if record.state == "ended" and record.run_id]
         if config.register is None or not ended:
@@ -247,9 +247,9 @@ class _Search:
         return register_model_of(run, name=config.register, alias=config.alias)
 
     def close_left_running(self, reason: str) -> None:
-        """Close what is no longer at work and could not say so: trials, their tests and transfers.
+        """Close the MLflow runs of trials, tests and transfers whose processes are gone.
 
-        Those that go on later have their MLflow runs opened again.
+        Trials that resume later open their runs again.
         """
         for record in self._ledger.unfinished():
             self._note_reason(record, reason)
@@ -261,7 +261,7 @@ class _Search:
                 condition="attributes.status = 'RUNNING'",
             )
         except UserError as error:
-            _LOG.warning("Runs that were left running cannot be closed: %s", error)
+            _LOG.warning("MLflow runs that were left open cannot be closed: %s", error)
             return
         for run in running:
             if run.parent_id is not None and run.parent_id in {self._run.run_id, *trials}:
@@ -270,11 +270,11 @@ class _Search:
 
 def _last_line(log: Path) -> str:
     lines = log.read_text().split("\n") if log.is_file() else []
-    return next((line for line in reversed(lines) if line.strip()), "nothing is known")
+    return next((line for line in reversed(lines) if line.strip()), "no log was written")
 
 
 def write_trials(path: Path, ledger: Ledger) -> Path:
-    """Write a line a trial: its point, seed, state and metrics; give the path."""
+    """Write a line per trial: its point, seed, state and metrics; return the path."""
     records = list(ledger.records.values())
     axes = list(dict.fromkeys(axis for record in records for axis in record.point.values))
     metrics = list(dict.fromkeys(name for record in records for name in record.metrics))

@@ -1,6 +1,6 @@
-"""What became of every trial of a search, in a file that a killed driver leaves whole.
+"""The history of every trial of a search, in a file that a killed driver leaves intact.
 
-STORAGE/NAME/trials.jsonl    an event a line, in the order of time; what a cut line said is lost, and done again
+STORAGE/NAME/trials.jsonl    one event per line, oldest first; the event of an incomplete line is lost and done again
 """
 
 import json
@@ -23,15 +23,15 @@ class TrialRecord:
         point_number: the same for every seed of a point.
         point: values and settings.
         seed: of the run.
-        state: begun: under way, or cut off; waiting: for the others of its population; stopped: by the scheduler;
+        state: begun: running or interrupted; waiting: for the others of its population; stopped: by the scheduler;
             rejected: beyond the limits, never trained.
         reason: why it stopped, failed or was rejected.
         metrics: of its last validation, its network and its test.
-        run_id: its MLflow run; none before there is one.
-        hours: that it held its resources, over all starts.
-        curve: what was looked at: (epoch, value) of each validation but that before the first step.
-        scores: of a population: what was looked at, after each interval.
-        changed: of a population: values and settings now; none: those of `point`.
+        run_id: its MLflow run; None before it has one.
+        hours: how long it held its resources, over all starts.
+        curve: (epoch, value of the watched metric) of each validation except the one before the first step.
+        scores: of a population: the watched metric after each interval.
+        changed: of a population: values and settings now; None if they are those of `point`.
         donors: of a population: names of the trials whose weights it took over, each after its epoch.
     """
 
@@ -64,7 +64,7 @@ class Ledger:
         text = path.read_text() if path.is_file() else ""
         for line in text.splitlines():
             self._take(line)
-        if text and not text.endswith("\n"):  # cut short: what comes next is a line of its own
+        if text and not text.endswith("\n"):  # incomplete: the next event starts a new line
             with path.open("a") as file:
                 file.write("\n")
 
@@ -79,20 +79,20 @@ class Ledger:
         self.records[record.name] = record
 
     def write(self, *records: TrialRecord) -> None:
-        """Keep what is known of trials now: of all or, if the driver is killed, of none."""
+        """Write the current records of trials: all of them or, if the driver is killed, none."""
         self.records |= {record.name: record for record in records}
         lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
         with self._path.open("ab", buffering=0) as file:
             file.write(lines.encode())
 
     def update(self, name: str, **changes: Any) -> TrialRecord:
-        """Keep what has changed of a trial; give its record."""
+        """Write what has changed of a trial; return its record."""
         record = replace(self.records[name], **changes)
         self.write(record)
         return record
 
     def of_point(self, number: int) -> list[TrialRecord]:
-        """The trials of a point that began, one a seed."""
+        """The trials of a point that began, one per seed."""
         return [record for record in self.records.values() if record.point_number == number]
 
     def of_state(self, *states: TrialState) -> list[TrialRecord]:
@@ -100,5 +100,5 @@ class Ledger:
         return [record for record in self.records.values() if record.state in states]
 
     def unfinished(self) -> list[TrialRecord]:
-        """Trials that go on when the search does."""
+        """Trials that resume when the search does."""
         return self.of_state("begun", "waiting")

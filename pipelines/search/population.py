@@ -1,8 +1,8 @@
 """Population based training: after every interval the worst take over from the best (Jaderberg et al. 2017).
 
-All members of a population wait for the last one, so what comes out follows from the recipe alone, however many trials
-run at once and however often the search is killed. (Ray Tune's own scheduler compares with whoever has reported by
-then, and keeps the members in memory.) The trials of each seed are a population of their own.
+All members of a population wait for the slowest one. So the result depends on the recipe alone, however many trials run
+at once and however often the search is killed. (Ray Tune's own scheduler compares only the members that have reported
+so far, and keeps them in memory.) The trials of each seed form a separate population.
 """
 
 import math
@@ -18,7 +18,7 @@ from pipelines.search.space import perturbed_point
 
 
 class Heir(NamedTuple):
-    """A member as it begins an interval, and the one whose weights it takes over; none: it keeps its own."""
+    """A member as it begins an interval, and the one whose weights it takes; None if it keeps its own."""
 
     record: TrialRecord
     donor: TrialRecord | None
@@ -28,9 +28,9 @@ def next_interval(members: Sequence[TrialRecord], config: SearchConfig, *, seed:
     """The members of one population as they begin their next interval, in their order.
 
     Args:
-        members: all that wait, with a score for each interval behind them.
+        members: all that wait, with a score for each interval that they have finished.
         config: the search.
-        seed: which the members have.
+        seed: that of the members.
     """
     number = len(members[0].scores)
     rng = np.random.default_rng([config.sampler.seed, seed, number])
@@ -48,7 +48,7 @@ def next_interval(members: Sequence[TrialRecord], config: SearchConfig, *, seed:
 
 
 def _badness(member: TrialRecord, config: SearchConfig) -> float:
-    """Less is better; a score that is no number comes last."""
+    """Less is better; NaN comes last."""
     score = member.scores[-1]
     if math.isnan(score):
         return math.inf

@@ -1,4 +1,4 @@
-"""A search space becomes points: which settings a trial has, and what people call it."""
+"""A search space becomes points: the settings of each trial, and its label."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Point:
     """One point of a space.
 
     Attributes:
-        values: axis -> its value, or the name of its named value; axes that take no part are left out.
+        values: axis -> its value, or the name of its named value; unused axes are left out.
         settings: dotted name -> value.
     """
 
@@ -28,7 +28,7 @@ class Point:
 
     @property
     def label(self) -> str:
-        """What people call it: names as they are, other values after the last part of their setting."""
+        """Its name in tables: named values as they are, other values after the last part of their setting."""
         parts = [
             str(value) if axis not in self.settings else f"{axis.rpartition('.')[2]}={_shown(value)}"
             for axis, value in self.values.items()
@@ -37,7 +37,7 @@ class Point:
 
 
 def grid_points(space: Space) -> list[Point]:
-    """Every point of a space of grids, the last axis fastest; axes that take no part make no second point."""
+    """Every point of a space of grids; the last axis varies fastest, and unused axes add no points."""
     points = [Point({}, {})]
     for name, axis in space.items():
         points = [extended for point in points for extended in _extended(point, name, axis)]
@@ -59,7 +59,7 @@ def perturbed_point(space: Space, donor: Point, rng: np.random.Generator, *, sha
     Args:
         space: the axes.
         donor: the point from which it starts.
-        rng: what is random about it.
+        rng: source of the random choices.
         share_drawn: probability for each axis that its value is drawn anew.
     """
     point = Point({}, {})
@@ -95,7 +95,7 @@ def _neighbour(axis: AxisConfig, value: Any, rng: np.random.Generator) -> Any:
 
 
 def trial_of(space: Space, point: Point, objectives: Sequence[float]) -> FrozenTrial:
-    """A point that was trained before, as Optuna would have it had it proposed the point itself."""
+    """A point that was trained before, in the form that Optuna gives to its own proposals."""
     distributions = {name: _distribution(space[name]) for name in point.values}
     parameters = {
         name: list(space[name].values()).index(value) if space[name].kind == "choice" else value
@@ -105,9 +105,10 @@ def trial_of(space: Space, point: Point, objectives: Sequence[float]) -> FrozenT
 
 
 def check_points(space: Space) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """What has to fit the base recipe: where it stands in the space, and settings.
+    """Settings that must fit the base recipe, each with its place in the space.
 
-    Of a grid every point, else each listed value and both ends of each range, with values of the axes that it needs.
+    For a grid, these are all points. Otherwise they are each listed value and both ends of each range, together with
+    the values of other axes that they need.
     """
     if all(axis.kind == "grid" for axis in space.values()):
         yield from ((f"point {point.label}", point.settings) for point in grid_points(space))
@@ -119,7 +120,7 @@ def check_points(space: Space) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _needed(space: Space, axis: AxisConfig) -> Point:
-    """A point at which an axis takes part, with no values but of the axes that it asks for."""
+    """The smallest point at which an axis is used: only the axes that its `when` names have values."""
     point = Point({}, {})
     for name, wanted in axis.when.items():
         other = _needed(space, space[name])
@@ -149,7 +150,7 @@ def _with(point: Point, name: str, axis: AxisConfig, value: Any) -> Point:
 
 def _drawn(name: str, axis: AxisConfig, trial: Trial) -> Any:
     values = list(axis.values())
-    if axis.kind == "choice":  # by their places: Optuna's own choices are numbers and texts alone
+    if axis.kind == "choice":  # by their places, because Optuna accepts only numbers and texts as choices
         return values[trial.suggest_categorical(name, range(len(values)))]
     if axis.kind == "randint":
         return trial.suggest_int(name, *values)

@@ -1,6 +1,6 @@
-"""Trials tell how they do: what they cost is kept, and a scheduler of Ray Tune says which of them stop early.
+"""Trials report their metrics: their cost is recorded, and a scheduler of Ray Tune decides which of them stop early.
 
-Every report is in the ledger, so a search that goes on stops the trials that it would have stopped before.
+Every report is in the ledger, so a resumed search stops the same trials as an uninterrupted one.
 """
 
 import time
@@ -15,26 +15,26 @@ from pipelines.search.config import SearchConfig
 from pipelines.search.ledger import Ledger, TrialRecord
 
 EPOCH = "epoch"
-# Ray Tune's schedulers ask who else waits, to let trials take turns, which ours do not.
+# Ray Tune's schedulers ask which trials wait, to let them take turns. Our trials do not take turns.
 _NOBODY_WAITS = SimpleNamespace(get_live_trials=list)
 
 
 class TrialName(NamedTuple):
-    """What a scheduler of Ray Tune knows a trial by: it is the same after a restart."""
+    """How a scheduler of Ray Tune identifies a trial: by a name that stays the same after a restart."""
 
     trial_id: str
 
 
 class Reports(Stopper):
-    """Keeps what trials report, and stops all when the search has cost what it may."""
+    """Records what trials report, and stops all of them when the budget is spent."""
 
     def __init__(self, config: SearchConfig, ledger: Ledger, resources: Mapping[str, float]) -> None:
         """Begin.
 
         Args:
             config: the search.
-            ledger: where the reports are kept.
-            resources: that one trial holds, all its workers together.
+            ledger: where the reports are written.
+            resources: of one trial, all its workers together.
         """
         self._config, self._ledger, self._resources = config, ledger, dict(resources)
         self._began = time.monotonic()
@@ -42,9 +42,9 @@ class Reports(Stopper):
         self._seconds: dict[str, dict[tuple[str, int], float]] = {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Keep one report; no trial stops for it."""
+        """Record one report; it never stops its trial."""
         record, watched = self._ledger.records[result["config"]["trial"]], self._config.watched_metric()
-        # A process that was lost and started again counts from nought.
+        # The clock of a restarted process begins at zero.
         starts = self._seconds.setdefault(record.name, {})
         starts[trial_id, result["pid"]] = result["time_total_s"]
         hours = self._before.get(record.name, 0.0) + sum(starts.values()) / 3600
@@ -66,13 +66,13 @@ class Reports(Stopper):
 
 
 class EarlyStopping(FIFOScheduler):
-    """Ray Tune's ASHA or median stopping, which remembers what was reported before a restart.
+    """Ray Tune's ASHA or median stopping, with the reports from before a restart.
 
-    A trial that has reported its last epoch is not stopped any more, though its process still saves and tests.
+    A trial that has reported its last epoch is no longer stopped, because its process still saves and tests.
     """
 
     def __init__(self, config: SearchConfig, ledger: Ledger, *, epochs: int) -> None:
-        """Begin with what the ledger has.
+        """Replay the reports of the ledger.
 
         Args:
             config: the search.

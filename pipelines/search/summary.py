@@ -1,4 +1,4 @@
-"""What a search tells people: a line a trial as it ends, and a table of its points at the end."""
+"""What a search prints: a line per trial as it ends, and a table of its points at the end."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ TESTED = "test/video_top1"
 
 
 class PointResult(NamedTuple):
-    """One point over its seeds: those that ended alone count."""
+    """One point over its seeds; only trials that ended count."""
 
     number: int
     label: str
@@ -28,7 +28,7 @@ class PointResult(NamedTuple):
 
 
 def describe_trial(record: TrialRecord, ledger: Ledger, config: SearchConfig) -> str:
-    """One line about a trial that is over."""
+    """One line about a trial that has ended, stopped or failed."""
     over = len(ledger.of_state("ended", "stopped", "failed"))
     what = f"trial {over}: {record.point.label}, seed {record.seed}"
     if record.state == "failed":
@@ -41,7 +41,7 @@ def describe_trial(record: TrialRecord, ledger: Ledger, config: SearchConfig) ->
 
 
 def point_results(ledger: Ledger, config: SearchConfig) -> list[PointResult]:
-    """The points that were trained, best first; those without a seed that ended come last."""
+    """The points that were trained, best first; points without an ended trial come last."""
     results = []
     for number in sorted({record.point_number for record in ledger.records.values()}):
         records = [record for record in ledger.of_point(number) if record.state != "rejected"]
@@ -63,7 +63,7 @@ def point_results(ledger: Ledger, config: SearchConfig) -> list[PointResult]:
 
 
 def describe_search(ledger: Ledger, config: SearchConfig, *, table: Path, run: Run) -> str:
-    """The points as a table, what was not trained and why, and where all is."""
+    """The points as a table, the trials without a result and why, and where everything lies."""
     results = point_results(ledger, config)
     metric = config.watched_metric()
     header = ["point", "n", metric, *([TESTED] if config.test else []), "GMAC", "parameters", "hours"]
@@ -86,10 +86,10 @@ def describe_search(ledger: Ledger, config: SearchConfig, *, table: Path, run: R
         if of_state:
             shown = "; ".join(f"{record.point.label}: {record.reason}" for record in of_state[:3])
             lines.append(f"{state}: {len(of_state)}, {shown}{' ...' if len(of_state) > 3 else ''}")
-    if cut_off := ledger.unfinished():
+    if interrupted := ledger.unfinished():
         lines.append(
-            f"cut off by the budget: {len(cut_off)} trials; with a larger budget and --name {table.parent.name} they "
-            "go on"
+            f"interrupted by the budget: {len(interrupted)} trials; to resume them, give a larger budget and --name "
+            f"{table.parent.name}"
         )
     experiment = (
         "" if config.tracking.experiment == "t3d" else f" --experiment {shlex.quote(config.tracking.experiment)}"
@@ -103,7 +103,7 @@ def describe_search(ledger: Ledger, config: SearchConfig, *, table: Path, run: R
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation over seeds; of one seed the value alone."""
+    """Mean and standard deviation over seeds; for a single seed, only its value."""
     if not values:
         return "-"
     spread = f" +- {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""

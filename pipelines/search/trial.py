@@ -1,9 +1,9 @@
-"""One trial of a search: a training run like any other, and its test, in a process that Ray Tune gives it.
+"""One trial of a search: a training run like any other, and its test, in a process of Ray Tune.
 
-STORAGE/NAME/trials/TRIAL/...            the run's own folder; started again it goes on from its checkpoint
-STORAGE/NAME/trials/TRIAL/log.txt        what it would have printed
+STORAGE/NAME/trials/TRIAL/...            the run's own folder; a restarted run resumes from its checkpoint
+STORAGE/NAME/trials/TRIAL/log.txt        what it would print on a terminal
 STORAGE/NAME/trials/TRIAL/test/...       what jobs/evaluate.py writes
-STORAGE/NAME/trials/transfer-.../...     transfer runs that trials start from, one for all that are alike
+STORAGE/NAME/trials/transfer-.../...     transfer runs that trials start from; equal trials share one
 """
 
 import contextlib
@@ -46,16 +46,16 @@ TRANSFER = "transfer"  # as `init_from`: the student of a transfer run before th
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """All that makes a trial's settings out of its point and seed.
+    """What turns a point and a seed into the settings of a trial.
 
     Attributes:
         config: the search.
         base: settings of the base recipe.
-        transfer_base: settings of the transfer before the trials; none without one.
+        transfer_base: settings of the transfer before the trials; None without such a transfer.
         common: settings of every trial, such as where shards and runs lie.
         folder: of the search.
         tags: of every trial's MLflow run.
-        class_names: of the shards; none of a transfer's.
+        class_names: of the shards; empty for a transfer.
     """
 
     config: SearchConfig
@@ -70,7 +70,7 @@ class SearchPlan:
         """The settings of one trial.
 
         Raises:
-            UserError: one line a setting that the job does not have, or of a wrong type.
+            UserError: settings that the job does not have or that are wrong, one line each.
         """
         values = {**self.config.settings, **settings, **self.common, "seed": seed, "name": name}
         config: TrialConfig
@@ -79,7 +79,7 @@ class SearchPlan:
             config = resolve(given, model=given.model, clip=given.clip)
         else:
             config = with_values(TransferConfig, self.base, values)
-        if config.scaling.num_workers == 1:  # the trial's process is its worker: nothing else has to start
+        if config.scaling.num_workers == 1:  # the trial's process is its worker, so nothing else has to start
             return changed(config, {"scaling.num_workers": 0})
         return config
 
@@ -87,11 +87,11 @@ class SearchPlan:
         """The settings of the transfer that a trial starts from: with its network, clips and seed.
 
         Raises:
-            UserError: the search has no such transfer, or settings that it cannot have.
+            UserError: the search has no such transfer, or the transfer has wrong settings.
         """
         before = self.config.transfer_before
         if before is None or self.transfer_base is None:
-            raise UserError(f"init_from {TRANSFER} needs a transfer before the trial: say which in transfer_before")
+            raise UserError(f"init_from {TRANSFER} needs a transfer before the trial: describe it in transfer_before")
         sections = {name: getattr(trial, name).model_dump(exclude_none=True) for name in ("model", "clip")}
         common = {name: value for name, value in self.common.items() if not name.startswith("data.")}
         values = {**before.settings, **sections, **common, "seed": trial.seed}
@@ -111,11 +111,11 @@ class SearchPlan:
 def run_trial(assignment: Mapping[str, Any], plan: SearchPlan) -> None:
     """Train and test one point with one seed; report every validation, and the end, to Ray Tune.
 
-    An error that another start would meet again is reported as `failure`. Any other, such as a store that is away,
-    fails the trial, and Tune starts it again.
+    An error that would occur again is reported as `failure`. Any other, such as an unreachable store, fails the trial,
+    and Tune starts it again.
     """
     quiet()
-    os.chdir(os.environ["TUNE_ORIG_WORKING_DIR"])  # relative paths lead where they lead the driver
+    os.chdir(os.environ["TUNE_ORIG_WORKING_DIR"])  # relative paths mean the same as in the driver
     folder = plan.trial_folder(assignment["trial"])
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -135,7 +135,7 @@ def run_trial(assignment: Mapping[str, Any], plan: SearchPlan) -> None:
             )
             metrics = costs | _train_and_test(plan, config, launch)
             if watched not in metrics:
-                raise UserError(f"metric {watched} is not among those of the run: {', '.join(sorted(metrics))}")
+                raise UserError(f"metric {watched} is not one of the run's: choose from {', '.join(sorted(metrics))}")
     except PausedError:
         tune.report(final_metrics(folder) | costs | {"waits": True})
         return
@@ -171,13 +171,13 @@ def _transferred(plan: SearchPlan, trial: ResolvedTrainConfig) -> Path:
 
 
 def _report(watched: str, costs: Metrics, step: int, metrics: Metrics) -> None:
-    """Report a validation to Ray Tune, but not the one before the first step, which shows nothing of a trial."""
+    """Report a validation to Ray Tune, except the one before the first step."""
     if step and watched in metrics:
         tune.report({**metrics, **costs, "step": step})
 
 
 def final_metrics(folder: Path) -> Metrics:
-    """What a run logged last of its validations, its network and its cost."""
+    """The last values that a run logged of its validations and its cost."""
     return {
         name: points[-1][1]
         for name, points in read_curves(metrics_file(folder)).items()
@@ -186,7 +186,7 @@ def final_metrics(folder: Path) -> Metrics:
 
 
 def _test(plan: SearchPlan, config: ResolvedTrainConfig, folder: Path) -> Metrics:
-    """Test the trained network where the search asks for it."""
+    """Test the trained network if the search asks for it."""
     test = plan.config.test
     if test is None:
         return {}
@@ -211,7 +211,7 @@ def _test(plan: SearchPlan, config: ResolvedTrainConfig, folder: Path) -> Metric
 
 @contextlib.contextmanager
 def _printing_to(path: Path) -> Iterator[None]:
-    """Let what is printed go to a file: beside the search's own lines nobody could read it."""
+    """Send what is printed to a file, because it would be unreadable between the search's own lines."""
     with path.open("a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         try:
             yield

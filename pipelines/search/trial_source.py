@@ -1,4 +1,4 @@
-"""Points become trials, one after another: Ray Tune asks for the next one and tells what became of it."""
+"""Points become trials, one after another: Ray Tune asks for the next trial and reports its outcome."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -16,14 +16,14 @@ from pipelines.training.worker import ignore
 from t3d_core.errors import UserError
 
 Direction = Literal["maximize", "minimize"]
-# Points in a row that may lie beyond the limits before a search gives up drawing.
+# After this many rejected points in a row a search stops drawing.
 _MAX_REJECTED = 200
 
 
 class TrialSource(Searcher):
-    """Gives Ray Tune the trials that were cut off, then new ones, never more at once than there is room for.
+    """Gives Ray Tune the interrupted trials, then new ones, never more at once than fit.
 
-    It keeps nothing of its own that a restart would miss: what has been is in the ledger.
+    It has no state that a restart would lose: the history is in the ledger.
     """
 
     def __init__(
@@ -40,31 +40,31 @@ class TrialSource(Searcher):
 
         Args:
             config: the search.
-            ledger: what has been, and where what happens is kept.
+            ledger: the history of the trials, which it extends.
             max_concurrent: trials at once.
-            reject: says why a point is not to be trained; none: it is.
-            ended: takes a trial's record, what it reported last and whether its process was lost; gives the record
-                of what became of it.
+            reject: gives the reason why a point is not trained; None if it is.
+            ended: takes a trial's record, its last report and whether its process was lost; returns the record of
+                its outcome.
             take_over: gives a member of a population the weights of its donor.
         """
         super().__init__(metric=config.watched_metric(), mode="max" if config.is_more_better() else "min")
         self._ended, self._take_over = ended, take_over
         self._config, self._ledger, self._max_concurrent, self._reject = config, ledger, max_concurrent, reject
         self._running: dict[str, str] = {}
-        # What failed may do so no longer; of a population it would be intervals behind.
-        goes_on = ("begun",) if config.scheduler.kind == "pbt" else ("begun", "failed")
-        self._cut_off = ledger.of_state(*goes_on)
+        # A failed trial may succeed now; in a population it would be intervals behind.
+        resumable = ("begun",) if config.scheduler.kind == "pbt" else ("begun", "failed")
+        self._interrupted = ledger.of_state(*resumable)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(directions=_directions(config))
         self._asked: dict[int, optuna.Trial] = {}
-        self._told: set[int] = set()
+        self._reported: set[int] = set()
         self._new = self._all_trials()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """Name the next trial; none while there is no room or others must end first; FINISHED: there are no more."""
+        """The next trial; None while it must wait for room or for other trials; FINISHED if there are no more."""
         if len(self._running) >= self._max_concurrent:
             return None
-        record = self._cut_off.pop(0) if self._cut_off else next(self._new, Searcher.FINISHED)
+        record = self._interrupted.pop(0) if self._interrupted else next(self._new, Searcher.FINISHED)
         if not isinstance(record, TrialRecord):
             return record  # type: ignore[return-value]  # as Ray documents it
         if record.state == "failed":
@@ -73,9 +73,9 @@ class TrialSource(Searcher):
         return assignment_of(record, self._config)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Make room, keep what became of the trial, and tell the sampler of a point trained with every seed."""
+        """Make room, record the outcome, and report a point that was trained with every seed to the sampler."""
         record = self._ended(self._ledger.records[self._running.pop(trial_id)], result or {}, is_lost=error)
-        self._tell(record.point_number)
+        self._report(record.point_number)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger has it."""
@@ -84,11 +84,11 @@ class TrialSource(Searcher):
         """Nothing: the ledger has it."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing, as in `save`: Tune writes its parts down for a restart of its own, which no search makes."""
+        """Nothing, as in `save`: Tune saves its parts for a restart of its own, which a search never uses."""
         return {}
 
     def _all_trials(self) -> Iterator[TrialRecord | None]:
-        """All trials that have not begun; of a population then its next intervals, and none while it waits for one."""
+        """All trials that have not begun; then, in a population, its next intervals, and None while it waits."""
         yield from self._grid_trials() if self._config.sampler.kind == "grid" else self._drawn_trials()
         while self._config.scheduler.kind == "pbt" and self._ledger.unfinished():
             yield from self._next_interval()
@@ -104,12 +104,12 @@ class TrialSource(Searcher):
         for heir in heirs:
             if heir.donor is not None:
                 self._take_over(heir)
-        # Only now: until then a search that is killed finds all as they waited.
+        # Last, because a search that is killed before must find all members still waiting.
         self._ledger.write(*(heir.record for heir in heirs))
         yield from (heir.record for heir in heirs)
 
     def _grid_trials(self) -> Iterator[TrialRecord]:
-        """A seed goes through all points before the next one."""
+        """All points with the first seed, then all with the next."""
         points = grid_points(self._config.space)
         rejected: dict[int, bool] = {}
         for seed in self._config.seeds:
@@ -120,7 +120,7 @@ class TrialSource(Searcher):
                     yield from self._begun(number, point, seed)
 
     def _drawn_trials(self) -> Iterator[TrialRecord]:
-        """A point goes through all seeds before the next one is drawn; one that the ledger has is not drawn anew."""
+        """Each point with all its seeds before the next is drawn; points of the ledger are not drawn again."""
         number = num_rejected = num_points = 0
         while num_points < self._config.sampler.num_points:
             known = self._ledger.of_point(number)
@@ -129,33 +129,33 @@ class TrialSource(Searcher):
                 num_rejected += 1
                 if num_rejected == _MAX_REJECTED:
                     raise UserError(
-                        f"{_MAX_REJECTED} points in a row lie beyond the limits, the last one for "
-                        f"{self._reject(point)}: widen limits, or narrow the space"
+                        f"{_MAX_REJECTED} points in a row were rejected, the last because of {self._reject(point)}: "
+                        "widen the limits or narrow the space"
                     )
             else:
                 num_rejected, num_points = 0, num_points + 1
                 for seed in self._config.seeds:
                     yield from self._begun(number, point, seed)
-            self._tell(number)
+            self._report(number)
             number += 1
 
     def _draw(self, number: int) -> Point:
-        """What the sampler proposes; a search that was cut off goes on to draw what it would have drawn."""
+        """What the sampler proposes; a resumed search draws what it would have drawn without the interruption."""
         kind = {"random": optuna.samplers.RandomSampler, "tpe": optuna.samplers.TPESampler}[self._config.sampler.kind]
         self._study.sampler = kind(seed=self._config.sampler.seed * 1_000_003 + number)
         self._asked[number] = self._study.ask()
         return draw_point(self._config.space, self._asked[number])
 
-    def _tell(self, number: int) -> None:
-        """Let the study know a point that has been trained with every seed, or rejected; others later."""
-        if self._config.sampler.kind == "grid" or number in self._told:
+    def _report(self, number: int) -> None:
+        """Report a point to the study once it was trained with every seed, or rejected."""
+        if self._config.sampler.kind == "grid" or number in self._reported:
             return
         records = self._ledger.of_point(number)
         are_over = all(record.state != "begun" for record in records)
         is_rejected = any(record.state == "rejected" for record in records)
         if not are_over or not (is_rejected or len(records) == len(self._config.seeds)):
             return
-        self._told.add(number)
+        self._reported.add(number)
         values = _objectives(records, self._config)
         if number in self._asked:
             state = optuna.trial.TrialState.FAIL if values is None else None
@@ -179,7 +179,7 @@ class TrialSource(Searcher):
 
 
 def assignment_of(record: TrialRecord, config: SearchConfig) -> dict[str, Any]:
-    """What a trial's process is given: JSON, because Tune takes nested settings apart."""
+    """What the process of a trial receives: JSON, because Tune takes nested settings apart."""
     point = {"settings": dict(record.point.settings), "values": dict(record.point.values), "label": record.point.label}
     assignment = {"trial": record.name, "seed": record.seed, "point": json.dumps(point)}
     if config.scheduler.kind != "pbt":
@@ -196,7 +196,7 @@ def _directions(config: SearchConfig) -> list[Direction]:
 
 
 def _objectives(records: Sequence[TrialRecord], config: SearchConfig) -> list[float] | None:
-    """The mean over seeds of what is looked at, and the multiply-adds where they are weighed; none: no seed has it."""
+    """Mean of the watched metric over seeds, with the multiply-adds if they are weighed; None if no seed has it."""
     metric = config.watched_metric()
     found = [record.metrics for record in records if metric in record.metrics]
     if not found:

@@ -1,1 +1,1 @@
-"""Decoding beside its peers."""
+"""Decoding compared with other decoders."""

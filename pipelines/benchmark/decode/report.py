@@ -1,4 +1,4 @@
-"""What the decode benchmark measured becomes rows, tables and verdicts on its goals."""
+"""The measurements of the decode suite become rows, tables and verdicts on its goals."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ _EXACT = "equal to the source"
 
 @dataclass(frozen=True)
 class StoredResult:
-    """One encoding of a video: bytes, loss, and samples a second by decoder at even and odd starts."""
+    """One encoding of a video: bytes, loss, and samples per second by decoder at even and odd starts."""
 
     encoding: str
     is_auto: bool
@@ -28,13 +28,13 @@ class StoredResult:
 
     @property
     def over_torchcodec(self) -> float | None:
-        """Ours / torchcodec, the faster of its ways, on the same bytes, even starts."""
+        """Ours / the faster way of torchcodec, on the same bytes, at even starts."""
         return quotient(self.even.get(OURS), _torchcodec(self.even))
 
 
 @dataclass(frozen=True)
 class ClipResult:
-    """One video: frames that differ from a full decode, samples a second by decoder, its encodings, what failed."""
+    """One video: frames that differ from a full decode, samples per second by decoder, encodings, failures."""
 
     clip: BenchmarkClip
     num_compared: int
@@ -51,22 +51,22 @@ class ClipResult:
 
     @property
     def best_peer(self) -> str:
-        """The fastest decoder but ours."""
+        """The fastest decoder except ours."""
         peers = {name: rate for name, rate in self.samples_per_second.items() if name != OURS}
         return max(peers, key=peers.__getitem__)
 
     def over_best_peer(self, rate: float | None) -> float | None:
-        """`rate` / the best peer's on the source."""
+        """`rate` / the rate of the best peer on the source."""
         return quotient(rate, self.samples_per_second[self.best_peer])
 
     @property
     def auto(self) -> StoredResult:
-        """The encoding that `auto` takes."""
+        """The encoding that `auto` chooses."""
         return next(stored for stored in self.stored if stored.is_auto)
 
 
 def report_decoding(results: Sequence[ClipResult], left_out: Mapping[str, str]) -> SuiteReport:
-    """Rows for machines, tables and verdicts for people."""
+    """The rows, and the tables and verdicts as text."""
     rows = [row for result in results for row in _rows(result)]
     rows += [_missing(name, "video", reason) for name, reason in left_out.items()]
     text = [*_source_table(results), "", *_stored_table(results), "", format_goals(_goals(results))]
@@ -125,7 +125,7 @@ def _bytes_ratio(result: ClipResult, stored: StoredResult) -> float:
 
 
 def _source_table(results: Sequence[ClipResult]) -> list[str]:
-    """Samples a second from the source, by decoder."""
+    """Samples per second from the source, by decoder."""
     names = list(dict.fromkeys(name for result in results for name in result.samples_per_second))
     rows = [
         [
@@ -140,13 +140,13 @@ def _source_table(results: Sequence[ClipResult]) -> list[str]:
     ]
     header = ["file", "codec", "size", *names, "x", "equal to a full decode"]
     return [
-        "samples a core-second from the source (same places, same crops; x: ours / the best peer)",
+        "samples per core-second from the source (same places, same crops; x: ours / the best peer)",
         *format_table(header, rows, align="<<<" + ">" * len(names) + "><"),
     ]
 
 
 def _stored_table(results: Sequence[ClipResult]) -> list[str]:
-    """Bytes, loss and samples a second from each encoding."""
+    """Bytes, loss and samples per second from each encoding."""
     header = ["file", "as", "bytes/src", "dB luma", "dB rgb", "ours even", "odd"]
     header += ["torchcodec even", "odd", "x source", "x same"]
     rows = []
@@ -165,7 +165,7 @@ def _stored_table(results: Sequence[ClipResult]) -> list[str]:
             ]
             rows.append([result.name, stored.encoding + "*" * stored.is_auto, *map(_number, numbers)])
     return [
-        "samples a core-second from the segment a shard keeps (* what auto takes; x source: ours, even starts / the "
+        "samples per core-second from the segment in a shard (*: the choice of auto; x source: ours, even starts / the "
         "best peer on the source; x same: / torchcodec on the same bytes)",
         *format_table(header, rows, align="<<" + ">" * (len(header) - 2)),
     ]
@@ -180,7 +180,7 @@ def _number(value: float | None) -> str:
 
 
 def _goals(results: Sequence[ClipResult]) -> list[Goal]:
-    """The worst figure of each goal over the files it speaks of."""
+    """The worst figure of each goal over the files that it is about."""
     ours = {result.name: result.over_best_peer(result.samples_per_second[OURS]) for result in results}
     h264 = [result for result in results if result.clip.info.codec == "h264"]
     small = [result for result in h264 if result.clip.size_text == "340x256"]
@@ -210,12 +210,12 @@ def _goals(results: Sequence[ClipResult]) -> list[Goal]:
         _worst("bytes / source, 1280x720", _sizes(large), 0.15, True),
         _worst("bytes / source, stream copies", _sizes(copied), 1.05, True),
         _worst("bytes / source, re-encoded small sources", _sizes(recoded_small), 1.15, True),
-        _worst("PSNR (luma) of what auto takes, dB", [result.auto.psnr.luma for result in results], 39),
+        _worst("PSNR (luma) of the choice of auto, dB", [result.auto.psnr.luma for result in results], 39),
     ]
 
 
 def _sizes(results: Sequence[ClipResult]) -> list[float]:
-    """Bytes of what auto takes / bytes of the source."""
+    """Bytes of the choice of auto / bytes of the source."""
     return [1 / _bytes_ratio(result, result.auto) for result in results]
 
 

@@ -1,4 +1,4 @@
-"""A source video becomes its segments in every encoding of shards, and what each lost against the source."""
+"""A source video becomes its segments in every encoding of shards, and the loss of each compared with the source."""
 
 import io
 from itertools import islice
@@ -20,7 +20,7 @@ _EXPLICIT: tuple[Encoding, ...] = ("copy", "h264", "jpeg")
 
 
 class StoredClip(NamedTuple):
-    """One segment an encoding, which of them `auto` takes, and encodings that were refused: name -> reason."""
+    """One segment per encoding, the choice of `auto`, and encodings that were refused: name -> reason."""
 
     segments: dict[str, EncodedSegment]
     auto: str
@@ -28,7 +28,7 @@ class StoredClip(NamedTuple):
 
 
 class Psnr(NamedTuple):
-    """Of brightness and of RGB, in dB over all frames; infinite where nothing was lost."""
+    """PSNR of brightness and of RGB, in dB over all frames; infinite without loss."""
 
     luma: float
     rgb: float
@@ -53,7 +53,7 @@ def store_clip(path: str, *, short_side: int) -> StoredClip:
 
 
 def measure_psnr(path: str, segment: EncodedSegment, *, short_side: int) -> Psnr:
-    """Compare all frames with the source's, both scaled (bicubic) to the size in which the segment is read."""
+    """Compare all frames with the source's, both scaled (bicubic) to the size at which the segment is read."""
     size = (segment.height, segment.width)
     if min(size) > short_side:
         size = resized_size(*size, short_side=short_side)

@@ -1,8 +1,8 @@
-"""Training samples out of video files and out of shards, on one core, beside decord and torchcodec (paper 4.4).
+"""Training samples from video files and from shards, on one core, compared with decord and torchcodec (paper 4.4).
 
-A sample is 32 frames at stride 2, scaled to 256 pixels on the short side, the centre 224 cut out, from a random place;
-the places are the same for every decoder. Before the clock starts, our frames are held against a full decode by a
-plain PyAV loop, at the file's own size: they must be equal to the bit. Time is processor time, of all threads.
+A sample is 32 frames at stride 2 from a random place, scaled to 256 pixels on the short side and cropped to the centre
+224. All decoders read the same places. Before the timing, our frames are compared with a full decode by a plain PyAV
+loop, at the file's own size. They must be equal bit for bit. Time is processor time of all threads.
 """
 
 import os
@@ -41,11 +41,11 @@ from t3d_core.video.decoding import decode_frames
 from t3d_core.video.sizes import resized_size
 
 GENERATED = "generated.mp4"
-MAX_DIFFERENCE = 10.0  # grey levels in the mean; ways of scaling differ by 1 or 2, a neighbouring frame by 5
+MAX_DIFFERENCE = 10.0  # mean grey levels; scaling differs by 1 or 2, a neighbouring frame by 5
 
 
 class _Cases:
-    """What takes turns on the clock for one video: (part, decoder) -> all its samples; and what cannot run, and why."""
+    """The cases timed in turns for one video: (part, decoder) -> all its samples; and failures with reasons."""
 
     def __init__(self, *, crop_size: int) -> None:
         self.runs: dict[tuple[str, str], Callable[[], object]] = {}
@@ -56,22 +56,24 @@ class _Cases:
     def add(
         self, part: str, decoders: dict[str, Decoder], source: VideoSource, places: Sequence[Indices], size: Size
     ) -> None:
-        """Take up the decoders whose first sample works."""
+        """Add the decoders whose first sample works."""
         for name, decode in decoders.items():
             sample = partial(_sample, decode, source, size, center_crop(*size, crop_size=self._crop_size))
             try:
                 self.first_sample[part, name] = sample(places[0])
-            except Exception as error:  # peers raise what they like, and one that is absent must not end the run
+            except Exception as error:  # peers raise any exception, and a missing one must not end the run
                 self.failures[f"{name}, {part}"] = " ".join(str(error).split())[:160] or type(error).__name__
             else:
                 self.runs[part, name] = partial(_run_all, sample, places)
 
     def drop_other_pictures(self, part: str, reference: str) -> None:
-        """Take out decoders that show something else (another stream of the file): theirs is not the same work."""
+        """Remove decoders that read another stream of the file, because their work differs."""
         for name, levels in self.difference(part, reference).items():
             if levels > MAX_DIFFERENCE:
                 del self.runs[part, name]
-                self.failures[f"{name}, {part}"] = f"another picture: {levels:.0f} grey levels from the {reference}'s"
+                self.failures[f"{name}, {part}"] = (
+                    f"another picture: {levels:.0f} grey levels from that of the {reference}"
+                )
 
     def difference(self, part: str, reference: str) -> dict[str, float]:
         """Mean absolute difference to the reference's first sample, in grey levels, by decoder."""
@@ -96,7 +98,10 @@ def run_suite(config: DecodeSuiteConfig, *, repeats: int) -> SuiteReport:
     with tempfile.TemporaryDirectory() as folder, _one_core():
         clips = found.clips + _generate(config, Path(folder))
         if not clips:
-            raise UserError("decode.clips holds no video and decode.generated_num_frames is 0: nothing to measure")
+            raise UserError(
+                "decode.clips has no video and decode.generated_num_frames is 0: give folders with videos, or "
+                "generate a video"
+            )
         results = [_measure(clip, config, repeats=repeats) for clip in clips]
     lines += [describe_machine("after"), describe_versions()]
     report = report_decoding(results, found.left_out)
@@ -118,7 +123,7 @@ def _generate(config: DecodeSuiteConfig, folder: Path) -> list[BenchmarkClip]:
 
 @contextmanager
 def _one_core() -> Iterator[None]:
-    """Keep this thread and those it starts on one core, so that no decoder's hidden thread counts for it."""
+    """Keep this thread and those it starts on one core, so that hidden threads do not help a decoder."""
     cores, num_threads = os.sched_getaffinity(0), torch.get_num_threads()
     os.sched_setaffinity(0, {max(cores)})
     torch.set_num_threads(1)
@@ -130,11 +135,11 @@ def _one_core() -> Iterator[None]:
 
 
 def _measure(clip: BenchmarkClip, config: DecodeSuiteConfig, *, repeats: int) -> ClipResult:
-    """All cases of one video in turns: from the source, and from every encoding of it at even and odd starts."""
+    """All cases of one video in turns: the source, and each of its encodings at even and odd starts."""
     path, height, width = str(clip.path), clip.info.height, clip.info.width
     places = _draw_places(clip.info.num_frames, config)
     num_unequal = sum(_count_unequal(path, indices) for indices in places)
-    print(f"{clip.path.name}: {num_unequal} of {places.size} frames differ from a full decode, bit by bit", flush=True)
+    print(f"{clip.path.name}: {num_unequal} of {places.size} frames differ from a full decode", flush=True)
     cases = _Cases(crop_size=config.crop_size)
     size = resized_size(height, width, short_side=config.short_side)
     decoders = source_decoders(is_scaled=size != (height, width), stream_index=clip.stream_index)
@@ -177,7 +182,7 @@ def _at_parity(indices: Indices, parity: int, num_frames: int) -> Indices:
 
 
 def _count_unequal(path: str, indices: Indices) -> int:
-    """How many of our frames differ from those of PyAV's own loop over the whole file, at the file's own size."""
+    """How many of our frames differ from those of a PyAV loop over the whole file, at the file's own size."""
     frames_THWC = decode_frames(path, indices)
     num_unequal = 0
     with av.open(path) as container:

@@ -1,1 +1,1 @@
-"""What the suites measure with: alternating times, processes, memory, made data."""
+"""What the suites measure with: alternating times, processes, memory, generated data."""

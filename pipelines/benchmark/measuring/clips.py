@@ -1,4 +1,4 @@
-"""The videos of a benchmark: those of the user's folders, and others made on the spot."""
+"""The videos of a benchmark: those in the user's folders, and generated ones."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ _GENERATED_FRAMES, _GENERATED_HEIGHT, _GENERATED_WIDTH = 250, 256, 340  # as a c
 
 
 class BenchmarkClip(NamedTuple):
-    """A video file, what it holds, how large it is, and which of its streams is the first video."""
+    """A video file, its properties, its size, and the index of its first video stream."""
 
     path: Path
     info: VideoInfo
@@ -36,19 +36,19 @@ class BenchmarkClip(NamedTuple):
 
 
 class FoundClips(NamedTuple):
-    """Clips to measure, and what is left out: name -> reason."""
+    """Clips to measure, and those left out: name -> reason."""
 
     clips: list[BenchmarkClip]
     left_out: dict[str, str]
 
 
 def find_clips(folders: Sequence[Path], *, clips_per_folder: int) -> FoundClips:
-    """Take videos from below each folder, evenly spread over its sorted names."""
+    """Take videos from each folder and its subfolders, evenly spread over the sorted names."""
     clips, left_out = [], {}
     for folder in folders:
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
         if not paths:
-            left_out[str(folder)] = "not on this machine" if not folder.is_dir() else "holds no videos"
+            left_out[str(folder)] = "not on this machine" if not folder.is_dir() else "contains no videos"
         chosen = np.unique(np.linspace(0, len(paths) - 1, min(clips_per_folder, len(paths))).round().astype(int))
         for path in (paths[i] for i in chosen):
             try:
@@ -59,18 +59,18 @@ def find_clips(folders: Sequence[Path], *, clips_per_folder: int) -> FoundClips:
 
 
 class FoundSources(NamedTuple):
-    """Videos by the name of their folder, and lines that say of what is absent and how much is there."""
+    """Videos by the name of their folder, and lines that report their number and what is missing."""
 
     clips_of: dict[str, list[BenchmarkClip]]
     notes: list[str]
 
 
 def find_sources(folders: Sequence[Path], temporary: Path, *, clips_per_folder: int) -> FoundSources:
-    """Take videos from each folder; where there are none at all, make some in `temporary`.
+    """Take videos from each folder; if none has any, generate some in `temporary`.
 
     Args:
         folders: as a user gives them.
-        temporary: for videos made on the spot.
+        temporary: for generated videos.
         clips_per_folder: at most.
     """
     sources, notes = {}, []
@@ -91,11 +91,11 @@ def describe_clip(path: Path) -> BenchmarkClip:
     """Probe a file.
 
     Raises:
-        VideoError: it cannot be used, or stands on its side: the peers do not all turn it upright.
+        VideoError: it cannot be used, or is rotated: not all peers turn it upright.
     """
     info = probe(path)
     if info.rotation_degrees:
-        raise VideoError(f"recorded turned by {info.rotation_degrees} degrees, which the peers do not all undo")
+        raise VideoError(f"rotated by {info.rotation_degrees} degrees, which not all peers undo")
     with open_video(path) as video:
         return BenchmarkClip(path, info, path.stat().st_size, video.stream.index)
 
@@ -103,7 +103,7 @@ def describe_clip(path: Path) -> BenchmarkClip:
 def write_moving_video(path: Path, *, num_frames: int, height: int, width: int, seed: int) -> None:
     """Write textures that move over each other, with a little camera noise, as H.264 with one key frame.
 
-    x264's `medium` at crf 20, the manner of uploads: as many bytes as detail and motion ask for.
+    It uses x264's `medium` at crf 20, as uploads do: as many bytes as detail and motion need.
     """
     options = {"preset": "medium", "crf": "20", "x264-params": f"keyint={num_frames}:scenecut=0:threads=1"}
     with av.open(os.fspath(path), "w", format="mp4") as container:
@@ -115,7 +115,7 @@ def write_moving_video(path: Path, *, num_frames: int, height: int, width: int, 
 
 
 def write_moving_videos(folder: Path, *, num_videos: int, num_frames: int, height: int, width: int) -> list[Path]:
-    """Write such videos of seeds 0, 1, ... and give their paths."""
+    """Write such videos with seeds 0, 1, ... and return their paths."""
     paths = [folder / f"{seed}.mp4" for seed in range(num_videos)]
     for seed, path in enumerate(paths):
         write_moving_video(path, num_frames=num_frames, height=height, width=width, seed=seed)
@@ -137,7 +137,7 @@ def _moving_frames(
         for square_HWC, at in zip(squares, (position + index * step) % 1, strict=True):
             y, x = (at * (height - side, width - side)).astype(int)
             frame_HWC[y : y + side, x : x + side] = square_HWC
-        y, x = rng.integers(height), rng.integers(width)  # new noise in every frame for the price of a copy
+        y, x = rng.integers(height), rng.integers(width)  # new noise in every frame at the cost of a copy
         frame_HWC += noise_HW1[y : y + height, x : x + width]
         yield frame_HWC.clip(0, 255).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""What Ray's object store held at most, and what it had to spill, while a block ran."""
+"""The peak use of Ray's object store, and what it spilled, while a block runs."""
 
 import contextlib
 import threading
@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import ray
-from ray._private import internal_api  # what `ray memory --stats-only` reads; nothing public gives the numbers
+from ray._private import internal_api  # what `ray memory --stats-only` reads; there is no public access
 
-_LOOK_SECONDS = 0.5  # at 0.05 the looks took 5 % of two cores from what was measured
+_LOOK_SECONDS = 0.5  # at 0.05 the sampling took 5 % of two cores
 
 
 @dataclass
 class StoreUse:
-    """Bytes over all nodes: the most that was held at a look, twice a second; what was written to disk."""
+    """Bytes over all nodes: the peak, sampled twice a second, and what was written to disk."""
 
     peak_bytes: int = 0
     spilled_bytes: int = 0
@@ -21,7 +21,7 @@ class StoreUse:
 
 @contextlib.contextmanager
 def watched_object_store() -> Iterator[StoreUse]:
-    """Give what is complete when the block ends."""
+    """Give a record that is complete when the block ends."""
     state = internal_api.get_state_from_address(ray.get_runtime_context().gcs_address)
     use, has_ended = StoreUse(), threading.Event()
 

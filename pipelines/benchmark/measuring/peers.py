@@ -1,12 +1,12 @@
 """Our decoder and its peers behind one signature: a file and frame indices go in, scaled and cropped frames come out.
 
 decord and torchcodec are no dependencies of this project (the extra `benchmark` installs them); torchcodec also needs
-FFmpeg's shared libraries on the machine (Debian: libavcodec59 libavformat59 libavfilter8 libavdevice59). All are told
-to use one thread. Shape letters: T frames, H height, W width, C = 3 colours.
+FFmpeg's shared libraries on the machine (Debian: libavcodec59 libavformat59 libavfilter8 libavdevice59). All are set
+to one thread. Shape letters: T frames, H height, W width, C = 3 colours.
 
-How each one scales: ours and the plain loop by FFmpeg's swscale (bilinear), decord and torchcodec in both ways they
-offer: while decoding (torchcodec crops there as well), and at full size first and then by torchvision's bilinear
-`resize` on bytes. Whoever does not crop while decoding has it done by numpy.
+Ours and the plain loop scale with FFmpeg's swscale (bilinear). Decord and torchcodec are measured in both ways that
+they offer. The first scales during decoding, where torchcodec also crops. The second decodes at full size and then
+uses torchvision's bilinear `resize` on bytes. Decoders that do not crop are followed by a crop in numpy.
 """
 
 from collections.abc import Callable
@@ -33,9 +33,9 @@ OURS, PLAIN = "ours", "plain loop"
 
 
 def source_decoders(*, is_scaled: bool, stream_index: int | None = None) -> dict[str, Decoder]:
-    """Ours and the peers that read a file; where frames are not scaled, decord has one way instead of two.
+    """Ours and the peers that read a file; if frames are not scaled, decord has one way instead of two.
 
-    `stream_index` is the file's first video stream, the one that ours takes; decord cannot be told.
+    `stream_index` is the file's first video stream, the one that ours reads; decord has no such option.
     """
     decoders: dict[str, Decoder] = {
         OURS: _decode_ours,
@@ -50,7 +50,7 @@ def source_decoders(*, is_scaled: bool, stream_index: int | None = None) -> dict
 
 
 def segment_decoders(*, key_distance: int | None) -> dict[str, Decoder]:
-    """Those that read an encoded segment from memory; ours knows what its row tells."""
+    """The decoders that read an encoded segment from memory; ours also knows the key distance of its row."""
     return {
         OURS: partial(_decode_ours, key_distance=key_distance),
         "torchcodec": _decode_by_torchcodec,
@@ -59,7 +59,7 @@ def segment_decoders(*, key_distance: int | None) -> dict[str, Decoder]:
 
 
 def describe_versions() -> str:
-    """What is installed, in one line; call it after decoding, when torchcodec has found its FFmpeg."""
+    """The installed versions, in one line; call it after decoding, when torchcodec has found its FFmpeg."""
     found = [f"PyAV {av.__version__} (FFmpeg {av.ffmpeg_version_info})"]
     for name in ("decord", "torchcodec", "torch", "torchvision", "numpy"):
         try:
@@ -76,7 +76,7 @@ def _decode_ours(
 
 
 def _decode_plainly(source: VideoSource, indices: Indices, size: Size, crop: Crop) -> Frames:
-    """Decode from the start, convert what is wanted: the loop that people write."""
+    """Decode from the start and convert the wanted frames: the loop that people write."""
     wanted, last = set(indices.tolist()), int(indices.max())
     frame_of_index: dict[int, Frames] = {}
     with av.open(str(source)) as container:
@@ -108,7 +108,7 @@ def _decode_by_decord_and_resize(source: VideoSource, indices: Indices, size: Si
 def _decode_by_torchcodec(
     source: VideoSource, indices: Indices, size: Size, crop: Crop, *, stream_index: int | None = None
 ) -> Frames:
-    """Scaled and cropped (at the centre, which all samples here are) while decoding."""
+    """Scaled and cropped during decoding (at the centre, as all samples here)."""
     from torchcodec.transforms import CenterCrop, Resize
 
     transforms = [Resize(size), CenterCrop((crop.size, crop.size))]

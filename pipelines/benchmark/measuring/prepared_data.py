@@ -12,12 +12,12 @@ from pipelines.benchmark.measuring.processes import new_processes, num_cores_her
 from pipelines.prepare.config import FolderDatasetConfig, PrepareConfig
 from pipelines.prepare.make import prepare
 
-_CLASSES = ("even", "odd")  # by place in the list: training needs two
+_CLASSES = ("even", "odd")  # by position in the list; training needs two
 _NUM_VAL = 2
 
 
 class BenchmarkData(NamedTuple):
-    """Videos, and the shards that were made of links to them, with one row a video."""
+    """Videos, and the shards made from links to them, with one row per video."""
 
     name: str
     sources: Sequence[BenchmarkClip]
@@ -25,7 +25,7 @@ class BenchmarkData(NamedTuple):
 
 
 def make_data(name: str, sources: Sequence[BenchmarkClip], folder: Path, *, num_videos: int) -> BenchmarkData:
-    """Prepare so many training videos, the sources over and over, and two to validate."""
+    """Prepare `num_videos` training videos by repeating the sources, and two for validation."""
     videos = folder / "videos"
     videos.mkdir(parents=True)
     with (videos / "index.csv").open("w", newline="") as file:

@@ -1,4 +1,4 @@
-"""Processes for the cases of a benchmark: new ones, those that descend from one, and what the kernel says of them."""
+"""Processes for the cases of a benchmark: how to start them, list their descendants, and read their memory."""
 
 import os
 from collections import defaultdict
@@ -19,7 +19,7 @@ def num_cores_here() -> int:
 
 
 def new_processes(num_processes: int, *, num_cores: int) -> ProcessPoolExecutor:
-    """Processes that have nothing of this one, they and their children on the first `num_cores` of its cores."""
+    """Processes that share nothing with this one, bound with their children to its first `num_cores` cores."""
     return ProcessPoolExecutor(num_processes, get_context("spawn"), initializer=_bind, initargs=(num_cores,))
 
 
@@ -28,7 +28,7 @@ def _bind(num_cores: int) -> None:
 
 
 def start_ray(num_cores: int) -> None:
-    """Start a Ray with so many CPUs in this process."""
+    """Start Ray with `num_cores` CPUs in this process."""
     quiet()
     start_local(num_cpus=num_cores, include_dashboard=False)
 
@@ -47,7 +47,7 @@ def family(process: int) -> Iterator[int]:
 
 
 def command_line(process: int) -> str:
-    """What a process was started with, or calls itself; words are parted by NUL.
+    """The command line of a process, or the title that it gave itself; NUL separates the words.
 
     Raises:
         OSError: it has ended.
@@ -56,7 +56,7 @@ def command_line(process: int) -> str:
 
 
 def memory_bytes(process: int, field: Literal["VmHWM", "VmRSS", "RssShmem"]) -> int:
-    """The most that a process ever had resident (VmHWM), what it has now (VmRSS), and what of it is shared (RssShmem).
+    """Resident bytes of a process: its peak (VmHWM), now (VmRSS), or the shared part of that (RssShmem).
 
     Raises:
         OSError: it has ended.

@@ -1,4 +1,4 @@
-"""Runs take turns on the clock; what was measured becomes rows, a table and verdicts on goals."""
+"""Runs are timed in turns; the measurements become rows, a table and verdicts on goals."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ NameT = TypeVar("NameT")
 class BenchmarkRow(NamedTuple):
     """One figure; `ratio` is how many times better than the `baseline` case it is (2.0: half the cost).
 
-    `value` is none where nothing could be measured; `note` then says why.
+    `value` is None if nothing could be measured; `note` then has the reason.
     """
 
     suite: str
@@ -32,7 +32,7 @@ class BenchmarkRow(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """What was to be reached, and what was; `figure` is none where nothing could be measured."""
+    """A limit and the measured figure; `figure` is None if nothing could be measured."""
 
     text: str
     figure: float | None
@@ -49,7 +49,7 @@ class Goal(NamedTuple):
 
 
 class SuiteReport(NamedTuple):
-    """What a suite found: its rows, the text for people, and files by name."""
+    """The result of a suite: its rows, the text to print, and files by name."""
 
     rows: list[BenchmarkRow]
     text: str
@@ -63,11 +63,11 @@ def alternating_seconds(
     clock: Callable[[], float] = time.perf_counter,
     is_warmed: bool = False,
 ) -> dict[NameT, list[float]]:
-    """Seconds of every run in `repeats` rounds, all taking turns, after one round of warm-up that is not counted.
+    """Seconds of every run in `repeats` rounds in which all take turns, after an uncounted round of warm-up.
 
-    A busy moment of the machine strikes all of them alike. `clock` may be `time.process_time`: the processor time of
-    all threads, which other processes do not change. With `is_warmed` every run is made once more just before, untimed:
-    what came before it (its memory, its caches) then leaves no trace, as where one thing runs again and again.
+    A busy moment of the machine then affects all of them alike. `clock` may be `time.process_time`: the processor time
+    of all threads, which other processes do not change. With `is_warmed`, every run is made once untimed just before.
+    Memory and caches are then as if only this run were repeated.
     """
 
     def seconds(run: Callable[[], object]) -> float:
@@ -85,17 +85,17 @@ def median_rates(seconds: Mapping[NameT, Sequence[float]], *, amount: float) -> 
 
 
 def median_ratio(reference: Sequence[float], rounds: Sequence[float]) -> float:
-    """How many times faster than the reference: the median over the rounds, in each of which both ran."""
+    """How many times faster than the reference: the median of the ratios of each round."""
     return statistics.median(slow / fast for slow, fast in zip(reference, rounds, strict=True))
 
 
 def quotient(value: float | None, reference: float | None) -> float | None:
-    """Value / reference; none where either could not be measured."""
+    """Value / reference; None if either could not be measured."""
     return None if value is None or reference is None else value / reference
 
 
 def suite_report(lines: Sequence[str], rows: list[BenchmarkRow], goals: Sequence[Goal]) -> SuiteReport:
-    """The report of a suite without tables of its own: `lines` of the circumstances, all rows, verdicts on goals."""
+    """The report of a suite without its own tables: `lines` about the conditions, all rows, verdicts on goals."""
     return SuiteReport(rows, "\n".join([*lines, "", format_rows(rows), "", format_goals(goals)]))
 
 
@@ -118,7 +118,7 @@ def format_rows(rows: Sequence[BenchmarkRow]) -> str:
 
 
 def format_goals(goals: Sequence[Goal]) -> str:
-    """One line a goal: what, the figure, the limit, the verdict."""
+    """One line per goal: what, the figure, the limit, the verdict."""
     cells = [
         [
             goal.text,

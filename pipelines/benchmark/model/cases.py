@@ -40,9 +40,9 @@ class Case:
     Attributes:
         name: As tables show it.
         kind: A kind of `build_model`, or one of `PEERS`.
-        execution: How it runs; peers know channels_last alone.
-        forms: Forms of its transitions; none: the network's default.
-        is_folded: Whether batch norms are folded in the forward pass as in testing.
+        execution: How it runs; peers support only channels_last.
+        forms: Forms of its transitions; None for the network's default.
+        is_folded: Whether batch norms are folded in the forward pass, as in testing.
         is_trained: Whether training steps are measured.
     """
 
@@ -55,11 +55,11 @@ class Case:
 
 
 def switch_cases(kind: str, plan: tuple[TransitionForm, ...], *, is_compiled: bool) -> list[Case]:
-    """The plain net, every switch by itself, then what they do together.
+    """The plain network, every switch by itself, then several together.
 
     Args:
-        kind: Kind of the net.
-        plan: What suits this machine; empty for a net without transitions.
+        kind: Kind of the network.
+        plan: The fastest forms on this machine; empty for a network without transitions.
         is_compiled: Whether `torch.compile` is a case too.
     """
     literal: Forms | None = "literal" if plan else None
@@ -85,14 +85,14 @@ def switch_cases(kind: str, plan: tuple[TransitionForm, ...], *, is_compiled: bo
     if plan != default_forms(len(plan)):
         cases.append(Case("default + plan", kind, forms=plan))
     if kind == "t3d_121":
-        cases.append(Case(DENSENET_CASE, "densenet3d_121"))  # what it is to be compared with, in the same rounds
+        cases.append(Case(DENSENET_CASE, "densenet3d_121"))  # its reference, measured in the same rounds
     if is_compiled:
         cases.append(Case("default + compile", kind, Execution(compile=True)))
     return cases
 
 
 def build(case: Case, clip_shape: Sequence[int]) -> nn.Module:
-    """Build the network of `case` on the CPU, not yet prepared for it.
+    """Build the network of `case` on the CPU, without preparing it for its execution.
 
     Args:
         case: What to build.
@@ -110,7 +110,7 @@ def build(case: Case, clip_shape: Sequence[int]) -> nn.Module:
 
 
 def runs_of(case: Case, net: nn.Module, clip_BCTHW: Tensor) -> dict[str, Callable[[], None]]:
-    """Prepare `net` and give a forward pass as in testing and a training step, each to be called again and again."""
+    """Prepare `net`; return a forward pass as in testing and a training step, to be called repeatedly."""
     _prepare(net, case, clip_BCTHW)
     tested = _folded(net, case, clip_BCTHW) if case.is_folded else net
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
@@ -156,7 +156,7 @@ def _wait_for(device: torch.device) -> None:
 
 
 def _peer(kind: str, *, num_frames: int, size: int) -> nn.Module:
-    """Build torchvision's network for clips of any size; it knows some for 16 x 224 x 224 only."""
+    """Build torchvision's network for clips of any size; some of its own accept only 16 x 224 x 224."""
     net = getattr(video, kind)(weights=None, num_classes=NUM_CLASSES)
     if kind == "s3d":
         net.avgpool = nn.AdaptiveAvgPool3d(1)  # its 7 x 7 window refuses crops below 224 px

@@ -1,4 +1,4 @@
-"""Multiply-adds a second of a product of large matrices: what a network's rate is measured against."""
+"""Multiply-adds per second of a product of large matrices: the reference for a network's rate."""
 
 import statistics
 import time
@@ -13,17 +13,17 @@ from pipelines.benchmark.measuring.rows import alternating_seconds
 from t3d_core.models.execution import Precision
 
 MAX_SECONDS = 1.0
-"""Of one product: in a precision that a processor has no instructions for, a large one takes minutes."""
+"""Limit for one product: without instructions for its precision, a large one takes minutes."""
 
 _SIZES = (256, 512, 1024, 2048)
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def matmul_ceilings(device: torch.device, *, repeats: int) -> dict[Precision, float]:
-    """Return the multiply-adds a second by precision.
+    """Return the multiply-adds per second by precision.
 
-    Of two ways the faster: `torch.mm`, and as much as a 1x1x1 convolution, for the two may come from other libraries
-    (on a CPU from MKL and oneDNN). Each at the largest size that is soon done.
+    The faster of two ways counts: `torch.mm` and an equal 1x1x1 convolution, because they may use different libraries
+    (on a CPU, MKL and oneDNN). Each has the largest size that takes at most `MAX_SECONDS`.
     """
     ways = {
         (precision, make): partial(make, dtype=dtype, device=device)
@@ -40,7 +40,7 @@ def matmul_ceilings(device: torch.device, *, repeats: int) -> dict[Precision, fl
 def largest_in_time(
     make_product: Callable[[int], Callable[[], object]], *, clock: Callable[[], float] = time.perf_counter
 ) -> int:
-    """Return the largest size whose product is expected to take at most `MAX_SECONDS`; the smallest if none is."""
+    """Return the largest size whose product is expected to take at most `MAX_SECONDS`, else the smallest."""
     for size, larger in pairwise(_SIZES):
         product = make_product(size)
         product()  # the first call also loads libraries

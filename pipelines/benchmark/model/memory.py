@@ -11,12 +11,12 @@ from pipelines.benchmark.model.cases import Case, build, runs_of
 
 
 def peak_training_bytes(case: Case, clip_shape: Sequence[int]) -> int:
-    """Train in a process of its own; return the most that it had: on the CPU resident, libraries and all.
+    """Train in a separate process; return its peak bytes (on the CPU resident bytes, including libraries).
 
     Raises:
         concurrent.futures.BrokenExecutor: The process died, as when memory runs out.
     """
-    # A server that has the libraries loaded but never ran anything is copied: no import to wait for.
+    # Copies of a server that has loaded the libraries, but has never run anything, need no imports.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pipelines.benchmark.model.cases"])
     with ProcessPoolExecutor(1, mp_context=context) as executor:

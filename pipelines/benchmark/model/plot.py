@@ -1,4 +1,4 @@
-"""Networks become a picture of cost against the size of the clip: frames on one side, pixels on the other."""
+"""Networks become a picture of cost against the size of the clip, by frames and by pixels."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -17,7 +17,7 @@ BATCH_SIZE = 2  # C3D's fully connected batch norms need two clips
 
 
 def cost_by_size(net: nn.Module, *, sizes: Sequence[tuple[int, int]]) -> list[tuple[float, float]]:
-    """Return GMAC and GiB kept for backward a clip, for every (frames, pixels)."""
+    """Return GMAC and GiB kept for backward, both per clip, for every (frames, pixels)."""
     shapes = [(BATCH_SIZE, 3, frames, pixels, pixels) for frames, pixels in sizes]
     return [
         (count_macs(net, shape) / BATCH_SIZE / 1e9, count_saved_bytes(net, shape) / BATCH_SIZE / 2**30)
@@ -26,7 +26,7 @@ def cost_by_size(net: nn.Module, *, sizes: Sequence[tuple[int, int]]) -> list[tu
 
 
 def plot_costs(nets: Mapping[str, nn.Module]) -> bytes:
-    """Return a PNG with four panels: GMAC and GiB kept for backward a clip, by frames and by pixels.
+    """Return a PNG with four panels: GMAC and GiB kept for backward per clip, by frames and by pixels.
 
     Args:
         nets: Networks for clips of any size, by name; they may lie on the meta device.
@@ -43,8 +43,8 @@ def plot_costs(nets: Mapping[str, nn.Module]) -> bytes:
     for panel in panels.flat:
         panel.set_yscale("log")
         panel.grid(visible=True, which="both", alpha=0.3)
-    panels[0, 0].set_ylabel("GMAC a clip, forward")
-    panels[1, 0].set_ylabel("GiB a clip kept for backward, fp32")
+    panels[0, 0].set_ylabel("GMAC per clip, forward")
+    panels[1, 0].set_ylabel("GiB per clip kept for backward, fp32")
     panels[1, 0].set_xlabel(f"frames, at {USUAL_PIXELS} pixels")
     panels[1, 1].set_xlabel(f"pixels, at {USUAL_FRAMES} frames")
     lines, names = panels[0, 0].get_legend_handles_labels()

@@ -1,4 +1,4 @@
-"""What the model suite measured becomes rows, tables, the plan of transitions, a picture, and verdicts on goals."""
+"""The measurements of the model suite become rows, tables, a plan of transitions, a picture, and verdicts."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ PAPER_CLIP = (1, 3, 32, 224, 224)
 
 
 class Measured(NamedTuple):
-    """What a case costs: counts and bytes a clip, the seconds of every round a batch."""
+    """The cost of a case: counts and bytes per clip, and seconds per batch of every round."""
 
     case: Case
     num_parameters: int
@@ -57,12 +57,12 @@ def report_models(
     *,
     clip_shape: tuple[int, ...],
 ) -> SuiteReport:
-    """Put together what was measured.
+    """Assemble the report.
 
     Args:
-        networks: Every network as it runs by default, `BASELINE` among them.
-        switches: One network under every switch, or none.
-        ceilings: Multiply-adds a second of a matrix product, by precision.
+        networks: Every network as it runs by default, including `BASELINE`.
+        switches: One network under every switch, or None.
+        ceilings: Multiply-adds per second of a matrix product, by precision.
         clip_shape: Shape (B, 3, T, H, W) of the batches.
     """
     batch_size, _, num_frames, crop_size, _ = clip_shape
@@ -90,7 +90,7 @@ def report_models(
 
 
 def _picture(networks: Sequence[Case]) -> bytes:
-    """Plot our networks and two of torchvision's, which take clips of any size as they are."""
+    """Plot our networks and two of torchvision's that accept clips of any size."""
     shown = [case for case in networks if case.kind not in PEERS or case.kind in (BASELINE, "s3d")]
     with torch.device("meta"):
         return plot_costs({case.name: build(case, PAPER_CLIP) for case in shown})
@@ -144,7 +144,7 @@ def _plan_text(switches: Switches) -> str:
 
 
 def _table(measured: Sequence[Measured], ceilings: Mapping[Precision, float], *, baseline: str, batch_size: int) -> str:
-    """Return a line a case; `x` columns say how many times faster than the baseline it is."""
+    """Return a line per case; the `x` columns give its speed relative to the baseline."""
     reference = next(each for each in measured if each.case.name == baseline)
     rows = []
     for each in measured:
@@ -177,13 +177,13 @@ def _mib(num_bytes: int | None) -> str:
 
 
 def _goals(networks: Sequence[Measured], switches: Switches | None) -> list[Goal]:
-    """Return what the networks were to reach; `not measured` where a case is not among those measured."""
+    """Return the goals of the networks; `not measured` if a case was not measured."""
     of_switches = switches.measured if switches is not None and switches.kind == "t3d_121" else []
     by_name = {each.case.name: each for each in (*networks, *of_switches)}
     t3d, densenet = (_gmacs_of_paper_clip(kind, "pooled") for kind in ("t3d_121", "densenet3d_121"))
 
     def slower(what: str, case: str, than: str) -> float | None:
-        """How many times slower one case is than another of the same rounds."""
+        """How many times slower one case is than another in the same rounds."""
         if case not in by_name or than not in by_name:
             return None
         return median_ratio(by_name[case].seconds[what], by_name[than].seconds[what])

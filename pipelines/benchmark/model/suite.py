@@ -1,7 +1,7 @@
-"""The networks beside torchvision's, and one of them under every switch: counted exactly, then timed in one run.
+"""Our networks and torchvision's, and one of ours under every switch: counted exactly, then timed in one run.
 
-Paper 3.1, Table 4. Times are medians of rounds in which all cases take turns, each called once
-untimed before it is timed; ratios are medians over the rounds.
+Paper 3.1, Table 4. Times are medians of rounds in which all cases take turns. Each case is called once untimed before
+it is timed. Ratios are medians over the rounds.
 """
 
 from collections.abc import Sequence
@@ -26,13 +26,13 @@ from t3d_core.models import (
 )
 
 MAX_BF16_SLOWER = 10.0
-"""Where matrix products in bf16 are slower than in fp32 by more than this, no network is timed in bf16."""
+"""If matrix products in bf16 are slower than in fp32 by more than this, no network is timed in bf16."""
 
 
 def run_suite(config: ModelSuiteConfig, *, repeats: int) -> SuiteReport:
     """Count and time the networks and the switches, on the GPU if there is one.
 
-    Multiply-adds and bytes are per clip, times per batch. A train step is forward, cross-entropy, backward, SGD.
+    Multiply-adds and bytes are per clip, times per batch. A train step is forward, cross-entropy, backward and SGD.
 
     Raises:
         UserError: The clip or the batch is too small for one of the models.
@@ -41,7 +41,7 @@ def run_suite(config: ModelSuiteConfig, *, repeats: int) -> SuiteReport:
     shape = (config.batch_size, 3, config.num_frames, config.crop_size, config.crop_size)
     networks = [Case(kind, kind) for kind in (*config.models, *PEERS)]
     for case in networks:
-        # A clip or a batch that is too small is told before anything is timed.
+        # Fails if a clip or a batch is too small, before anything is timed.
         _on_meta(case, shape).train()(torch.empty(shape, device="meta"))
     print(describe_machine("before"), f"device {device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     clip_BCTHW = torch.randn(shape, device=device)
@@ -57,7 +57,7 @@ def run_suite(config: ModelSuiteConfig, *, repeats: int) -> SuiteReport:
 
 def _measure_switches(config: ModelSuiteConfig, clip_BCTHW: Tensor, *, bf16_slower: float, repeats: int) -> Switches:
     kind = config.switches_of
-    assert kind is not None, "asked for"
+    assert kind is not None, "checked by the caller"
     net = build_model(kind, num_classes=0).to(clip_BCTHW.device)
     plan = measure_plan(net, clip_BCTHW, execution=DEFAULT, repeats=repeats)
     cases = switch_cases(kind, plan.forms, is_compiled=config.compile)
@@ -70,7 +70,7 @@ def _measure_switches(config: ModelSuiteConfig, clip_BCTHW: Tensor, *, bf16_slow
 
 
 def _on_meta(case: Case, shape: Sequence[int]) -> nn.Module:
-    """Build the network of a case where nothing is computed, for counting."""
+    """Build the network of a case on the meta device, for counting."""
     with torch.device("meta"):
         net = build(case, shape)
     if isinstance(net, VideoNet):
@@ -84,7 +84,7 @@ def _measure(cases: Sequence[Case], clip_BCTHW: Tensor, *, repeats: int, with_me
     nets = {case: build(case, shape).to(clip_BCTHW.device) for case in cases}
     runs = {(case, what): run for case, net in nets.items() for what, run in runs_of(case, net, clip_BCTHW).items()}
     rounds = alternating_seconds(runs, repeats=repeats, is_warmed=True)
-    print("counting" + (", and training each for one step in a process of its own" if with_memory else ""), flush=True)
+    print("counting" + (", and training each for one step in a separate process" if with_memory else ""), flush=True)
     return [
         Measured(
             case,
@@ -100,7 +100,7 @@ def _measure(cases: Sequence[Case], clip_BCTHW: Tensor, *, repeats: int, with_me
 
 
 def _kept_bytes(case: Case, net: nn.Module, clip_BCTHW: Tensor) -> int:
-    """Count what a real forward pass keeps: of bf16 and of compiled kernels the meta device knows nothing."""
+    """Count what a real forward pass keeps, because the meta device does not support bf16 and compiled kernels."""
 
     def forward() -> Tensor:
         with case.execution.autocast(clip_BCTHW.device):

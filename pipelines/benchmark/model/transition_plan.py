@@ -1,4 +1,4 @@
-"""A network's transitions, each timed in every form on this machine, become the plan that a recipe carries."""
+"""A network's transitions, each timed in every form on this machine, become the plan for a recipe."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -25,16 +25,16 @@ class TransitionPlan(NamedTuple):
     seconds: list[dict[TransitionForm, float]]
 
     def as_option(self) -> str:
-        """The plan as it is given to a job."""
+        """The plan as an option of a job."""
         return f"--model.transition_forms {' '.join(self.forms)}"
 
 
 def measure_plan(net: VideoNet, clip_BCTHW: Tensor, *, execution: Execution, repeats: int) -> TransitionPlan:
-    """Time every transition of `net` by itself, forward and backward, on the maps that the clip brings to it.
+    """Time every transition of `net` by itself, forward and backward, on its input for the clip.
 
     Args:
-        net: A network on the device of the clip; it is prepared for `execution`, its statistics move.
-        clip_BCTHW: A batch as it will be trained on.
+        net: A network on the device of the clip; it is prepared for `execution`, and its statistics change.
+        clip_BCTHW: A batch as in training.
         execution: How training will run.
         repeats: Rounds in which all forms of all transitions take turns.
     """
@@ -55,7 +55,7 @@ def measure_plan(net: VideoNet, clip_BCTHW: Tensor, *, execution: Execution, rep
 
 
 def _fastest(rounds: Mapping[TransitionForm, Sequence[float]], *, default: TransitionForm) -> TransitionForm:
-    """Keep the default unless another form is clearly faster: noise must not decide what a checkpoint carries."""
+    """Keep the default unless another form is clearly faster, because noise must not decide the plan."""
     gains = {form: median_ratio(rounds[default], rounds[form]) for form in FORMS}
     best = max(FORMS, key=gains.__getitem__)
     return best if gains[best] > CLEAR_GAIN else default

@@ -1,4 +1,4 @@
-"""What can be set when the plan suite measures."""
+"""The settings of the plan suite."""
 
 from pathlib import Path
 from typing import Any
@@ -10,30 +10,30 @@ from t3d_core.errors import UserError
 
 
 class PlanSuiteConfig(Section):
-    """What a transfer would take on a cluster; as `--plan nodes=8,gpus=64` or `--plan.nodes 8`."""
+    """Estimate what a transfer takes on a cluster; give `--plan nodes=8,gpus=64` or `--plan.nodes 8`."""
 
     nodes: PositiveInt = 8
-    """Nodes that decode."""
+    """Number of nodes that decode."""
     cpus: PositiveInt = 32
-    """CPUs of each."""
+    """CPUs of each node that decodes."""
     gpus: PositiveInt = 64
-    """GPUs, over all nodes that train."""
+    """Number of GPUs of all nodes that train."""
     clips: PositiveInt = 1_000_000
-    """Clips that are prepared, each of `clip_seconds` (paper 4.3: of 500K videos of YouTube-8M, of which
-    prepare/youtube8m.yaml takes two clips each; an epoch of table8_t3d.yaml is half of them)."""
+    """Number of clips that are prepared, each of `clip_seconds`. The default is two clips from each of 500K videos of
+    YouTube-8M (paper 4.3), as in prepare/youtube8m.yaml; an epoch of table8_t3d.yaml is half of them."""
     clip_seconds: PositiveFloat = 10.0
-    """Seconds of each."""
+    """Length of each clip in seconds."""
     video: UserPath = Path("../shared/data/single_clips/abseiling_k400.mp4")
-    """A video like those: storing and decoding are measured on it."""
+    """A typical video; storing and decoding are measured on it."""
     recipe: UserPath = Path("jobs/recipes/transfer/table8_t3d.yaml")
-    """The transfer: networks, clips, epochs, views of the teacher."""
+    """Recipe of the transfer: networks, clips, epochs, views of the teacher."""
     gpu_tflops: PositiveFloat = 20.0
-    """Operations that a GPU makes in a second of training, in 10^12, two a multiply-add. An assumption: `benchmark.py
-    model` on yours prints GMAC/s, twice of which, over 1000, is it."""
+    """Assumed speed of a GPU in training, in 10^12 operations per second; a multiply-add is two. To measure yours, run
+    `benchmark.py model` there and take its GMAC/s times 2 / 1000."""
     cpu_hour_price: PositiveFloat | None = None
-    """Price of a CPU for an hour; none: costs are left out."""
+    """Price of a CPU for an hour. By default costs are left out."""
     gpu_hour_price: PositiveFloat | None = None
-    """Price of a GPU for an hour."""
+    """Price of a GPU for an hour. By default costs are left out."""
 
     @model_validator(mode="before")
     @classmethod
@@ -43,11 +43,13 @@ class PlanSuiteConfig(Section):
             return given
         settings = dict(part.partition("=")[::2] for part in given.split(","))
         if unknown := settings.keys() - cls.model_fields.keys():
-            raise UserError(f"no such setting: {', '.join(sorted(unknown))}; there are {', '.join(cls.model_fields)}")
+            raise UserError(f"no such setting: {', '.join(sorted(unknown))}; choose from {', '.join(cls.model_fields)}")
         return settings
 
     @model_validator(mode="after")
     def _both_prices(self) -> "PlanSuiteConfig":
         if (self.cpu_hour_price is None) != (self.gpu_hour_price is None):
-            raise UserError("give both cpu_hour_price and gpu_hour_price, or none")
+            raise UserError(
+                f"cpu_hour_price {self.cpu_hour_price} and gpu_hour_price {self.gpu_hour_price}: give both, or neither"
+            )
         return self

@@ -1,11 +1,11 @@
-"""What a transfer of so many clips would take on a cluster of so many nodes: counted, measured on one core, or assumed.
+"""An estimate of what a transfer takes on a cluster, from counts, measurements on one core, and assumptions.
 
     prepare    videos -> shards, on the nodes' CPUs
     teacher    features of some views of every clip, once, on the GPUs
     transfer   all epochs, on the GPUs, which the nodes' CPUs feed
 
-Storing and decoding are measured in this run, on a core of this machine, on a video given. Multiply-adds and bytes are
-counted. How fast a GPU computes is assumed. What the pipeline itself costs beside is measured by the other suites.
+Storing and decoding are measured in this run, on one core of this machine and the given video. Multiply-adds and bytes
+are counted. The speed of a GPU is assumed. The other suites measure what the pipeline itself adds.
 """
 
 import functools
@@ -43,14 +43,14 @@ _row = functools.partial(BenchmarkRow, "plan")
 
 
 class Measured(NamedTuple):
-    """Of one core of this machine, on one video.
+    """Measurements on one core of this machine and one video.
 
     Attributes:
-        store_seconds: to store `clip_seconds` of it.
-        decode_seconds: for one clip of the recipe's frames and pixels, out of what is stored.
-        source_bytes: of `clip_seconds` of the video.
-        stored_bytes: of them in a shard.
-        encoding: in which they are stored.
+        store_seconds: time to store `clip_seconds` of it.
+        decode_seconds: time to decode a clip of the recipe's size from what is stored.
+        source_bytes: size of `clip_seconds` of the video.
+        stored_bytes: their size in a shard.
+        encoding: how they are stored.
     """
 
     store_seconds: float
@@ -61,12 +61,12 @@ class Measured(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """Of the networks.
+    """Counts of the networks.
 
     Attributes:
-        student_macs: multiply-adds of a training step, a clip.
-        teacher_macs: of a forward pass, a view.
-        parameters: of the student.
+        student_macs: multiply-adds of a training step, per clip.
+        teacher_macs: multiply-adds of a forward pass, per view.
+        parameters: those of the student.
     """
 
     student_macs: float
@@ -75,15 +75,15 @@ class Counted(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """What one stage takes.
+    """The cost of one stage.
 
     Attributes:
-        core_hours: of decode nodes' CPUs.
-        gpu_hours: of computing.
-        hours: on the cluster, whichever of the two is slower.
-        limit: which that is.
-        read_bytes: from storage.
-        written_bytes: to it.
+        core_hours: time of the decode nodes' CPUs.
+        gpu_hours: time of the GPUs.
+        hours: time on the cluster, set by the slower of the two.
+        limit: the slower of the two.
+        read_bytes: bytes from storage.
+        written_bytes: bytes to storage.
     """
 
     name: str
@@ -99,14 +99,14 @@ def run_suite(config: PlanSuiteConfig, *, repeats: int) -> SuiteReport:
     """Measure, count, and multiply.
 
     Raises:
-        UserError: the video or the recipe cannot be read, or has a teacher that is not counted.
-        UserError: settings of the recipe that cannot be, one line each.
+        UserError: the video or the recipe cannot be read, or its teacher cannot be counted.
+        UserError: settings of the recipe are wrong, one line each.
     """
     transfer = with_values(TransferConfig, read_recipe(input_path(config.recipe)), {})
     if isinstance(transfer.teacher, ExportedTeacherConfig):
         raise UserError(
             f"plan.recipe {config.recipe} has an exported teacher, whose multiply-adds cannot be counted: give a "
-            "recipe with a teacher of about its size"
+            "recipe with a teacher of a similar size"
         )
     lines = [describe_machine("before")]
     measured = measure_core(config, transfer, repeats=repeats)
@@ -123,7 +123,7 @@ def run_suite(config: PlanSuiteConfig, *, repeats: int) -> SuiteReport:
 
 
 def measure_core(config: PlanSuiteConfig, transfer: TransferConfig, *, repeats: int) -> Measured:
-    """Store the video, and decode clips out of what is stored, in turns, on the clock of this process.
+    """Store the video and decode clips from the result, in turns, in processor time of this process.
 
     Raises:
         UserError: the video cannot be read.
@@ -175,7 +175,7 @@ def _windows(segment: EncodedSegment, clip: ClipConfig) -> Iterator[Callable[[],
 
 
 def count_networks(transfer: TransferConfig) -> Counted:
-    """Count the student's training step and the teacher's pass, on no data."""
+    """Count the student's training step and the teacher's pass, without data."""
     clip, teacher_view = transfer.clip, transfer.teacher
     student = build_model(transfer.model.kind, num_classes=0, **transfer.model.arguments())
     shape = (1, 3, clip.num_frames, clip.crop_size, clip.crop_size)
@@ -192,7 +192,7 @@ def count_networks(transfer: TransferConfig) -> Counted:
 
 
 def plan_stages(config: PlanSuiteConfig, transfer: TransferConfig, measured: Measured, counted: Counted) -> list[Stage]:
-    """Multiply: what each stage takes."""
+    """The cost of each stage, by multiplication."""
     views = 0 if transfer.cache is None else transfer.cache.num_views
     seen = transfer.epochs * transfer.epoch_share * config.clips
     stored = config.clips * measured.stored_bytes
@@ -261,8 +261,8 @@ def _table(stages: list[Stage], config: PlanSuiteConfig) -> Iterator[str]:
     (transfer,) = (stage for stage in stages if stage.name == "transfer")
     needed = transfer.core_hours / (transfer.gpu_hours / config.gpus)
     yield (
-        f"bottleneck of the transfer: {transfer.limit}; {config.gpus} GPUs are fed by {needed:,.0f} CPUs "
-        f"({needed / config.gpus:.1f} a GPU), there are {config.nodes * config.cpus}"
+        f"bottleneck of the transfer: {transfer.limit}; {config.gpus} GPUs need {needed:,.0f} CPUs "
+        f"({needed / config.gpus:.1f} per GPU) for decoding, and there are {config.nodes * config.cpus}"
     )
 
 
@@ -280,7 +280,7 @@ def _cells(stage: Stage) -> list[str]:
 
 
 def _price(stage: Stage, config: PlanSuiteConfig) -> float:
-    """Of the whole cluster while the stage is at work; GPUs cost where it uses them."""
+    """Price of the whole cluster while the stage runs; GPUs count only if it uses them."""
     gpus = config.gpus * (config.gpu_hour_price or 0.0) if stage.gpu_hours else 0.0
     return stage.hours * (config.nodes * config.cpus * (config.cpu_hour_price or 0.0) + gpus)
 
@@ -290,23 +290,23 @@ def _assumptions(
 ) -> Iterator[str]:
     clip = transfer.clip
     yield "from:"
-    yield f"  assumed   a GPU makes {config.gpu_tflops:g} x 10^12 operations a second (plan.gpu_tflops)"
-    yield "  assumed   a CPU of the cluster is as fast as a core here, beside others too; nothing waits for storage"
+    yield f"  assumed   a GPU computes {config.gpu_tflops:g} x 10^12 operations per second (plan.gpu_tflops)"
+    yield "  assumed   a CPU of the cluster is as fast as a core here, also under load; nothing waits for storage"
     yield f"  assumed   all videos are like {config.video.name}"
     yield (
         f"  measured  storing {config.clip_seconds:g} s of it as {measured.encoding}: {measured.store_seconds:.2f} s "
         f"of a core, {measured.source_bytes / 1e6:.2f} MB become {measured.stored_bytes / 1e6:.2f}"
     )
     yield (
-        f"  measured  decoding {clip.num_frames} x {clip.crop_size} x {clip.crop_size} out of that: "
-        f"{1 / measured.decode_seconds:.1f} clips a second and core"
+        f"  measured  decoding {clip.num_frames} x {clip.crop_size} x {clip.crop_size} from that: "
+        f"{1 / measured.decode_seconds:.1f} clips per second and core"
     )
     yield (
-        f"  counted   {config.recipe.stem}: {counted.student_macs / 1e9:.1f} GMAC a clip and step, "
-        f"{counted.teacher_macs / 1e9:.1f} a pass of the teacher, {counted.parameters:,} parameters; "
+        f"  counted   {config.recipe.stem}: {counted.student_macs / 1e9:.1f} GMAC per clip and step, "
+        f"{counted.teacher_macs / 1e9:.1f} per pass of the teacher, {counted.parameters:,} parameters; "
         f"{transfer.epochs} epochs of {transfer.epoch_share:g} of the clips"
     )
     yield (
-        "  left out  what Ray, guard and report cost (see `benchmark.py prepare` and `train`), exchange of gradients, "
-        "validation" + ("" if transfer.cache else "; the teacher's own frames, decoded with the student's")
+        "  left out  the cost of Ray, guard and report (see `benchmark.py prepare` and `train`), exchange of "
+        "gradients, validation" + ("" if transfer.cache else "; the teacher's own frames, decoded with the student's")
     )

@@ -1,4 +1,4 @@
-"""What can be set when the prepare suite measures."""
+"""The settings of the prepare suite."""
 
 from pathlib import Path
 
@@ -8,17 +8,17 @@ from pipelines.settings.section import Section, UserPath
 
 
 class PrepareSuiteConfig(Section):
-    """The whole stage, beside a plain loop, and what it takes."""
+    """Measure time and memory of the whole stage, compared with a plain loop."""
 
     clips: tuple[UserPath, ...] = (Path("../shared/data/ucf101_mixed"),)
-    """Folders of videos; where they hold none the benchmark makes some of UCF101's size."""
+    """Folders of videos. If they have none, the benchmark generates some of UCF101's size."""
     num_copied: PositiveInt = 400
-    """Clips a round that are stored by stream copy: links to those videos, over and over."""
+    """Clips per round that are stored by stream copy; they are links to those videos, repeated."""
     num_encoded: PositiveInt = 96
-    """Clips a round that are encoded as H.264 of 256 pixels on the short side at most."""
+    """Clips per round that are encoded as H.264 with at most 256 pixels on the short side."""
     videos_per_shard: PositiveInt = 8
-    """Few, so that every core gets equal work; jobs make larger shards, which cost less a clip."""
+    """Videos per shard. Small shards give every core equal work; the larger shards of jobs cost less per clip."""
     memory_num_videos: tuple[PositiveInt, ...] = Field((200, 2_000, 20_000), min_length=1)
-    """Tiny videos of each run whose memory is compared."""
+    """Numbers of tiny videos in the runs whose memory is compared."""
     manifest_num_ids: PositiveInt = 500_000
-    """YouTube ids of the manifest that is planned."""
+    """Number of YouTube ids in the manifest that is planned."""

@@ -1,7 +1,7 @@
-"""Numbers of videos in, peak resident bytes out: of `prepare` on tiny videos, and of planning a long list of ids.
+"""Peak resident bytes by number of videos: of `prepare` on tiny videos, and of planning a long list of ids.
 
-Each measurement has new processes. The kernel keeps every process's peak (VmHWM in /proc); what is read here, four
-times a second, is only which processes there are, so that a short one could be missed but no short peak of a long one.
+Each measurement has new processes. The kernel records every process's peak (VmHWM in /proc), which is read four times a
+second. So a short process could be missed, but no short peak of a long one.
 """
 
 import base64
@@ -32,7 +32,7 @@ _NUM_PRESENT = 3
 
 
 class Peaks(NamedTuple):
-    """One run of the job: how long it took, and by role the peak of the largest process, in bytes."""
+    """One run of the job: its duration, and the peak bytes of the largest process of each role."""
 
     num_videos: int
     seconds: float
@@ -40,7 +40,7 @@ class Peaks(NamedTuple):
 
 
 class Planning(NamedTuple):
-    """One manifest: time to list, shuffle, cut and write it; the process's peak, and that before it began."""
+    """One manifest: time to list, shuffle, cut and write it; peak bytes of the process, after and before."""
 
     num_ids: int
     num_shards: int
@@ -50,7 +50,7 @@ class Planning(NamedTuple):
 
 
 def measure_memory(num_videos: int) -> Peaks:
-    """Run jobs/prepare.py on so many tiny videos.
+    """Run jobs/prepare.py on `num_videos` tiny videos.
 
     Raises:
         RuntimeError: the job failed; its output is the message.
@@ -69,7 +69,7 @@ def measure_memory(num_videos: int) -> Peaks:
 
 
 def measure_planning(num_ids: int) -> Planning:
-    """List, shuffle and cut so many YouTube ids, nearly all of them missing, and write their records."""
+    """List, shuffle and cut `num_ids` YouTube ids, nearly all of them missing, and write their records."""
     with tempfile.TemporaryDirectory(prefix="t3d-benchmark-") as temporary:
         folder = Path(temporary)
         ids = [youtube_id(number) for number in range(num_ids)]
@@ -83,7 +83,7 @@ def measure_planning(num_ids: int) -> Planning:
 
 
 def youtube_id(number: int) -> str:
-    """11 characters that look like any."""
+    """An id of 11 characters, like those of YouTube."""
     return base64.urlsafe_b64encode(hashlib.sha256(str(number).encode()).digest())[:11].decode()
 
 
@@ -114,7 +114,7 @@ def _command(folder: Path) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """A Ray of its own, whose processes are the job's children."""
+    """Without RAY_ADDRESS, so that the job starts its own Ray, whose processes are its children."""
     inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return inherited | {"PYTHONPATH": str(_PROJECT)}
 

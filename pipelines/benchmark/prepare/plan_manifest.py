@@ -1,7 +1,7 @@
 """A process of the benchmark that plans a manifest as jobs/prepare.py does, with the same modules loaded.
 
-Started by `memory` as `python -m pipelines.benchmark.prepare.plan_manifest FOLDER`, which holds ids.txt and
-videos/; one line of JSON goes out, the fields of `Planning`.
+`memory` starts it as `python -m pipelines.benchmark.prepare.plan_manifest FOLDER`, where FOLDER has ids.txt and
+videos/. It prints one line of JSON, the fields of `Planning`.
 """
 
 import importlib

@@ -1,8 +1,8 @@
-"""Real clips in, clips a second out: `prepare` on Ray Data beside the same work in plain processes, on equal cores.
+"""Clips per second of `prepare` on Ray Data, compared with the same work in plain processes, on equal cores.
 
-Each case has processes of its own, which wait while others have their turn, and is bound to its cores with all its
-children: Ray's own processes and the guarded decoders share them. Processes, Ray and its workers are started, and
-modules imported, before the clock starts; listing, shards, tables and contact sheet are on it.
+Each case has separate processes, which wait while others have their turn. All its children are bound to the same cores:
+Ray's own processes and the guarded decoders share them. Processes, Ray and its workers are started, and modules
+imported, before the clock starts. Listing, shards, tables and contact sheet are timed.
 """
 
 import os
@@ -36,7 +36,7 @@ Run = Callable[[PrepareConfig, Listing, Path], None]
 
 
 class Rates(NamedTuple):
-    """What one encoding gave: videos a second by case; how many shards hold other rows than the plain loop's."""
+    """Results for one encoding: videos per second by case, and how many shards differ from the plain loop's."""
 
     encoding: Encoding
     num_videos: int
@@ -47,7 +47,7 @@ class Rates(NamedTuple):
 
 @contextmanager
 def started_cases() -> Iterator[dict[Case, Run]]:
-    """Give the cases, with their processes and their Ray at work, for 1 and (where there are two) 2 cores."""
+    """Give the cases, with their processes and Ray running, for 1 core and, if there are two, for 2 cores."""
     with ExitStack() as stack:
         yield {
             (name, num_cores): stack.enter_context(start(num_cores))
@@ -66,7 +66,7 @@ def measure_rates(
     videos_per_shard: int,
     repeats: int,
 ) -> Rates:
-    """Prepare `num_videos` links to the sources in turns, each time anew."""
+    """Prepare `num_videos` links to the sources in turns, each time from scratch."""
     with tempfile.TemporaryDirectory(prefix="t3d-benchmark-") as temporary:
         folder = Path(temporary)
         _link_videos(sources, folder / "videos" / "clips", num_videos=num_videos)
@@ -115,7 +115,7 @@ def _numbered_shards(listing: Listing) -> tuple[range, list[list[dict]]]:
 def _loop_shard(
     config: PrepareConfig, description: dict[str, Any], output: Path, shard: int, records: list[dict]
 ) -> None:
-    """What a user would write who trusts every file: no Ray, no guard, no report."""
+    """The loop of a user who trusts every file: no Ray, no guard, no report."""
     with open_shard(ShardFolder(output).shard_file(shard)) as file:
         for record in records:
             path = os.path.join(config.dataset.root or "", os.fsdecode(record["path"]))
@@ -144,7 +144,7 @@ def _count_unequal(output: Path, expected: Path, listing: Listing) -> int:
 
 
 def _link_videos(sources: Sequence[Path], folder: Path, *, num_videos: int) -> None:
-    """So many names for copies of the sources: the sources may lie on another file system."""
+    """Write `num_videos` links to copies of the sources, because these may lie on another file system."""
     folder.mkdir(parents=True)
     for index in range(num_videos):
         source = sources[index % len(sources)]

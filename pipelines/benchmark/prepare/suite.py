@@ -1,10 +1,11 @@
-"""Videos become shards on the clock and on the scales: `prepare` beside a plain loop, its memory, a long manifest.
+"""Time and memory of making shards: `prepare` compared with a plain loop, its memory, and a long manifest.
 
     rates      prepare on Ray Data / the same work in plain processes, 1 and 2 cores    `prepare_rates`
     memory     peaks of its processes for ever more tiny videos                         `memory`
     planning   a manifest as long as YouTube-8M's list: time and peak
 
-Ray's start is not on the clock, an execution's is: what a user with thousands of clips sees is this or better.
+The start of Ray is not timed, but the start of an execution is. With thousands of clips a user sees these rates or
+better ones.
 """
 
 import tempfile
@@ -35,7 +36,7 @@ _MAX_PLANNING_SECONDS, _MAX_PLANNING_GB = 60, 1
 
 
 def run_suite(config: PrepareSuiteConfig, *, repeats: int) -> SuiteReport:
-    """Measure rates, memory and planning, each in processes of its own."""
+    """Measure rates, memory and planning, each in separate processes."""
     before = describe_machine("before")
     planning = measure_planning(config.manifest_num_ids)
     memory = [measure_memory(num_videos) for num_videos in config.memory_num_videos]
@@ -46,7 +47,7 @@ def run_suite(config: PrepareSuiteConfig, *, repeats: int) -> SuiteReport:
 
 
 def _measure_rates(config: PrepareSuiteConfig, *, repeats: int) -> tuple[list[Rates], list[str]]:
-    """Rates of both encodings; and lines that say of what."""
+    """Rates of both encodings, and lines that describe their videos."""
     found = find_clips([input_path(folder) for folder in config.clips], clips_per_folder=config.num_copied)
     notes = [f"left out: {name}: {reason}" for name, reason in found.left_out.items()]
     with tempfile.TemporaryDirectory(prefix="t3d-benchmark-") as folder, started_cases() as cases:
@@ -57,7 +58,7 @@ def _measure_rates(config: PrepareSuiteConfig, *, repeats: int) -> tuple[list[Ra
             measure_rates(cases, sources, encoding="h264", num_videos=config.num_encoded, **options),
         ]
     notes.append(
-        f"sources: {len(sources)} {'real clips' if found.clips else 'generated videos'}; Ray is running before"
+        f"sources: {len(sources)} {'real clips' if found.clips else 'generated videos'}; Ray's start is not timed"
     )
     notes += [
         f"{r.encoding}: {r.num_videos} clips in {r.num_shards} shards a round, median of {repeats} after a warm-up; "
@@ -125,7 +126,7 @@ def _planning_rows(planning: Planning) -> Iterator[BenchmarkRow]:
     yield _row(case, "planning_shards", planning.num_shards, "shards")
     yield _row(case, "planning_time", planning.seconds, "s")
     yield _row(case, "planning_peak", planning.peak_bytes / 1e6, "MB")
-    yield _row(case, "planning_modules", planning.bytes_before / 1e6, "MB", note="of that, before it began")
+    yield _row(case, "planning_modules", planning.bytes_before / 1e6, "MB", note="of that, before the planning")
 
 
 def _planning_goals(planning: Planning) -> Iterator[Goal]:

@@ -1,1 +1,1 @@
-"""The search stage: what trials cost beside plain runs."""
+"""The search stage: what trials cost compared with plain runs."""

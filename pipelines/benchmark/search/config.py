@@ -1,4 +1,4 @@
-"""What can be set when the search suite measures."""
+"""The settings of the search suite."""
 
 from pathlib import Path
 
@@ -9,23 +9,23 @@ from pipelines.settings.section import Section, UserPath
 
 
 class SearchSuiteConfig(Section):
-    """What a search costs beyond its trials' own steps, and a comparison of many runs."""
+    """Measure what a search costs beyond its trials' own steps, and a comparison of many runs."""
 
     clips: tuple[UserPath, ...] = (Path("../shared/data/ucf101_mixed"),)
-    """Folders of videos to train on; where all are missing, videos that the benchmark makes."""
+    """Folders of videos to train on. If all are missing, the benchmark generates videos."""
     num_videos: PositiveInt = 96
-    """Videos an epoch."""
+    """Videos per epoch."""
     model: ModelConfig = T3DConfig(
         kind="t3d", growth_rate=8, block_config=(3, 3, 3, 3), num_init_features=24, bn_size=2
     )
-    """The network of the trials."""
+    """Network of the trials."""
     epochs: PositiveInt = 16
-    """Epochs a trial."""
+    """Epochs per trial."""
     num_trials: PositiveInt = Field(6, ge=2)
-    """Trials; the first is not counted."""
+    """Number of trials, of which the first does not count."""
     num_runs: tuple[PositiveInt, ...] = (200, 1000)
-    """Runs of the stores whose comparison is measured, the smallest first."""
+    """Numbers of runs whose comparison is measured, the smallest first."""
     num_points: PositiveInt = 200
-    """Points of each of two curves of such a run."""
+    """Points of each of the two curves of such a run."""
     num_tested: PositiveInt = 100
-    """Videos on which such a run was tested, compared one by one."""
+    """Test videos of such a run, which are compared one by one."""

@@ -1,4 +1,4 @@
-"""A tracking store with as many training runs as one asks for, and what it takes to compare them."""
+"""A generated tracking store with a given number of training runs, and the cost of comparing them."""
 
 import contextlib
 import os
@@ -26,19 +26,19 @@ _CURVES = ("val/loss", "val/clip_top1")
 
 
 class ComparisonCosts(NamedTuple):
-    """What one comparison took."""
+    """The cost of one comparison."""
 
     seconds: float
     peak_bytes: int
 
 
 def make_store(folder: Path, *, num_runs: int, num_points: int, num_tested: int) -> str:
-    """Log runs of a search, five seeds a point, and the test of each; give the tracking URI.
+    """Log runs of a search, five seeds per point, and the test of each; return the tracking URI.
 
     Args:
         folder: for the store.
         num_runs: training runs.
-        num_points: of each of two curves of a run.
+        num_points: points of each of two curves of a run.
         num_tested: videos of a test.
     """
     tracking_uri = f"sqlite:///{folder / 'mlflow.db'}"

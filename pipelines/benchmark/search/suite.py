@@ -1,7 +1,7 @@
 """Searches and comparisons on the clock: what a search costs beyond its trials, and how a comparison grows.
 
-search    trials one after another, as jobs/search.py runs them; the first, with what starts once, is not counted. A
-          trial's own time is that of its training loop: steps, validations, and the wait for the first batch
+search    trials one after another, as jobs/search.py runs them; the first does not count, because some parts start
+          only once. A trial's own time is that of its training loop: steps, validations, and the first batch's wait
 compare   jobs/compare.py on generated stores of several sizes   `generated_store`
 """
 
@@ -41,7 +41,7 @@ _row = partial(BenchmarkRow, "search")
 
 
 class TrialTimes(NamedTuple):
-    """What passed from the end of one trial to the end of the next, and what of it were that one's steps."""
+    """Seconds from the end of one trial to the end of the next, and the part that its training loop took."""
 
     all_seconds: list[float]
     own_seconds: list[float]
@@ -52,23 +52,23 @@ class TrialTimes(NamedTuple):
         return sum(self.all_seconds) / sum(self.own_seconds) - 1
 
     def outside_seconds(self) -> float:
-        """Median over trials of what is outside: to choose it, start it, log, and keep the weights."""
+        """Median over trials of the time outside the loop: choosing, starting, logging, and saving the weights."""
         return statistics.median(a - b for a, b in zip(self.all_seconds, self.own_seconds, strict=True))
 
     def start_seconds(self) -> float:
-        """The same with the wait for the first batch: no less than what a trial takes to start."""
+        """The same with the wait for the first batch: an upper bound of the time that a trial takes to start."""
         return self.outside_seconds() + statistics.median(self.first_batch_seconds)
 
 
 def run_suite(config: SearchSuiteConfig, *, repeats: int) -> SuiteReport:
-    """Measure both, once: a search has several trials, and a comparison takes long."""
+    """Measure both once, because a search has several trials, and a comparison takes long."""
     lines = [describe_machine("before")]
     with tempfile.TemporaryDirectory(prefix="t3d-benchmark-") as temporary:
         sources, notes = find_sources(config.clips, Path(temporary), clips_per_folder=config.num_videos)
         name, clips = list(sources.items())[-1]
         data = make_data(name, clips, Path(temporary) / "data", num_videos=config.num_videos)
         times = measure_trials(config, data.shards, Path(temporary))
-        print("a search is measured", flush=True)
+        print("measured the search", flush=True)
         comparisons = {}
         for num_runs in config.num_runs:
             folder = Path(temporary) / f"store-{num_runs}"
@@ -76,7 +76,7 @@ def run_suite(config: SearchSuiteConfig, *, repeats: int) -> SuiteReport:
             sizes = {"num_runs": num_runs, "num_points": config.num_points, "num_tested": config.num_tested}
             tracking_uri = make_store(folder, **sizes)
             comparisons[num_runs] = measure_comparison(tracking_uri, folder)
-            print(f"a comparison of {num_runs} runs is measured", flush=True)
+            print(f"measured the comparison of {num_runs} runs", flush=True)
     lines += [describe_machine("after"), *notes]
     rows = [*_search_rows(times), *_comparison_rows(comparisons)]
     goals = _goals(config, times, comparisons)
@@ -84,7 +84,7 @@ def run_suite(config: SearchSuiteConfig, *, repeats: int) -> SuiteReport:
 
 
 def measure_trials(config: SearchSuiteConfig, shards: Path, folder: Path) -> TrialTimes:
-    """Run a search of trials that are all alike but for their seed, one after another."""
+    """Run a search whose trials differ only in their seed, one after another."""
     base = TrainConfig(
         data={"shards": (shards,)},
         model=config.model,
@@ -114,7 +114,7 @@ def measure_trials(config: SearchSuiteConfig, shards: Path, folder: Path) -> Tri
 
 
 class _Clock(io.StringIO):
-    """Takes what is printed, and when each trial was told to be over."""
+    """Swallows what is printed, and notes the time of each line about a trial."""
 
     def __init__(self) -> None:
         super().__init__()

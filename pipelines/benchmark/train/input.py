@@ -1,12 +1,12 @@
-"""Training batches without a network: ours out of shards beside a DataLoader that reads the source videos.
+"""Training batches without a network: ours from shards, compared with a DataLoader that reads the source videos.
 
     input path      shards -> Ray Data tasks -> this process, as a train worker gets them (`pipelines.clips.stream`)
-    decode ceiling  the same clips out of the same shards, decoded by plain processes that keep nothing
+    decode ceiling  the same clips from the same shards, decoded by plain processes that keep nothing
     DataLoader ...  the source videos -> a peer's decoder in DataLoader workers -> this process
 
-Every case has processes of its own, as many decoding ones as there are logical CPUs. All give batches of uint8 clips of
-one size from random places; ours also draws one of five places to cut at and mirrors half of them, a peer cuts out the
-centre. Processes, Ray and the DataLoader's workers are started, and modules imported, before the clock starts.
+Every case has separate processes, with as many decoders as there are logical CPUs. All give batches of uint8 clips of
+one size from random places. Ours also draws one of five crops and mirrors half of the clips; a peer crops the centre.
+Processes, Ray and the DataLoader's workers are started, and modules imported, before the clock starts.
 """
 
 import functools
@@ -41,7 +41,7 @@ CEILING, WHOLE = "decode ceiling", "input path"
 
 
 class Reading(NamedTuple):
-    """One round of one case: clips, seconds to the last batch and to the first, where batches are handed over."""
+    """One round of one case: clips, and seconds to the last batch and, if it gives batches, to the first."""
 
     num_clips: int
     seconds: float
@@ -66,25 +66,25 @@ class InputRates(NamedTuple):
         return statistics.median(o.num_clips / o.seconds / (t.num_clips / t.seconds) for t, o in pairs)
 
     def first_batch_seconds(self, case: str) -> float:
-        """From the first wish for a batch to its arrival, the median over the rounds."""
+        """From the first request for a batch to its arrival, the median over the rounds."""
         return statistics.median(r.first_batch_seconds for r in self.readings[case] if r.first_batch_seconds)
 
     @property
     def best_peer(self) -> str | None:
-        """The fastest DataLoader; none where no peer could run."""
+        """The fastest DataLoader; None if no peer could run."""
         peers = {case: self.clips_per_second(case) for case in self.readings if case not in (WHOLE, CEILING)}
         return max(peers, key=peers.__getitem__, default=None)
 
     @property
     def store(self) -> StoreUse:
-        """Of the input path, in the round that used the object store most."""
+        """Object store of the input path, in the round that used it most."""
         return max((r.store for r in self.readings[WHOLE]), key=lambda store: (store.spilled_bytes, store.peak_bytes))
 
 
 def measure_input(
     data: BenchmarkData, view: ClipView, *, batch_size: int, num_steps: int, num_steps_of_peers: int, repeats: int
 ) -> InputRates:
-    """Read so many batches by every case in turns, after a round that is not counted."""
+    """Read the batches by every case in turns, after an uncounted round."""
     num_cores = num_cores_here()
     options = {"batch_size": batch_size, "num_steps": num_steps}
     readings: dict[str, list[Reading]] = {}
@@ -108,7 +108,7 @@ def measure_input(
             for case in [case for case in runs if case not in not_measured]:
                 try:
                     reading = runs[case]()
-                except Exception as error:  # peers raise what they like, and one that is absent must not end the run
+                except Exception as error:  # peers raise any exception, and a missing one must not end the run
                     if case in (WHOLE, CEILING):
                         raise
                     not_measured[case] = " ".join(str(error).split())[:160] or type(error).__name__
@@ -154,7 +154,7 @@ def _decode_step(loader: BatchLoader, order: TrainOrder, step: int) -> None:
 
 
 class _SourceVideos(Dataset):
-    """Random clips of video files, decoded by a peer: what people write."""
+    """Random clips of video files, decoded by a peer, as people write it."""
 
     def __init__(self, decoder: str, sources: Sequence[BenchmarkClip], view: ClipView, *, num_clips: int) -> None:
         self.decoder, self.sources, self.view, self.num_clips = decoder, sources, view, num_clips

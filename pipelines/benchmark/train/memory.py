@@ -1,9 +1,8 @@
 """Resident memory of a training run's processes, epoch by epoch: does it grow?
 
-The job is `jobs/train.py` or `jobs/transfer.py` with a Ray of its own, whose processes are its children. Ten times a
-second all of them are looked at; an epoch's figure of a role is the most that its largest process had resident at a
-look in that epoch. Pages of the object store are not counted (they are one block of shared memory, whose size
-`object_store` tells).
+The job is `jobs/train.py` or `jobs/transfer.py` with its own Ray, whose processes are its children. All of them are
+sampled ten times a second. The figure of a role in an epoch is the peak of its largest process over the samples of that
+epoch. Pages of the object store do not count: they are one block of shared memory, which `object_store` measures.
 """
 
 import json
@@ -39,7 +38,7 @@ class Residents(NamedTuple):
     bytes_by_epoch: dict[str, list[int]]
 
     def largest_deviation(self, role: str) -> float:
-        """Of an epoch from the median of all: 0.05 is 5 %."""
+        """Largest deviation of an epoch from the median of all: 0.05 is 5 %."""
         values = self.bytes_by_epoch[role]
         middle = statistics.median(values)
         return max(abs(value / middle - 1) for value in values)
@@ -49,7 +48,7 @@ def measure_residents(config: RunConfig, *, job: Literal["train", "transfer"], f
     """Run the job to its end.
 
     Args:
-        config: a run of one point of the curve a step, whose name is new.
+        config: a run with a new name that logs every step.
         job: whose configuration it is.
         folder: for its recipe and log.
 
@@ -92,7 +91,7 @@ def _watch(job: subprocess.Popen, metrics: Path) -> dict[tuple[str, int], int]:
 
 
 def _epoch(metrics: Path) -> int | None:
-    """The epoch of the last step that was logged, 0-based; none before."""
+    """The epoch of the last logged step, 0-based; None before the first."""
     with suppress(OSError):
         for line in reversed(metrics.read_text().splitlines()):
             with suppress(ValueError):  # a line that is being written
@@ -111,7 +110,7 @@ def _role(process: int, *, driver: int) -> str:
 
 
 def resident_rows(suite: str, residents: Residents) -> Iterator[BenchmarkRow]:
-    """What the largest process of each role had in the first and the last epoch, and how far an epoch deviates."""
+    """Bytes of the largest process of each role in the first and the last epoch, and the largest deviation."""
     for role in ROLES:
         values = residents.bytes_by_epoch[role]
         yield BenchmarkRow(suite, role, "resident_first", values[0] / 1e6, "MB")
@@ -120,7 +119,7 @@ def resident_rows(suite: str, residents: Residents) -> Iterator[BenchmarkRow]:
 
 
 def resident_goals(residents: Residents) -> Iterator[Goal]:
-    """Memory is flat."""
+    """The goal: memory does not grow."""
     for role in ROLES:
         text = f"resident, {role}: largest deviation of {len(residents.bytes_by_epoch[role])} epochs"
         yield Goal(text, residents.largest_deviation(role), _MAX_DEVIATION, True)

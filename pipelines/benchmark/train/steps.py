@@ -1,9 +1,9 @@
 """The same training steps twice: fed by the whole path (Ray Train, Ray Data, shards) and by a plain loop from memory.
 
-Both sides run the project's loop on one thread of torch, on the same clips in the same order, so that their losses must
-be equal to the bit. The whole path is `jobs/train.py` in all its parts; of the other side's memory each batch is taken
-where it was decoded before the clock started. The clock is the loop's own (`meter`): it holds steps and the waiting for
-clips, not validations, checkpoints and start-up. The first steps, with the wait for the first batch, are told apart.
+Both sides run the project's loop on one thread of torch, on the same clips in the same order. So their losses must be
+equal bit for bit. The whole path is all of `jobs/train.py`; the other side takes batches that were decoded into memory
+before the clock started. The clock is the loop's own (`meter`): it counts steps and the waiting for clips, but not
+validations, checkpoints and start-up. The first steps, with the wait for the first batch, are reported separately.
 """
 
 import itertools
@@ -44,7 +44,7 @@ _NUM_CPUS = 2
 
 @dataclass(frozen=True)
 class Curve:
-    """What one run logged: seconds and clips of the timed steps, losses, the wait for the first batch."""
+    """The log of one run: seconds and clips of the timed steps, losses, and the wait for the first batch."""
 
     seconds: float
     num_clips: int
@@ -53,7 +53,7 @@ class Curve:
 
 
 class StepRates(NamedTuple):
-    """Rounds of the whole path and of the plain loop; the store of the whole path in the round that used it most."""
+    """Rounds of the whole path and of the plain loop, and the largest use of the object store."""
 
     whole: Sequence[Curve]
     plain: Sequence[Curve]
@@ -66,12 +66,12 @@ class StepRates(NamedTuple):
 
     @property
     def first_batch_seconds(self) -> float:
-        """From the first step's wish for clips to their arrival, the median over the rounds."""
+        """From the first step's request for clips to their arrival, the median over the rounds."""
         return statistics.median(curve.first_batch_seconds for curve in self.whole)
 
     @property
     def num_unequal_losses(self) -> int:
-        """Points of all curves whose loss is not that of the first plain round."""
+        """Number of points whose loss differs from that of the first plain round."""
         expected = self.plain[0].losses
         curves = [*self.whole, *self.plain]
         return sum(found != wanted for c in curves for found, wanted in zip(c.losses, expected, strict=True))
@@ -83,10 +83,10 @@ def clips_per_second(curves: Sequence[Curve]) -> float:
 
 
 def measure_steps(config: ResolvedTrainConfig, *, folder: Path, repeats: int) -> StepRates:
-    """Train by both ways in turns, after a round that is not counted.
+    """Train in both ways in turns, after an uncounted round.
 
     Args:
-        config: the run; its curve needs two points: what comes before the first is not timed.
+        config: the run; its curve needs two points, because the time before the first does not count.
         folder: for what the runs write.
         repeats: rounds.
     """
@@ -139,7 +139,7 @@ def _train_from_memory(config: ResolvedTrainConfig, folder: Path) -> Curve:
 
 @dataclass(frozen=True)
 class _StageInMemory(ClassificationStage):
-    """Gives decoded batches out of lists."""
+    """Gives decoded batches from lists."""
 
     decoded: Sequence[NumpyBatch] = ()
     decoded_to_validate: Sequence[NumpyBatch] = ()
@@ -150,7 +150,7 @@ class _StageInMemory(ClassificationStage):
         return iter(self.decoded[steps.start : steps.stop])
 
     def validation_batches(self, *, rank: int, world_size: int) -> Iterator[NumpyBatch]:
-        """All of them: there is one worker."""
+        """All of them, because there is one worker."""
         assert (rank, world_size) == (0, 1), "this stage has one worker"
         return iter(self.decoded_to_validate)
 
@@ -170,7 +170,7 @@ def _validation(stage: ClassificationStage) -> Iterator[NumpyBatch]:
 
 
 def _curve(config: ResolvedTrainConfig, points: Sequence[tuple[int, dict[str, Any]]]) -> Curve:
-    """Sum up what the loop logged; the throughput of a point is that of the steps since the one before it."""
+    """Sum up the log of the loop; the throughput of a point covers the steps since the previous point."""
     [first_batch_seconds] = [m[name] for _, m in points if (name := "throughput/time_to_first_batch_seconds") in m]
     trained = [(step, metrics) for step, metrics in points if "throughput/clips_per_second" in metrics]
     seconds, num_clips = 0.0, 0

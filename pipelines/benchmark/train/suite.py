@@ -1,8 +1,8 @@
-"""Training on the clock and on the scales: Ray's whole path beside a plain loop, its input beside DataLoaders.
+"""Time and memory of training: the whole path compared with a plain loop, and its input with DataLoaders.
 
-steps    clips a second of whole training runs / of the same steps fed from memory       `train_steps`
+steps    clips per second of whole training runs / of the same steps fed from memory       `train_steps`
 input    batches without a network: from shards / the decode ceiling / from the sources  `train_input`
-memory   what the processes of a long run have resident, epoch by epoch                  `memory`
+memory   resident bytes of the processes of a long run, epoch by epoch                   `memory`
 """
 
 import tempfile
@@ -39,10 +39,10 @@ _row = partial(BenchmarkRow, "train")
 
 
 def run_suite(config: TrainSuiteConfig, *, repeats: int) -> SuiteReport:
-    """Measure steps, input and memory, each in processes of its own.
+    """Measure steps, input and memory, each in separate processes.
 
     Raises:
-        UserError: a round has too few steps to leave some untimed.
+        UserError: the number of steps has no whole quarter to leave untimed.
     """
     if config.num_steps < 4 or config.num_steps % 4:
         raise UserError(f"train.num_steps must be a multiple of 4 (a quarter is not timed), got {config.num_steps}")
@@ -52,9 +52,9 @@ def run_suite(config: TrainSuiteConfig, *, repeats: int) -> SuiteReport:
         sources, notes = find_sources(config.clips, folder, clips_per_folder=config.memory_num_videos)
         name, of_steps = list(sources.items())[-1]
         residents = _measure_memory(config, name, of_steps, folder / "memory")
-        print("memory is measured", flush=True)
+        print("measured memory", flush=True)
         steps = _measure_steps(config, name, of_steps, folder / "steps", repeats=repeats)
-        print("steps are measured", flush=True)
+        print("measured steps", flush=True)
         rates = [
             _measure_input(config, name, clips, folder / f"input {name}", repeats=repeats)
             for name, clips in sources.items()
@@ -68,7 +68,7 @@ def run_suite(config: TrainSuiteConfig, *, repeats: int) -> SuiteReport:
 def _measure_steps(
     config: TrainSuiteConfig, name: str, sources: Sequence[BenchmarkClip], folder: Path, *, repeats: int
 ) -> StepRates:
-    """One epoch a round, the points of its curve a quarter apart."""
+    """One epoch per round, with a point of its curve every quarter."""
     data = make_data(name, sources, folder, num_videos=config.num_steps * config.batch_size)
     run = ResolvedTrainConfig(
         model=config.model,
@@ -96,7 +96,7 @@ def _measure_memory(config: TrainSuiteConfig, name: str, sources: Sequence[Bench
 
 
 def _surroundings(data: BenchmarkData, folder: Path) -> dict[str, Any]:
-    """Where a run reads and writes; a rate at which no loss grows without bounds."""
+    """Where a run reads and writes, and a rate at which the loss stays finite."""
     return {
         "data": {"shards": (data.shards,)},
         "optimizer": {"lr": 0.01},

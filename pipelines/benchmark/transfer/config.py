@@ -1,4 +1,4 @@
-"""What can be set when the transfer suite measures."""
+"""The settings of the transfer suite."""
 
 from pathlib import Path
 
@@ -10,33 +10,33 @@ from pipelines.settings.section import Section, UserPath
 
 
 class TransferSuiteConfig(Section):
-    """What a pair costs by the literal recipe, rolled, and with cached features; and the transfer's input."""
+    """Measure a pair's cost by the literal recipe, rolled, and with cached features; and the transfer's input."""
 
     clips: tuple[UserPath, ...] = (Path("../shared/data/ucf101_mixed"),)
-    """Folders of videos for the input; where all are missing, videos that the benchmark makes."""
+    """Folders of videos for the input. If all are missing, the benchmark generates videos."""
     clips_per_folder: PositiveInt = 100
-    """Videos taken from each."""
+    """Videos taken from each folder."""
     model: ModelConfig = T3DConfig(kind="t3d_121")
-    """The student."""
+    """Network of the student."""
     teacher: str = "densenet121"
-    """A torchvision network, with random weights."""
+    """Teacher: a torchvision network, with random weights."""
     num_frames: PositiveInt = 32
-    """Frames a clip, all of which the teacher sees."""
+    """Frames per clip; the teacher sees all of them."""
     crop_size: PositiveInt = 112
-    """Pixels of the student's crop."""
+    """Side of the student's crop in pixels."""
     teacher_crop_size: PositiveInt = 112
-    """Pixels of the teacher's crop; in the recipe of the paper 224, which makes the teacher four times as dear."""
+    """Side of the teacher's crop in pixels. The recipe of the paper has 224, at four times the cost."""
     batch_size: PositiveInt = 4
-    """Clips a step."""
+    """Clips per step."""
     cached_views: PositiveInt = 8
-    """Views of a row whose features are computed, for their cost a pair."""
+    """Views per row whose features are computed; their cost is spread over the pairs."""
     epochs: PositiveInt = 150
-    """Epochs over which that cost is spread (paper 4.4)."""
+    """Epochs over which the cost of the views is spread (paper 4.4)."""
     input_batch_size: PositiveInt = 16
-    """Clips a batch of the input."""
+    """Clips per batch of the input."""
     input_num_batches: PositiveInt = 48
-    """Batches a round of the input."""
+    """Batches per round of the input."""
     memory_model: ModelConfig = SMALL_T3D
-    """The student of the run whose memory is measured, on cached features."""
+    """Student of the run whose memory is measured, which uses cached features."""
     memory_epochs: PositiveInt = Field(21, ge=3)
-    """Its epochs; the first is not counted."""
+    """Epochs of the run whose memory is measured; the first does not count."""

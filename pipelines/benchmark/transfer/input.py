@@ -1,9 +1,9 @@
-"""Batches of the transfer without a network, as they reach the train worker: beside those of training.
+"""Batches of the transfer without a network, as they reach the train worker, compared with those of training.
 
 training input    clips alone: the input path of `train_input`
-with frames       clips and the teacher's frames of the same time, decoded at once
+with frames       clips and the teacher's frames of the same time, decoded together
 with features     clips and the teacher's features, read from the side files
-literal pairs     clips and frames of drawn pairs: for a negative another row is decoded
+literal pairs     clips and frames of drawn pairs; a negative decodes another row
 """
 
 import time
@@ -31,7 +31,7 @@ _VIEWS = 4
 
 
 class Reading(NamedTuple):
-    """One round of one case: clips, seconds to the last batch, the object store."""
+    """One round of one case: clips, seconds to the last batch, use of the object store."""
 
     num_clips: int
     seconds: float
@@ -39,7 +39,7 @@ class Reading(NamedTuple):
 
 
 class InputSizes(NamedTuple):
-    """What is read: the student's view and the teacher's, clips a batch, batches a round."""
+    """What is read: the student's view and the teacher's, clips per batch, batches per round."""
 
     clip: ClipView
     teacher: TeacherView
@@ -49,7 +49,7 @@ class InputSizes(NamedTuple):
 
 
 def measure_transfer_input(shards: Path, sizes: InputSizes, *, repeats: int) -> dict[str, list[Reading]]:
-    """Read so many batches by every case in turns, after a round that is not counted."""
+    """Read the batches by every case in turns, after an uncounted round."""
     readings: dict[str, list[Reading]] = {}
     with new_processes(1, num_cores=num_cores_here()) as process:
         process.submit(start_ray, num_cores_here()).result()
@@ -72,7 +72,7 @@ def _files(sizes: InputSizes) -> FeatureFiles:
 
 
 def _write_features(shards: Path, sizes: InputSizes) -> None:
-    """Write side files whose features are noise: what is read and how does not depend on their values."""
+    """Write side files whose features are noise, because the values do not affect the reading."""
     index, files, rng = (
         load_index([shards], fold=1, splits=["train", "val", "test"]),
         _files(sizes),

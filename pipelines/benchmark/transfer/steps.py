@@ -1,7 +1,7 @@
-"""Steps of the transfer on clips in memory, three ways: what one costs, in seconds and in multiply-adds.
+"""Steps of the transfer on clips in memory, in several ways: their cost in seconds and in multiply-adds.
 
-Each way is the task's own step: the teacher where it runs, forward, backward, SGD. The clips are noise, for which the
-same is computed as for any.
+Each way is the task's own step: the teacher if it runs, forward, backward, SGD. The clips are noise, because the cost
+does not depend on the content.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ _WITHOUT_TEACHER = (CACHED, ALL)
 
 
 class StepSizes(NamedTuple):
-    """What goes through both networks: clips a step, frames a clip, pixels of the student's and the teacher's crop."""
+    """The input of both networks: clips per step, frames per clip, pixels of the student's and the teacher's crop."""
 
     batch_size: int
     num_frames: int
@@ -34,12 +34,12 @@ class StepSizes(NamedTuple):
 
 
 class StepCosts(NamedTuple):
-    """Of one way.
+    """The cost of one way.
 
     Attributes:
-        seconds: of a step, round by round.
+        seconds: time of a step in each round.
         macs: multiply-adds of a step.
-        num_pairs: pairs that a step judges.
+        num_pairs: pairs that a step classifies.
     """
 
     seconds: list[float]
@@ -48,7 +48,7 @@ class StepCosts(NamedTuple):
 
 
 class TransferStepCosts(NamedTuple):
-    """Of all ways, and of the teacher alone on the clips of one step."""
+    """The costs of all ways, and of the teacher alone on the clips of one step."""
 
     of_way: dict[str, StepCosts]
     teacher: StepCosts
@@ -57,14 +57,14 @@ class TransferStepCosts(NamedTuple):
 def measure_transfer_steps(
     student_kind: str, student_arguments: dict, teacher_kind: str, sizes: StepSizes, *, repeats: int
 ) -> TransferStepCosts:
-    """Make the steps of all ways in turns, after a round that is not counted.
+    """Make the steps of all ways in turns, after an uncounted round.
 
     Args:
-        student_kind: as `build_model` takes it.
-        student_arguments: alike.
+        student_kind: kind for `build_model`.
+        student_arguments: arguments for `build_model`.
         teacher_kind: a torchvision network, with random weights.
-        sizes: of a step.
-        repeats: rounds.
+        sizes: sizes of a step.
+        repeats: number of rounds.
     """
     torch.manual_seed(0)
     teacher = build_untrained_teacher(teacher_kind)
@@ -99,7 +99,7 @@ def _step_of(way: str, net: CorrespondenceNet, teacher: FrozenTeacher, batch: Ba
     given = {"teacher_BD": torch.randn(len(batch["source_B"]), teacher.feature_dim)} if way in _WITHOUT_TEACHER else {}
 
     def step() -> int:
-        """Give the number of pairs."""
+        """Make a step; return its number of pairs."""
         clip_BCTHW = normalize_clip(batch["clip_BTHWC"], mean=(0.5,) * 3, std=(0.25,) * 3)
         optimizer.zero_grad(set_to_none=True)
         output = task(net, batch | given | {"clip_BCTHW": clip_BCTHW})

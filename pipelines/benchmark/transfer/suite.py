@@ -1,8 +1,8 @@
-"""The supervision transfer on the clock and on the scales: what a pair costs, and what reaches the train worker.
+"""Time and memory of the supervision transfer: what a pair costs, and what reaches the train worker.
 
     literal          B clips, B teacher passes   ->   B pairs        (paper 3.2)
     rolled           B clips, B teacher passes   -> 2 B pairs
-    rolled, cached   B clips, features given     -> 2 B pairs, and before them the teacher's passes, once a view
+    rolled, cached   B clips, features given     -> 2 B pairs, after the teacher's passes, one per view
     all, cached      B clips, features given     -> B x B pairs      (ours)
 
 steps    forward, backward and SGD on clips in memory   `transfer_steps`
@@ -56,7 +56,7 @@ from t3d_core.video.sizes import default_short_side
 
 _MAX_ROLLED, _MAX_CACHED, _MIN_INPUT = 0.52, 0.40, 0.95
 _FEATURE_DIM = 1024  # of DenseNet-121
-_MIN_VIDEOS = 96  # or the epochs of the run whose memory is measured are over between two looks
+_MIN_VIDEOS = 96  # with fewer, an epoch of the run whose memory is measured could end between two samples
 _row = partial(BenchmarkRow, "transfer")
 
 
@@ -68,9 +68,9 @@ def run_suite(config: TransferSuiteConfig, *, repeats: int) -> SuiteReport:
         name, clips = list(sources.items())[-1]
         data = make_data(name, clips, Path(temporary) / "data", num_videos=max(len(clips), _MIN_VIDEOS))
         residents = _measure_memory(config, data, Path(temporary) / "memory")
-        print("memory is measured", flush=True)
+        print("measured memory", flush=True)
         readings = _measure_input(config, data, repeats=repeats)
-    print("input is measured", flush=True)
+    print("measured input", flush=True)
     costs = _measure_steps(config, repeats=repeats)
     lines += [describe_machine("after"), *notes]
     rows = [*_step_rows(config, costs), *_input_rows(name, readings), *resident_rows("transfer", residents)]
@@ -137,7 +137,7 @@ def _step_rows(config: TransferSuiteConfig, costs: TransferStepCosts) -> Iterato
     milliseconds, macs = 1000 * statistics.median(teacher.seconds) / teacher.num_pairs, teacher.macs / teacher.num_pairs
     yield _row("teacher", "ms_a_view", milliseconds, "ms")
     yield _row("teacher", "gmac_a_view", macs / 1e9, "GMAC")
-    # A row makes a match and another every epoch, by rolled pairs.
+    # With rolled pairs, a row makes two pairs per epoch: a match and another.
     share = config.cached_views / (2 * config.epochs)
     spread = f"{config.cached_views} views, {config.epochs} epochs"
     yield _row("the cache's own", "ms_a_pair_spread", share * milliseconds, "ms", note=spread)
@@ -145,7 +145,7 @@ def _step_rows(config: TransferSuiteConfig, costs: TransferStepCosts) -> Iterato
 
 
 def _times_cheaper(literal: StepCosts, cost: StepCosts) -> float:
-    """How many times less time a pair takes, the median over the rounds."""
+    """How many times faster a pair is than a literal one, the median over the rounds."""
     return median_ratio(literal.seconds, cost.seconds) * cost.num_pairs / literal.num_pairs
 
 

@@ -70,5 +70,5 @@ def test_what_did_not_end_and_what_has_no_such_metric_is_said(store):
     store.train(seed=1, status="FAILED", tags={"reason": "the loss is not finite"})
     store.trained_and_tested(seed=2, value=0.7)
     notes = store.compare().notes
-    assert any("is FAILED and not compared: the loss is not finite" in note for note in notes)
+    assert any("is FAILED and is not compared: the loss is not finite" in note for note in notes)
     assert any("1 of 2 runs have no video_top1" in note for note in notes)

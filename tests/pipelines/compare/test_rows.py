@@ -43,8 +43,8 @@ def test_runs_of_other_settings_are_rows_of_their_own_beside_the_paper(store):
         ("DenseNet3D, frame_stride=16", pytest.approx(0.60), 3),
     ]
     assert comparison.notes == (
-        "DenseNet3D, frame_stride=16 is not the paper's: clip.frame_stride 16 (paper: 2).",
-        "The paper's figures are for orientation alone.",
+        "DenseNet3D, frame_stride=16 differs from the paper: clip.frame_stride 16 (paper: 2).",
+        "The paper's figures are only for orientation.",
     )
 
 
@@ -67,7 +67,7 @@ def test_what_is_not_a_number_comes_last(store):
     assert [row.values for row in store.compare().rows][:2] == [(0.9,), (0.2,)]
 
 
-def test_rows_are_told_apart_by_what_differs_or_by_what_is_asked(store):
+def test_rows_get_distinct_labels_from_what_differs_or_from_what_is_asked(store):
     for seed in range(3):
         for lr in (0.1, 0.2):
             store.train(seed=seed, value=lr, **{"optimizer.lr": lr, "epochs": 200 + seed})

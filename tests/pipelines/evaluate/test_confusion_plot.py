@@ -4,6 +4,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from pipelines.evaluate.confusion_plot import plot_confusion
@@ -64,5 +65,24 @@ def test_right_ones_are_blue_and_wrong_ones_red(drawn):
 def test_the_most_frequent_confusions_are_listed(drawn):
     report = report_classes(np.array([0, 0, 0, 1]), np.array([1, 1, 2, 1]), num_classes=3)
     plot_confusion(report, ["run", "skip", "walk"], title="t3d")
-    lines = [line for text in drawn[0].axes[1].texts for line in text.get_text().splitlines() if line]
+    lines = [line for text in drawn[0].subfigs[1].texts for line in text.get_text().splitlines() if line]
     assert lines == ["Most frequent confusions", "2  run  as  skip", "1  run  as  walk"]
+
+
+@pytest.mark.parametrize(
+    ("names", "title"),
+    [
+        (["run", "skip", "walk"], "t3d"),
+        (["a name that is far too long", "another name that is far too long"], "t3d"),
+        (["run", "skip"], "a long title, " * 12),
+    ],
+)
+def test_every_text_is_inside_the_picture(drawn, names, title):
+    plot(names, title=title)
+    texts = [text for text in drawn[0].findobj(Text) if text.get_visible() and text.get_text().strip()]
+    outside = [text.get_text() for text in texts if not is_inside(text.get_window_extent(), drawn[0].bbox)]
+    assert not outside
+
+
+def is_inside(box, around):
+    return around.x0 <= box.x0 and box.x1 <= around.x1 and around.y0 <= box.y0 and box.y1 <= around.y1

@@ -7,18 +7,24 @@ import pytest
     ("changes", "message"),
     [
         ({"space": {}}, "space has no axis"),
-        ({"space": {"epochs": {"choice": [1]}}}, "space.epochs: choice is not for sampler grid"),
-        ({"space": {"epochs": {"grid": [1]}}, "sampler": {"kind": "tpe"}}, "space.epochs: grid is not for sampler tpe"),
-        ({"space": {"epochs": {"grid": [1]}}, "seeds": (1, 1)}, "must be some, each once"),
+        ({"space": {"epochs": {"choice": [1]}}}, "space.epochs: choice does not fit sampler grid"),
+        (
+            {"space": {"epochs": {"grid": [1]}}, "sampler": {"kind": "tpe"}},
+            "space.epochs: grid does not fit sampler tpe",
+        ),
+        ({"space": {"epochs": {"grid": [1]}}, "seeds": (1, 1)}, "must name at least one seed, and each only once"),
         ({"space": {"epochs": {"grid": [1]}}, "alias": "champion"}, "add --register NAME"),
-        ({"space": {"epochs": {"grid": [1]}}, "settings": {"seed": 1}}, "seed is given by seeds"),
-        ({"space": {"epochs": {"grid": [1]}}, "metric": "val/map"}, "metric 'val/map' is not looked at in a train run"),
+        ({"space": {"epochs": {"grid": [1]}}, "settings": {"seed": 1}}, "the seed of a trial comes from seeds"),
+        (
+            {"space": {"epochs": {"grid": [1]}}, "metric": "val/map"},
+            "metric 'val/map' is not logged by validations of a train",
+        ),
         ({"space": {"seed": {"grid": [1]}}}, "space.seed: seed is not varied by a search"),
         ({"space": {"sets": {"grid": {"a": {"data.shards": ["b"]}}}}}, "space.sets: data.shards is not varied"),
         ({"space": {"wide, deep": {"grid": {"a": {}}}}}, "an axis cannot be called 'wide, deep'"),
         (
             {"space": {"net": {"grid": {"a": {}}}, "epochs": {"grid": [1], "when": {"nett": "a"}}}},
-            "space.epochs.when: nett is no earlier axis; these are: net",
+            "space.epochs.when: nett is not an earlier axis; those are: net",
         ),
         (
             {"space": {"net": {"grid": {"a": {}}}, "epochs": {"grid": [1], "when": {"net": "b"}}}},
@@ -26,11 +32,11 @@ import pytest
         ),
         (
             {"space": {"net": {"grid": {"a": {"model.kind": "c3d"}}}}, "scheduler": {"kind": "pbt"}},
-            "space.net: scheduler pbt changes settings while a network learns, which model.kind cannot",
+            "space.net: scheduler pbt changes settings during training, and model.kind cannot",
         ),
         (
             {"space": {"optimizer.lr": {"choice": [1]}}, "sampler": {"kind": "tpe"}, "scheduler": {"kind": "pbt"}},
-            "of which sampler tpe knows nothing",
+            "which sampler tpe cannot follow",
         ),
     ],
 )

@@ -86,12 +86,15 @@ def test_what_a_budget_cuts_off_goes_on_with_a_larger_one(search_of, synthetic_s
         "space": {"optimizer.lr": {"grid": [0.05]}},
     }
     summary = run_search(search_of(**described, budget={"cpu_hours": 1e-9}))
-    assert "cut off by the budget: 1 trials" in summary
-    [cut_off] = recorded(tmp_path)["train"]
-    assert (cut_off.info.status, cut_off.data.tags["reason"]) == ("KILLED", "cut off by the budget of the search")
+    assert "interrupted by the budget: 1 trials" in summary
+    [interrupted] = recorded(tmp_path)["train"]
+    assert (interrupted.info.status, interrupted.data.tags["reason"]) == (
+        "KILLED",
+        "interrupted by the budget of the search",
+    )
     run_search(search_of(**described))
     [run] = recorded(tmp_path)["train"]
-    assert (run.info.run_id, run.info.status) == (cut_off.info.run_id, "FINISHED")
+    assert (run.info.run_id, run.info.status) == (interrupted.info.run_id, "FINISHED")
 
 
 def test_a_population_goes_on_from_its_best_with_other_rates(search_of, synthetic_shards, tmp_path, capfd):

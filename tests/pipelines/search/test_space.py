@@ -93,8 +93,8 @@ def test_a_label_names_named_values_and_the_last_part_of_settings():
 @pytest.mark.parametrize(
     ("axis", "message"),
     [
-        ({}, "given nothing, give one of grid, choice"),
-        ({"grid": [1], "uniform": [0, 1]}, "given grid, uniform, give one of"),
+        ({}, "given nothing: give exactly one of grid, choice"),
+        ({"grid": [1], "uniform": [0, 1]}, "given grid, uniform: give exactly one of"),
         ({"grid": []}, "grid has no values"),
         ({"uniform": [2, 1]}, r"uniform \[2.0, 1.0\] must be \[least, most\]"),
         ({"loguniform": [0, 1]}, "greater than 0"),

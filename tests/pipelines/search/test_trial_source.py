@@ -31,11 +31,11 @@ class Driver:
         )
         self.asked, self.taken_over = 0, []
 
-    def _ended(self, record, told, *, is_lost):
+    def _ended(self, record, metrics, *, is_lost):
         if self.config.scheduler.kind == "pbt" and len(record.scores) < INTERVALS - 1:
-            scores = [*record.scores, told["val/clip_top1"]]
+            scores = [*record.scores, metrics["val/clip_top1"]]
             return self.ledger.update(record.name, state="failed" if is_lost else "waiting", scores=scores)
-        return self.ledger.update(record.name, state="failed" if is_lost else "ended", metrics=told)
+        return self.ledger.update(record.name, state="failed" if is_lost else "ended", metrics=metrics)
 
     def ask(self):
         self.asked += 1
@@ -44,14 +44,14 @@ class Driver:
     def run(self, trial_id, value=0.5):
         self.source.on_trial_complete(trial_id, {"val/clip_top1": value, "model/gmacs": 1.0})
 
-    def run_all(self, most=100, value=lambda told: 0.5):
+    def run_all(self, most=100, value=lambda assignment: 0.5):
         names = []
         while len(names) < most:
-            trial_id, told = self.ask()
-            if told == Searcher.FINISHED:
+            trial_id, assignment = self.ask()
+            if assignment == Searcher.FINISHED:
                 break
-            names.append(told["trial"])
-            self.run(trial_id, value(told))
+            names.append(assignment["trial"])
+            self.run(trial_id, value(assignment))
         return names
 
 
@@ -68,7 +68,7 @@ def test_no_more_trials_run_than_there_is_room_for(tmp_path):
     assert driver.ask()[1]["trial"] == "p000-seed1"
 
 
-def test_a_search_that_was_killed_goes_on_with_what_was_cut_off_and_runs_nothing_twice(tmp_path):
+def test_a_search_that_was_killed_resumes_what_was_interrupted_and_runs_nothing_twice(tmp_path):
     killed = Driver(tmp_path, space=GRID)
     killed.run_all(most=1)
     killed.ask()  # is under way when the driver dies
@@ -95,8 +95,8 @@ def test_what_failed_is_tried_again_by_the_next_start_alone(tmp_path):
 def test_a_drawn_point_goes_through_all_seeds_and_restarts_change_nothing(tmp_path, kind):
     sampler = {"kind": kind, "num_points": 15}
 
-    def value(told):
-        return json.loads(told["point"])["settings"]["optimizer.lr"]
+    def value(assignment):
+        return json.loads(assignment["point"])["settings"]["optimizer.lr"]
 
     (tmp_path / "once").mkdir()
     (tmp_path / "cut").mkdir()
@@ -135,13 +135,13 @@ def test_points_beyond_the_limits_are_kept_with_their_reason_and_never_trained(t
 
 def test_a_space_without_a_point_within_the_limits_is_given_up(tmp_path):
     driver = Driver(tmp_path, space=DRAWN, sampler={"kind": "random", "num_points": 1}, reject=lambda point: "too dear")
-    with pytest.raises(ValueError, match="200 points in a row lie beyond the limits, the last one for too dear"):
+    with pytest.raises(ValueError, match="200 points in a row were rejected, the last because of too dear"):
         driver.ask()
 
 
 def test_a_point_whose_metric_is_no_number_is_no_reason_to_stop(tmp_path):
     sampler = {"kind": "tpe", "num_points": 2}
-    Driver(tmp_path, space=DRAWN, sampler=sampler).run_all(most=2, value=lambda told: math.nan)
+    Driver(tmp_path, space=DRAWN, sampler=sampler).run_all(most=2, value=lambda assignment: math.nan)
     assert len(Driver(tmp_path, space=DRAWN, sampler=sampler).run_all()) == 2
 
 
@@ -162,17 +162,17 @@ POPULATION = {
 }
 
 
-def rate(told):
-    """What a trial is told to learn with now."""
-    return json.loads(told["interval"])["settings"]["optimizer.lr"]
+def rate(assignment):
+    """The learning rate that a trial has now."""
+    return json.loads(assignment["interval"])["settings"]["optimizer.lr"]
 
 
 def test_after_every_interval_the_worst_of_a_seed_take_over_from_its_best(tmp_path):
     driver = Driver(tmp_path, **POPULATION)
     first = driver.run_all(most=16, value=rate)
     assert len(set(first)) == 16
-    _, told = driver.ask()
-    assert json.loads(told["interval"])["until_epoch"] == 6
+    _, assignment = driver.ask()
+    assert json.loads(assignment["interval"])["until_epoch"] == 6
     ranked = {
         seed: sorted((r for r in driver.ledger.records.values() if r.seed == seed), key=lambda r: r.scores[0])
         for seed in (0, 1)
@@ -199,7 +199,7 @@ def test_a_population_finds_the_rate_at_which_it_does_well(tmp_path):
     assert {record.state for record in driver.ledger.records.values()} == {"ended"}
 
 
-def test_a_population_that_is_cut_off_anywhere_comes_to_the_same_end(tmp_path):
+def test_a_population_that_is_interrupted_anywhere_comes_to_the_same_end(tmp_path):
     (tmp_path / "once").mkdir()
     (tmp_path / "cut").mkdir()
     assert len(Driver(tmp_path / "once", **POPULATION).run_all(value=rate)) == 16 * INTERVALS
@@ -215,11 +215,11 @@ def test_a_population_that_is_cut_off_anywhere_comes_to_the_same_end(tmp_path):
 def test_a_population_waits_for_its_last_member_and_goes_on_without_a_lost_one(tmp_path):
     driver = Driver(tmp_path, **POPULATION | {"seeds": (0,)})
     driver.run_all(most=6, value=rate)
-    (lost, _), (last, told) = driver.ask(), driver.ask()
+    (lost, _), (last, assignment) = driver.ask(), driver.ask()
     assert driver.ask()[1] is None
     driver.source.on_trial_complete(lost, {"val/clip_top1": 0.0}, error=True)
     assert driver.ask()[1] is None
-    driver.run(last, rate(told))
+    driver.run(last, rate(assignment))
     assert driver.ask()[1]["trial"] == "p000-seed0"
     assert len([record for record in driver.ledger.records.values() if record.state == "begun"]) == 7
 

@@ -114,7 +114,7 @@ def test_a_folder_that_is_not_there_is_named(report):
 
 
 def test_nothing_to_measure_is_refused():
-    with pytest.raises(ValueError, match="nothing to measure"):
+    with pytest.raises(ValueError, match="give folders with videos"):
         run_suite(TINY.model_copy(update={"generated_num_frames": 0}), repeats=1)
 
 

@@ -57,7 +57,7 @@ def test_settings_come_as_one_list(tmp_path):
         BenchmarkConfig, argv=["--plan", "nodes=3,gpus=5"], quickstart=recipe, program="python jobs/benchmark.py"
     )
     assert (config.plan.nodes, config.plan.gpus, config.plan.cpus) == (3, 5, 32)
-    with pytest.raises(ValidationError, match="no such setting: gpu; there are nodes, cpus, gpus"):
+    with pytest.raises(ValidationError, match="no such setting: gpu; choose from nodes, cpus, gpus"):
         PlanSuiteConfig.model_validate("gpu=5")
     with pytest.raises(ValidationError, match="give both"):
         PlanSuiteConfig(cpu_hour_price=0.05)
