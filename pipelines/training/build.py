@@ -16,7 +16,7 @@ def build_execution(config: RunConfig) -> Execution:
 
 
 def build_colors(config: RunConfig) -> ColorAugmentation:
-    """The colour changes of its augmentation."""
+    """The colour changes of the run's augmentation."""
     names = {"brightness", "contrast", "saturation", "hue", "gray_share"}
     return ColorAugmentation(**config.augmentation.model_dump(include=names))
 
@@ -24,7 +24,7 @@ def build_colors(config: RunConfig) -> ColorAugmentation:
 def build_optimizer(
     parameters: list[nn.Parameter], config: OptimizerConfig, *, batch_size: int
 ) -> torch.optim.Optimizer:
-    """SGD over these parameters, its rate scaled to the batch where the config says so."""
+    """SGD over these parameters, its learning rate scaled to the batch where the config asks for it."""
     return build_sgd(
         parameters,
         lr=linearly_scaled(config.lr, global_batch_size=batch_size, base_batch_size=config.base_batch_size),

@@ -1,6 +1,6 @@
-"""Checkpoints of one run: folders that are whole or absent; the newest whole one is where a run goes on.
+"""Checkpoints of one run: folders that are whole or absent; a run resumes from the newest whole one.
 
-RUN/checkpoint_00000500/manifest.json   size and SHA-256 of each other file; what does not match it is damaged
+RUN/checkpoint_00000500/manifest.json   size and SHA-256 of each other file; a folder that differs is damaged
 RUN/checkpoint_00001000.partial/        being written, or left by a kill: never read, swept at the next start
 """
 
@@ -24,7 +24,7 @@ class CheckpointFolder:
 
     Attributes:
         root: the run's folder, which all nodes see.
-        num_to_keep: whole ones that stay; older ones are deleted when a new one is whole.
+        num_to_keep: whole checkpoints to keep; older ones are deleted when a new one is whole.
     """
 
     root: Path
@@ -34,7 +34,7 @@ class CheckpointFolder:
         """Let `write` fill a folder, and make it the checkpoint of `step` once it is on disk.
 
         Raises:
-            OSError: it cannot be written, as on a full disk; the checkpoints that were there are as they were.
+            OSError: it cannot be written, as on a full disk; earlier checkpoints are unchanged.
         """
         target = self.root / f"checkpoint_{step:08d}"
         partial = target.with_name(f"{target.name}.partial")
@@ -48,7 +48,7 @@ class CheckpointFolder:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        shutil.rmtree(target, ignore_errors=True)  # damaged, or it would have been gone on from
+        shutil.rmtree(target, ignore_errors=True)  # damaged, or the run would have resumed from it
         os.replace(partial, target)
         _flush_to_disk(self.root)
         for old in self._found()[: -self.num_to_keep]:
@@ -56,7 +56,7 @@ class CheckpointFolder:
         return target
 
     def copy(self, other: Path) -> Path:
-        """Make a whole checkpoint of another run the one of this run at its step."""
+        """Copy a whole checkpoint of another run into this one, at the same step."""
 
         def write(partial: Path) -> None:
             shutil.copytree(other, partial, dirs_exist_ok=True, ignore=shutil.ignore_patterns(_MANIFEST))
@@ -64,16 +64,16 @@ class CheckpointFolder:
         return self.save(int(other.name.rpartition("_")[2]), write)
 
     def newest(self) -> Path | None:
-        """Find the newest checkpoint that is whole; each damaged one that is newer is warned of."""
+        """Find the newest checkpoint that is whole; log a warning for each newer one that is damaged."""
         for folder in reversed(self._found()):
             damage = find_damage(folder)
             if damage is None:
                 return folder
-            _LOG.warning("Checkpoint %s is damaged (%s): going on from the one before", folder, damage)
+            _LOG.warning("Checkpoint %s is damaged (%s): resuming from the one before", folder, damage)
         return None
 
     def sweep(self) -> None:
-        """Delete what kills left unfinished, damaged ones, and all but the newest `num_to_keep`."""
+        """Delete unfinished and damaged checkpoints, and all but the newest `num_to_keep`."""
         for partial in self.root.glob("checkpoint_*.partial"):
             shutil.rmtree(partial)
         for folder in self._found():
@@ -87,7 +87,7 @@ class CheckpointFolder:
 
 
 def find_damage(folder: Path) -> str | None:
-    """Say in a few words what a checkpoint lacks or has otherwise than its manifest says; none when it is whole."""
+    """Describe in a few words how a checkpoint differs from its manifest; None when it is whole."""
     try:
         expected = json.loads((folder / _MANIFEST).read_text())
         found = _describe(folder)
@@ -108,7 +108,7 @@ def _digest(path: Path) -> str:
 
 
 def _flush_to_disk(path: Path) -> None:
-    """Have the system write a file's bytes, or a folder's names, before a crash of the machine can lose them."""
+    """Make the system write a file's bytes, or a folder's names, so that a crash of the machine cannot lose them."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -17,9 +17,9 @@ class TrainComputeConfig(ComputeConfig):
     """How the network is run in training."""
 
     recompute: Annotated[bool, Role.SPEED] = False
-    """Keep a layer's input alone for backward and compute the rest once more there: less memory, a slower step."""
+    """Keep only each layer's input for the backward pass and compute the rest again: less memory, slower steps."""
     sync_batch_norm: bool = False
-    """Batch norms take their statistics over all workers (GPUs only)."""
+    """Compute batch norm statistics over all workers (GPUs only)."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "TrainComputeConfig":
@@ -34,16 +34,17 @@ class OptimizerConfig(Section):
     lr: PositiveFloat = 0.1
     """Learning rate at the start (cosine, one_cycle: at the peak)."""
     base_batch_size: PositiveInt | None = None
-    """Linear scaling: `lr` is meant for so many clips a step and becomes lr * global_batch_size / base_batch_size;
-    none: `lr` is used as it stands, whatever the batch."""
+    """Clips a step for which `lr` is given; another batch scales it: lr * global_batch_size / base_batch_size. By
+    default `lr` is used as given, whatever the batch."""
     momentum: Fraction = 0.9
-    """Of SGD."""
+    """Momentum of SGD."""
     nesterov: bool = True
-    """Nesterov's form of momentum."""
+    """Use Nesterov momentum."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """L2, on all parameters."""
+    """L2 penalty on all parameters."""
     clip_grad_norm: PositiveFloat | None = None
-    """Gradients whose L2 norm over all parameters is larger are scaled down to it; none: never (paper)."""
+    """Largest L2 norm of the gradient over all parameters; a larger gradient is scaled down to it. By default nothing
+    is clipped (paper)."""
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> "OptimizerConfig":
@@ -58,34 +59,34 @@ class ScheduleConfig(Section):
     kind: ScheduleKind
     """constant, step (every N epochs), plateau (of the validation loss), cosine or one_cycle (over the whole run)."""
     every_epochs: PositiveInt = 30
-    """step: epochs between two changes (paper 4.4, transfer)."""
+    """step: epochs between two changes of the rate (paper 4.4, transfer)."""
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """step, plateau: what the rate is multiplied by."""
+    """step, plateau: factor by which the rate is multiplied."""
     patience: PositiveInt = 10
-    """plateau: validations without a lower loss that are borne; one more changes the rate."""
+    """plateau: validations in a row without a lower loss that keep the rate; the next one lowers it."""
     min_lr: Annotated[float, Field(ge=0)] = 0.0
-    """plateau: the run ends where the rate would fall below it; 0: it goes on to its last epoch."""
+    """plateau: the run ends when the rate would fall below this value. With 0 it runs to its last epoch."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
-    """cosine: epochs in which the rate first rises from a hundredth of its peak."""
+    """cosine: epochs at the start in which the rate rises from a hundredth of its peak."""
 
 
 class ScalingConfig(Section):
     """Train workers, as ray.train.ScalingConfig."""
 
     num_workers: Annotated[int, Field(ge=0)] | tuple[PositiveInt, PositiveInt] = 1
-    """Processes of data-parallel training; 0: in this process, without any; [least, most]: as many as there is room
-    for, anew at every restart (elastic); never more than leave one CPU for decoding. Without GPUs, where nodes are
-    labelled as pools: of the nodes at the start."""
+    """Processes of data-parallel training. 0 trains in this process. [least, most] takes as many as there is room for,
+    again at every restart (elastic), and leaves at least one CPU for decoding. Without GPUs on nodes labelled as pools,
+    the room is that of the nodes at the start."""
     use_gpu: bool = False
-    """One GPU a worker."""
+    """Give each worker one GPU."""
     resources_per_worker: dict[str, float] = Field(default_factory=lambda: {"CPU": 1.0})
-    """What each worker reserves; at least one CPU of the cluster must be left for decoding."""
+    """Resources that each worker reserves; at least one CPU of the cluster must be left for decoding."""
 
     @model_validator(mode="after")
     def _least_is_not_most(self) -> "ScalingConfig":
         if self.fewest_workers() > self.most_workers():
             raise UserError(
-                f"num_workers [{self.fewest_workers()}, {self.most_workers()}] must be [least, most]: exchange them"
+                f"num_workers [{self.fewest_workers()}, {self.most_workers()}] must be [least, most]: swap the two"
             )
         return self
 
@@ -106,7 +107,7 @@ class CheckpointConfig(Section):
     """Checkpoints, as ray.train.CheckpointConfig."""
 
     num_to_keep: PositiveInt = 2
-    """Older ones are deleted."""
+    """Newest checkpoints to keep; older ones are deleted."""
     every_steps: PositiveInt = 500
     """Steps between two checkpoints; one more is written at the end."""
 
@@ -115,9 +116,9 @@ class FailureConfig(Section):
     """Failed workers, as ray.train.FailureConfig."""
 
     max_failures: Annotated[int, Field(ge=-1)] = 3
-    """Restarts from the last checkpoint before the run fails; -1: no limit."""
+    """Restarts from the last checkpoint before the run fails; -1 sets no limit."""
     hang_seconds: PositiveFloat = 1800.0
-    """A worker that finishes no batch for so long is ended and started again."""
+    """Seconds without a finished batch after which a worker is ended and started again."""
 
 
 class RunConfig(Section):
@@ -126,36 +127,37 @@ class RunConfig(Section):
     global_batch_size: PositiveInt
     """Clips (with num_segments: videos) a step, over all workers."""
     micro_batch_size: PositiveInt | None = None
-    """Of these so many go through a worker's network at once (batch norms and negative pairs see no more), and their
-    gradients add up; none: a worker's whole part."""
+    """Clips that go through a worker's network at once; the gradients of a step add up. Batch norms and negative pairs
+    see these clips only. By default a worker's whole part of the batch."""
     epochs: PositiveInt
     """Passes over the training rows."""
     epoch_share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Part of a pass that counts as an epoch in `epochs`, `schedule` and `validate_every_epochs`; no row is seen again
+    """Part of a pass that counts as an epoch in `epochs`, `schedule` and `validate_every_epochs`. No row is seen again
     before all have been seen."""
     validate_every_epochs: PositiveInt = 1
     """Epochs between two validations; one more is made before the first step and one at the end."""
     log_every_steps: Annotated[PositiveInt, Role.VIEW] = 10
     """Steps between two points in MLflow."""
     seed: Annotated[int, Field(ge=0), Role.REPLICATE] = 0
-    """Of initial weights, order, crops and flips."""
+    """Seed of initial weights, order of clips, crops and flips."""
     clip: ClipConfig = ClipConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Validate and keep an exponential moving average of the weights with this decay a step; none: the weights."""
+    """Decay a step of an exponential moving average of the weights, which is validated and kept in their place. By
+    default the weights themselves are."""
     precise_bn_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps' worth of training clips over which batch norms measure their statistics anew before each validation."""
+    """Steps of training clips on which batch norm statistics are measured again before each validation."""
     compute: TrainComputeConfig = TrainComputeConfig()
     scaling: Annotated[ScalingConfig, Role.RUNNING] = ScalingConfig()
     checkpoint: Annotated[CheckpointConfig, Role.RUNNING] = CheckpointConfig()
     failure: Annotated[FailureConfig, Role.RUNNING] = FailureConfig()
     tracking: Annotated[TrackingConfig, Role.PLACE] = TrackingConfig()
     storage: Annotated[UserPath, Role.PLACE] = Path("runs")
-    """Folder in which the run's own folder is made; on a cluster one that all nodes share."""
+    """Folder in which the run's own folder is made; on a cluster, a folder that all nodes share."""
     name: Annotated[str | None, Role.PLACE] = None
-    """Name of the run; the same name again resumes it. None: a new name."""
+    """Name of the run; the same name again resumes it. By default a new name."""
 
     def smallest_batch(self) -> int:
         """Fewest clips that go through a network at once."""
@@ -166,7 +168,8 @@ class RunConfig(Section):
         num_parts = self.global_batch_size // (self.micro_batch_size or 1)
         if self.global_batch_size % (self.micro_batch_size or 1):
             raise UserError(
-                f"global_batch_size {self.global_batch_size} is no multiple of micro_batch_size {self.micro_batch_size}"
+                f"global_batch_size {self.global_batch_size} is no multiple of micro_batch_size "
+                f"{self.micro_batch_size}: change one of them"
             )
         if num_parts < self.scaling.most_workers():
             raise UserError(
@@ -175,7 +178,8 @@ class RunConfig(Section):
             )
         if self.schedule.kind == "cosine" and self.schedule.warmup_epochs >= self.epochs:
             raise UserError(
-                f"schedule.warmup_epochs {self.schedule.warmup_epochs:g} must be less than epochs {self.epochs}"
+                f"schedule.warmup_epochs {self.schedule.warmup_epochs:g} must be less than epochs {self.epochs}: lower "
+                "it, or raise epochs"
             )
         self._check_schedule()
         self._check_sync_batch_norm(num_parts)
@@ -194,24 +198,26 @@ class RunConfig(Section):
             )
 
     def _check_sync_batch_norm(self, num_parts: int) -> None:
-        """All workers must make as many forward passes: in each they exchange statistics."""
+        """All workers must make the same number of forward passes, because each pass exchanges statistics."""
         if not self.compute.sync_batch_norm:
             return
         if not self.scaling.use_gpu:
-            raise UserError("compute.sync_batch_norm works on GPUs only: add --scaling.use_gpu true, or leave it off")
+            raise UserError(
+                "compute.sync_batch_norm true works on GPUs only: add --scaling.use_gpu true, or leave it off"
+            )
         possible = range(self.scaling.fewest_workers(), self.scaling.most_workers() + 1)
         if self.micro_batch_size and (uneven := [number for number in possible if number and num_parts % number]):
             raise UserError(
-                f"compute.sync_batch_norm needs as many micro-batches on every worker, but {num_parts} cannot be dealt "
-                f"evenly to {' or '.join(map(str, uneven))} workers: choose other scaling.num_workers or "
-                "micro_batch_size"
+                "compute.sync_batch_norm needs the same number of micro-batches on every worker, but "
+                f"{num_parts} cannot be dealt evenly to {' or '.join(map(str, uneven))} workers: choose another "
+                "scaling.num_workers or micro_batch_size"
             )
 
 
 def check_inflation(inflate_from: str | None, clip: ClipConfig | None) -> None:
-    """Raise a UserError where 2D weights would see clips normalised otherwise than they were trained on."""
+    """Raise a UserError when clips are normalised differently from the images of the 2D weights."""
     if inflate_from is not None and clip is not None and (clip.mean, clip.std) != IMAGENET:
         raise UserError(
-            f"inflate_from takes weights for clips normalised by ImageNet's mean and std {IMAGENET}, given clip.mean "
-            f"{clip.mean} and clip.std {clip.std}: leave them as they are by default"
+            f"inflate_from takes weights for clips normalised by ImageNet's mean and std {IMAGENET}, but clip.mean is "
+            f"{clip.mean} and clip.std is {clip.std}: leave both at their defaults"
         )

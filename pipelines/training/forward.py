@@ -40,8 +40,8 @@ class Forward:
     def training(self, net: nn.Module, batch: NumpyBatch, *, step: int, place: range) -> TaskOutput:
         """Run `net` on a micro-batch in new colours.
 
-        What is random on the device follows from the step and the micro-batch's place in the global batch: a resumed
-        run, on however many workers, draws what it would have drawn.
+        Random numbers on the device follow from the step and the micro-batch's place in the global batch. A resumed
+        run therefore draws the same numbers, on any number of workers.
         """
         torch.manual_seed((self._seed * 1_000_003 + step) * 4_099 + place.start)
         return self._run(net, batch, is_training=True)

@@ -1,7 +1,8 @@
 """Batches become a trained network: one loop for every task, on one worker of several. It knows nothing of Ray.
 
-A step is one global batch. Its micro-batches, dealt to the workers, add up their gradients, each weighed by its share
-of the global batch: the same step for any number of workers, but for batch statistics and pairs (see `clips.order`).
+A step is one global batch. Its micro-batches are dealt to the workers and add up their gradients, each weighted by its
+share of the global batch. The step is the same for any number of workers, except batch statistics and pairs (see
+`clips.order`).
 """
 
 import contextlib
@@ -35,7 +36,7 @@ class TrainingOutcome(NamedTuple):
 
     Attributes:
         validations: `initial` and `final` metrics.
-        refusal: why it stopped before its end, where starting again would not help; none at the end.
+        refusal: why it stopped early, when a restart would not help; None if it reached its end.
     """
 
     validations: dict[str, Metrics]
@@ -150,7 +151,7 @@ class _Training:
         # Blank clips stay out of the running statistics (but SyncBatchNorm waits for every worker).
         self.task.net.train(weight > 0 or self.config.compute.sync_batch_norm)
         output = self.forward.training(self.net, batch, step=self.step, place=place)
-        # DDP takes the mean over workers; the step wants the sum of their shares.
+        # DDP takes the mean over workers; the step needs the sum of their shares.
         (output.loss * (weight * self.worker.world_size)).backward()
         if weight > 0:
             meter.add(output.counts, batch)
@@ -167,7 +168,7 @@ class _Training:
         is_read_B = is_read(batch)
         self.worker.note_unreadable_clips(batch, self.stage.train_index.video_id_N)
         add_counts(meter.counts, {"num_unreadable": float((~is_read_B).sum())})
-        if is_read_B.sum() < min(2, len(is_read_B)):  # too few for batch norm: the step goes on without them
+        if is_read_B.sum() < min(2, len(is_read_B)):  # too few for batch norm: the step continues without them
             return batch, 0.0
         return readable(batch), int(is_read_B.sum()) / self.config.global_batch_size
 
@@ -216,7 +217,7 @@ class _Training:
         self._log(metrics)
 
     def _worker_seconds(self) -> float:
-        """What the run has cost up to here, lost work not counted, in seconds of all workers."""
+        """Seconds of all workers that the run has taken so far, without lost work."""
         return self.worker_seconds_before + (time.monotonic() - self.began) * self.worker.world_size
 
     def _validate(self) -> Metrics:
@@ -250,7 +251,7 @@ class _Training:
                 newest = self.worker.checkpoints.newest()
                 failure = (
                     f"the checkpoint of step {self.step} cannot be written to {self.worker.checkpoints.root}: {error}. "
-                    f"The last one is {newest}: make room and start again with the same --name"
+                    f"The last whole one is {newest}: make room, then start again with the same --name"
                 )
         if (failure := self.worker.share(failure)) is not None:
             raise StopError(failure)

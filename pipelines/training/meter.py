@@ -14,14 +14,14 @@ _PADDING_COUNTS = ("num_padded_frames", "num_frames")
 
 
 class Meter:
-    """Sums what one worker did since the last point of the log; nothing is fetched from the device before it is asked.
+    """Sums what one worker did since the last point of the log; fetches nothing from the device until it is asked.
 
     Attributes:
         counts: sums by name; scalars, or tensors on the training device.
         num_clips: clips (with segments: videos) trained on.
         lr: learning rate of the last step.
         gradient_norm: of the last step, before it was clipped.
-        first_wait_seconds: time to the first batch of all; none before it.
+        first_wait_seconds: time to the very first batch; None before it.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Meter:
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
-        """Time one step, waiting and all."""
+        """Time one step, including the wait for data."""
         started = time.perf_counter()
         yield
         self._step_seconds += time.perf_counter() - started
@@ -53,7 +53,7 @@ class Meter:
         return batch
 
     def add(self, counts: dict[str, torch.Tensor], batch: NumpyBatch) -> None:
-        """Count what was made of one micro-batch."""
+        """Add the counts of one micro-batch."""
         add_counts(self.counts, counts)
         add_counts(self.counts, padding(batch))
         self.num_clips += len(batch["clip_BTHWC"])

@@ -14,13 +14,13 @@ from tqdm import tqdm
 from pipelines.clips.order import TrainOrder
 from pipelines.training.worker import Metrics
 
-# Of a task's metrics those that are watched while it trains, and what the bar calls them; MLflow has all.
+# The metrics that the bar shows while a task trains, and their names there; MLflow has all metrics.
 _WATCHED = {"loss": "loss", "clip_top1": "top-1", "pair_accuracy": "pairs"}
 _BAR = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}"
 
 
 class Listeners(TypedDict):
-    """Who is called with a step and its metrics: what people see, and what a validation found (see `Worker`)."""
+    """Callbacks that take a step and its metrics: for the terminal, and after a validation (see `Worker`)."""
 
     show: Callable[[int, Metrics], None]
     validated: Callable[[int, Metrics], None]
@@ -38,7 +38,7 @@ class ProgressBar(contextlib.AbstractContextManager):
         """Move the bar to `step`, counted from 1."""
         epoch = f"epoch {self._order.epoch(step - 1) + 1}/{self._epochs}"
         if self._bar is None:
-            # The time left follows from the steps to come: those before a resume took none, and the first its start-up.
+            # The time left counts from here: steps before a resume took no time, and the first includes the start-up.
             self._bar = tqdm(total=self._num_steps, initial=step, desc=epoch, bar_format=_BAR, dynamic_ncols=True)
         self._bar.set_description_str(epoch, refresh=False)
         self._bar.set_postfix_str(describe(metrics), refresh=False)
@@ -50,10 +50,10 @@ class ProgressBar(contextlib.AbstractContextManager):
 
 
 class Mailbox(contextlib.AbstractContextManager):
-    """What the first worker reports, wherever it runs, reaches the driver.
+    """Carries the reports of the first worker, wherever it runs, to the driver.
 
     Attributes:
-        queue: takes the name of a listener and what it is to be called with; it lives as long as the driver's node.
+        queue: takes the name of a listener and its arguments; it lives as long as the driver's node.
     """
 
     def __init__(self, listeners: Listeners) -> None:
@@ -65,7 +65,7 @@ class Mailbox(contextlib.AbstractContextManager):
         self._reader.start()
 
     def _read(self) -> None:
-        with contextlib.suppress(RayError):  # a bar that nobody feeds any more is no reason to stop
+        with contextlib.suppress(RayError):  # a bar without updates is no reason to stop
             while (message := self.queue.get()) is not None:
                 name, step, metrics = message
                 self._listeners[name](step, metrics)  # type: ignore[literal-required]

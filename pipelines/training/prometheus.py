@@ -1,7 +1,7 @@
-"""What a run does now, for Prometheus: Ray's agent on every node shows it beside its own metrics, as `ray_t3d_...`.
+"""The current state of a run for Prometheus: Ray's agent on every node shows it next to its own, as `ray_t3d_...`.
 
-The agent drops a gauge that was not set for some 20 s, which is less than a point of the log may take, and just when a
-run stands still one wants to see it: a thread sets all of them again until the run ends.
+The agent drops a gauge that was not set for about 20 s. Two points of the log may be further apart, and a run that
+stands still must stay visible. A thread therefore sets all gauges again until the run ends.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _SECONDS_BETWEEN_SETS = 5.0
 
 
 class RunGauges(contextlib.AbstractContextManager):
-    """The gauges of one run, told apart by its name; they are shown until the block ends."""
+    """The gauges of one run, labelled with its name; they are shown until the block ends."""
 
     def __init__(self, run_name: str) -> None:
         self._gauges = {name: _gauge(*description, run_name) for name, description in (GAUGES | {"step": STEP}).items()}
@@ -37,7 +37,7 @@ class RunGauges(contextlib.AbstractContextManager):
         self._thread.start()
 
     def show(self, metrics: Metrics, *, step: int) -> None:
-        """Show the newest point of the log; what it does not have stays as it was."""
+        """Show the newest point of the log; gauges that it does not have stay as they were."""
         known = {name: metrics[name] for name in metrics.keys() & GAUGES.keys()}
         self._values = self._values | known | {"step": step}
         self._set()

@@ -50,20 +50,20 @@ class FinishedRun:
     run: Run
 
     def describe_unreadable(self) -> list[tuple[str, str]]:
-        """What could not be read, where something could not: a field of the summary."""
+        """The field of the summary that counts unreadable clips; empty when there are none."""
         if self.unreadable is None:
             return []
         num_clips, num_videos, path = self.unreadable
-        return [("unread", f"{num_clips} clips of {num_videos} videos, left out of their steps; see {path}")]
+        return [("unread", f"{num_clips} clips of {num_videos} videos were left out of their steps: see {path}")]
 
 
 def fit(stage: Stage, folder: RunFolder, launch: Launch = TERMINAL) -> FinishedRun:
-    """Train `stage` to its end, going on from the newest checkpoint in `folder`.
+    """Train `stage` to its end, resuming from the newest checkpoint in `folder`.
 
     Raises:
-        UserError: the run cannot go on (a loss that is not finite, a full disk), or MLflow does not take its curves.
+        UserError: the run cannot continue (a loss that is not finite, a full disk), or MLflow does not take its curves.
         PausedError: the interval of `launch` is over, and the run is not.
-        Exception: what failed a worker, when that happened more often than `failure.max_failures` allows.
+        Exception: the error of a worker, when workers failed more often than `failure.max_failures` allows.
     """
     interval = launch.interval
     if interval is not None:
@@ -76,18 +76,18 @@ def fit(stage: Stage, folder: RunFolder, launch: Launch = TERMINAL) -> FinishedR
     newest = checkpoints.newest()
     checkpoints.sweep()
     if launch.shows_progress:
-        _say_where(config, folder, newest=newest)
+        _print_place(config, folder, newest=newest)
     with ProgressBar(stage.order, epochs=config.epochs) as bar:
         show = bar.show if launch.shows_progress else ignore
         listeners = Listeners(show=show, validated=launch.validated)
         outcome = train(stage, checkpoints, folder.run, listeners, interval)
     if outcome.refusal is not None:
-        with contextlib.suppress(UserError):  # a server that is away must not hide why the run stopped
+        with contextlib.suppress(UserError):  # an MLflow server that is down must not hide why the run stopped
             drain(folder.run, metrics_file(folder.path), timeout_seconds=0.0)
         raise UserError(outcome.refusal)
     drain(folder.run, metrics_file(folder.path), timeout_seconds=_MLFLOW_PATIENCE_SECONDS)
     if interval is not None and interval.until_epoch < config.epochs:
-        raise PausedError(f"run {folder.path.name!r} waits at epoch {interval.until_epoch} of {config.epochs}")
+        raise PausedError(f"run {folder.path.name!r} is paused at epoch {interval.until_epoch} of {config.epochs}")
     newest = checkpoints.newest()
     assert newest is not None, "the loop ends with a checkpoint"
     weights = copy_whole(newest / stage.weights_name, folder.path / stage.weights_name)
@@ -96,8 +96,8 @@ def fit(stage: Stage, folder: RunFolder, launch: Launch = TERMINAL) -> FinishedR
     return FinishedRun(outcome.validations["initial"], outcome.validations["final"], weights, unreadable, folder.run)
 
 
-def _say_where(config: RunConfig, folder: RunFolder, *, newest: Path | None) -> None:
-    """Let people find a run while it is under way, take up one that they gave no name, and see whether it goes on."""
+def _print_place(config: RunConfig, folder: RunFolder, *, newest: Path | None) -> None:
+    """Print where the run lies, whether it resumes, and how to resume it when the user gave no name."""
     remark = ""
     if newest is not None:
         remark = f" (resumes after {newest.name})"
@@ -108,17 +108,18 @@ def _say_where(config: RunConfig, folder: RunFolder, *, newest: Path | None) -> 
 
 
 def describe_padding(metrics: Metrics) -> str:
-    """The share of frames that short videos made up, where there are any: the end of a line of the summary."""
+    """The end of a summary line: the share of frames that pad short videos; empty when there are none."""
     return f"; {metrics['padded_share']:.1%} of frames made up" if metrics["padded_share"] else ""
 
 
 def describe_scaled_rate(config: RunConfig) -> str | None:
-    """Say which learning rate linear scaling makes of the given one; none where it is taken as it stands."""
+    """Describe the learning rate after linear scaling; None when the given rate is used as it is."""
     optimizer, batch_size = config.optimizer, config.global_batch_size
     if optimizer.base_batch_size is None:
         return None
     lr = linearly_scaled(optimizer.lr, global_batch_size=batch_size, base_batch_size=optimizer.base_batch_size)
-    return f"learning rate {lr:g} for steps of {batch_size} ({optimizer.lr:g} is for {optimizer.base_batch_size})"
+    given = f"optimizer.lr {optimizer.lr:g} is for {optimizer.base_batch_size}"
+    return f"learning rate: {lr:g} for {batch_size} clips a step ({given})"
 
 
 def _log_unreadable(folder: RunFolder) -> Unreadable | None:

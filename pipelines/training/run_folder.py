@@ -1,4 +1,4 @@
-"""The folder of a named run, which a later start of the same name takes up again."""
+"""The folder of a named run; a later start with the same name resumes it."""
 
 import contextlib
 import hashlib
@@ -35,7 +35,7 @@ def unreadable_file(folder: Path) -> Path:
 
 
 def read_unreadable(path: Path) -> list[str]:
-    """The video ids of a file of unreadable clips, but for lines that a full disk or a lost machine cut short."""
+    """The video ids of a file of unreadable clips, except lines that a full disk or a lost machine left incomplete."""
     video_ids = []
     for line in path.read_text().splitlines():
         with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -48,7 +48,7 @@ class Launch:
     """How a run is launched: by people at a terminal, or by a search.
 
     Attributes:
-        shows_progress: whether it prints where the run is, and a progress bar an epoch.
+        shows_progress: whether it prints where the run lies, and a progress bar.
         validated: called with the step and the metrics of every validation, in the process that called `fit`.
         run_name: of the MLflow run; by default the folder's.
         tags: of the MLflow run, added to its own.
@@ -67,21 +67,21 @@ TERMINAL = Launch()
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's own folder, the MLflow run that records it, and what it ended with when it has ended before."""
+    """One run's own folder, the MLflow run that records it, and its closing summary if it has ended before."""
 
     path: Path
     run: Run
     summary: str | None
 
     def close(self, summary: str) -> str:
-        """Keep the closing summary: started again, the run has nothing left to do but to say it."""
+        """Keep the closing summary: started again, the finished run only prints it."""
         with whole_file(_summary_file(self.path)) as partial:
             partial.write_text(summary)
         return summary
 
 
 def check_surroundings(config: RunConfig, *, read: Sequence[Path] = ()) -> None:
-    """See that a run can start, as `check_start`, which reads `read` beside its storage."""
+    """Check that a run can start (see `check_start`): it writes to its storage and reads the folders `read`."""
     check_start(
         tracking_uri=tracking_uri_of(config.tracking),
         num_workers=config.scaling.fewest_workers(),
@@ -112,8 +112,8 @@ def open_run(
         run_name: of the MLflow run; by default the folder's.
 
     Raises:
-        UserError: the name belongs to a run with other settings or shards, or another job is at work on it;
-            or other rows can be read than at its first start.
+        UserError: the name belongs to a run with other settings or shards; or another job is training it; or the
+            rows that can be read differ from those of its first start.
     """
     config = stage.config
     path = base_folder() / config.storage / (config.name or new_name(kind))
@@ -145,7 +145,7 @@ def _read_summary(path: Path, *, weights_name: str) -> str | None:
 
 
 def _fingerprint(config: RunConfig, descriptions: Sequence[dict[str, Any]]) -> str:
-    """What a run computes follows from these alone: the settings that count, and what is in the shards."""
+    """A hash of all that the result follows from: the settings that count and the contents of the shards."""
     parts = [config_fingerprint(config, exclude=names_of_roles(type(config), RESUMABLE))]
     for description in descriptions:
         parts += [description["fingerprint"], description["contents"]]
@@ -153,7 +153,7 @@ def _fingerprint(config: RunConfig, descriptions: Sequence[dict[str, Any]]) -> s
 
 
 def run_id_of(path: Path) -> str | None:
-    """The MLflow run of a run's folder; none before it has one."""
+    """The id of the MLflow run of a run's folder; None before it has one."""
     known = read_record(path / "run.json")
     return known["mlflow_run_id"] if known else None
 
@@ -171,9 +171,9 @@ def _check_rows(stage: Stage, folder: NamedFolder, *, known: dict[str, Any] | No
         raise UserError(f"{folder.describe()} was begun by an older version: give another --name")
     if known == now:
         return
-    counts = ", ".join(f"{split} {known[split]['count']} then and {now[split]['count']} now" for split in known)
+    counts = ", ".join(f"{split}: {known[split]['count']} then, {now[split]['count']} now" for split in known)
     lost = "; ".join(describe_skipped(list({*stage.train_index.skipped, *stage.val_index.skipped})))
     raise UserError(
-        f"{folder.describe()} began on other rows ({counts}), and its clips would come in another order"
-        f"{f'; {lost}' if lost else ''}: bring the shards back as they were, or give another --name"
+        f"{folder.describe()} began with other rows ({counts}), so its clips would come in another order"
+        f"{f'; {lost}' if lost else ''}: restore the shards as they were, or give another --name"
     )

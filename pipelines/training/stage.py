@@ -55,7 +55,7 @@ class Stage(Protocol):
         """This worker's share of the validation batches; the same batches for any number of workers."""
 
     def examine(self, net: nn.Module, *, task: Task, worker: Worker, execution: Execution) -> Metrics:
-        """Measure in validation what the task's counts do not say; every worker takes part and gets the same metrics.
+        """Measure in validation what the task's counts do not show; every worker takes part and gets the same metrics.
 
         Args:
             net: the network that is validated.
@@ -69,5 +69,5 @@ class Stage(Protocol):
 
 
 def random_crop_of(augmentation: AugmentationConfig) -> RandomCrop:
-    """How the CPU workers cut and mirror clips; what is left of the section is done on the training device."""
+    """How the CPU workers cut and mirror clips; the training device does the rest of the section."""
     return RandomCrop(crop=augmentation.crop, min_area=augmentation.min_area, flip=augmentation.flip)

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a run beside its weights file, and how a run takes it up again."""
+"""The state of a run that a checkpoint holds in addition to the weights file, and how a run resumes from it."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ class Position(NamedTuple):
     Attributes:
         step: steps that are done.
         worker_seconds: what they cost, in seconds of all workers.
-        validations: `initial` and `final` metrics, those that there are.
+        validations: `initial` and `final` metrics, as far as they exist.
     """
 
     step: int
@@ -46,11 +46,11 @@ class Learner(NamedTuple):
         save_training_state(state, folder)
 
     def restore(self, folder: Path, *, keeps_settings: bool) -> Position:
-        """Take up the state of a checkpoint's folder.
+        """Resume from the state in a checkpoint's folder.
 
         Args:
             folder: what `save` wrote.
-            keeps_settings: the optimiser keeps its own settings (of a new interval), not those of the checkpoint.
+            keeps_settings: the optimiser keeps its own settings (those of a new interval), not the checkpoint's.
         """
         state: dict[str, Any] = load_training_state(folder)
         self.net.load_state_dict(state["net"])

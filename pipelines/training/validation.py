@@ -1,4 +1,4 @@
-"""The network of a run is measured on the validation rows, over all workers: counts are added, then become metrics."""
+"""The network of a run is measured on the validation rows; all workers add their counts, which become metrics."""
 
 import itertools
 from collections.abc import Sequence

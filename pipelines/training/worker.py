@@ -16,20 +16,20 @@ Metrics = dict[str, float]
 
 
 def keep(value: Any) -> Any:
-    """One worker has nobody to add to, or to share with."""
+    """Return the value: a single worker has no others to add or to share with."""
     return value
 
 
 def ignore(*_: object) -> None:
-    """Nobody listens."""
+    """Do nothing: the listener of a worker without listeners."""
 
 
 class Interval(NamedTuple):
-    """A part of a run, after which it waits: of a population whose settings change as it learns.
+    """A part of a run, after which it pauses; population based training changes settings between such parts.
 
     Attributes:
-        until_epoch: epochs of the run after which it waits, or ends.
-        settings: dotted name -> value, from here on.
+        until_epoch: epochs of the run after which it pauses or ends.
+        settings: dotted name -> value, for this part.
     """
 
     until_epoch: int
@@ -38,11 +38,11 @@ class Interval(NamedTuple):
 
 @dataclass
 class Worker:
-    """The surroundings of one worker; the defaults are those of a worker that is alone.
+    """The surroundings of one worker; the defaults are those of a single worker.
 
     Attributes:
         checkpoints: where worker 0 writes.
-        checkpoint: folder of the checkpoint to go on from, the same on every worker.
+        checkpoint: folder of the checkpoint to resume from, the same on every worker.
         device: where the network lives.
         rank: 0-based; worker 0 writes.
         world_size: number of workers.
@@ -52,12 +52,12 @@ class Worker:
         share: gives all workers the first one's value.
         gather: gives all workers the values of all.
         is_preempted: whether a node is about to be taken away, the same on every worker.
-        note_progress: called after every batch: this worker does not hang.
+        note_progress: called after every batch, to show that this worker does not hang.
         note_unreadable: takes the video id and the reason of a clip that could not be read.
         log: takes metrics and the step; called on worker 0.
         show: takes the step, metrics and clips a second for people to see; called on worker 0.
-        validated: takes the step and what was found in a validation; called on worker 0.
-        interval: the part of the run that is to be trained; none: all of it.
+        validated: takes the step and the metrics of a validation; called on worker 0.
+        interval: the part of the run to train; by default all of it.
     """
 
     checkpoints: CheckpointFolder

@@ -1,4 +1,4 @@
-"""A stage is trained on workers: processes of Ray Train, which starts them again after a failure, or this process."""
+"""A stage is trained in processes of Ray Train, which restarts them after a failure, or in this process."""
 
 import contextlib
 import json
@@ -32,9 +32,9 @@ from pipelines.training.stage import Stage
 from pipelines.training.watchdog import Watchdog
 from pipelines.training.worker import Interval, Metrics, Worker, keep
 
-# Ray Train's controller ends a worker that does not answer for so long (a stopped process, say).
+# Ray Train's controller ends a worker that does not answer for so long, such as a stopped process.
 _HEALTH_TIMEOUT_VARIABLE = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
-# How long a worker waits at its end for MLflow; the driver sends what is left.
+# How long a worker waits for MLflow at its end; the driver sends the rest.
 _LAST_METRICS_SECONDS = 10.0
 
 
@@ -45,7 +45,7 @@ def train_here(
     listeners: Listeners,
     interval: Interval | None,
 ) -> TrainingOutcome:
-    """Run the loop in this process: no worker to start, the same folders and the same resume."""
+    """Run the loop in this process, without workers; folders and resuming are the same."""
     config, folder = stage.config, checkpoints.root
     with _metric_log(folder, run) as log:
         worker = Worker(
@@ -67,10 +67,10 @@ def train_on_workers(
     listeners: Listeners,
     interval: Interval | None,
 ) -> TrainingOutcome:
-    """Run the loop on Ray Train's workers, going on from the newest checkpoint after every failure.
+    """Run the loop on Ray Train's workers, resuming from the newest checkpoint after every failure.
 
     Raises:
-        Exception: what failed a worker, when that happened more often than `failure.max_failures` allows.
+        Exception: the error of a worker, when workers failed more often than `failure.max_failures` allows.
     """
     config, folder = stage.config, checkpoints.root
     os.environ.setdefault(_HEALTH_TIMEOUT_VARIABLE, str(config.failure.hang_seconds))
@@ -123,7 +123,7 @@ def _fit(trainer: TorchTrainer) -> TrainingOutcome:
         with _ctrl_c_interrupts():
             return trainer.fit().return_value
     except ray.train.WorkerGroupError as error:
-        # Its own text is the tracebacks of all workers; what the first of them met says more in one line.
+        # Its own text is the tracebacks of all workers; the first worker's error alone is clearer.
         for failure in error.worker_failures.values():
             raise getattr(failure, "_base_exc", failure) from error
         raise
@@ -131,7 +131,7 @@ def _fit(trainer: TorchTrainer) -> TrainingOutcome:
 
 @contextlib.contextmanager
 def _ctrl_c_interrupts() -> Iterator[None]:
-    """Let Ctrl-C in `fit` be what it is elsewhere: Ray Train's handler ends the run, leaves by `sys.exit` and stays."""
+    """Turn Ctrl-C in `fit` into KeyboardInterrupt: Ray Train's handler calls `sys.exit`, and stays installed."""
     is_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -144,7 +144,7 @@ def _ctrl_c_interrupts() -> Iterator[None]:
 
 
 def num_workers_that_leave_a_cpu(scaling: ScalingConfig) -> int | tuple[int, int]:
-    """The workers asked for; of an elastic run no more than leave one CPU for decoding, whatever an autoscaler adds."""
+    """The workers to ask for; an elastic run leaves one CPU for decoding, whatever an autoscaler adds."""
     if isinstance(scaling.num_workers, int):
         return scaling.num_workers
     room = pools.room_for_workers(scaling.resources_of_worker())
@@ -210,7 +210,7 @@ def _metric_log(folder: Path, run: Run) -> Iterator[Callable[[Metrics, int], Non
         try:
             yield write
         finally:
-            with contextlib.suppress(OSError):  # on a full disk closing fails as logging did, whose error says more
+            with contextlib.suppress(OSError):  # on a full disk closing fails as logging did, whose error is clearer
                 log.close(timeout_seconds=_LAST_METRICS_SECONDS)
 
 
@@ -224,7 +224,7 @@ def _unreadable_writer(folder: Path) -> Callable[[str, str], None]:
 
 def _sender(listener: str, queue: Queue) -> Callable[[int, Metrics], None]:
     def send(step: int, metrics: Metrics) -> None:
-        with contextlib.suppress(RayError):  # a bar that nobody reads is no reason to stop
+        with contextlib.suppress(RayError):  # a bar without a reader is no reason to stop
             queue.put((listener, step, metrics))
 
     return send

@@ -71,7 +71,7 @@ def test_a_run_does_not_go_on_where_other_rows_can_be_read(config_of, synthetic_
     (tmp_path / "runs" / "mine" / "summary.txt").unlink()
     lost = sorted((shards / "shards").glob("*.parquet"))[0]
     away = lost.rename(tmp_path / "away")
-    with pytest.raises(ValueError, match=r"began on other rows \(train 29 then and \d\d now, .*" + lost.name):
+    with pytest.raises(ValueError, match=r"began with other rows \(train: 29 then, \d\d now, .*" + lost.name):
         run_train(config)
     away.rename(lost)
     run_train(config)

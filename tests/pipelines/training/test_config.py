@@ -6,7 +6,7 @@ from tests.pipelines.training.small_runs import train_config, transfer_config
 
 
 def test_settings_of_weights_that_cannot_work_together_are_refused(settings, synthetic_shards):
-    with pytest.raises(ValueError, match="replace_head needs the weights"):
+    with pytest.raises(ValueError, match="replace_head true needs the weights"):
         train_config(settings, synthetic_shards, replace_head=True)
     with pytest.raises(ValueError, match="give one of them"):
         train_config(settings, synthetic_shards, init_from="runs/a", inflate_from="densenet121")

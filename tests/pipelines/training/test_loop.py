@@ -244,7 +244,7 @@ def test_a_linearly_scaled_rate_is_what_is_said_used_and_logged(tmp_path):
     optimizer = OptimizerConfig(lr=0.04, base_batch_size=16)
     config = config_of(optimizer=optimizer, schedule=ScheduleConfig(kind="constant"))
     assert set(Run(TinyStage(config), tmp_path).curve("lr").values()) == {0.02}
-    assert describe_scaled_rate(config) == "learning rate 0.02 for steps of 8 (0.04 is for 16)"
+    assert describe_scaled_rate(config) == "learning rate: 0.02 for 8 clips a step (optimizer.lr 0.04 is for 16)"
     assert describe_scaled_rate(config_of(optimizer=OptimizerConfig(lr=0.04))) is None
 
 
@@ -336,7 +336,7 @@ def test_a_run_whose_clips_all_go_away_stops_before_its_schedule_runs_off(tmp_pa
     config = config_of(epochs=8)
     assert Run(TinyStage(config, dark=range(2, 11)), tmp_path / "short").outcome.refusal is None
     run = Run(TinyStage(config, dark=range(2, 100)), tmp_path / "long")
-    assert "no clip of 10 steps in a row, up to step 12, can be read (no such file" in run.outcome.refusal
+    assert "no clip of 10 steps in a row, up to step 12, can be read (first reason: no such file" in run.outcome.refusal
     assert run.newest.name == "checkpoint_00000011"
     assert Run(TinyStage(config), tmp_path / "long").outcome.refusal is None
 

@@ -79,7 +79,7 @@ def test_the_transfer_starts_the_classifier_from_the_student(settings, synthetic
 
 
 def test_a_run_cut_off_at_any_checkpoint_ends_with_the_same_weights(settings, synthetic_shards, tmp_path, capsys):
-    """The third checkpoint of the whole run is what the cut-off run goes on from."""
+    """The third checkpoint of the whole run is the one that the interrupted run resumes from."""
     every = CheckpointConfig(every_steps=1, num_to_keep=9)
     config = train_config(settings, synthetic_shards, epochs=2, checkpoint=every, name="whole")
     run_train(config)
@@ -94,7 +94,7 @@ def test_a_run_cut_off_at_any_checkpoint_ends_with_the_same_weights(settings, sy
             file.unlink()
         later.rmdir()
     run_train(cut)
-    assert f"run:     {folder} (goes on from checkpoint_00000003)" in capsys.readouterr().out.splitlines()
+    assert f"run:     {folder} (resumes after checkpoint_00000003)" in capsys.readouterr().out.splitlines()
     expected, ended = load_file(whole / "model.safetensors"), load_file(folder / "model.safetensors")
     assert all(torch.equal(expected[name], ended[name]) for name in expected)
     _, runs = logged(tmp_path)
@@ -141,7 +141,7 @@ def test_a_batch_on_which_a_network_cannot_train_is_refused_before_the_run(setti
 def test_weights_of_a_net_that_computes_something_else_are_told(settings, synthetic_shards, trained, capsys):
     model = MODEL.model_copy(update={"pool_time": (True, True, False)})
     run_train(train_config(settings, synthetic_shards, name="other", model=model, init_from=str(trained)))
-    assert "init_from / this run: pool_time None / (True, True, False)" in capsys.readouterr().out
+    assert "network of init_from / of this run: pool_time None / (True, True, False)" in capsys.readouterr().out
 
 
 def test_a_network_starts_from_inflated_2d_weights(settings, synthetic_shards, tmp_path, capsys):
