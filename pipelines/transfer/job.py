@@ -27,7 +27,7 @@ from t3d_core.transfer.teacher import check_teacher
 
 
 def run_transfer(config: TransferConfig, launch: Launch = TERMINAL) -> str:
-    """Teach a student as `config` says; give the closing summary.
+    """Teach a student with the settings in `config`; return the closing summary.
 
     Raises:
         UserError: settings, shards or a teacher that cannot work, before any work.
@@ -39,7 +39,7 @@ def run_transfer(config: TransferConfig, launch: Launch = TERMINAL) -> str:
     if is_twin:
         twin_of(card)
     inflated = None if config.inflate_from is None else inflated_net(config.inflate_from, card, seed=config.seed)
-    # What is wrong with the teacher is reported here, not after an hour of preparing.
+    # A wrong teacher is reported here, not after an hour of preparing.
     what, teacher = f"teacher {config.teacher.weights or config.teacher.kind}", teacher_of(config.teacher)
     check_teacher(teacher, crop_size=config.teacher.crop_size, what=what)
     storage = base_folder() / config.storage
@@ -84,15 +84,15 @@ def _check_sources(train_index: ShardIndex, config: TransferConfig) -> None:
     if num_sources < config.global_batch_size:
         raise UserError(
             f"global_batch_size {config.global_batch_size} is more than the {num_sources} source videos to train on, "
-            "so that every batch would repeat some: lower it, or prepare more videos"
+            "so every batch would repeat some: lower it, or prepare more videos"
         )
 
 
 def _load_probe(config: ProbeConfig) -> ShardIndex | None:
-    """The labelled rows on which features are tried.
+    """The labelled rows of the probe.
 
     Raises:
-        UserError: they cannot be read, have no labels, or a class has one source alone.
+        UserError: they cannot be read, have no labels, or a class has only one source.
     """
     if not config.shards:
         return None
@@ -109,7 +109,7 @@ def _load_probe(config: ProbeConfig) -> ShardIndex | None:
 
 
 def _with_absolute_weights(config: TransferConfig) -> TransferConfig:
-    """Workers stand in other folders than the user."""
+    """Make the path of the weights absolute, because workers run in other folders than the user."""
     if config.teacher.weights is None:
         return config
     return changed(config, {"teacher.weights": str(input_path(config.teacher.weights))})

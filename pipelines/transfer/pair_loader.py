@@ -1,4 +1,4 @@
-"""Rows of shards become clips and what a 2D teacher sees of the same time: what runs on the CPU workers in a transfer.
+"""Rows of shards become clips and a 2D teacher's view of the same time; this runs on the CPU workers of a transfer.
 
 Legend: B clips of a batch, T frames, H x W pixels, C channels, D width of a feature.
 """
@@ -16,7 +16,7 @@ from t3d_core.errors import UserError
 from t3d_core.video.clip_sampling import ClipIndices, clip_span
 from t3d_core.video.cropping import same_region
 
-_OTHER_TIMES = 8  # draws of another time of a row, of which the farthest is taken
+_OTHER_TIMES = 8  # draws of another time of a row; the farthest is taken
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class TeacherView:
     Attributes:
         num_frames: frames of the clip that it sees, evenly spread.
         crop_size: pixels of its square.
-        short_side: pixels of the shorter side that it is cut from.
-        is_shared_crop: cut and mirrored as the clip is; false: with a crop and a flip of its own.
-        is_literal: each pair is drawn anew: frames of the clip's time, or of a clip of another source.
-        has_other_time: frames of another time of the same row come too, as far from the clip as the row allows.
-        num_views: clips start, and teachers' crops lie, at so many places of a row, the same in every epoch; none:
-            anywhere.
-        features: where the features of these views lie; none: frames are decoded for a teacher.
+        short_side: pixels of the shorter side before the crop.
+        is_shared_crop: cut and mirrored as the clip is; otherwise it has a crop and a flip of its own.
+        is_literal: each pair is drawn by itself: frames of the clip's time, or of a clip of another source.
+        has_other_time: add frames of another time of the same row, as far from the clip as the row allows.
+        num_views: number of places of a row at which clips start and teachers' crops lie, the same in every epoch; by
+            default they lie anywhere.
+        features: the files with the features of these views; by default frames are decoded for a teacher.
     """
 
     num_frames: int
@@ -46,7 +46,7 @@ class TeacherView:
 
 
 class _Moment(NamedTuple):
-    """A drawn time of a row: its clips, the view it is of, and what draws the teacher's crop."""
+    """A drawn time of a row: its clips, its view, and the generator that draws the teacher's crop."""
 
     row: int
     clips: list[ClipIndices]
@@ -60,12 +60,12 @@ class _Moment(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PairLoader(BatchLoader):
-    """Decodes the rows that it is given, for a student and a teacher.
+    """Decodes the given rows for a student and a teacher.
 
-    Beside what a `BatchLoader` gives, a random batch has `teacher_frames_BTHWC` uint8 or the teacher's features
-    `teacher_BD`: of the time of the clip, or as `is_match_B` says. Where the teacher's view asks for another time, the
-    same of it comes as `other_...`, and `is_other_time_B`, false where the row is too short for a time that shares no
-    frame with the clip.
+    In addition to the arrays of a `BatchLoader`, a random batch has `teacher_frames_BTHWC` uint8 or the teacher's
+    features `teacher_BD`. They are of the clip's time, unless `is_match_B` is false. If the teacher's view asks for
+    another time, its frames or features come as `other_...`, with `is_other_time_B`. That flag is false when the row
+    is too short for a time that shares no frame with the clip.
     """
 
     teacher: TeacherView
@@ -76,7 +76,7 @@ class PairLoader(BatchLoader):
         return np.linspace(0, self.clip.num_frames - 1, self.teacher.num_frames).round().astype(np.int64)
 
     def view_batch(self, rows: np.ndarray, views: np.ndarray) -> NumpyBatch:
-        """Load what the teacher sees in views of rows, for the pass that computes its features.
+        """Load the teacher's frames of views of rows, for the pass that computes its features.
 
         Returns:
             `teacher_frames_BTHWC` uint8, `start_B` (first frame of the view) and `reason_B`, as in `random_batch`.
@@ -91,7 +91,7 @@ class PairLoader(BatchLoader):
         return {name: np.stack([each[name] for each in loaded]) for name in loaded[0]}
 
     def _random_clip(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Draw a clip and what the teacher sees, then decode both at once where they are of the same row."""
+        """Draw a clip and the teacher's frames, then decode both at once when they are of the same row."""
         is_match = not self.teacher.is_literal or bool(rng.integers(2))
         moment = self._random_moment(row, rng)
         clip, for_teacher = self._draw_both(moment, rng)
@@ -135,7 +135,7 @@ class PairLoader(BatchLoader):
         return self._moment_of_view(row, int(rng.integers(self.teacher.num_views)))
 
     def _moment_of_view(self, row: int, view: int) -> _Moment:
-        """A view follows from the row's place in its shard and the view's number, in every run."""
+        """In every run a view follows from the row's place in its shard and the view's number."""
         shard = Path(self.index.shard_paths[self.index.shard_N[row]])
         rng = np.random.default_rng([int(shard.stem), int(self.index.row_N[row]), view])
         return _Moment(row, self._random_segments(row, rng), view, rng)
@@ -145,14 +145,14 @@ class PairLoader(BatchLoader):
         return int(others[rng.integers(len(others))])
 
     def _teacher_sees(self, moment: _Moment) -> dict[str, np.ndarray]:
-        """The teacher's frames of a time, or its features."""
+        """The teacher's frames, or its features, of one time."""
         if self.teacher.features is not None:
             assert moment.view is not None, "features are of views"
             return {"teacher_BD": self.teacher.features.read(self.index, moment.row, moment.view, moment.frame_indices)}
         return {"teacher_frames_BTHWC": self._decode(moment.row, [self._draw_for_teacher(moment)])[0]}
 
     def _draw_both(self, moment: _Moment, rng: np.random.Generator) -> tuple[Drawn, Drawn]:
-        """How the student and the teacher see a time; of a view the teacher's part is always the same."""
+        """Draw how the student and the teacher see a time; the teacher's part of a view is always the same."""
         is_shared_crop, indices = self.teacher.is_shared_crop, moment.frame_indices
         clip = self._draw(moment.row, indices, self.clip, self.random_crop, moment.rng if is_shared_crop else rng)
         if not is_shared_crop:

@@ -1,4 +1,4 @@
-"""The curves of a transfer's checks become one picture: is it learning, what is it cheating by, what is left of it."""
+"""The curves of a transfer's checks become one picture: does it learn, how does it cheat, what do its features hold."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 _DPI = 110
 _PANEL = (5.2, 4.2)  # inches
-_FEW_POINTS = 30  # which are marked each
+_FEW_POINTS = 30  # shorter curves mark every point
 _INK, _GRID = "#222222", "#dddddd"
 
 Curves = Mapping[str, Sequence[tuple[int, float]]]
@@ -63,11 +63,11 @@ _PANELS = (
 
 
 def plot_checks(curves: Curves, *, title: str) -> bytes:
-    """Return a PNG of all that was measured; panels without a curve are left out.
+    """Return a PNG of all measured curves; panels without a curve are left out.
 
     Args:
-        curves: name -> (step, value), as `read_curves` gives them; those of `check/` are there.
-        title: stands above.
+        curves: name -> (step, value), as `read_curves` returns them, at least those of `check/`.
+        title: text above the panels.
     """
     panels = [panel for panel in _PANELS if any(line.metric in curves for line in panel.lines)]
     width, height = _PANEL

@@ -30,7 +30,7 @@ from t3d_core.transfer.teacher import FrozenTeacher, build_teacher, load_exporte
 from t3d_core.transfer.twin import FrameRegressionNet, Twin, build_twin
 from t3d_core.video.sizes import default_short_side
 
-# Seeds of held-out clips stand where no epoch of training can reach.
+# Seeds of held-out clips, beyond every epoch of training.
 _HOLDOUT_EPOCH = 2**31
 
 
@@ -55,7 +55,7 @@ class CorrespondenceStage:
         return TrainOrder(len(self.train_index), config.global_batch_size, config.seed, config.epoch_share, limit)
 
     def build_task(self) -> Task:
-        """Make the student, random or inflated, a random pair head, and the teacher unless its features are there."""
+        """Make the student (random or inflated), a random pair head, and the teacher unless its features exist."""
         student = build_model(self.card.model_kind, num_classes=0, **self.card.model_arguments)
         if self.init_from is not None:
             initialize_from(student, self.init_from, class_names=())
@@ -79,7 +79,7 @@ class CorrespondenceStage:
         return self._held_out(self.loader(self.val_index), rank=rank, world_size=world_size)
 
     def examine(self, net: nn.Module, *, task: Task, worker: Worker, execution: Execution) -> Metrics:
-        """Look at held-out pairs and at features from more sides (see `transfer.checks`)."""
+        """Measure held-out pairs and features in more ways (see `transfer.checks`)."""
         assert isinstance(net, CorrespondenceNet), "built above"
         assert isinstance(task, CorrespondenceTask), "as the net"
         examiner = Examiner(net, task, worker, execution, self.config.clip)
@@ -101,7 +101,7 @@ class CorrespondenceStage:
     def _held_out(
         self, loader: BatchLoader, *, rank: int, world_size: int, at_most: int | None = None
     ) -> Iterator[NumpyBatch]:
-        """The held-out clips, or the first so many of them, in batches."""
+        """The held-out clips, or the first `at_most` of them, in batches."""
         config = self.config
         size = config.micro_batch_size or config.global_batch_size
         order = TrainOrder(len(self.val_index), size, config.seed, limit=self._limit(self.val_index))
@@ -121,12 +121,12 @@ class CorrespondenceStage:
         return stream(load, range(rank, num_batches, world_size), items_a_task=items_a_task)
 
     def save_weights(self, net: nn.Module, path: Path) -> None:
-        """Write the student; the pair head and the projection have served."""
+        """Write the student, without the pair head and the projection."""
         assert isinstance(net, CorrespondenceNet)
         save_weights(net.student, path, card=self.card)
 
     def loader(self, index: ShardIndex) -> PairLoader:
-        """What decodes rows of `index` for both networks."""
+        """The loader that decodes rows of `index` for both networks."""
         teacher, cache = self.config.teacher, self.config.cache
         view = TeacherView(
             num_frames=teacher.num_frames or self.card.num_frames,
@@ -142,7 +142,7 @@ class CorrespondenceStage:
 
 @dataclass(frozen=True)
 class TwinStage(CorrespondenceStage):
-    """Trains the student's 2D twin to guess the teacher's features of frames, on the same clips."""
+    """Trains the student's 2D twin to predict the teacher's features of frames, on the same clips."""
 
     weights_name: str = "twin.pt"
 
@@ -153,7 +153,7 @@ class TwinStage(CorrespondenceStage):
         return FrameRegressionTask(net, teacher, positions=self.loader(self.train_index).teacher_positions.tolist())
 
     def examine(self, net: nn.Module, *, task: Task, worker: Worker, execution: Execution) -> Metrics:
-        """Nothing: there are no pairs, and no features of clips."""
+        """Return nothing, because there are no pairs and no features of clips."""
         return {}
 
     def save_weights(self, net: nn.Module, path: Path) -> None:
@@ -163,10 +163,10 @@ class TwinStage(CorrespondenceStage):
 
 
 def twin_of(card: WeightsCard) -> Twin:
-    """Make the 2D twin of a network, which is seen to fit.
+    """Make the 2D twin of a network, and check that it fits.
 
     Raises:
-        UserError: networks of this kind have none, or cannot be inflated from it.
+        UserError: networks of this kind have no twin, or cannot be inflated from it.
     """
     net = build_model(card.model_kind, num_classes=0, **card.model_arguments)
     twin = build_twin(card.model_kind, net)
@@ -178,7 +178,7 @@ def teacher_of(config: TeacherConfig) -> FrozenTeacher:
     """Load the teacher that `config` names.
 
     Raises:
-        UserError: its weights cannot be had, or do not fit.
+        UserError: its weights cannot be loaded, or do not fit.
     """
     if isinstance(config, ExportedTeacherConfig):
         crop_size, mean, std = config.crop_size, config.mean, config.std

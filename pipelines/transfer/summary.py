@@ -1,4 +1,4 @@
-"""What a transfer run prints at its end: did it learn, did it cheat, where are the weights, what to type next."""
+"""The summary of a transfer run: did it learn, did it cheat, where are the weights, which command comes next."""
 
 import shlex
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ Field = tuple[str, str]
 def describe_transfer(
     config: TransferConfig, finished: FinishedRun, folders: Sequence[Path], *, num_sources: int, is_labelled: bool
 ) -> str:
-    """What came out, and what to type next.
+    """The results, and the next command.
 
     Args:
         config: of the run.
         finished: the run.
         folders: its shards.
         num_sources: source videos that were held out.
-        is_labelled: whether the shards have labels, to fine-tune on.
+        is_labelled: whether the shards have labels for fine-tuning.
     """
     before, after = finished.initial, finished.final
     return format_summary(
@@ -40,9 +40,9 @@ def describe_transfer(
 def _describe_validation(before: Metrics, after: Metrics, *, num_sources: int) -> list[Field]:
     loss = f"{before['loss']:.3f} before, {after['loss']:.3f} after{describe_padding(after)}"
     if "pair_accuracy" not in after:
-        return [("error", f"{loss}: of frame features on {num_sources} held-out source videos (1 without learning)")]
+        return [("error", f"{loss}: on frame features of {num_sources} held-out source videos (1 without learning)")]
     accuracy = f"{before['pair_accuracy']:.3f} before, {after['pair_accuracy']:.3f} after"
-    # Below 1 where a batch held clips of too few sources.
+    # Below 1 when a batch held clips of too few sources.
     few = after["negatives_per_positive"] < 0.995
     negatives = f"; {after['negatives_per_positive']:.2f} negatives a positive" if few else ""
     return [
@@ -52,10 +52,10 @@ def _describe_validation(before: Metrics, after: Metrics, *, num_sources: int) -
 
 
 def _describe_checks(before: Metrics, after: Metrics) -> list[Field]:
-    """What the checks and the probe found."""
+    """The results of the checks and of the probe."""
 
     def change(name: str, digits: int = 3) -> str:
-        """Before and after; a run may have begun without this measurement."""
+        """Before and after training; a run may have begun without this measurement."""
         began = f"{before[name]:.{digits}f} before, " if name in before else ""
         return f"{began}{after[name]:.{digits}f} after"
 
@@ -85,10 +85,11 @@ def _describe_checks(before: Metrics, after: Metrics) -> list[Field]:
 
 
 def _next(config: TransferConfig, finished: FinishedRun, folders: Sequence[Path], *, is_labelled: bool) -> str:
-    """Fine-tune from these weights: the network and the clips are those the weights describe."""
+    """The command that fine-tunes these weights; the weights describe the network and the clips."""
     if config.objective == "frame_regression":
         return (
-            f"--inflate_from {shlex.quote(str(finished.weights))} of transfer.py or train.py, with this model section"
+            f"jobs/transfer.py or jobs/train.py with this model section and --inflate_from "
+            f"{shlex.quote(str(finished.weights))}"
         )
     shards = [str(folder) for folder in folders] if is_labelled else ["LABELLED_SHARDS"]
     command = ["python", "jobs/train.py", "--init_from", str(finished.weights), "--model", "none", "--clip", "none"]

@@ -1,8 +1,8 @@
-"""A teacher's features of fixed views of rows, computed once, in a file beside each shard.
+"""A teacher's features of fixed views of rows, computed once, in a side file for each shard.
 
-A view is a start, a crop and a flip; each row has the same K of them in every epoch. Shards are immutable, so what is
-derived from them lies apart: a side file per shard and kind of features, under the name of the fingerprint of teacher,
-views and fold.
+A view is a start, a crop and a flip; each row has the same K views in every epoch. Shards are immutable, so derived
+data lies in side files: one a shard and kind of features, in a folder named by the fingerprint of teacher, views and
+fold.
 
 OUTPUT/shards/000000.parquet                     the shard
 OUTPUT/features/FINGERPRINT/000000.parquet       row i belongs to row i of the shard; one row a row group
@@ -41,7 +41,7 @@ _MAX_NAME = 16  # hexadecimal digits of the fingerprint
 
 
 class RowFeatures(NamedTuple):
-    """What a side file holds for one row: why there are no features, or "", `starts_K` and `feature_KD`."""
+    """One row of a side file: the reason why it has no features, or "" with `starts_K` and `feature_KD`."""
 
     video_id: str
     reason: str
@@ -54,7 +54,7 @@ class FeatureFiles:
     """The side files of one teacher and its views.
 
     Attributes:
-        fingerprint: hexadecimal hash of all that the features follow from, but the shards.
+        fingerprint: hexadecimal hash of all that the features follow from, except the shards.
         num_views: K.
         feature_dim: D.
     """
@@ -72,7 +72,7 @@ class FeatureFiles:
         """Read the feature (D,) of a view whose clip has these frames.
 
         Raises:
-            UserError: there is none, the file is damaged, or it belongs to another shard or to other views.
+            UserError: there is no feature, the file is damaged, or it belongs to another shard or to other views.
         """
         path = self.file_of(index.shard_paths[index.shard_N[row]])
         found = _row_of(path, int(index.row_N[row]), feature_dim=self.feature_dim)
@@ -82,11 +82,11 @@ class FeatureFiles:
                 f"{video_id} there: {_CURE}"
             )
         if found.reason:
-            raise UserError(f"no teacher features of {video_id} in {path}: {found.reason}; to try again, {_CURE}")
+            raise UserError(f"no teacher features of {video_id} in {path}: {found.reason}. To try again, {_CURE}")
         if int(found.starts_K[view]) != int(frame_indices[0]):
             raise UserError(
                 f"teacher features {path} are of clips that start at {found.starts_K.tolist()}, but view {view} of "
-                f"{video_id} starts at {frame_indices[0]}: they were made by another version, {_CURE}"
+                f"{video_id} starts at {frame_indices[0]}, because another version made them: {_CURE}"
             )
         return found.feature_KD[view]
 
@@ -94,7 +94,7 @@ class FeatureFiles:
         """The shards, as numbered by `shard_N`, that have rows in the index and no side file.
 
         Raises:
-            UserError: a side file that is there is damaged, or is of another teacher or of other views.
+            UserError: a side file is damaged, or is of another teacher or of other views.
         """
         shards = np.unique(index.shard_N).tolist()
         return [shard for shard in shards if not self._is_there(index.shard_paths[shard])]
@@ -115,14 +115,14 @@ class FeatureFiles:
         of_shard, its_shard = metadata.get(b"shard", b"none").decode(), _digest(shard_path)
         if of_shard != its_shard:
             raise UserError(
-                f"teacher features {path} are of another shard than the one beside them (fingerprint "
+                f"teacher features {path} are of another shard than the one of that name (fingerprint "
                 f"{of_shard[:_MAX_NAME]}..., this one's is {its_shard[:_MAX_NAME]}...): {_CURE}"
             )
         return True
 
     @contextmanager
     def open_file(self, shard_path: str) -> Iterator[Callable[[RowFeatures], None]]:
-        """Give a function that appends the features of a shard's next row to its file, complete or absent."""
+        """Yield a function that appends the features of a shard's next row; the file is complete or absent."""
         schema = _SCHEMA.with_metadata({"fingerprint": self.fingerprint, "shard": _digest(shard_path)})
         with (
             whole_file(self.file_of(shard_path)) as partial,
@@ -142,7 +142,7 @@ class FeatureFiles:
 
 
 def _digest(shard_path: str) -> str:
-    """A hash of the settings a shard was made with and of its videos, in their order."""
+    """A hash of a shard's settings and of its videos, in their order."""
     fingerprint, rows = rows_of_shard(shard_path)
     return hashlib.sha256(json.dumps([fingerprint, rows]).encode()).hexdigest()
 

@@ -1,7 +1,7 @@
 """A teacher runs once over fixed views of all rows: Ray Data decodes, a pool of actors holds the teacher.
 
-Shard after shard gets its side file (`teacher_features`) as soon as its last row is through, so that a pass that was
-cut off goes on at the first shard without one.
+Each shard gets its side file (`teacher_features`) as soon as its last row is done. An interrupted pass therefore
+resumes at the first shard without one.
 
 Legend: B views of a batch, K views of a row, D feature width.
 """
@@ -35,7 +35,7 @@ _NOT_ASKED_FOR = "it is not in split train of the fold"
 
 
 class PassOutcome(NamedTuple):
-    """What a pass did: views that the teacher ran on, and rows that could not be read."""
+    """The views that the teacher ran on in a pass, and the rows that could not be read."""
 
     num_views: int
     num_failed_rows: int
@@ -49,14 +49,14 @@ class TeacherActor:
         self._teacher = teacher.to(self._device)
 
     def __call__(self, row: NumpyBatch) -> NumpyBatch:
-        """Give the features of a batch that is one row of a data set (see `clips.stream.as_row`)."""
+        """Return the features of a batch that is one row of a data set (see `clips.stream.as_row`)."""
         batch = from_row(row)
         frames_BTHWC = to_device({"frames": batch.pop("teacher_frames_BTHWC")}, self._device)["frames"]
         return as_row(batch | {"teacher_BD": self._teacher(frames_BTHWC).cpu().numpy()})
 
 
 class _Piece(NamedTuple):
-    """Views that are decoded together, all of one shard: of row `rows[i]` of the index the view `views[i]`."""
+    """Views of one shard that are decoded together: view `views[i]` of row `rows[i]` of the index."""
 
     shard: int
     rows: np.ndarray
@@ -64,19 +64,19 @@ class _Piece(NamedTuple):
 
 
 def cached_features(loader: PairLoader, teacher: FrozenTeacher, config: TransferConfig, run: Run) -> FeatureFiles:
-    """See that the teacher's features of all rows of the loader's index are there; what is missing is computed now.
+    """Compute the teacher's features that are missing for rows of the loader's index; return the files of all.
 
     Args:
         loader: of the run; its teacher's view has no features yet.
-        teacher: runs where features are missing.
-        config: of the run; its `cache` says how.
-        run: gets the time it took.
+        teacher: runs on rows without features.
+        config: of the run; its `cache` sets views and workers.
+        run: gets the time the pass took.
 
     Raises:
-        UserError: as `run_teacher_pass`.
+        UserError: as in `run_teacher_pass`.
     """
     cache = config.cache
-    assert cache is not None, "asked for with a cache only"
+    assert cache is not None, "called with a cache only"
     fingerprint = _fingerprint(config, teacher, loader)
     files = FeatureFiles(fingerprint, cache.num_views, teacher.feature_dim)
     started = time.monotonic()
@@ -84,15 +84,13 @@ def cached_features(loader: PairLoader, teacher: FrozenTeacher, config: Transfer
     if num_views:
         seconds = time.monotonic() - started
         run.log_metrics({"cache/seconds": seconds, "cache/views": num_views, "cache/failed_rows": num_failed}, step=0)
-        print(
-            f"teacher features: {num_views} views in {seconds:.0f} s, {num_failed} rows that cannot be read", flush=True
-        )
+        print(f"teacher features: {num_views} views in {seconds:.0f} s, {num_failed} rows cannot be read", flush=True)
     run.set_tags({"teacher_features": fingerprint})
     return files
 
 
 def _fingerprint(config: TransferConfig, teacher: FrozenTeacher, loader: PairLoader) -> str:
-    """What the features follow from, but the shards: teacher, views, and which rows have some."""
+    """A hash of all that the features follow from, except the shards: teacher, views, and which rows have features."""
     view = {name: value for name, value in asdict(loader.teacher).items() if name not in _NOT_OF_THE_VIEW}
     clip = {name: getattr(loader.clip, name) for name in ("num_frames", "frame_stride", "short_video")}
     sizes = (loader.clip.crop_size, loader.clip.short_side)
@@ -110,13 +108,13 @@ def run_teacher_pass(
 
     Args:
         loader: gives the views; its teacher's view has no features yet.
-        teacher: what runs on them.
+        teacher: runs on the views.
         files: where the features go.
         config: the pool.
 
     Raises:
-        UserError: a side file is of another teacher or shard, the pool leaves no CPU for decoding, features are not
-            finite, or a file cannot be written.
+        UserError: a side file is of another teacher or shard; or the pool leaves no CPU for decoding; or features are
+            not finite; or a file cannot be written.
     """
     missing = files.missing(loader.index)
     pieces = list(_pieces(loader.index, missing, num_views=files.num_views))
@@ -166,17 +164,17 @@ def _feature_batches(
 
 
 def _write(index: ShardIndex, shard: int, batch: NumpyBatch, files: FeatureFiles) -> int:
-    """Write the side file of a shard from its views, K after K; give the number of rows that could not be read.
+    """Write the side file of a shard from its views, K a row; return the number of rows that could not be read.
 
-    A shard of which nothing could be read gets none: its storage may be back at the next start.
+    A shard without a readable row gets no file, because its storage may be back at the next start.
     """
     by_row = {name: values.reshape(-1, files.num_views, *values.shape[1:]) for name, values in batch.items()}
     reasons = [max(of_row.tolist()) for of_row in by_row["reason_B"]]
     is_read = np.array([reason == "" for reason in reasons])
     if not np.isfinite(by_row["teacher_BD"][is_read]).all():
         raise UserError(
-            f"the teacher gives features that are not finite for rows of {index.shard_paths[shard]}: its weights are "
-            "damaged"
+            f"the teacher gives features that are not finite for rows of {index.shard_paths[shard]}, so its weights "
+            "are damaged: get them again, or choose another teacher"
         )
     if not is_read.any():
         return len(reasons)
@@ -194,6 +192,6 @@ def _write(index: ShardIndex, shard: int, batch: NumpyBatch, files: FeatureFiles
     except OSError as error:
         raise UserError(
             f"the teacher's features cannot be written to {files.file_of(shard_path)}: {error}. Those of earlier "
-            "shards are kept: make room and start again"
+            "shards are kept: make room, then start again"
         ) from error
     return int((~is_read).sum())

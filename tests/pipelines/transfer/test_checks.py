@@ -120,7 +120,7 @@ def test_the_checks_of_two_workers_are_those_of_one(index, tmp_path):
         left.extend(values)
         return list(left)
 
-    for rank in (1, 0):  # the first one reckons, when all have found something
+    for rank in (1, 0):  # the first one computes the metrics, when all have found something
         worker = worker_of(tmp_path, rank=rank, world_size=2, gather=gather)
         of_two = examiner_of(worker).check_pairs(held_out(index, worker))
     for name in of_one.keys() - {"check/pair_accuracy_jittered"}:  # which colours, depends on the number of the batch
