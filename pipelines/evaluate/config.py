@@ -16,14 +16,15 @@ class EvaluateDataConfig(DataConfig):
     """Which prepared rows are tested."""
 
     split: Literal["train", "val", "test"] = "test"
-    """Split of the fold."""
+    """Split of the fold to test on."""
 
 
 class EvaluateComputeConfig(ComputeConfig):
     """How the network is run in testing."""
 
     transition_forms: TransitionForm | tuple[TransitionForm, ...] | None = None
-    """How transitions compute their sum, for another machine than the weights were trained on; none: as they say."""
+    """How transitions compute their sum, if this machine is another than that of the training. By default as the
+    weights file states."""
 
     fold_batch_norm: bool = True
     """Fold batch norms into the convolutions before them."""
@@ -47,26 +48,27 @@ class EvaluateConfig(Section):
 
     data: EvaluateDataConfig
     checkpoint: Address | None = None
-    """Weights: a file, a checkpoint or run folder, runs:/... or models:/...; none: the newest run in `storage`."""
+    """Weights to test: a file, runs:/..., models:/..., or a checkpoint or run folder. By default those of the newest
+    run in `storage`."""
     output: Annotated[UserPath | None, Role.PLACE] = None
-    """Folder for metrics.json, scores and reports; none: STORAGE/evaluate-TIME."""
+    """Folder for metrics.json, scores and reports. By default STORAGE/evaluate-TIME."""
     batch_size: PositiveInt = 8
-    """Clips that a worker scores at once; with segments, as many whole videos as they make."""
+    """Clips that a worker scores at once. If the network averages segments, these are whole videos of as many clips."""
     folds: tuple[PositiveInt, ...] = ()
-    """Test one network for each of these folds and give the mean (paper Table 10); `{fold}` in checkpoint is the
-    fold's number. None: data.fold alone."""
+    """Folds to test one network each on, with the mean at the end (paper Table 10). In checkpoint, `{fold}` becomes the
+    fold's number. By default only data.fold is tested."""
     num_crops: Literal[1, 3, 10] = 1
-    """Squares of every clip that are scored: 1: the centre (paper 4.4); 3: along the longer side; 10: four corners and
+    """Squares of every clip that are scored. 1: the centre (paper 4.4). 3: along the longer side. 10: four corners and
     the centre, each also mirrored."""
     num_clips: PositiveInt | None = None
-    """Clips of every video, at even distances; none: all that do not overlap (paper 4.4)."""
+    """Clips of every video, evenly spaced. By default all clips that do not overlap (paper 4.4)."""
     compute: EvaluateComputeConfig = EvaluateComputeConfig()
     num_workers: Annotated[int, Field(ge=0)] = 1
-    """Processes that hold the network; 0: this one does."""
+    """Processes that run the network; with 0, the job's own process runs it."""
     cpus_per_worker: PositiveFloat = 1.0
-    """CPUs that each reserves, and threads of its network; at least one CPU must be left for decoding."""
+    """CPUs that each worker reserves, and threads of its network; at least one CPU must be left for decoding."""
     use_gpu: bool = False
-    """One GPU a worker."""
+    """Give each worker one GPU."""
     tracking: Annotated[TrackingConfig, Role.PLACE] = TrackingConfig()
     storage: Annotated[UserPath, Role.PLACE] = Path("runs")
     """Folder with training runs, and with the shards that `data.prepare` makes."""
@@ -76,11 +78,11 @@ class EvaluateConfig(Section):
         has_place = self.checkpoint is not None and "{fold}" in self.checkpoint
         if self.folds and not has_place:
             raise UserError(
-                f"folds {list(self.folds)} tests one network a fold, checkpoint {self.checkpoint} is the same for all: "
-                "write {fold} where the number stands, as --checkpoint 'runs/mine-fold{fold}'"
+                f"folds {list(self.folds)} tests one network a fold, but checkpoint {self.checkpoint} is the same for "
+                "all: write {fold} in place of the number, as in --checkpoint 'runs/mine-fold{fold}'"
             )
         if has_place and not self.folds:
-            raise UserError(f"checkpoint {self.checkpoint} is one for each fold: say which, as --folds 1 2 3")
+            raise UserError(f"checkpoint {self.checkpoint} names one for each fold: add the folds, as in --folds 1 2 3")
         if len(set(self.folds)) < len(self.folds):
-            raise UserError(f"folds {list(self.folds)} names one twice: give each once")
+            raise UserError(f"folds {list(self.folds)} has a fold twice: give each fold once")
         return self

@@ -1,7 +1,7 @@
 """A confusion matrix becomes a picture: a row a class, in shares of its videos; right ones blue, wrong ones red.
 
-Few classes have names, and counts in the cells; some hundred have small names; more have their numbers alone, for names
-would not fit. Beside the matrix stand the most frequent confusions.
+With few classes the picture has names, and counts in the cells. With about a hundred it has small names. With more it
+has only numbers, because names would not fit. The most frequent confusions are listed next to the matrix.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _LETTER, _MIN_LISTING, _AROUND_MATRIX = 0.08, 2.2, 2.6
 _INK = "#222222"
 _RIGHT = LinearSegmentedColormap.from_list("right", ["#ffffff", "#6baed6", "#08306b"])
 _WRONG = LinearSegmentedColormap.from_list("wrong", ["#ffffff", "#fc9272", "#99000d"])
-_DARK = 0.5  # share of the class from which a cell is dark
+_DARK = 0.5  # cells with at least this share of the class are dark
 
 
 def plot_confusion(report: ClassReport, names: Sequence[str], *, title: str) -> bytes:
@@ -33,7 +33,7 @@ def plot_confusion(report: ClassReport, names: Sequence[str], *, title: str) -> 
     Args:
         report: the counts.
         names: of the classes.
-        title: stands above.
+        title: text above the matrix.
     """
     num_classes = len(names)
     largest = _MAX_SIDE if num_classes <= _MAX_NAMED else _MAX_SIDE_UNNAMED
@@ -59,7 +59,7 @@ def _draw(figure: Figure, matrix: Axes, report: ClassReport) -> None:
     is_right_KK = np.eye(len(share_KK), dtype=bool)
     for what, hidden_KK, colours in (("wrong", is_right_KK, _WRONG), ("right", ~is_right_KK, _RIGHT)):
         shown = np.ma.masked_array(share_KK, hidden_KK)
-        # By the square root, so that a few wrong ones among many can be seen.
+        # The square root makes a few wrong videos among many visible.
         picture = matrix.imshow(shown, cmap=colours, norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
         bar = figure.colorbar(picture, ax=matrix, fraction=0.03, pad=0.03, aspect=30, ticks=[0, 0.1, 0.3, 0.6, 1])
         bar.ax.set_title(what, fontsize=8)
@@ -99,4 +99,4 @@ def _confusion_lines(report: ClassReport, names: Sequence[str]) -> list[str]:
 
 def _short(name: str) -> str:
     shortened = name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 3]}..."
-    return shortened.replace("$", r"\$")  # else the start of a formula
+    return shortened.replace("$", r"\$")  # a plain $ would start a formula

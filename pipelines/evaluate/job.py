@@ -3,8 +3,8 @@
 Paper 4.4, Testing: non-overlapping clips over the whole video, centre crop, scores averaged to one prediction a video.
 TSN: one prediction from the mean feature of several clips. Table 10: the mean over three folds.
 
-OUTPUT/...               what `evaluation_report` lists; of several folds in OUTPUT/fold1, OUTPUT/fold2, ...
-OUTPUT/metrics.json      of several folds: `FoldsEvaluation`
+OUTPUT/...               the files that `evaluate.report` lists; with several folds in OUTPUT/fold1, OUTPUT/fold2, ...
+OUTPUT/metrics.json      with several folds: a `FoldsEvaluation`
 """
 
 import dataclasses
@@ -55,10 +55,10 @@ class _Test:
 
 
 def run_evaluate(config: EvaluateConfig, *, tags: Mapping[str, str] = MappingProxyType({})) -> str:
-    """Test classifiers as `config` says; give the closing summary.
+    """Test classifiers with the settings in `config`; return the closing summary.
 
     Args:
-        config: which weights on which videos.
+        config: the weights and the videos.
         tags: more tags of the MLflow run.
 
     Raises:
@@ -76,12 +76,12 @@ def run_evaluate(config: EvaluateConfig, *, tags: Mapping[str, str] = MappingPro
 
 def _of_fold(config: EvaluateConfig, fold: int) -> EvaluateConfig:
     """The settings that test one fold alone."""
-    checkpoint = str(config.checkpoint).replace("{fold}", str(fold))  # the config has seen to it that there is one
+    checkpoint = str(config.checkpoint).replace("{fold}", str(fold))  # the config has checked that there is one
     return changed(config, {"data.fold": fold, "checkpoint": checkpoint, "folds": ()})
 
 
 def _prepare(configs: Sequence[EvaluateConfig], outputs: Sequence[Path], *, base: Path) -> list[_Test]:
-    """Load and check all that is tested, then connect to Ray: nothing is scored before everything can be."""
+    """Load and check all tests, then connect to Ray: scoring starts only when every test can run."""
     common = configs[0]
     storage, tracking_uri = base / common.storage, tracking_uri_of(common.tracking)
     models = [_load(config, tracking_uri=tracking_uri, storage=storage) for config in configs]
@@ -119,10 +119,11 @@ def _load(config: EvaluateConfig, *, tracking_uri: str, storage: Path) -> Loaded
 
 
 def _labels_of_model(index: ShardIndex, card: WeightsCard, *, split: str, fold: int) -> np.ndarray:
-    """The videos' labels as the network numbers its classes (V,)."""
+    """The videos' labels (V,) in the network's numbering of classes."""
     if (index.label_N < 0).any():
         raise UserError(
-            f"rows of split {split} in fold {fold} have no label: choose another --data.split, or other --data.shards"
+            f"some rows of split {split} in fold {fold} have no label: choose another --data.split, or other "
+            "--data.shards"
         )
     unknown = sorted(set(index.class_names) - set(card.class_names))
     if unknown:
@@ -134,10 +135,12 @@ def _labels_of_model(index: ShardIndex, card: WeightsCard, *, split: str, fold: 
 
 
 def _run(test: _Test, *, run_name: str, tags: Mapping[str, str]) -> tuple[Evaluation, str]:
-    """Score one network on one fold, write and log what comes of it, and sum it up."""
+    """Score one network on one fold, write and log the results, and summarise them."""
     config, card, index = test.config, test.loaded.card, test.index
     with _open_run(config, test, run_name=run_name, tags=tags) as run:
-        (test.output / "metrics.json").unlink(missing_ok=True)  # an earlier test's: where it is, all is of one test
+        (test.output / "metrics.json").unlink(
+            missing_ok=True
+        )  # an earlier test's: a folder with this file holds one whole test
         plan = ViewPlan(BatchLoader(index, view_of(card)), num_crops=config.num_crops, num_clips=config.num_clips)
         scores, failures = score_videos(plan, test.loaded, test.label_V, config)
         failures_file = write_failures(test.output, failures, index)
@@ -154,14 +157,14 @@ def _run(test: _Test, *, run_name: str, tags: Mapping[str, str]) -> tuple[Evalua
         )
         report = report_videos(scores, card)
         written = write_results(test.output, evaluation, report, scores, index, card, num_listed_of=_listed(test))
-        # Not before all is on disk: a store may be away.
+        # After everything is on disk, because the MLflow store may be down.
         run.log_metrics({name: float(value) for name, value in dataclasses.asdict(evaluation).items()}, step=0)
         for path in [*written, *filter(None, [failures_file])]:
             run.log_artifact(path)
     tested, found = describe_evaluation(evaluation, card)
     lines = [tested, *describe_skipped(index.skipped)]
     if failures:
-        lines.append(f"failed:  {describe_failures(failures, index)}; all in {failures_file}")
+        lines.append(f"failed:  {describe_failures(failures, index)}; all are listed in {failures_file}")
     lines.append(f"weakest: {describe_classes(report, card.class_names)}")
     lines.append(f"reports: {test.output}: {', '.join(path.name for path in written)}")
     return evaluation, "\n".join([*lines, f"mlflow:  {run.describe()}", found])
@@ -179,14 +182,14 @@ def _listed(test: _Test) -> Counter[str]:
 
 
 def _run_folds(config: EvaluateConfig, tests: Sequence[_Test], output: Path, *, tags: Mapping[str, str]) -> str:
-    """Test fold by fold, each a run inside the run that gets the mean."""
+    """Test fold by fold; each fold has its own MLflow run inside the run that gets the mean."""
     with _open_run(config, tests[0], run_name=output.name, tags=tags) as run:
         tags = {PARENT: run.run_id}
         evaluations = {}
         for test in tests:
             fold = test.config.data.fold
             evaluations[fold], summary = _run(test, run_name=f"{output.name}-fold{fold}", tags=tags)
-            print(f"fold {fold}: {summary}", flush=True)  # the next may take hours
+            print(f"fold {fold}: {summary}", flush=True)  # the next fold may take hours
         averaged = average_folds(evaluations)
         metrics_file = write_metrics(dataclasses.asdict(averaged), output / "metrics.json")
         run.log_metrics(averaged.mean | {f"{name}_std": std for name, std in averaged.std.items()}, step=0)
@@ -196,7 +199,7 @@ def _run_folds(config: EvaluateConfig, tests: Sequence[_Test], output: Path, *, 
 
 
 def _trained_by(card: WeightsCard) -> dict[str, str]:
-    """The tag by which a test is found from the training run."""
+    """The tag that connects a test to its training run."""
     return {} if card.run_id is None else {TRAINED_BY: card.run_id}
 
 

@@ -1,8 +1,8 @@
-"""Scores of videos become what a test leaves: metrics.json, scores.parquet, the report on each class, failures.
+"""Scores of videos become the files of a test: metrics.json, scores.parquet, the report on each class, failures.
 
 OUTPUT/metrics.json             an `Evaluation`
-OUTPUT/scores.parquet           a row a scored video: its class, the predicted one, the scores of all
-OUTPUT/classes.csv              a row a class: videos, accuracy, precision, what it is taken for
+OUTPUT/scores.parquet           a row a scored video: its class, the predicted class, the scores of all classes
+OUTPUT/classes.csv              a row a class: videos, accuracy, precision, the class it is most often confused with
 OUTPUT/confusion_matrix.csv     videos by class (rows) and predicted class (columns);  confusion_matrix.png  the picture
 OUTPUT/failures.parquet         videos that could not be read or decoded, with the reason; only when there are any
 
@@ -40,7 +40,7 @@ def report_videos(scores: VideoScores, card: WeightsCard) -> ClassReport:
 
 
 def write_metrics(metrics: Mapping[str, Any], path: Path) -> Path:
-    """Write a JSON file, whole or not at all; give its path."""
+    """Write a JSON file, whole or not at all; return its path."""
     with whole_file(path) as partial:
         partial.write_text(json.dumps(metrics, indent=1))
     return path
@@ -56,11 +56,11 @@ def write_results(
     *,
     num_listed_of: Counter[str],
 ) -> list[Path]:
-    """Write all but the failures; give the paths.
+    """Write everything except the failures; return the paths.
 
     Args:
         output: folder, made when it is missing.
-        evaluation: goes to metrics.json.
+        evaluation: content of metrics.json.
         report: of the classes.
         scores: of the videos.
         index: names the videos of `scores`.
@@ -78,12 +78,12 @@ def write_results(
     picture = output / "confusion_matrix.png"
     with whole_file(picture) as partial:
         partial.write_bytes(plot_confusion(report, names, title=_title(evaluation, card)))
-    # Last: where it is, all is.
+    # Written last: a folder with metrics.json is complete.
     return [*paths, picture, write_metrics(dataclasses.asdict(evaluation), output / "metrics.json")]
 
 
 def write_failures(output: Path, failures: Mapping[int, str], index: ShardIndex) -> Path | None:
-    """Write which videos have no score and why; the path, or none where all have one (what lay there is deleted)."""
+    """Write which videos have no score and why; return the path. Without failures, delete the file and return None."""
     path = output / "failures.parquet"
     if not failures:
         path.unlink(missing_ok=True)
@@ -111,7 +111,7 @@ def _scores_table(scores: VideoScores, index: ShardIndex, card: WeightsCard) -> 
 
 
 def _class_rows(report: ClassReport, names: Sequence[str], num_listed_of: Counter[str]) -> Iterable[list[Any]]:
-    """A heading and a row a class; cells with nothing to say are empty."""
+    """A heading and a row a class; cells without a value are empty."""
     yield ["number", "class", "listed", "support", "top1", "precision", "predicted", "confused_with", "num_confused"]
     confused = report.most_confused()
     for label, name in enumerate(names):

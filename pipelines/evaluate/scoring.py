@@ -1,7 +1,7 @@
 """A network and a plan of views become one score a video: Ray Data decodes, a pool of actors holds the network.
 
-A batch of views is scored at once, and batches are taken in their order: what a network scores together, and what is
-added to what, is the same for any number of workers, and so is every bit of the result.
+A batch of views is scored at once, and batches are taken in their order. The same views are therefore scored together
+and added in the same order for any number of workers, and every bit of the result is the same.
 
 Legend: B views of a batch, S segments, T frames, H x W pixels, C channels, K classes.
 """
@@ -28,7 +28,7 @@ from t3d_core.video.transforms import normalize_clip
 
 
 class Scored(NamedTuple):
-    """What became of the videos: their scores, and why some have none (row -> reason)."""
+    """The scores of the videos, and why some have none (row -> reason)."""
 
     scores: VideoScores
     failures: dict[int, str]
@@ -37,7 +37,7 @@ class Scored(NamedTuple):
 class Scorer:
     """An actor that holds the network and scores views.
 
-    What it refuses comes back in `refusal_B`: Ray would wrap an exception, and lose one of the constructor.
+    Its errors come back in `refusal_B`, because Ray would wrap an exception, and lose one of the constructor.
     """
 
     def __init__(self, loaded: LoadedModel, *, compute: EvaluateComputeConfig, use_gpu: bool) -> None:
@@ -83,7 +83,7 @@ def score_videos(plan: ViewPlan, loaded: LoadedModel, label_V: np.ndarray, confi
     """Score every view of `plan` and sum the scores by video; a row is a video.
 
     Raises:
-        UserError: a switch of `compute` cannot work here, clips are not finite while debugging, or scores are not.
+        UserError: a switch of `compute` cannot work here; or clips (with compute.debug) or scores are not finite.
     """
     scores, failures = VideoScores(label_V, len(loaded.card.class_names)), dict[int, str]()
     with tqdm(total=plan.num_views, desc=f"evaluate fold {config.data.fold}", unit="view") as bar:
@@ -127,18 +127,19 @@ def _scored_by_actors(plan: ViewPlan, loaded: LoadedModel, config: EvaluateConfi
         compute=ray.data.ActorPoolStrategy(size=config.num_workers),
         num_cpus=config.cpus_per_worker,
         num_gpus=1 if config.use_gpu else 0,
-        # Said even where it is empty, unlike for `load`: Ray joins steps that say the same, and actors would decode.
+        # Given even when it is empty, unlike for `load`: Ray fuses steps with equal options, and actors would decode.
         label_selector=pools.selector("train"),
     )
 
 
 def _refuse(batch: NumpyBatch) -> None:
-    """Stop where a worker refused its batch, or where a network's weights have gone to NaN."""
+    """Stop when a worker refused its batch, or when a network's weights have become NaN."""
     if refusals := [refusal for refusal in batch["refusal_B"] if refusal]:
         raise UserError(str(refusals[0]))
     is_wrong_B = is_read(batch) & ~np.isfinite(batch["score_BK"]).all(axis=1)
     if is_wrong_B.any():
         raise UserError(
-            f"the network gives scores that are not finite (NaN) for {is_wrong_B.sum()} of {len(is_wrong_B)} views: "
-            "its weights are of no use, or too large for compute.precision; --compute.debug true says where"
+            f"the network gives scores that are not finite (NaN) for {is_wrong_B.sum()} of {len(is_wrong_B)} views, so "
+            "its weights are damaged or too large for compute.precision: try --compute.precision fp32, or find the "
+            "cause with --compute.debug true"
         )

@@ -1,4 +1,4 @@
-"""What a test found becomes the lines that are printed at its end."""
+"""The results of a test become the lines that are printed at its end."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ _NUM_WEAK_CLASSES = 5
 
 
 def describe_evaluation(evaluation: Evaluation, card: WeightsCard) -> list[str]:
-    """What was tested, and how well it did."""
+    """What was tested, and its accuracies."""
     segments = f"{card.num_segments} segments of " if card.num_segments > 1 else ""
     top1, top5 = (_with_interval(evaluation, name) for name in ("video_top1", "video_top5"))
     return [
@@ -27,16 +27,17 @@ def describe_failures(failures: Mapping[int, str], index: ShardIndex) -> str:
     """How many videos failed, and the first of them."""
     row = min(failures)
     return (
-        f"{len(failures)} of {len(index)} videos cannot be read or decoded, as {index.video_id_N[row]}: {failures[row]}"
+        f"{len(failures)} of {len(index)} videos cannot be read or decoded, such as {index.video_id_N[row]}: "
+        f"{failures[row]}"
     )
 
 
 def describe_classes(report: ClassReport, names: Sequence[str]) -> str:
-    """The classes with the lowest accuracy, and what each is taken for."""
+    """The classes with the lowest accuracy, and the class that each is most often confused with."""
     confused = report.most_confused()
     weakest = sorted(confused, key=lambda label: (report.recall_K[label], label))[:_NUM_WEAK_CLASSES]
     if not weakest:
-        return "none, every video is recognised"
+        return "none: every video is recognised"
     return ", ".join(
         f"{names[label]} {report.recall_K[label]:.2f} ({confused[label].num_examples} as "
         f"{names[confused[label].predicted]})"

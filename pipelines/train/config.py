@@ -16,20 +16,20 @@ class TrainDataConfig(DataConfig):
     """Which prepared rows training reads: those of split `train`, validating on split `val`."""
 
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Where the fold has no split `val`: share of the source videos of `train` that validate instead."""
+    """Share of the source videos of split `train` that validate when the fold has no split `val`."""
     class_share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the training rows of every class that is trained on, the same rows in every run (paper Table 8: half of
-    Kinetics, 0.5)."""
+    """Share of the training rows of every class to train on, the same rows in every run (paper Table 8: 0.5 of
+    Kinetics)."""
 
 
 class TrainAugmentationConfig(AugmentationConfig):
     """What is changed at random in the clips, and in their labels."""
 
     mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
-    """Two clips are laid over each other, with a weight from Beta(x, x), labels too; 0: off. With cutmix_alpha, too,
-    each micro-batch takes one of the two."""
+    """Mix two clips and their labels with a weight drawn from Beta(x, x); 0 turns it off. If cutmix_alpha is set too,
+    each micro-batch uses one of the two."""
     cutmix_alpha: Annotated[float, Field(ge=0)] = 0.0
-    """A rectangle of one clip is put into another, its area from Beta(x, x), labels by area; 0: off."""
+    """Put a rectangle of one clip into another, with an area from Beta(x, x) and labels by area; 0 turns it off."""
 
 
 class TrainConfig(RunConfig):
@@ -50,9 +50,9 @@ class TrainConfig(RunConfig):
 
     data: TrainDataConfig
     model: ModelConfig | None = None
-    """The network; none: the one that `init_from` describes."""
+    """The network. By default, or with none, it is the one that `init_from` describes."""
     clip: ClipConfig | None = ClipConfig()  # type: ignore[assignment]
-    """How clips are taken; none: as `init_from` describes."""
+    """How clips are taken. With none they are taken as `init_from` describes."""
     global_batch_size: PositiveInt = 64
     """Clips a step, over all workers (paper 4.4)."""
     epochs: PositiveInt = 200
@@ -60,42 +60,48 @@ class TrainConfig(RunConfig):
     schedule: ScheduleConfig = ScheduleConfig(kind="plateau")
     augmentation: TrainAugmentationConfig = TrainAugmentationConfig()
     label_smoothing: Fraction = 0.0
-    """Share of the label that is spread over all classes, in training."""
+    """Share of the label that is spread over all classes in training."""
     folds: Annotated[tuple[PositiveInt, ...], Role.PLACE] = ()
-    """Train one network for each of these folds, one after another, as NAME-fold1, ...; `{fold}` in init_from and
-    register is the fold's number. None: for data.fold alone."""
+    """Folds to train one network each for, one after another, as runs NAME-fold1 and so on. In init_from and register,
+    `{fold}` becomes the fold's number. By default only data.fold is trained."""
     freeze_backbone: bool = False
-    """Train the linear classifier alone; the rest keeps the weights and statistics of init_from (TSN, paper 4.6)."""
+    """Train only the linear classifier; the rest keeps the weights and statistics of init_from (TSN, paper 4.6)."""
     init_from: Address | None = None
-    """Weights to start from: a file, a checkpoint or run folder, the id of an MLflow run, runs:/... or models:/...;
-    none: from scratch."""
+    """Weights to start from: a file, a checkpoint or run folder, runs:/..., models:/... or the id of an MLflow run. By
+    default training starts from random weights."""
     inflate_from: Address | None = None
-    """ImageNet 2D weights to start from instead, repeated along time: densenet121, densenet169, resnet18, resnet34,
-    resnet50 or googlenet (torchvision's download), or a file with such a state_dict. A file must take clips normalised
-    by ImageNet's mean and std, which torchvision's own file of googlenet does not."""
+    """ImageNet 2D weights to start from, repeated along time: a network's name or a file with its state_dict. Names:
+    densenet121, densenet169, resnet18, resnet34, resnet50 and googlenet, which torchvision downloads. A file must take
+    clips normalised by ImageNet's mean and std, which torchvision's own file of googlenet does not."""
     replace_head: bool = False
-    """Start with a new head where the classes of `init_from` are others; false: that is an error."""
+    """Start with a new head when `init_from` has other classes; with false, other classes are an error."""
     register: Annotated[str | None, Role.PLACE] = None
-    """Name under which the trained model is registered in MLflow."""
+    """Name under which the trained model is registered in MLflow. By default it is not registered."""
     alias: Annotated[str | None, Role.PLACE] = None
-    """Alias that the registered version gets, such as champion."""
+    """Alias of the registered version, such as champion."""
 
     @model_validator(mode="after")
     def _network_is_known(self) -> "TrainConfig":
         if self.init_from is None and (self.model is None or self.clip is None):
-            raise UserError("model and clip can be none only when init_from names weights that describe them")
+            raise UserError(
+                "model and clip can be none only when init_from names weights that describe them: add --init_from "
+                "WEIGHTS, or set model and clip"
+            )
         if self.init_from is not None and self.inflate_from is not None:
             raise UserError("init_from and inflate_from both name weights to start from: give one of them")
         if self.freeze_backbone and self.init_from is None:
-            raise UserError("freeze_backbone keeps the weights of another run: add --init_from WEIGHTS")
+            raise UserError("freeze_backbone true keeps the weights of another run: add --init_from WEIGHTS")
         if self.freeze_backbone and self.precise_bn_steps:
             raise UserError(
-                "precise_bn_steps measures the statistics that freeze_backbone keeps: leave one of them out"
+                f"precise_bn_steps {self.precise_bn_steps} would measure the statistics that freeze_backbone keeps: "
+                "leave one of them out"
             )
         if self.folds and self.name is None:
-            raise UserError("folds makes one run a fold, named after this one: add --name NAME")
+            raise UserError(
+                f"folds {list(self.folds)} makes one run a fold, NAME-fold{self.folds[0]} and so on: add --name NAME"
+            )
         if self.replace_head and self.init_from is None:
-            raise UserError("replace_head needs the weights whose head it replaces: add --init_from WEIGHTS")
+            raise UserError("replace_head true needs the weights whose head it replaces: add --init_from WEIGHTS")
         check_inflation(self.inflate_from, self.clip)
         if self.alias is not None and self.register is None:
             raise UserError(f"alias {self.alias!r} needs the name of a registered model: add --register NAME")
@@ -103,7 +109,7 @@ class TrainConfig(RunConfig):
 
 
 class ResolvedTrainConfig(TrainConfig):
-    """A training whose network and clips are known: they were given, or `init_from` describes them."""
+    """A training run whose network and clips are known: the user gave them, or `init_from` describes them."""
 
     model: ModelConfig
     """The network."""
@@ -112,11 +118,11 @@ class ResolvedTrainConfig(TrainConfig):
 
 
 def resolve(config: TrainConfig, *, model: ModelConfig | None, clip: ClipConfig | None) -> ResolvedTrainConfig:
-    """Fill in the network and the clips that are left to weights.
+    """Fill in the network and the clips that the weights describe.
 
     Raises:
         UserError: one of them is not known.
     """
     if model is None or clip is None:
-        raise UserError("model and clip are left to weights: write them into the recipe, or into settings")
+        raise UserError("model or clip is none and no weights describe it: set both in the recipe or as settings")
     return ResolvedTrainConfig.model_validate({**dict(config), "model": model, "clip": clip})

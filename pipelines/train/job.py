@@ -1,4 +1,4 @@
-"""Labelled shards, and weights to start from or none, become a video classifier (paper 4.4)."""
+"""Labelled shards, with or without weights to start from, become a video classifier (paper 4.4)."""
 
 import shlex
 from dataclasses import replace
@@ -32,7 +32,7 @@ from t3d_core.training.weights_card import read_card
 
 
 def run_train(config: TrainConfig, launch: Launch = TERMINAL) -> str:
-    """Train a classifier, or one for each fold, as `config` says; give the closing summary.
+    """Train a classifier, or one for each fold, with the settings in `config`; return the closing summary.
 
     Raises:
         UserError: settings, shards or weights that cannot work, before any work.
@@ -43,7 +43,7 @@ def run_train(config: TrainConfig, launch: Launch = TERMINAL) -> str:
     folders = prepared_shards(
         config.data, storage=base_folder() / config.storage, before_work=partial(check_surroundings, config)
     )
-    for fold, of_fold in of_folds.items():  # before the hours that the first one takes
+    for fold, of_fold in of_folds.items():  # all folds are checked before the first one takes hours
         load_index(folders, fold=fold, splits=["train"])
         _locate_init(of_fold)
     for fold, of_fold in of_folds.items():
@@ -79,7 +79,7 @@ def _train_one(given: TrainConfig, launch: Launch) -> str:
     card = card_of(config.model, config.clip, class_names=())
     check_network(card, batch_size=config.smallest_batch())
     if init_from is not None and (differences := differences_of_networks(read_card(init_from), card)):
-        print(f"init_from / this run: {'; '.join(differences)}", flush=True)
+        print(f"network of init_from / of this run: {'; '.join(differences)}", flush=True)
     inflated = None
     if config.inflate_from is not None:
         inflated = inflated_net(config.inflate_from, card, seed=config.seed)
@@ -94,7 +94,7 @@ def _train_one(given: TrainConfig, launch: Launch) -> str:
         if folder.summary is not None:
             return folder.summary
         stage = replace(stage, card=replace(stage.card, run_id=folder.run.run_id))
-        initial = folder.path / "initial.safetensors"  # where every node finds it, wherever it came from
+        initial = folder.path / "initial.safetensors"  # in the run's folder, so that every node finds it
         if inflated is not None:
             save_weights(inflated, initial, card=card)
             stage = replace(stage, init_from=initial)
@@ -118,7 +118,7 @@ def _locate_init(config: TrainConfig) -> Path | None:
 
 
 def _resolved(config: TrainConfig, init_from: Path | None) -> ResolvedTrainConfig:
-    """Fill in the network and the clips that are left to the weights."""
+    """Fill in the network and the clips that the weights describe."""
     model, clip = config.model, config.clip
     if init_from is not None and (model is None or clip is None):
         card = read_card(init_from)

@@ -26,7 +26,7 @@ from t3d_core.training.mixing import Mixing
 from t3d_core.training.tasks import ClassificationTask, Task
 from t3d_core.training.weights_card import WeightsCard, read_card
 
-# Clips of one validation batch at most, which one task decodes.
+# Most clips of one validation batch, which one task decodes.
 _VALIDATION_CLIPS = 16
 
 
@@ -79,7 +79,7 @@ class ClassificationStage:
         )
 
     def examine(self, net: nn.Module, *, task: Task, worker: Worker, execution: Execution) -> Metrics:
-        """Nothing: a classifier's accuracy says what it is worth."""
+        """Return nothing, because a classifier's accuracy is enough."""
         return {}
 
     def save_weights(self, net: nn.Module, path: Path) -> None:
@@ -102,8 +102,8 @@ def build_stage(config: ResolvedTrainConfig, folders: list[Path], init_from: Pat
     val_index = load_index(folders, fold=config.data.fold, splits=["val"], may_be_empty=True)
     if not train_index.class_names or (train_index.label_N < 0).any():
         raise UserError(
-            f"data.shards {[str(f) for f in folders]} give no labelled rows of split train in fold {config.data.fold}: "
-            "prepare a labelled data set"
+            f"data.shards {[str(f) for f in folders]} have no labelled rows of split train in fold "
+            f"{config.data.fold}: prepare a labelled data set, or choose another --data.fold"
         )
     train_index = share_of_classes(train_index, config.data.class_share)
     if not len(val_index):

@@ -5,13 +5,13 @@ from tests.pipelines.evaluate.small_network import evaluate_config
 
 
 def test_folds_and_their_weights_must_fit_together(two_folds, tmp_path):
-    with pytest.raises(ValueError, match=r"checkpoint runs/mine is the same for all: write \{fold\} where"):
+    with pytest.raises(ValueError, match=r"checkpoint runs/mine is the same for all: write \{fold\} in place"):
         evaluate_config(two_folds, tmp_path, "runs/mine", folds=(1, 2))
     with pytest.raises(
-        ValueError, match=r"checkpoint runs/a\{fold\} is one for each fold: say which, as --folds 1 2 3"
+        ValueError, match=r"checkpoint runs/a\{fold\} names one for each fold: add the folds, as in --folds 1 2 3"
     ):
         evaluate_config(two_folds, tmp_path, "runs/a{fold}")
-    with pytest.raises(ValueError, match=r"folds \[1, 2, 1\] names one twice"):
+    with pytest.raises(ValueError, match=r"folds \[1, 2, 1\] has a fold twice"):
         evaluate_config(two_folds, tmp_path, "runs/a{fold}", folds=(1, 2, 1))
 
 

@@ -204,7 +204,7 @@ def test_videos_that_cannot_be_decoded_are_named_with_the_reason(tested, damaged
     failures = pq.read_table(tested[0] / "result" / "failures.parquet").to_pylist()
     assert {row["video_id"] for row in failures} == set(damaged.video_ids)
     assert all(row["reason"] for row in failures)
-    assert f"2 of {NUM_TEST_VIDEOS} videos cannot be read or decoded, as {damaged.video_ids[0]}: " in tested[1]
+    assert f"2 of {NUM_TEST_VIDEOS} videos cannot be read or decoded, such as {damaged.video_ids[0]}: " in tested[1]
 
 
 def test_all_that_was_found_is_in_mlflow(tested):
@@ -315,7 +315,7 @@ def test_a_test_of_which_no_video_can_be_decoded_fails_and_names_one(synthetic_s
     earlier = tmp_path / "result" / "metrics.json"
     earlier.parent.mkdir()
     earlier.write_text("{}")
-    with pytest.raises(ValueError, match=r"no video can be tested: 10 of 10 videos cannot be .* as \S+: torn"):
+    with pytest.raises(ValueError, match=r"no video can be tested: 10 of 10 videos cannot be .* such as \S+: torn"):
         run_evaluate(evaluate_config(synthetic_shards, tmp_path, weights))
     assert len(pq.read_table(tmp_path / "result" / "failures.parquet")) == NUM_TEST_VIDEOS
     assert not earlier.exists(), "scores of another test beside what failed in this one"

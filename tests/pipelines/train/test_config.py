@@ -6,8 +6,8 @@ from pipelines.training.config import ScheduleConfig
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"freeze_backbone": True}, "freeze_backbone keeps the weights of another run"),
-        ({"folds": (1, 2)}, "folds makes one run a fold, named after this one"),
+        ({"freeze_backbone": True}, "freeze_backbone true keeps the weights of another run"),
+        ({"folds": (1, 2)}, r"folds \[1, 2\] makes one run a fold, NAME-fold1 and so on: add --name NAME"),
         ({"schedule": ScheduleConfig(kind="cosine", warmup_epochs=1)}, "warmup_epochs 1 must be less than epochs 1"),
         ({"schedule": {"kind": "plateau", "min_lr": 0.1}}, r"min_lr 0\.1 is above the learning rate 0\.05"),
         ({"optimizer": {"momentum": 0}}, "momentum, which is 0: add --optimizer.nesterov false"),
