@@ -1,4 +1,4 @@
-"""This machine is measured: python jobs/benchmark.py model --output rows.json; suites: see --help."""
+"""Measures this machine: python jobs/benchmark.py model --output rows.json; --help lists the suites."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,8 @@ from pipelines.settings.job import run_job
 
 
 def benchmark(config: BenchmarkConfig) -> str:
-    from pipelines.benchmark.job import run_benchmark  # not before the settings are checked: it loads PyTorch and Ray
+    # Imported only after the settings are checked, because it loads PyTorch and Ray.
+    from pipelines.benchmark.job import run_benchmark
 
     return run_benchmark(config)
 

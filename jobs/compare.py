@@ -1,4 +1,4 @@
-"""Runs become a table beside the paper's: python jobs/compare.py --table 4 --experiment EXPERIMENT."""
+"""Runs become a table next to the paper's: python jobs/compare.py --table 4 --experiment EXPERIMENT."""
 
 from pathlib import Path
 
@@ -7,9 +7,8 @@ from pipelines.settings.job import run_job
 
 
 def compare(config: CompareConfig) -> str:
-    from pipelines.compare.job import (
-        run_compare,
-    )  # not before the settings are checked: it loads PyTorch, Ray and MLflow
+    # Imported only after the settings are checked, because it loads PyTorch, Ray and MLflow.
+    from pipelines.compare.job import run_compare
 
     return run_compare(config)
 

@@ -7,9 +7,8 @@ from pipelines.settings.job import run_job
 
 
 def evaluate(config: EvaluateConfig) -> str:
-    from pipelines.evaluate.job import (
-        run_evaluate,
-    )  # not before the settings are checked: it loads PyTorch, Ray and MLflow
+    # Imported only after the settings are checked, because it loads PyTorch, Ray and MLflow.
+    from pipelines.evaluate.job import run_evaluate
 
     return run_evaluate(config)
 

@@ -7,7 +7,8 @@ from pipelines.settings.job import run_job
 
 
 def export(config: ExportConfig) -> str:
-    from pipelines.export.job import run_export  # not before the settings are checked: it loads PyTorch, Ray and MLflow
+    # Imported only after the settings are checked, because it loads PyTorch, Ray and MLflow.
+    from pipelines.export.job import run_export
 
     return run_export(config)
 

@@ -7,9 +7,8 @@ from pipelines.settings.job import run_job
 
 
 def prepare(config: PrepareJobConfig) -> str:
-    from pipelines.prepare.job import (
-        run_prepare,
-    )  # not before the settings are checked: it loads PyTorch, Ray and MLflow
+    # Imported only after the settings are checked, because it loads PyTorch, Ray and MLflow.
+    from pipelines.prepare.job import run_prepare
 
     return run_prepare(config)
 

@@ -7,7 +7,8 @@ from pipelines.settings.job import run_job
 
 
 def search(config: SearchConfig) -> str:
-    from pipelines.search.job import run_search  # not before the settings are checked: it loads PyTorch, Ray and MLflow
+    # Imported only after the settings are checked, because it loads PyTorch, Ray and MLflow.
+    from pipelines.search.job import run_search
 
     return run_search(config)
 

@@ -7,7 +7,8 @@ from pipelines.train.config import TrainConfig
 
 
 def train(config: TrainConfig) -> str:
-    from pipelines.train.job import run_train  # not before the settings are checked: it loads PyTorch, Ray and MLflow
+    # Imported only after the settings are checked, because it loads PyTorch, Ray and MLflow.
+    from pipelines.train.job import run_train
 
     return run_train(config)
 

@@ -7,9 +7,8 @@ from pipelines.transfer.config import TransferConfig
 
 
 def transfer(config: TransferConfig) -> str:
-    from pipelines.transfer.job import (
-        run_transfer,
-    )  # not before the settings are checked: it loads PyTorch, Ray and MLflow
+    # Imported only after the settings are checked, because it loads PyTorch, Ray and MLflow.
+    from pipelines.transfer.job import run_transfer
 
     return run_transfer(config)
 
