@@ -1,4 +1,4 @@
-"""What the trials of training share: shards, and runs that nobody disturbs."""
+"""Fixtures of the trials of training: shards, and an undisturbed run."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Hosts of their own on one machine: network namespaces on a bridge, which can be cut off and joined again.
+"""Several hosts on one machine: network namespaces on a bridge, which can be disconnected and connected again.
 
 Needs root and `ip` (Debian: iproute2).
 """
@@ -13,8 +13,8 @@ class Host:
     """One namespace.
 
     Attributes:
-        address: of it on the bridge.
-        inside: what goes before a command that is to run there.
+        address: its address on the bridge.
+        inside: prefix of a command that runs there.
         link: the bridge's end of its cable.
     """
 
@@ -22,12 +22,12 @@ class Host:
     inside: tuple[str, ...]
     link: str
 
-    def cut_off(self) -> None:
-        """Pull the cable: packets vanish, nobody is told."""
+    def disconnect(self) -> None:
+        """Pull the cable: packets vanish, and neither side gets an error."""
         _ip("link", "set", self.link, "down")
 
-    def join(self) -> None:
-        """Put it in again."""
+    def connect(self) -> None:
+        """Plug the cable in again."""
         _ip("link", "set", self.link, "up")
 
 
@@ -35,7 +35,7 @@ class Hosts:
     """A context that makes hosts and leaves none behind.
 
     Attributes:
-        here: address of this machine on the bridge.
+        here: this machine's address on the bridge.
     """
 
     def __init__(self) -> None:
@@ -56,9 +56,9 @@ class Hosts:
         _ip("link", "delete", self._name)
 
     def add(self) -> Host:
-        """Make one more."""
+        """Add one more host."""
         link, address = f"{self._name}h{len(self._hosts)}", f"{self._net}.{len(self._hosts) + 2}"
-        # By the host's name Gloo would find this machine's loopback, for all hosts here share /etc/hosts.
+        # By the host's name Gloo would find this machine's loopback, because all hosts here share /etc/hosts.
         inside = ("ip", "netns", "exec", link, "env", "GLOO_SOCKET_IFNAME=eth0")
         _ip("netns", "add", link)
         self._hosts.append(Host(address, inside, link))

@@ -2,9 +2,9 @@
 
     python tests/faults/mutated_corpus.py FOLDER --seed 0 --address 127.0.0.1:9999
 
-FOLDER/videos/KIND/NAME holds the files, all made from clips that are generated here; FOLDER/secret.mp4 lies outside of
-that root, and playlists try to read it, or to call ADDRESS. FOLDER/expected.json tells for every file, by its name
-below the root, what must come of it: "prepared", a pattern of the reason why not, or null where either is right.
+FOLDER/videos/KIND/NAME holds the files, all made from clips that are generated here. FOLDER/secret.mp4 lies outside of
+that root; playlists try to read it, or to call ADDRESS. FOLDER/expected.json has the expected result of every file, by
+its name below the root: "prepared", a pattern of the reason for a failure, or null if either is right.
 """
 
 import argparse
@@ -40,7 +40,7 @@ SOURCES: dict[str, tuple[str, str, str, dict[str, str], dict[str, str], str]] = 
 
 
 class Corpus:
-    """The folder and what is expected of each file in it."""
+    """The folder, and the expected result of each file in it."""
 
     def __init__(self, folder: Path, *, seed: int) -> None:
         self.root = folder / "videos"
@@ -54,7 +54,7 @@ class Corpus:
         return path
 
     def expect(self, kind: str, name: str | bytes, expected: str | None) -> Path:
-        """Give the place of a file and note what must come of it."""
+        """Return the path of a file, and note its expected result."""
         folder = self.root / kind
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / os.fsdecode(name)
@@ -63,7 +63,7 @@ class Corpus:
 
 
 def main() -> None:
-    """Write the corpus and tell how many files of each kind it has."""
+    """Write the corpus, and print how many files of each kind it has."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
@@ -112,7 +112,7 @@ def encode(
 
 
 def add_whole_files(corpus: Corpus, sources: dict[str, bytes]) -> None:
-    """What must be prepared: every source, under odd names and wrong extensions too."""
+    """Files that must be prepared: every source, under odd names and wrong extensions too."""
     for source, data in sources.items():
         corpus.add("whole", f"{source}.{SOURCES[source][0]}", data, "prepared")
         for extension in {"mp4", "avi", "mkv"} - {SOURCES[source][0]}:
@@ -130,7 +130,7 @@ def add_whole_files(corpus: Corpus, sources: dict[str, bytes]) -> None:
 
 
 def add_damaged_files(corpus: Corpus, sources: dict[str, bytes]) -> None:
-    """Truncations, flipped bits, overwritten stretches: whether it can be decoded is for the decoder to say."""
+    """Truncations, flipped bits, overwritten stretches: the decoder decides whether they can be decoded."""
     rng = corpus.rng
     for source, data in sources.items():
         extension = SOURCES[source][0]
@@ -156,7 +156,7 @@ def header_of(data: bytes) -> range:
 
 
 def flipped(data: bytes, places: range, num_bits: int, rng: np.random.Generator) -> bytes:
-    """The same bytes with some bits among `places` turned over."""
+    """The same bytes with some bits among `places` flipped."""
     damaged = np.frombuffer(data, np.uint8).copy()
     for place in rng.integers(places.start, places.stop, num_bits):
         damaged[place] ^= 1 << rng.integers(8)
@@ -164,7 +164,7 @@ def flipped(data: bytes, places: range, num_bits: int, rng: np.random.Generator)
 
 
 def add_other_files(corpus: Corpus, sources: dict[str, bytes]) -> None:
-    """What is no video, under the name of one."""
+    """Files that are no videos, under names of videos."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         Image.effect_noise((64, 48), 50).save(folder / "picture.png")
@@ -222,7 +222,7 @@ def add_playlists(corpus: Corpus, *, secret: Path, address: str) -> None:
 
 
 def add_bombs(corpus: Corpus, sources: dict[str, bytes]) -> None:
-    """Small files that claim, or are, far more than anybody wants to decode."""
+    """Small files that claim, or hold, far more than can be decoded."""
     header_first = sources["h264_header_first"]
     for count in (10**6, 10**8, 10**9, 2**32 - 1):
         claims = claiming_samples(header_first, count)
@@ -244,7 +244,7 @@ def add_bombs(corpus: Corpus, sources: dict[str, bytes]) -> None:
 
 
 def claiming_samples(data: bytes, count: int) -> bytes:
-    """An mp4 whose tables speak of `count` samples of one byte."""
+    """An mp4 whose tables claim `count` samples of one byte."""
     claims = bytearray(data)
     struct.pack_into(">II", claims, claims.index(b"stsz") + 8, 1, count)
     struct.pack_into(">I", claims, claims.index(b"stts") + 12, count)
@@ -253,7 +253,7 @@ def claiming_samples(data: bytes, count: int) -> bytes:
 
 
 def with_jpeg_size(data: bytes, *, skip: int, size: tuple[int, int]) -> bytes:
-    """All pictures but the first few of a motion JPEG claim another size."""
+    """All pictures of a motion JPEG except the first `skip` claim another size."""
     claims, place = bytearray(data), -1
     for number in range(NUM_FRAMES):
         place = claims.index(b"\xff\xc0", place + 1)

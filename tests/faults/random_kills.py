@@ -1,13 +1,13 @@
-"""A training run of one worker is killed here and there some thirty times, and ends as one that nobody disturbed.
+"""A training run of one worker is killed about thirty times in various places, and ends as an undisturbed run does.
 
     python -m tests.faults.random_kills FOLDER --kills 30 --epochs 400 --seed 0
 
 FOLDER/kills.jsonl gets a line for every kill and every new start as they happen, and one at the end. The script itself
-may be ended at any moment: called again, it goes on where it was. Victims, drawn by the seed:
+may be ended at any moment: called again, it resumes where it was. The seed draws the victims:
 
     worker      the process that trains                     started again by Ray Train
     decoder     a process that decodes clips                its work is done again by Ray Data
-    driver      the job; its Ray goes with it               started again by the script, as by whoever submitted it
+    driver      the job; its Ray ends with it               started again by the script, as a user would
     controller  Ray Train's actor that watches the worker   by Ray, or the job ends and the script starts it again
     raylet      Ray's own process on the machine            the job ends with it, and the script starts it again
 """
@@ -31,11 +31,11 @@ VICTIMS = {
     "controller": "ray::TrainController",
     "raylet": str(Path(ray.__file__).parent / "core" / "src" / "ray" / "raylet" / "raylet"),
 }
-# What the job itself must survive.
+# Victims whose death the job itself must survive.
 _SURVIVED = {"worker", "decoder"}
-# Share of the kills that come after some seconds, wherever the run is then, such as in its start-up.
+# Share of the kills that come after some seconds, wherever the run is, such as in its start-up.
 _BLIND_SHARE = 0.25
-# Longest time without a step or an end, over a new start: more is a hang.
+# Longest time without a step or an end, including a new start; more is a hang.
 _PATIENCE_SECONDS = 300.0
 
 
@@ -44,7 +44,7 @@ class Killer:
 
     Args:
         job: the run.
-        record: the file, one JSON object a line; what an earlier process wrote there has happened.
+        record: the file, one JSON object a line; lines of an earlier process count.
         seed: of victims and moments.
     """
 
@@ -59,7 +59,7 @@ class Killer:
         return [line for line in map(json.loads, lines) if "kill" in line]
 
     def run(self, *, num_kills: int, num_steps: int) -> list[dict[str, Any]]:
-        """Kill so many times, spread over the steps of the run, then let it end; give the kills."""
+        """Kill `num_kills` times, spread over the steps of the run, then let it end; return the kills."""
         while (number := len(self.kills())) < num_kills:
             self._start_where_ended()
             steps_a_kill = (num_steps - self.job.step()) / (num_kills - number + 1)
@@ -81,7 +81,7 @@ class Killer:
 
     def _kill(self, rng: random.Random, *, most_steps: int) -> None:
         victims, moment = rng.sample(list(VICTIMS), len(VICTIMS)), self._wait_for_moment(rng, most_steps=most_steps)
-        # The first one that is there: all clips may be decoded already, or no worker started yet.
+        # The first victim that exists: all clips may be decoded already, or no worker may have started yet.
         victim, pids = next((each, pids) for each in victims if (pids := self._pids(each)))
         if not self.job.is_running():
             return  # the moment was missed, as when an earlier victim took the job with it: try again

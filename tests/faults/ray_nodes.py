@@ -1,4 +1,4 @@
-"""A cluster on one machine for trials to hurt: a head and nodes, each a `ray start` on ports of its own."""
+"""A cluster on one machine that trials damage: a head and nodes, each a `ray start` on ports of its own."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ _OF_AUTOSCALER = {
 
 
 class Node(NamedTuple):
-    """One `ray start --block`, below which all processes of the node are."""
+    """One `ray start --block`, the ancestor of all processes of the node."""
 
     process: subprocess.Popen
     log: Path
@@ -48,7 +48,7 @@ class Node(NamedTuple):
         self.process.wait()
 
     def announce_end(self) -> None:
-        """Do as Kubernetes or a spot instance does: SIGTERM, upon which the node is drained."""
+        """Send SIGTERM, as Kubernetes or a spot instance does; Ray then drains the node."""
         self.process.terminate()
 
 
@@ -56,9 +56,9 @@ class Nodes:
     """A context that starts nodes and leaves none behind.
 
     Attributes:
-        environment: what a job needs to find the cluster and to be let in.
+        environment: variables by which a job finds the cluster and authenticates.
         dashboard: address for `ray job submit`.
-        token: file of it.
+        token: file with the token.
     """
 
     def __init__(self, *, address: str = "127.0.0.1") -> None:
@@ -91,13 +91,13 @@ class Nodes:
         redis: Mapping[str, str] = MappingProxyType({}),
         autoscaler: Path | None = None,
     ) -> Node:
-        """Start the head, or one more in its place after it was killed; give it when jobs can be submitted.
+        """Start the head, or another one after it was killed; return it when jobs can be submitted.
 
         Args:
-            num_cpus: of it.
-            pool: its label; none: it has none.
-            redis: variables by which it finds where it keeps the state of the cluster; none: in its memory.
-            autoscaler: configuration of one that makes up nodes on this machine; none: there is none.
+            num_cpus: CPUs of the head.
+            pool: its label; by default it has no label.
+            redis: variables by which it finds the Redis with the cluster's state; by default its memory has the state.
+            autoscaler: configuration of an autoscaler that simulates nodes on this machine; by default there is none.
         """
         ports = ["--port", self._gcs, "--dashboard-port", self.dashboard.rpartition(":")[2]]
         session = self._folder / f"ray{len(self._nodes)}"
@@ -118,14 +118,14 @@ class Nodes:
         host: Host | None = None,
         inside: Sequence[str] = (),
     ) -> Node:
-        """Add a node to the head's; give it when it has joined.
+        """Add a node to the head's cluster; return it when it has joined.
 
         Args:
-            num_cpus: of it.
-            resources: more of them, as JSON.
-            pool: its label; none: it has none.
-            host: where it runs; none: on this machine.
-            inside: what goes before its command, to change what it sees.
+            num_cpus: CPUs of the node.
+            resources: its other resources, as JSON.
+            pool: its label; by default it has no label.
+            host: where it runs; by default on this machine.
+            inside: prefix of its command, to change what it sees.
         """
         where = ["--address", self.environment["RAY_ADDRESS"], "--num-cpus", str(num_cpus), "--resources", resources]
         where += ["--node-ip-address", host.address] if host else []
@@ -169,7 +169,7 @@ def _labels(pool: str | None) -> list[str]:
 
 
 def free_ports(count: int) -> list[str]:
-    """Ports that nobody listens on."""
+    """Ports without a listener."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

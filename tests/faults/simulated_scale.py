@@ -2,8 +2,8 @@
 
 python -m tests.faults.simulated_scale FOLDER [--sizes 20000 100000 500000]
 
-Everything but decoding is real: the list of ids, the folder of files, the records, Ray's tasks, shards, reports and
-tables, the index, the order of clips, the batches. A size that is done is kept in FOLDER and not done again.
+Everything except decoding is real: the list of ids, the folder of files, the records, Ray's tasks, shards, reports and
+tables, the index, the order of clips, the batches. The figures of a finished size are kept in FOLDER.
 """
 
 import argparse
@@ -48,19 +48,19 @@ def tiny_segment():
 
 
 def stub_prepare_video(record, task):
-    """What a video gives that costs nothing to decode."""
+    """The outcome of a video that costs nothing to decode."""
     return shard_task.Outcome([tiny_segment()], source_bytes=1000)
 
 
 def make_shard(task, shard, *, left_out):
-    """As in the tasks of prepare, but for the decoder."""
+    """As in the tasks of prepare, except the decoder."""
     shard_task.prepare_video = stub_prepare_video
     return shard_task.try_make_shard(task, shard, left_out=left_out)
 
 
 @dataclass(frozen=True)
 class StubLoader:
-    """Gives clips of 16 x 8 x 8 without looking at their rows."""
+    """Returns clips of 16 x 8 x 8 without reading their rows."""
 
     bytes_a_clip: int = 16 * 8 * 8 * 3
 
@@ -74,7 +74,7 @@ class StubLoader:
 
 
 def measure_prepare(folder, num_videos):
-    """Prepare so many listed videos; seconds, seconds of a task beyond its work, peak of the driver."""
+    """Prepare `num_videos` listed videos; measure seconds, a task's overhead and the driver's peak memory."""
     videos = folder / "videos"
     videos.mkdir()
     ids = [youtube_id(number) for number in range(num_videos)]
@@ -110,7 +110,7 @@ def measure_prepare(folder, num_videos):
 
 
 def measure_train(folder, num_videos):
-    """Read the index and so many batches; seconds to the first, milliseconds a step, peak of the driver."""
+    """Read the index and `STEPS` batches; measure seconds to the first, time a step and the driver's peak memory."""
     quiet()
     session.start_local(num_cpus=2, log_to_driver=False)
     began = time.perf_counter()
@@ -133,7 +133,7 @@ def measure_train(folder, num_videos):
 
 
 def measure(folder, num_videos):
-    """Both, each in a process of its own."""
+    """Measure prepare and train, each in a process of its own."""
     kept = folder / f"{num_videos}.json"
     if not kept.exists():
         data = folder / "data"

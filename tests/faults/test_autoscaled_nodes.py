@@ -1,4 +1,4 @@
-"""A cluster whose train nodes are not there yet: an autoscaler starts them for a job, labelled: `pytest -m faults`."""
+"""A cluster without train nodes, until an autoscaler starts labelled ones for a job: `pytest -m faults`."""
 
 import json
 
@@ -23,7 +23,7 @@ def group(pool, *, fewest, most):
 
 
 def autoscaler(address):
-    """Its configuration: one node that decodes, and none to two that train, which it makes up on this machine."""
+    """The autoscaler's configuration: one node that decodes and up to two that train, simulated on this machine."""
     return {
         "cluster_name": "t3d",
         "max_workers": 3,
@@ -65,7 +65,7 @@ def test_a_job_is_given_the_train_nodes_that_it_asks_for_and_no_more_than_there_
 
 
 def test_an_elastic_run_without_gpus_begins_with_the_train_nodes_that_are_there(tiny_shards, tmp_path):
-    """Ray counts the CPUs of the decode node too, and would wait for two workers for ever."""
+    """Ray also counts the CPUs of the decode node, and would wait for two workers for ever."""
     with Nodes() as nodes, Job(tmp_path, tiny_shards, "--epochs", "40", "--scaling.num_workers", "[1, 2]") as job:
         can_be = {"decode": {"nodes": 1, "CPU": 1}, "train": {"nodes": 2, "CPU": 1}}
         job.environment |= nodes.environment | {"T3D_POOLS": json.dumps(can_be)}

@@ -1,4 +1,4 @@
-"""The disk of the checkpoints is full: one clear error, nothing lost, and room is all it needs: `pytest -m faults`."""
+"""The disk of the checkpoints is full: one clear error, nothing lost, and more room is enough: `pytest -m faults`."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 @pytest.fixture
 def disk(tmp_path):
-    """A disk of 4 MB of which one may see what fits on it: four checkpoints."""
+    """A disk of 4 MB, which has room for four checkpoints."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], check=False).returncode:

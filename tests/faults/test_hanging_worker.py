@@ -34,7 +34,7 @@ def test_a_worker_that_hangs_is_started_again_and_changes_nothing(what, tiny_sha
         wait_for(lambda: not title_of(worker), seconds=6 * HANG_SECONDS)
         ended = time.monotonic() - began
         if what == "thread":
-            os.waitpid(thread, _WAIT_FOR_THREADS)  # whoever stopped a thread has to take note of its end
+            os.waitpid(thread, _WAIT_FOR_THREADS)  # the process that stopped a thread must reap it
         assert job.driver.wait(timeout=300) == 0, job.last_line()
         took = time.monotonic() - began
         timeouts = [line for line in job.lines() if "Timeout (0:00:20)!" in line]
@@ -48,7 +48,7 @@ def test_a_worker_that_hangs_is_started_again_and_changes_nothing(what, tiny_sha
 
 
 def training_thread(worker):
-    """The thread of a process that is using the processor most."""
+    """The thread of a process that uses the processor most."""
 
     def ticks():
         found = {}
@@ -62,6 +62,6 @@ def training_thread(worker):
 
 
 def stop_thread(thread):
-    """Stop one thread, as if it hung in native code; those beside it go on."""
+    """Stop one thread, as if it hung in native code; the others continue."""
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.ptrace(_PTRACE_ATTACH, thread, 0, 0) == 0, os.strerror(ctypes.get_errno())

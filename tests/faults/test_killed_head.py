@@ -1,4 +1,4 @@
-"""The head vanishes while a submitted job trains; submitted again to a new one, it goes on: `pytest -m faults`."""
+"""The head vanishes while a submitted job trains; submitted again to a new head, it resumes: `pytest -m faults`."""
 
 import shutil
 import subprocess
@@ -12,7 +12,7 @@ from tests.faults.training_faults import Job, assert_ended_as
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
-def test_a_job_whose_head_was_killed_goes_on_when_it_is_submitted_again(tiny_shards, untouched, tmp_path):
+def test_a_job_whose_head_was_killed_resumes_when_it_is_submitted_again(tiny_shards, untouched, tmp_path):
     arguments = ("--epochs", "80", "--checkpoint.every_steps", "20")
     with Nodes() as nodes, Job(tmp_path, tiny_shards, *arguments) as job:
         job.environment |= nodes.environment | {"RAY_ADDRESS": nodes.dashboard}
@@ -22,7 +22,7 @@ def test_a_job_whose_head_was_killed_goes_on_when_it_is_submitted_again(tiny_sha
         job.wait_for_step(70)
         step = job.step()
         head.kill()
-        assert job.driver.wait(timeout=120) != 0, "whoever waits for the job is told"
+        assert job.driver.wait(timeout=120) != 0, "the submitting command reports the failure"
         nodes.start_head(num_cpus=2)
         assert job.run(seconds=400) == 0, job.last_line()
         print(f"head killed after step {step}, the same job submitted to a new one")
@@ -31,7 +31,7 @@ def test_a_job_whose_head_was_killed_goes_on_when_it_is_submitted_again(tiny_sha
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs redis-server")
 def test_nodes_outlive_a_head_that_keeps_its_state_in_redis(tiny_shards, untouched, tmp_path):
-    """The head is killed and started again: nodes are the same processes, and the job goes on when submitted again."""
+    """The head is killed and started again: nodes are the same processes, and the job resumes when submitted again."""
     arguments = ("--epochs", "80", "--checkpoint.every_steps", "20")
     [port] = free_ports(1)
     command = ["redis-server", "--bind", "127.0.0.1", "--port", port, "--save", ""]
@@ -47,7 +47,7 @@ def test_nodes_outlive_a_head_that_keeps_its_state_in_redis(tiny_shards, untouch
             job.wait_for_step(70)
             step = job.step()
             head.kill()
-            assert job.driver.wait(timeout=120) != 0, "whoever waits for the job is told"
+            assert job.driver.wait(timeout=120) != 0, "the submitting command reports the failure"
             began = time.monotonic()
             nodes.start_head(num_cpus=0, pool="head", redis=state)
             seconds = time.monotonic() - began

@@ -1,4 +1,4 @@
-"""A node with a train worker vanishes, and the run goes on without it or with the next one: `pytest -m faults`."""
+"""A node with a train worker vanishes, and the run continues without it or with the next one: `pytest -m faults`."""
 
 import time
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 @pytest.mark.parametrize("num_workers", ["[1, 2]", "2"])
 def test_a_run_survives_the_loss_of_a_node(num_workers, tiny_shards, tmp_path):
-    """An elastic run goes on with the worker that is left; a fixed one waits for the next node."""
+    """An elastic run continues with the worker that is left; a fixed one waits for the next node."""
     # Workers train on nodes of their own; the head decodes.
     arguments = ["--scaling.num_workers", num_workers, "--scaling.resources_per_worker", '{"CPU": 1, "trainer": 1}']
     arguments += ["--epochs", "400", "--checkpoint.every_steps", "20"]

@@ -1,4 +1,4 @@
-"""A search's driver is killed three times, and ends with the trials of one that nobody touched: `pytest -m faults`."""
+"""A search's driver is killed three times, and ends with the trials of an undisturbed one: `pytest -m faults`."""
 
 import json
 import random
@@ -18,7 +18,7 @@ EPOCHS, EVERY = 30, 10
 
 
 class SearchJob(Job):
-    """Two points with two seeds each, of some hundred steps; of a population, the worse one takes over."""
+    """Two points with two seeds each, about a hundred steps a trial; in a population the worse one copies weights."""
 
     def __init__(self, root, shards, scheduler, changes=None):
         super().__init__(root, shards)
@@ -62,12 +62,12 @@ class SearchJob(Job):
         return found
 
     def donors(self):
-        """Trial -> the trials whose weights it took over, of those that did."""
+        """Trial -> the trials whose weights it took over; trials that took none over are left out."""
         records = Ledger(self.folder / "trials.jsonl").records
         return {name: record.donors for name, record in records.items() if record.donors}
 
     def runs(self):
-        """What MLflow has: (name, stage, status, parent's name, number of points)."""
+        """The runs in MLflow: (name, stage, status, parent's name, number of points)."""
         client = MlflowClient(self.tracking_uri)
         runs = client.search_runs([client.get_experiment_by_name("t3d").experiment_id])
         names = {run.info.run_id: run.info.run_name for run in runs}
@@ -95,7 +95,7 @@ def test_a_search_killed_three_times_has_every_trial_once_as_if_it_had_not_been(
             before = len(killed.points())
             wait_for(lambda: len(killed.points()) >= before + rng.randint(20, 90), seconds=300)  # noqa: B023
             time.sleep(rng.uniform(0, 0.1))
-            # Ray's own agents take a minute to see that they are alone.
+            # Ray's own agents need a minute to notice that the driver is gone.
             processes = [pid for pid in killed.processes("ray::") if not title_of(pid).endswith("Agent")]
             assert processes
             killed.kill_driver()

@@ -1,6 +1,6 @@
-"""A training job is killed, and ends with the weights of one that nobody touched: `pytest -m faults`.
+"""A training job is killed, and ends with the weights of an undisturbed one: `pytest -m faults`.
 
-All of it is bit for bit: every step once, with the very same loss (so the same clips), and equal weights.
+The comparison is bit for bit: every step once, with the same loss (so the same clips), and equal weights.
 """
 
 import os
@@ -25,7 +25,7 @@ def job(tiny_shards, tmp_path):
 
 
 def wait_for_random_moment(job, rng):
-    """Until some steps more are done, and somewhere within the next one."""
+    """Wait until some more steps are done, and for a random part of the next one."""
     job.wait_for_step(job.step() + rng.randint(1, 80))
     time.sleep(rng.uniform(0, 0.1))
 
@@ -56,14 +56,14 @@ def test_a_driver_killed_at_random_moments_and_started_again_changes_nothing(job
             wait_for_random_moment(job, rng)
         workers = job.workers()
         killed.append(job.step())
-        job.kill_driver()  # and at once again
+        job.kill_driver()  # the next start follows at once
     assert job.run() == 0, job.last_line()
     print(f"driver killed after steps {killed} of {NUM_STEPS}")
     assert not below(workers), "no worker outlived its driver"
     assert_ended_as(job, untouched)
 
 
-def test_ctrl_c_ends_a_run_as_interrupted_and_started_again_it_goes_on(job, untouched):
+def test_ctrl_c_ends_a_run_as_interrupted_and_started_again_it_resumes(job, untouched):
     job.start()
     job.wait_for_step(EVERY + 5)
     job.driver.send_signal(signal.SIGINT)
@@ -101,15 +101,15 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_leftovers_are_swept(job,
     job.start()
     (warning,) = wait_for(lambda: [line for line in job.lines() if "is damaged" in line], seconds=120)
     print(warning)
-    assert f"{newest} is damaged (training_state.pt not as written): going on from the one before" in warning
+    assert f"{newest} is damaged (training_state.pt not as written): resuming from the one before" in warning
     job.wait_for_step(last_step + 1)
     assert not orphan.exists()
     assert job.driver.wait(timeout=300) == 0, job.last_line()
-    print(f"went on from {before.name} instead of {newest.name}; last step before: {last_step}")
+    print(f"resumed from {before.name} instead of {newest.name}; last step before: {last_step}")
     assert_ended_as(job, untouched)
 
 
-def test_a_second_job_of_the_same_name_is_refused_and_the_first_goes_on(job, untouched):
+def test_a_second_job_of_the_same_name_is_refused_and_the_first_continues(job, untouched):
     first = job.start()
     job.wait_for_step(1)
     (worker,) = job.workers()

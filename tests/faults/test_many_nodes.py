@@ -1,4 +1,4 @@
-"""All stages on three and on five labelled nodes: everything runs where it should, and gives what one node gives."""
+"""All stages on three and on five labelled nodes: tasks run in their pools, and the results are those of one node."""
 
 import contextlib
 import json
@@ -52,7 +52,7 @@ def stages(num_workers):
 
 
 def write_recipes(folder):
-    """What the search reads: its recipe and that of its trials."""
+    """Write the recipe of the search and that of its trials."""
     base = {"data": {"shards": ["shards"]}, "model": json.loads(MODEL), "epochs": 2, "global_batch_size": 8}
     base |= {"clip": {"num_frames": 16, "crop_size": 32}, "scaling": {"num_workers": 0}}
     (folder / "base.yaml").write_text(yaml.safe_dump(base))
@@ -71,14 +71,14 @@ def run_all(folder, num_workers, environment):
 
 
 def listed(what, nodes):
-    """What Ray's state API has of nodes, tasks or actors."""
+    """The nodes, tasks or actors in Ray's state API."""
     command = ["ray", "list", what, "--address", nodes.dashboard, "--limit", "10000", "--format", "json", "--detail"]
     shown = subprocess.run(command, env=os.environ | nodes.environment, capture_output=True, text=True, check=True)
     return json.loads(shown.stdout)
 
 
 def pools_of(nodes):
-    """In which pools each kind of task and actor ran."""
+    """The pools in which each kind of task and actor ran."""
     pool_of_node = {node["node_id"]: node["labels"]["t3d.io/pool"] for node in listed("nodes", nodes)}
     found = defaultdict(set)
     for task in listed("tasks", nodes):
@@ -98,7 +98,7 @@ def on_one_node(request, tmp_path_factory):
 
 
 def test_stages_run_across_labelled_nodes_as_on_one(on_one_node, tmp_path):
-    """Three nodes with one train worker; five with two, where possible on hosts of their own. The head runs no task."""
+    """Three nodes with one train worker; five with two, on separate hosts if possible. The head runs no task."""
     num_workers, expected = on_one_node
     with contextlib.ExitStack() as stack:
         hosts = stack.enter_context(Hosts()) if num_workers > 1 and os.geteuid() == 0 and shutil.which("ip") else None

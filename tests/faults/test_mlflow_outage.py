@@ -1,6 +1,6 @@
 """A real MLflow server, or the process that logs to it, is killed, and no point is lost or doubled: `pytest -m faults`.
 
-T3D_OUTAGE_SECONDS=120 makes the outage the two minutes that a run must survive.
+T3D_OUTAGE_SECONDS=120 makes the outage two minutes long, which a run must survive.
 """
 
 import json
@@ -85,7 +85,7 @@ def points_of(run, name):
 
 
 def train(log, steps, *, until=None):
-    """Log ten steps a second; give the last step, and the seconds that the calls took."""
+    """Log ten steps a second; return the last step, and the seconds that the calls took."""
     seconds, step = [], None
     for step in steps:
         started = time.perf_counter()
@@ -97,7 +97,7 @@ def train(log, steps, *, until=None):
     return step, seconds
 
 
-def test_training_goes_on_through_an_outage_of_the_server_and_nothing_is_missing(server, tmp_path):
+def test_training_continues_through_an_outage_of_the_server_and_nothing_is_missing(server, tmp_path):
     run = open_run(server.uri)
     log = MetricLog(run, tmp_path / "metrics.jsonl")
     train(log, range(30))
@@ -152,7 +152,7 @@ def test_killed_processes_hand_over_to_each_other_with_the_server_going_away_too
         process.kill()
         process.join()
         killed_at.append(json.loads(path.read_bytes().splitlines()[-1])["step"])
-        first_step = killed_at[-1] - 7  # its last checkpoint was there
+        first_step = killed_at[-1] - 7  # the step of its last checkpoint
         if round_ == 2:
             server.start()
     drain(run, path, timeout_seconds=60)

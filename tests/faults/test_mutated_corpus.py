@@ -1,4 +1,4 @@
-"""Some 340 damaged, hostile and disguised files: all accounted for, none followed out of its folder, nothing hangs."""
+"""About 340 damaged, hostile and disguised files: each has a result, none is followed out of its folder, none hangs."""
 
 import json
 import os
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.heavy]
 
 @pytest.fixture(scope="module")
 def calls():
-    """What came in at the address that the playlists call; the address itself is calls.address."""
+    """The connections to the address that the playlists call, which is `calls.address`."""
 
     class Calls(list):
         address = ""
@@ -57,7 +57,7 @@ def corpus(calls, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared(corpus, tmp_path_factory):
-    """The folder that `prepare` wrote; what it printed and how long it took go to the test's output."""
+    """The folder that `prepare` wrote; the test prints its output and its time."""
     output = tmp_path_factory.mktemp("out")
     command = [
         sys.executable, str(REPO / "jobs" / "prepare.py"), "--dataset.kind", "folder", "--dataset.root",
@@ -72,7 +72,7 @@ def prepared(corpus, tmp_path_factory):
     )
     print(job.stdout, f"prepare took {time.monotonic() - start:.0f} s", sep="\n")
     assert job.returncode == 0
-    assert set(corpus.rglob("*")) == before, "a file was written beside the sources"
+    assert set(corpus.rglob("*")) == before, "a file was written next to the sources"
     time.sleep(1)
     left = [title for pid in marked(f"LC_T3D_TEST={output}") if (title := title_of(pid))]
     assert not left, "a process is left"

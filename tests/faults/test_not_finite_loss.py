@@ -1,4 +1,4 @@
-"""A loss that is not finite ends a run at that step, by name of its clips, and for good: `pytest -m faults`."""
+"""A loss that is not finite ends a run at that step for good, and names its clips: `pytest -m faults`."""
 
 import re
 from collections import Counter
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_at_its_step_with_its_clips(tiny_shards, tmp_path):
-    # At this rate weight decay makes the weights a hundred times larger a step, until they overflow.
+    # At this learning rate weight decay makes the weights a hundred times larger every step, until they overflow.
     wild = ("--epochs", "80", "--optimizer.lr", "1e6", "--schedule.kind", "constant", "--checkpoint.every_steps", "1")
     with Job(tmp_path, tiny_shards, *wild) as job:
         assert job.run(seconds=300) == 1
@@ -32,4 +32,4 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step_with_its_clips(tiny
         assert find_damage(job.folder / f"checkpoint_{stopped - 1:08d}") is None
         assert not (job.folder / "model.safetensors").exists()
         assert job.run(seconds=300) == 1
-        assert job.last_line() == last, "started again, it says the same"
+        assert job.last_line() == last, "started again, it reports the same"

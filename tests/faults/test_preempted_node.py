@@ -1,4 +1,4 @@
-"""A node is announced to go, as a spot instance is, and nothing that was trained there is lost: `pytest -m faults`."""
+"""A node is preempted with a notice, as a spot instance is, and no training step is lost: `pytest -m faults`."""
 
 import pytest
 
@@ -10,9 +10,9 @@ NUM_STEPS = 725
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
-def test_a_notice_of_preemption_makes_a_checkpoint_from_which_the_next_node_goes_on(tiny_shards, tmp_path):
+def test_a_notice_of_preemption_makes_a_checkpoint_from_which_the_next_node_resumes(tiny_shards, tmp_path):
     arguments = ["--scaling.resources_per_worker", '{"CPU": 1, "trainer": 1}', "--failure.max_failures", "0"]
-    # No checkpoint comes by itself before the end, and no failure is forgiven.
+    # No regular checkpoint comes before the end, and the first failure would end the run.
     arguments += ["--epochs", "200", "--checkpoint.every_steps", "100000"]
     with Nodes() as nodes, Job(tmp_path, tiny_shards, *arguments) as job:
         job.environment |= nodes.environment | {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "12"}

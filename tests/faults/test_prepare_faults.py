@@ -1,4 +1,4 @@
-"""What a cluster does to `prepare` and what must come out all the same: `pytest -m faults`.
+"""Faults of a cluster that must not change the result of `prepare`: `pytest -m faults`.
 
 Every case ends with the rows of an undisturbed run: the same ids and the same bytes, none missing, none twice.
 """
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    """160 names of 8 videos; about half a minute of work for one core."""
+    """160 names of 8 videos: about half a minute of work for one core."""
     root = tmp_path_factory.mktemp("faults") / "videos"
     rng = np.random.default_rng(0)
     for source in range(8):
@@ -113,7 +113,7 @@ def test_a_driver_killed_five_times_at_random_ends_with_the_rows_of_an_undisturb
     made = [0]
     for _ in range(5):
         driver = start(videos, output)
-        # At a random moment from Ray's start until some shards more are made.
+        # A random moment between Ray's start and some more shards.
         goal = made[-1] + rng.randint(0, 8)
         wait_for(lambda driver=driver, goal=goal: driver.poll() is not None or num_made(output) >= goal)
         time.sleep(rng.uniform(0, 1))
@@ -197,7 +197,7 @@ def test_a_lost_node_costs_no_row(videos, undisturbed, tmp_path):
     assert_equals_undisturbed(output, undisturbed)
 
 
-def test_a_full_disk_is_one_clear_error_and_the_next_start_goes_on(videos, undisturbed, tmp_path):
+def test_a_full_disk_is_one_clear_error_and_the_next_start_resumes(videos, undisturbed, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], check=False).returncode:

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 
 
 def ray_job(nodes, *arguments):
-    """Exit code and what `ray job ...` shows."""
+    """The exit code and the output of `ray job ...`."""
     command = ["ray", "job", *arguments]
     environment = os.environ | nodes.environment | {"RAY_ADDRESS": nodes.dashboard}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -23,7 +23,7 @@ def ray_job(nodes, *arguments):
 
 
 def test_every_stage_is_submitted_from_anywhere_and_writes_to_the_shared_storage(tmp_path):
-    """The literal `ray job submit -- python jobs/STAGE.py`: the head was started where the code is."""
+    """`ray job submit -- python jobs/STAGE.py` works literally, because the head was started in the code's folder."""
     home = tmp_path / "shared"
     home.mkdir()
     write_recipes(home)
@@ -55,7 +55,7 @@ def assert_no_secret(nodes):
     assert nodes.token.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_job_that_is_stopped_goes_on_when_it_is_submitted_again(tiny_shards, untouched, tmp_path):
+def test_a_job_that_is_stopped_resumes_when_it_is_submitted_again(tiny_shards, untouched, tmp_path):
     arguments = ("--epochs", "80", "--checkpoint.every_steps", "20")
     with Nodes() as nodes, Job(tmp_path, tiny_shards, *arguments) as job:
         job.environment |= nodes.environment | {"RAY_ADDRESS": nodes.dashboard}
@@ -65,7 +65,7 @@ def test_a_job_that_is_stopped_goes_on_when_it_is_submitted_again(tiny_shards, u
         job.start()
         job.wait_for_step(70)
         assert ray_job(nodes, "stop", "first")[0] == 0
-        job.driver.wait(timeout=60)  # with status 0: of a stopped job the CLI says so, and no more
+        job.driver.wait(timeout=60)  # with status 0: the CLI only prints that the job was stopped
         assert "stopped" in ray_job(nodes, "status", "first")[1].lower()
         assert job.tracked()[0] == "KILLED"
         step = job.step()

@@ -20,14 +20,14 @@ def service():
         yield service
 
 
-def test_a_run_that_is_killed_goes_on_in_postgres_and_its_files_are_in_the_bucket(service, tiny_shards, tmp_path):
+def test_a_run_that_is_killed_resumes_in_postgres_and_its_files_are_in_the_bucket(service, tiny_shards, tmp_path):
     arguments = ("--epochs", "80", "--checkpoint.every_steps", "20", "--tracking.uri", service.uri)
     with Job(tmp_path, tiny_shards, *arguments) as job:
         job.tracking_uri = service.uri
         job.start()
         job.wait_for_step(70)
         job.kill_driver()
-        service.stop_server()  # and the server is away when the job is started again
+        service.stop_server()  # the server restarts too, before the job does
         service.start_server()
         assert job.run() == 0, job.last_line()
         assert_every_step_once(job, 290)
@@ -38,11 +38,11 @@ def test_a_run_that_is_killed_goes_on_in_postgres_and_its_files_are_in_the_bucke
     assert any(key.endswith("recipe.yaml") for key in keys)
     assert any("/models/" in key for key in keys)
     recipe = MlflowClient(service.uri).download_artifacts(found.info.run_id, "recipe.yaml", str(tmp_path))
-    assert "epochs: 80" in open(recipe).read()  # by way of the server: the client has no key of the bucket
+    assert "epochs: 80" in open(recipe).read()  # through the server, because the client has no key of the bucket
 
 
-def test_who_calls_the_server_by_another_name_is_refused(service):
-    assert service.status("localhost:5000") == 200  # by way of `kubectl port-forward`
+def test_a_request_under_another_host_name_is_refused(service):
+    assert service.status("localhost:5000") == 200  # through `kubectl port-forward`
     assert service.status("mlflow.t3d.svc.cluster.local:5000") == 200
     assert service.status("attacker.example") == 403
 

@@ -1,6 +1,6 @@
 """MLflow as in cluster/mlflow, on this machine: its server, PostgreSQL and a local S3, each on a port of its own.
 
-The server's settings are those of cluster/mlflow/kustomization.yaml, but for where PostgreSQL and S3 are.
+The server's settings are those of cluster/mlflow/kustomization.yaml, except the addresses of PostgreSQL and S3.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ _POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]
 
 
 def missing() -> str | None:
-    """What this machine lacks for it; none: nothing."""
+    """What this machine lacks for the service; None if it lacks nothing."""
     if not _POSTGRES:
         return "needs PostgreSQL's server (Debian: postgresql)"
     if os.geteuid() == 0 and "postgres" not in {user.pw_name for user in pwd.getpwall()}:
@@ -107,13 +107,13 @@ class TrackingService:
         assert self.server.poll() is None, self.log.read_text()
 
     def stop_server(self) -> None:
-        """Kill it, all of its processes."""
+        """Kill all processes of the server."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.server.pid, signal.SIGKILL)
         self.server.wait()
 
     def status(self, host: str, path: str = "/api/2.0/mlflow/experiments/search?max_results=1") -> int | None:
-        """What it answers to who calls it by the name `host`; none: nothing."""
+        """The status that the server answers to a request for `host`; None without an answer."""
         try:
             with urllib.request.urlopen(
                 urllib.request.Request(self.uri + path, headers={"Host": host}), timeout=10

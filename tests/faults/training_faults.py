@@ -1,7 +1,7 @@
-"""A tiny training job for trials to hurt: starts it, finds its processes, waits for its steps, compares how it ended.
+"""A tiny training job that trials damage: they start it, find its processes, wait for its steps and compare its end.
 
-Whatever a job starts inherits a mark in its environment, unique to the trial: only processes with that mark, or below
-one that the trial started, are ever signalled, and `Job.close` ends what is left of them.
+Every process of a job inherits a mark in its environment, unique to the trial. Trials signal only processes with that
+mark, or below one that they started, and `Job.close` ends those that are left.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from pipelines.training.checkpoints import find_damage
 REPO = Path(__file__).parents[2]
 NAME = "trial"
 MODEL = '{"kind": "t3d", "growth_rate": 4, "block_config": [2, 2, 2, 2], "num_init_features": 24, "bn_size": 2}'
-# Everything that is random or that has a memory is on: a step that is left out, doubled or changed changes the weights.
+# Everything random or with a state is on: a step that is missing, doubled or changed then changes the weights.
 SETTINGS = [
     *("--model", MODEL, "--clip.num_frames", "16", "--clip.crop_size", "32", "--global_batch_size", "8"),
     *("--schedule.kind", "cosine", "--ema_decay", "0.9", "--augmentation.mixup_alpha", "0.2"),
@@ -37,13 +37,13 @@ _MARK = "LC_T3D_TRIAL"  # LC_: the process that decodes inherits it, too
 
 
 class Job:
-    """One run of jobs/train.py, started as often as the trial wants; a context that leaves no process behind.
+    """One run of jobs/train.py, started any number of times; a context that leaves no process behind.
 
     Attributes:
-        folder: the run's own: checkpoints, metrics, weights.
-        driver: the newest start; none before the first.
-        command: what starts it.
-        environment: what every start of it gets.
+        folder: the run's own folder: checkpoints, metrics, weights.
+        driver: the process of the newest start; None before the first.
+        command: starts the run.
+        environment: variables of every start.
     """
 
     def __init__(self, root: Path, shards: Path, *arguments: str, storage: Path | None = None) -> None:
@@ -53,18 +53,18 @@ class Job:
         self.tracking_uri = f"sqlite:///{root}/mlflow.db"
         self.driver: subprocess.Popen | None = None
         self._mark = f"{_MARK}={root}"
-        # Short, for Ray's sockets lie inside; the same when a script that was cut off comes back to its folder.
+        # Short, because Ray's sockets lie inside; the same when an interrupted script returns to its folder.
         self._ray_folder = Path(tempfile.gettempdir()) / f"t3d{hashlib.sha256(bytes(root)).hexdigest()[:8]}"
         self.command = [
             *(sys.executable, str(REPO / "jobs" / "train.py"), "--data.shards", str(shards), "--name", NAME),
             *("--storage", str(storage), "--tracking.uri", self.tracking_uri, *SETTINGS, *arguments),
         ]
-        # One thread everywhere: sums are then added up in the same order at every start.
+        # One thread everywhere, so that sums are added up in the same order at every start.
         self.environment = {"RAY_TMPDIR": str(self._ray_folder), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         self.environment |= {_MARK: str(root), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def __enter__(self) -> "Job":
-        self.close()  # what a script that was cut off left running
+        self.close()  # ends what an interrupted script left running
         self._ray_folder.mkdir()
         return self
 
@@ -72,7 +72,7 @@ class Job:
         self.close()
 
     def start(self) -> subprocess.Popen:
-        """Start it, or start it again; what it shows is added to the log."""
+        """Start it, or start it again; its output is added to the log."""
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_", "T3D_"))
         }
@@ -88,21 +88,21 @@ class Job:
         return self.driver
 
     def run(self, *, seconds: float = 600) -> int:
-        """Start it and wait for its end; its exit status."""
+        """Start it and wait for its end; return its exit status."""
         return self.start().wait(timeout=seconds)
 
     def kill_driver(self) -> None:
-        """Kill the driver, and nothing but it."""
+        """Kill only the driver."""
         assert self.driver is not None
         self.driver.kill()
         self.driver.wait()
 
     def lines(self) -> list[str]:
-        """What all starts of it showed; a progress bar that is drawn anew begins another line."""
+        """The output of all starts; a progress bar begins a new line whenever it is drawn."""
         return self.log.read_text(errors="replace").replace("\r", "\n").splitlines() if self.log.exists() else []
 
     def last_line(self) -> str:
-        """The last thing that it showed."""
+        """The last line of its output."""
         return next(line for line in reversed(self.lines()) if line.strip())
 
     def processes(self, title: str = "") -> list[int]:
@@ -123,12 +123,12 @@ class Job:
         return [(point["step"], point["metrics"]["train/loss"]) for point in points if "train/loss" in point["metrics"]]
 
     def step(self) -> int:
-        """The last step that is in its curves."""
+        """The last step in its curves."""
         losses = self.losses()
         return losses[-1][0] if losses else 0
 
     def wait_for_step(self, step: int, *, seconds: float = 300) -> None:
-        """Wait until its curves have `step`; fail when it ends before."""
+        """Wait until its curves have `step`; fail if it ends before."""
         wait_for(lambda: self.step() >= step or not self.is_running(), seconds=seconds)
         assert self.step() >= step, self.last_line()
 
@@ -146,19 +146,19 @@ class Job:
         return [int(folder.name[-8:]) for folder in folders if find_damage(folder) is None]
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """What it ended with."""
+        """Its final weights."""
         return load_file(self.folder / "model.safetensors")
 
     def tracked(self) -> tuple[str, list[tuple[int, float]]]:
-        """Status and (step, training loss) points of its run in MLflow, of which there is one."""
+        """Status and (step, training loss) points of its only run in MLflow."""
         client = MlflowClient(self.tracking_uri)
         (run,) = client.search_runs([client.get_experiment_by_name("t3d").experiment_id])
         points = client.get_metric_history(run.info.run_id, "train/loss")
         return run.info.status, sorted((point.step, point.value) for point in points)
 
     def close(self) -> None:
-        """End what is left of all its starts."""
-        for _ in range(3):  # what is just being started shows up the next time
+        """End the processes that are left of all starts."""
+        for _ in range(3):  # processes that are just starting are found in the next round
             for pid in self.processes():
                 end(pid)
             time.sleep(0.2)
@@ -168,7 +168,7 @@ class Job:
 
 
 def assert_ended_as(job: Job, undisturbed: Job) -> None:
-    """Every step once, with the loss that it has undisturbed, in the file and in MLflow; and the very same weights."""
+    """Every step once, with the loss of the undisturbed run, in the file and in MLflow; and equal weights."""
     assert job.losses() == undisturbed.losses()
     assert job.tracked() == ("FINISHED", sorted(undisturbed.losses()))
     expected, weights = undisturbed.weights(), job.weights()
@@ -178,7 +178,7 @@ def assert_ended_as(job: Job, undisturbed: Job) -> None:
 
 
 def assert_every_step_once(job: Job, num_steps: int) -> None:
-    """Steps 1 to `num_steps`, each once, in the file and in MLflow; what their losses are depends on the workers."""
+    """Steps 1 to `num_steps`, each once, in the file and in MLflow; their losses depend on the number of workers."""
     assert [step for step, _ in job.losses()] == list(range(1, num_steps + 1))
     assert job.tracked() == ("FINISHED", job.losses())
     assert all(torch.isfinite(tensor).all() for tensor in job.weights().values())
@@ -197,7 +197,7 @@ def prepare_shards(folder: Path) -> Path:
 
 
 def wait_for(condition: Callable[[], Any], *, seconds: float) -> Any:
-    """Wait until `condition` gives something true, and give it."""
+    """Wait until `condition` returns something true, and return it."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"waited {seconds:g} s"
@@ -206,7 +206,7 @@ def wait_for(condition: Callable[[], Any], *, seconds: float) -> Any:
 
 
 def below(roots: Iterable[int]) -> set[int]:
-    """Process ids of `roots` and of all their descendants, dead ones that nobody waited for left out."""
+    """Process ids of `roots` and of all their descendants, without zombies."""
     parents = {pid: int(fields[1]) for pid in all_pids() if (fields := _stat(pid)) and fields[0] != "Z"}
     known = set(roots)
     while new := {pid for pid, parent in parents.items() if parent in known} - known:
@@ -225,20 +225,20 @@ def marked(entry: str) -> set[int]:
 
 
 def title_of(pid: int) -> str:
-    """What a process calls itself; empty when it is gone or dead."""
+    """The command line of a process; empty when it is gone or dead."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     return ""
 
 
 def end(pid: int) -> None:
-    """Kill one process, where it is still there."""
+    """Kill one process if it still exists."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
 
 def all_pids() -> list[int]:
-    """Of the whole machine."""
+    """All process ids of the machine."""
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
 
 
