@@ -58,7 +58,7 @@ class StepGuard:
         self._num_unread_steps = 0 if num_read > 0 or gradient_norm > 0 else self._num_unread_steps + 1
         if self._num_unread_steps == _MAX_UNREAD_STEPS:
             raise StopError(
-                f"no clip of {_MAX_UNREAD_STEPS} steps in a row, up to step {step + 1}, can be read (such as: "
+                f"no clip of {_MAX_UNREAD_STEPS} steps in a row, up to step {step + 1}, can be read (first reason: "
                 f"{batches[0]['reason_B'][0]}). The last checkpoint is {self._last_checkpoint()}. Make the folders of "
                 "data.shards readable, then start again with the same --name"
             )

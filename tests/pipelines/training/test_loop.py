@@ -336,7 +336,7 @@ def test_a_run_whose_clips_all_go_away_stops_before_its_schedule_runs_off(tmp_pa
     config = config_of(epochs=8)
     assert Run(TinyStage(config, dark=range(2, 11)), tmp_path / "short").outcome.refusal is None
     run = Run(TinyStage(config, dark=range(2, 100)), tmp_path / "long")
-    assert "no clip of 10 steps in a row, up to step 12, can be read (no such file" in run.outcome.refusal
+    assert "no clip of 10 steps in a row, up to step 12, can be read (first reason: no such file" in run.outcome.refusal
     assert run.newest.name == "checkpoint_00000011"
     assert Run(TinyStage(config), tmp_path / "long").outcome.refusal is None
 
