@@ -15,7 +15,8 @@ from pipelines.benchmark.config import BenchmarkConfig
 from pipelines.benchmark.measuring.rows import BenchmarkRow, SuiteReport
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.job_run import open_job_run
-from pipelines.runtime.paths import base_folder, new_name
+from pipelines.runtime.paths import new_name, output_path
+from pipelines.settings.terminal import format_summary
 
 
 def run_benchmark(config: BenchmarkConfig) -> str:
@@ -29,7 +30,7 @@ def run_benchmark(config: BenchmarkConfig) -> str:
         report = _run_suite(config)
         files = {"rows.json": _as_json(report.rows).encode(), "table.txt": f"{report.text}\n".encode(), **report.files}
         if config.output is not None:
-            output = base_folder() / config.output
+            output = output_path(config.output.parent) / config.output.name
             companions = {f"{output.stem}.{name}": content for name, content in report.files.items()}
             _write({output.name: files["rows.json"]} | companions, output.parent)
         run.log_metrics({_metric_name(row): row.value for row in report.rows if row.value is not None}, step=0)
@@ -38,7 +39,7 @@ def run_benchmark(config: BenchmarkConfig) -> str:
         with tempfile.TemporaryDirectory() as folder:
             for path in _write(files, Path(folder)):
                 run.log_artifact(path)
-    return f"{report.text}\nmlflow:  {run.describe()}"
+    return f"{report.text}\n{format_summary([('mlflow', run.describe())])}"
 
 
 def _run_suite(config: BenchmarkConfig) -> SuiteReport:

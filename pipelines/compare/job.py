@@ -16,7 +16,8 @@ from pipelines.compare.table import as_csv, as_lines, as_markdown, columns_of
 from pipelines.compare.videos import paired_differences
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.job_run import open_job_run, tracking_uri_of
-from pipelines.runtime.paths import base_folder, new_name
+from pipelines.runtime.paths import new_name, output_path
+from pipelines.settings.terminal import format_summary
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.recorded import read_curve
 
@@ -27,10 +28,9 @@ def run_compare(config: CompareConfig) -> str:
     Raises:
         UserError: there is nothing to compare.
     """
-    base = base_folder()
     tracking_uri = tracking_uri_of(config.tracking)
     comparison = compare_runs(config, tracking_uri=tracking_uri)
-    output = base / config.output if config.output else base / config.storage / new_name("compare")
+    output = output_path(config.output or config.storage / new_name("compare"))
     return write_comparison(comparison, config, output, tracking_uri=tracking_uri)
 
 
@@ -54,9 +54,8 @@ def write_comparison(comparison: Comparison, config: CompareConfig, output: Path
             with whole_file(output / name) as partial:
                 partial.write_bytes(content)
             run.log_artifact(output / name)
-    return "\n".join(
-        [*as_lines(comparison, columns), f"report:  {output / 'comparison.html'}", f"mlflow:  {run.describe()}"]
-    )
+    where = format_summary([("report", str(output / "comparison.html")), ("mlflow", run.describe())])
+    return "\n".join([*as_lines(comparison, columns), where])
 
 
 def _curves(comparison: Comparison, metrics: tuple[str, ...], tracking_uri: str) -> dict[str, Curves]:

@@ -28,9 +28,10 @@ from pipelines.evaluate.summary import describe_classes, describe_evaluation, de
 from pipelines.networks.weights import check_fold, locate_weights, newest_run, view_of
 from pipelines.prepare.make import prepared_shards
 from pipelines.runtime.job_run import open_job_run, tracking_uri_of
-from pipelines.runtime.paths import base_folder, new_name, output_path
+from pipelines.runtime.paths import new_name, output_path
 from pipelines.runtime.start_checks import check_start
 from pipelines.settings.config import changed
+from pipelines.settings.terminal import format_summary, seen_from_here
 from pipelines.shards.folder import describe_shards, open_shard_folder
 from pipelines.shards.index import ShardIndex, load_index, num_listed
 from pipelines.shards.reading import describe_skipped, read_videos
@@ -64,13 +65,12 @@ def run_evaluate(config: EvaluateConfig, *, tags: Mapping[str, str] = MappingPro
     Raises:
         UserError: settings, weights or shards that cannot work, before any work; or no video can be decoded.
     """
-    base = base_folder()
     output = output_path(config.output or config.storage / new_name("evaluate"))
     if not config.folds:
-        [test] = _prepare([config], [output], base=base)
+        [test] = _prepare([config], [output])
         return _run(test, run_name=output.name, tags=tags)[1]
     configs = [_of_fold(config, fold) for fold in config.folds]
-    tests = _prepare(configs, [output / f"fold{fold}" for fold in config.folds], base=base)
+    tests = _prepare(configs, [output / f"fold{fold}" for fold in config.folds])
     return _run_folds(config, tests, output, tags=tags)
 
 
@@ -80,10 +80,10 @@ def _of_fold(config: EvaluateConfig, fold: int) -> EvaluateConfig:
     return changed(config, {"data.fold": fold, "checkpoint": checkpoint, "folds": ()})
 
 
-def _prepare(configs: Sequence[EvaluateConfig], outputs: Sequence[Path], *, base: Path) -> list[_Test]:
+def _prepare(configs: Sequence[EvaluateConfig], outputs: Sequence[Path]) -> list[_Test]:
     """Load and check all tests, then connect to Ray: scoring starts only when every test can run."""
     common = configs[0]
-    storage, tracking_uri = base / common.storage, tracking_uri_of(common.tracking)
+    storage, tracking_uri = output_path(common.storage), tracking_uri_of(common.tracking)
     models = [_load(config, tracking_uri=tracking_uri, storage=storage) for config in configs]
     reserved = {"CPU": common.cpus_per_worker} | ({"GPU": 1.0} if common.use_gpu else {})
     check = partial(
@@ -161,13 +161,15 @@ def _run(test: _Test, *, run_name: str, tags: Mapping[str, str]) -> tuple[Evalua
         run.log_metrics({name: float(value) for name, value in dataclasses.asdict(evaluation).items()}, step=0)
         for path in [*written, *filter(None, [failures_file])]:
             run.log_artifact(path)
-    tested, found = describe_evaluation(evaluation, card)
-    lines = [tested, *describe_skipped(index.skipped)]
+    fields = [*describe_evaluation(evaluation, card), *(("skipped", line) for line in describe_skipped(index.skipped))]
     if failures:
-        lines.append(f"failed:  {describe_failures(failures, index)}; all are listed in {failures_file}")
-    lines.append(f"weakest: {describe_classes(report, card.class_names)}")
-    lines.append(f"reports: {test.output}: {', '.join(path.name for path in written)}")
-    return evaluation, "\n".join([*lines, f"mlflow:  {run.describe()}", found])
+        fields.append(("failed", f"{describe_failures(failures, index)}; all are listed in {failures_file}"))
+    fields += [
+        ("weakest", describe_classes(report, card.class_names)),
+        ("reports", f"{test.output}: {', '.join(path.name for path in written)}"),
+        ("mlflow", run.describe()),
+    ]
+    return evaluation, format_summary(fields)
 
 
 def _listed(test: _Test) -> Counter[str]:
@@ -189,13 +191,13 @@ def _run_folds(config: EvaluateConfig, tests: Sequence[_Test], output: Path, *, 
         for test in tests:
             fold = test.config.data.fold
             evaluations[fold], summary = _run(test, run_name=f"{output.name}-fold{fold}", tags=tags)
-            print(f"fold {fold}: {summary}", flush=True)  # the next fold may take hours
+            print(f"fold {fold}\n{seen_from_here(summary)}", flush=True)  # the next may take hours
         averaged = average_folds(evaluations)
         metrics_file = write_metrics(dataclasses.asdict(averaged), output / "metrics.json")
         run.log_metrics(averaged.mean | {f"{name}_std": std for name, std in averaged.std.items()}, step=0)
         run.log_artifact(metrics_file)
-    *lines, mean = describe_folds(evaluations, averaged)
-    return "\n".join([*lines, f"reports: {output}", f"mlflow:  {run.describe()}", mean])
+    fields = [*describe_folds(evaluations, averaged), ("reports", str(output)), ("mlflow", run.describe())]
+    return format_summary(fields)
 
 
 def _trained_by(card: WeightsCard) -> dict[str, str]:

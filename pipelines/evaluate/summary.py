@@ -7,19 +7,27 @@ from t3d_core.evaluation.class_report import ClassReport
 from t3d_core.evaluation.evaluation import Evaluation, FoldsEvaluation
 from t3d_core.training.weights_card import WeightsCard
 
+Field = tuple[str, str]
 _NUM_WEAK_CLASSES = 5
 
 
-def describe_evaluation(evaluation: Evaluation, card: WeightsCard) -> list[str]:
-    """What was tested, and its accuracies."""
+def describe_evaluation(evaluation: Evaluation, card: WeightsCard) -> list[Field]:
+    """The accuracies, and what was tested."""
     segments = f"{card.num_segments} segments of " if card.num_segments > 1 else ""
+    padded = f", {evaluation.padded_share:.1%} of frames made up" if evaluation.padded_share else ""
     top1, top5 = (_with_interval(evaluation, name) for name in ("video_top1", "video_top5"))
     return [
-        f"{card.model_kind}, {segments}{card.num_frames} frames of {card.crop_size} px at stride {card.frame_stride}: "
-        f"{evaluation.num_views} views of {evaluation.num_videos} videos, coverage {evaluation.coverage:.1%} of "
-        f"{evaluation.num_listed} listed, padded frames {evaluation.padded_share:.1%}",
-        f"clip_top1 {evaluation.clip_top1:.3f}  {top1}  {top5}  avg_top1_top5 {evaluation.avg_top1_top5:.3f}  "
-        f"(chance {1 / len(card.class_names):.3f})",
+        (
+            "result",
+            f"{top1}  {top5}  clip_top1 {evaluation.clip_top1:.3f}  avg_top1_top5 {evaluation.avg_top1_top5:.3f}  "
+            f"(chance {1 / len(card.class_names):.3f})",
+        ),
+        (
+            "tested",
+            f"{evaluation.num_videos} of {evaluation.num_listed} listed videos (coverage {evaluation.coverage:.1%}), "
+            f"{evaluation.num_views} views{padded}; {card.model_kind}, {segments}{card.num_frames} frames of "
+            f"{card.crop_size} px at stride {card.frame_stride}",
+        ),
     ]
 
 
@@ -45,17 +53,21 @@ def describe_classes(report: ClassReport, names: Sequence[str]) -> str:
     )
 
 
-def describe_folds(evaluation_of_fold: Mapping[int, Evaluation], averaged: FoldsEvaluation) -> list[str]:
-    """A line a fold, and the mean."""
-    lines = [
-        f"fold {fold}: {_with_interval(evaluation, 'video_top1')}  {_with_interval(evaluation, 'video_top5')}  "
-        f"clip_top1 {evaluation.clip_top1:.3f}  coverage {evaluation.coverage:.1%} of {evaluation.num_listed} listed"
-        for fold, evaluation in evaluation_of_fold.items()
-    ]
+def describe_folds(evaluation_of_fold: Mapping[int, Evaluation], averaged: FoldsEvaluation) -> list[Field]:
+    """The mean over folds, and each of them."""
     shown = ("video_top1", "video_top5", "clip_top1", "coverage")
     spread = {name: f" +- {averaged.std[name]:.3f}" if averaged.std else "" for name in shown}
     mean = "  ".join(f"{name} {averaged.mean[name]:.3f}{spread[name]}" for name in shown)
-    return [*lines, f"mean of {len(averaged.folds)} folds: {mean}"]
+    of_folds = [
+        (
+            f"fold {fold}",
+            f"{_with_interval(evaluation, 'video_top1')}  {_with_interval(evaluation, 'video_top5')}  "
+            f"clip_top1 {evaluation.clip_top1:.3f}  "
+            f"coverage {evaluation.coverage:.1%} of {evaluation.num_listed} listed",
+        )
+        for fold, evaluation in evaluation_of_fold.items()
+    ]
+    return [("result", f"mean of {len(averaged.folds)} folds: {mean}"), *of_folds]
 
 
 def _with_interval(evaluation: Evaluation, name: str) -> str:

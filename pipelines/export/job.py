@@ -19,7 +19,8 @@ from pipelines.export.program import FORMATS, INPUT_NAME, ClipModel, ExportForma
 from pipelines.networks.weights import locate_weights, newest_run
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.job_run import open_job_run, tracking_uri_of
-from pipelines.runtime.paths import base_folder, input_path, new_name
+from pipelines.runtime.paths import input_path, new_name, output_path
+from pipelines.settings.terminal import format_summary
 from pipelines.tracking.runs import Run
 from t3d_core.errors import UserError
 from t3d_core.models.folding import fold_batch_norms
@@ -80,14 +81,15 @@ def run_export(config: ExportConfig) -> str:
     """
     file_format = FORMATS[config.format]
     file_format.check_packages()
-    base = base_folder()
-    storage = base / config.storage
+    storage = output_path(config.storage)
     tracking_uri = tracking_uri_of(config.tracking)
     weights = locate_weights(config.checkpoint or str(newest_run(storage)), tracking_uri=tracking_uri)
     loaded = load_model(weights)
     clips = _video_clips(input_path(config.video), loaded.card) if config.video else _noise_clips(loaded.card)
     name = new_name("export")
-    output = base / config.output if config.output else _default_output(config, weights, storage / name)
+    output = _default_output(config, weights, storage / name)
+    if config.output is not None:
+        output = output_path(config.output.parent) / config.output.name
     with open_job_run(config, config.tracking, stage="export", run_name=name, tags={"weights": str(weights)}) as run:
         difference = export_checked(loaded, clips, output, file_format, fold_batch_norm=config.fold_batch_norm)
         figures = {
@@ -175,15 +177,23 @@ def _summary(
 ) -> str:
     file_format = FORMATS[config.format]
     batches = " and ".join(map(str, CHECKED_BATCHES))
-    return "\n".join(
+    size = card.crop_size
+    return format_summary(
         [
-            f"{card.model_kind}: {INPUT_NAME}, uint8 RGB (any, {card.num_frames}, {card.crop_size}, {card.crop_size}, "
-            f"3), stride {card.frame_stride}, short side scaled to {card.short_side} px, centre crop -> "
-            f"{output_name(card)}, float32{f' (any, {len(card.class_names)})' if card.class_names else ''}",
-            f"file:    {output} ({config.format}, {output.stat().st_size / 1e6:.1f} MB)",
-            f"run:     {file_format.example.replace('FILE', str(output))}",
-            f"mlflow:  {run.describe()}",
-            f"checked: in {file_format.describe_runtime()} against PyTorch with batch norms, {len(clips.clip_BTHWC)} "
-            f"clips in batches of {batches} from {clips.origin}: {difference.describe()}",
+            ("file", f"{output} ({config.format}, {output.stat().st_size / 1e6:.1f} MB)"),
+            ("network", card.model_kind),
+            (
+                "takes",
+                f"{INPUT_NAME}, uint8 RGB (any, {card.num_frames}, {size}, {size}, 3): stride {card.frame_stride}, "
+                f"short side scaled to {card.short_side} px, centre crop",
+            ),
+            ("gives", f"{output_name(card)}, float32{f' (any, {len(card.class_names)})' if card.class_names else ''}"),
+            (
+                "checked",
+                f"in {file_format.describe_runtime()} against PyTorch with batch norms, {len(clips.clip_BTHWC)} clips "
+                f"in batches of {batches} from {clips.origin}: {difference.describe()}",
+            ),
+            ("run it", file_format.example.replace("FILE", str(output))),
+            ("mlflow", run.describe()),
         ]
     )

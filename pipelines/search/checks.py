@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.networks.weights import check_network, costs_of, locate_weights
 from pipelines.prepare.make import prepared_shards
 from pipelines.runtime import pools
-from pipelines.runtime.paths import base_folder, input_path
+from pipelines.runtime.paths import input_path, output_path
 from pipelines.search.config import SearchConfig
 from pipelines.search.space import Point, check_points, grid_points
 from pipelines.search.trial import TRANSFER, SearchPlan, TrialConfig
@@ -37,7 +37,7 @@ def make_plan(config: SearchConfig, folder: Path, *, tracking_uri: str) -> Searc
     }
     plan = SearchPlan(config, base, transfer_base, common, folder)
     of_base = check_space(plan)
-    storage = base_folder() / config.storage
+    storage = output_path(config.storage)
     folders = prepared_shards(of_base.data, storage=storage, before_work=partial(check_surroundings, of_base))
     index = load_index(folders, fold=of_base.data.fold, splits=["train"])
     common |= {"data.shards": [str(path) for path in folders], "data.prepare": None}

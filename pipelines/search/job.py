@@ -29,7 +29,7 @@ from pipelines.runtime import pools, session
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.job_run import tracking_uri_of
 from pipelines.runtime.named_folder import NamedFolder
-from pipelines.runtime.paths import base_folder, new_name
+from pipelines.runtime.paths import new_name, output_path
 from pipelines.runtime.shared_storage import check_shared
 from pipelines.search.checks import Rejection, check_some_point_is_left, make_plan, room_for_trials
 from pipelines.search.config import SearchConfig
@@ -59,14 +59,13 @@ def run_search(config: SearchConfig) -> str:
         UserError: settings of the base recipe or of the space are wrong; raised before anything starts.
         UserError: points, shards or resources cannot work; raised before anything starts.
     """
-    base = base_folder()
-    path = base / config.storage / (config.name or new_name("search"))
+    path = output_path(config.storage) / (config.name or new_name("search"))
     plan = make_plan(config, path, tracking_uri=tracking_uri_of(config.tracking))
     reject = Rejection(plan)
     check_some_point_is_left(config, reject)
     session.connect()
     max_concurrent = room_for_trials(plan)
-    check_shared(written=base / config.storage)
+    check_shared(written=output_path(config.storage))
     folder = NamedFolder(path, "search", _fingerprint(plan))
     with folder.exclusive():
         known = folder.known(when_changed="begun with other settings or another base recipe")

@@ -10,6 +10,7 @@ import numpy as np
 from pipelines.runtime.text_table import format_table
 from pipelines.search.config import SearchConfig
 from pipelines.search.ledger import Ledger, TrialRecord
+from pipelines.settings.terminal import format_summary
 from pipelines.tracking.runs import Run
 
 TESTED = "test/video_top1"
@@ -80,26 +81,24 @@ def describe_search(ledger: Ledger, config: SearchConfig, *, table: Path, run: R
         for result in results
     ]
     lines = format_table(header, rows)
-    records = list(ledger.records.values())
+    fields = []
     for state in ("rejected", "failed", "stopped"):
-        of_state = [record for record in records if record.state == state]
+        of_state = [record for record in ledger.records.values() if record.state == state]
         if of_state:
             shown = "; ".join(f"{record.point.label}: {record.reason}" for record in of_state[:3])
-            lines.append(f"{state}: {len(of_state)}, {shown}{' ...' if len(of_state) > 3 else ''}")
+            fields.append((state, f"{len(of_state)}, {shown}{' ...' if len(of_state) > 3 else ''}"))
     if interrupted := ledger.unfinished():
-        lines.append(
-            f"interrupted by the budget: {len(interrupted)} trials; to resume them, give a larger budget and --name "
-            f"{table.parent.name}"
-        )
+        resume = f"to resume them, give a larger budget and --name {table.parent.name}"
+        fields.append(("waiting", f"{len(interrupted)} trials interrupted by the budget; {resume}"))
     experiment = (
         "" if config.tracking.experiment == "t3d" else f" --experiment {shlex.quote(config.tracking.experiment)}"
     )
-    lines += [
-        f"trials:  {table}",
-        f"mlflow:  {run.describe()}",
-        f"next:    python jobs/compare.py --runs {shlex.quote(table.parent.name)}{experiment}",
+    fields += [
+        ("trials", str(table)),
+        ("mlflow", run.describe()),
+        ("next", f"python jobs/compare.py --runs {shlex.quote(table.parent.name)}{experiment}"),
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, format_summary(fields)])
 
 
 def mean_and_spread(values: Sequence[float]) -> str:

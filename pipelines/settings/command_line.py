@@ -103,7 +103,7 @@ def _read_value(given: list[list[str]], annotation: Any) -> object:
     words = [word for words in given for word in words]
     values = [_parse_word(word) for word in words]
     together = [item for value in values for item in (value if isinstance(value, list) else [value])]
-    null = [None, []] if words[-1].lower() in ("null", "none") else []
+    null: list[object] = [None, []] if words[-1].lower() in ("null", "none") else []
     last = [*null, values[-1], words[-1]] if len(given[-1]) == 1 else []
     readings = [*last, together, words] if len(words) == 1 else [together, words, *last]
     return next((reading for reading in readings if fits(reading, annotation)), (last or readings)[0])
