@@ -14,7 +14,7 @@ from pipelines.training.config import ScheduleConfig
         ({"schedule": {"kind": "plateau", "min_lr": 0.1}}, r"min_lr 0\.1 is above the learning rate 0\.05"),
         ({"optimizer": {"momentum": 0}}, "momentum, which is 0: add --optimizer.nesterov false"),
         ({"seed": -1}, "greater than or equal to 0"),
-        ({"compute": {"sync_batch_norm": True}}, "sync_batch_norm works on GPUs only"),
+        ({"compute": {"sync_batch_norm": True}}, "sync_batch_norm true works on GPUs only"),
         (
             {
                 "compute": {"sync_batch_norm": True},
