@@ -168,13 +168,13 @@ class SearchConfig(Section):
     job: Literal["train", "transfer"] = "train"
     """Which job a trial runs."""
     base: UserPath
-    """Recipe of that job; trials differ from it only in their point and seed."""
+    """Recipe of the job that every trial runs; trials differ from it only in their point and seed."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings that differ from the base recipe in all trials, by dotted name."""
     space: dict[str, AxisConfig]
     """The axes: a setting's dotted name, or the name of an axis of named values, with its values."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
-    """Seeds; every point is trained with each of them."""
+    """Seeds with each of which every point is trained."""
     transfer_before: TransferBeforeConfig | None = None
     """A transfer run whose student is the start of all trials with `init_from: transfer`. By default there is none."""
     metric: str | None = None

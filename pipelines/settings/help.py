@@ -109,7 +109,7 @@ def _first_sentence(variants: Sequence[Option]) -> Iterator[str]:
     """What a setting is, without its details, and its choices where it has some."""
     text = next((variant.text for variant in variants if variant.text), "")
     if text:
-        yield re.split(r"(?<!\.)\. |; ", text, maxsplit=1)[0].rstrip(".") + "."
+        yield re.split(r"(?<!\.)\.\s|;\s", text, maxsplit=1)[0].rstrip(".") + "."
     elif "|" in variants[0].allowed and not _has_few_choices(variants[0]):
         yield f"One of {variants[0].allowed.replace('|', ', ')}."
 

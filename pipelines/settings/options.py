@@ -62,10 +62,11 @@ def options_of(
         value = getattr(default, name) if isinstance(default, section) else field.get_default(call_default_factory=True)
         node = (tree or {}).get(name)
         annotation = _annotated(field)
-        choices = [kind for inner in sections_of(annotation) for kind in kinds_of(inner)]
+        sections = sections_of(annotation)
+        choices = [kind for inner in sections for kind in kinds_of(inner)]
         if choices:
-            kind = getattr(value, "kind", value)
-            yield Option(f"{prefix}{name}.kind", "|".join(choices), "", kind, ())
+            text = (sections[0].model_fields["kind"].description or "") if len(sections) == 1 else ""
+            yield Option(f"{prefix}{name}.kind", "|".join(choices), text, getattr(value, "kind", value), ())
         elif not (kinds and name == "kind") and not sections_of(annotation):
             yield Option(f"{prefix}{name}", describe(annotation), field.description or "", value, kinds)
         for inner in sections_of(annotation, node):
