@@ -174,7 +174,7 @@ class SearchConfig(Section):
     space: dict[str, AxisConfig]
     """The axes: a setting's dotted name, or the name of an axis of named values, with its values."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
-    """Seeds with each of which every point is trained."""
+    """Every point is trained with each of these seeds."""
     transfer_before: TransferBeforeConfig | None = None
     """A transfer run whose student is the start of all trials with `init_from: transfer`. By default there is none."""
     metric: str | None = None
