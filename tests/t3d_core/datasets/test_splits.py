@@ -166,7 +166,7 @@ def test_only_the_named_fold_and_split_change():
 def test_any_carving_keeps_sources_whole_and_both_sides_filled_whatever_the_order(pairs, fraction, seed, shuffler):
     records = [record(f"v{i}", label=label, source=source) for i, (source, label) in enumerate(pairs)]
     if len({r.source for r in records}) < 2:
-        with pytest.raises(ValueError, match="takes 2 sources"):
+        with pytest.raises(ValueError, match="2 sources are needed"):
             carve(records, fraction=fraction, seed=seed)
         return
     carved = carve(records, fraction=fraction, seed=seed)
