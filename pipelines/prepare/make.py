@@ -77,14 +77,14 @@ def prepare(
         UserError: more videos failed than `max_failed_fraction` allows; everything was written.
     """
     folder = ShardFolder(output)
-    is_new = not folder.num_finished_shards()
-    if is_new and before_work is not None:
-        before_work()  # to list the videos is work, too: the synthetic ones are made
+    is_made_by_listing = config.dataset.kind == "synthetic" and not folder.num_finished_shards()
+    if is_made_by_listing and before_work is not None:
+        before_work()  # listing writes the synthetic videos
     listing = list_videos(config, output=output)
     _check_expected(listing.description["fingerprint"], expected, where=output)
     check_fingerprint(folder, listing.description)
     if not _is_up_to_date(folder, listing):
-        if before_work is not None and not is_new:
+        if before_work is not None and not is_made_by_listing:
             before_work()
         with folder.locked(is_patient=True):
             check_fingerprint(folder, listing.description)

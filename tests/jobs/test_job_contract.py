@@ -343,7 +343,7 @@ def test_without_any_trained_run_a_checkpoint_is_asked_for(job: Job, name: str) 
 def test_an_exported_file_is_not_named_like_one_of_another_format(job: Job) -> None:
     outcome = job("export", "--output", "model.onnx", "--format", "torch_export")
     assert outcome.code == 2
-    assert "output model.onnx must end in .pt2, as format torch_export does" in outcome.err
+    assert "output model.onnx must end in .pt2 for format torch_export" in outcome.err
 
 
 @pytest.mark.heavy
