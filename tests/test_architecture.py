@@ -71,6 +71,11 @@ def test_the_method_loads_neither_ray_nor_mlflow_in_a_fresh_process() -> None:
     assert done.stdout.strip() == "set()"
 
 
+def test_users_errors_are_of_their_own_type() -> None:
+    """A plain ValueError would be printed with its traceback."""
+    assert [path for path in python_files(*PACKAGES) if "raise ValueError" in path.read_text()] == []
+
+
 def test_a_config_is_changed_in_one_way_which_checks_it_again() -> None:
     assert [path for path in python_files(*PACKAGES) if "model_copy" in path.read_text()] == []
 

@@ -25,12 +25,12 @@ def run_benchmark(config: BenchmarkConfig) -> str:
     Raises:
         UserError: settings are wrong, such as a clip that is too small for one of the models.
     """
+    output = None if config.output is None else output_path(config.output.parent) / config.output.name
     tags = {"suite": config.suite}
     with open_job_run(config, config.tracking, stage="benchmark", run_name=new_name("benchmark"), tags=tags) as run:
         report = _run_suite(config)
         files = {"rows.json": _as_json(report.rows).encode(), "table.txt": f"{report.text}\n".encode(), **report.files}
-        if config.output is not None:
-            output = output_path(config.output.parent) / config.output.name
+        if output is not None:
             companions = {f"{output.stem}.{name}": content for name, content in report.files.items()}
             _write({output.name: files["rows.json"]} | companions, output.parent)
         run.log_metrics({_metric_name(row): row.value for row in report.rows if row.value is not None}, step=0)

@@ -17,8 +17,8 @@ from pipelines.compare.videos import paired_differences
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.job_run import open_job_run, tracking_uri_of
 from pipelines.runtime.paths import new_name, output_path
+from pipelines.settings.build import changed
 from pipelines.settings.terminal import format_summary
-from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.recorded import read_curve
 
 
@@ -29,8 +29,8 @@ def run_compare(config: CompareConfig) -> str:
         UserError: there is nothing to compare.
     """
     tracking_uri = tracking_uri_of(config.tracking)
-    comparison = compare_runs(config, tracking_uri=tracking_uri)
     output = output_path(config.output or config.storage / new_name("compare"))
+    comparison = compare_runs(config, tracking_uri=tracking_uri)
     return write_comparison(comparison, config, output, tracking_uri=tracking_uri)
 
 
@@ -48,7 +48,7 @@ def write_comparison(comparison: Comparison, config: CompareConfig, output: Path
     }
     contents = {name: text.encode() for name, text in texts.items()}
     contents |= {f"{picture.name}.png": picture.light for picture in pictures}
-    tracking = TrackingConfig(uri=config.tracking.uri, experiment=experiment)
+    tracking = changed(config.tracking, {"experiment": experiment})
     with open_job_run(config, tracking, stage="compare", run_name=output.name) as run:
         for name, content in contents.items():
             with whole_file(output / name) as partial:

@@ -28,9 +28,9 @@ from pipelines.evaluate.summary import describe_classes, describe_evaluation, de
 from pipelines.networks.weights import check_fold, locate_weights, newest_run, view_of
 from pipelines.prepare.make import prepared_shards
 from pipelines.runtime.job_run import open_job_run, tracking_uri_of
-from pipelines.runtime.paths import new_name, output_path
+from pipelines.runtime.paths import base_folder, new_name, output_path
 from pipelines.runtime.start_checks import check_start
-from pipelines.settings.config import changed
+from pipelines.settings.build import changed
 from pipelines.settings.terminal import format_summary, seen_from_here
 from pipelines.shards.folder import describe_shards, open_shard_folder
 from pipelines.shards.index import ShardIndex, load_index, num_listed
@@ -83,7 +83,7 @@ def _of_fold(config: EvaluateConfig, fold: int) -> EvaluateConfig:
 def _prepare(configs: Sequence[EvaluateConfig], outputs: Sequence[Path]) -> list[_Test]:
     """Load and check all tests, then connect to Ray: scoring starts only when every test can run."""
     common = configs[0]
-    storage, tracking_uri = output_path(common.storage), tracking_uri_of(common.tracking)
+    storage, tracking_uri = base_folder() / common.storage, tracking_uri_of(common.tracking)
     models = [_load(config, tracking_uri=tracking_uri, storage=storage) for config in configs]
     reserved = {"CPU": common.cpus_per_worker} | ({"GPU": 1.0} if common.use_gpu else {})
     check = partial(

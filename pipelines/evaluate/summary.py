@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+from pipelines.settings.terminal import Field
 from pipelines.shards.index import ShardIndex
 from t3d_core.evaluation.class_report import ClassReport
 from t3d_core.evaluation.evaluation import Evaluation, FoldsEvaluation
 from t3d_core.training.weights_card import WeightsCard
 
-Field = tuple[str, str]
 _NUM_WEAK_CLASSES = 5
 
 

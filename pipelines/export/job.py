@@ -19,7 +19,7 @@ from pipelines.export.program import FORMATS, INPUT_NAME, ClipModel, ExportForma
 from pipelines.networks.weights import locate_weights, newest_run
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.job_run import open_job_run, tracking_uri_of
-from pipelines.runtime.paths import input_path, new_name, output_path
+from pipelines.runtime.paths import base_folder, input_path, new_name, output_path
 from pipelines.settings.terminal import format_summary
 from pipelines.tracking.runs import Run
 from t3d_core.errors import UserError
@@ -81,15 +81,14 @@ def run_export(config: ExportConfig) -> str:
     """
     file_format = FORMATS[config.format]
     file_format.check_packages()
-    storage = output_path(config.storage)
+    storage = base_folder() / config.storage
     tracking_uri = tracking_uri_of(config.tracking)
     weights = locate_weights(config.checkpoint or str(newest_run(storage)), tracking_uri=tracking_uri)
     loaded = load_model(weights)
     clips = _video_clips(input_path(config.video), loaded.card) if config.video else _noise_clips(loaded.card)
     name = new_name("export")
-    output = _default_output(config, weights, storage / name)
-    if config.output is not None:
-        output = output_path(config.output.parent) / config.output.name
+    output = config.output or _default_output(config, weights, storage / name)
+    output = output_path(output.parent) / output.name
     with open_job_run(config, config.tracking, stage="export", run_name=name, tags={"weights": str(weights)}) as run:
         difference = export_checked(loaded, clips, output, file_format, fold_batch_norm=config.fold_batch_norm)
         figures = {

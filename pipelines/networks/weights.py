@@ -92,10 +92,15 @@ def check_network(card: WeightsCard, *, batch_size: int) -> None:
     Raises:
         UserError: the network cannot have these sizes, or a clip or the batch is too small for it.
     """
-    with torch.device("meta"):
-        net = build_model(card.model_kind, num_classes=0, **card.model_arguments)
-        clip_BCTHW = torch.empty(batch_size, 3, card.num_frames, card.crop_size, card.crop_size)
-    net.eval().forward_features(clip_BCTHW)
+    try:
+        with torch.device("meta"):
+            net = build_model(card.model_kind, num_classes=0, **card.model_arguments)
+            clip_BCTHW = torch.empty(batch_size, 3, card.num_frames, card.crop_size, card.crop_size)
+        net.eval().forward_features(clip_BCTHW)
+    except UserError:
+        raise
+    except ValueError as error:  # PyTorch's own
+        raise UserError(f"{card.model_kind} cannot be built of these sizes: {error}") from error
     try:
         net.train().forward_features(clip_BCTHW)
     except ValueError as error:

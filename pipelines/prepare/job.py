@@ -10,7 +10,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -96,12 +96,16 @@ def _tracked(config: PrepareJobConfig, folder: ShardFolder, listing: Listing) ->
     if folder.run_file.is_file():
         Run(**json.loads(folder.run_file.read_text())).close_if_possible("KILLED")
     name, tags = f"prepare-{folder.root.name}", {"dataset_fingerprint": listing.description["fingerprint"]}
-    with ExitStack() as after_run:
-        with open_job_run(config, config.tracking, stage="prepare", run_name=name, tags=tags) as run:
-            with whole_file(folder.run_file) as partial:
-                partial.write_text(json.dumps(asdict(run)))
-            after_run.callback(folder.run_file.unlink)  # once the run is closed
+
+    def keep(run: Run) -> None:
+        with whole_file(folder.run_file) as partial:
+            partial.write_text(json.dumps(asdict(run)))
+
+    try:
+        with open_job_run(config, config.tracking, stage="prepare", run_name=name, tags=tags, on_open=keep) as run:
             yield run
+    finally:
+        folder.run_file.unlink(missing_ok=True)  # once the run is closed
 
 
 def _log(run: Run, folder: ShardFolder, coverage: Coverage) -> None:

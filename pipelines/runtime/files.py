@@ -38,12 +38,14 @@ def exclusive_folder(path: Path, *, when_taken: Callable[[str], None]) -> Iterat
     path.mkdir(parents=True, exist_ok=True)
     with (path / ".lock").open("a+") as file:
         try:
-            if not lock_descriptor(file.fileno(), blocking=False):
-                file.seek(0)
-                when_taken(file.read())
-                lock_descriptor(file.fileno())
+            is_held = lock_descriptor(file.fileno(), blocking=False)
         except OSError as error:  # some cluster file systems have no locks
             _LOG.warning("%s cannot be locked (%s): do not start a second job there", path, error)
+            is_held = True
+        if not is_held:
+            file.seek(0)
+            when_taken(file.read())
+            lock_descriptor(file.fileno())
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

@@ -3,7 +3,7 @@
 The run ends as FINISHED, or as FAILED or KILLED when an exception leaves the block.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
@@ -36,6 +36,7 @@ def open_job_run(
     params: Mapping[str, object] | None = None,
     run_id: str | None = None,
     mark: str | None = None,
+    on_open: Callable[[Run], object] = lambda run: None,
 ) -> Iterator[Run]:
     """Open the MLflow run of a job, or resume one.
 
@@ -48,6 +49,7 @@ def open_job_run(
         params: parameters of a new run; by default all settings.
         run_id: the run to resume; None for a new one.
         mark: as in `start_run`.
+        on_open: called with the run before anything is logged to it.
 
     Raises:
         UserError: the store cannot be opened, or the run or the experiment is gone from it.
@@ -61,6 +63,7 @@ def open_job_run(
         mark=mark,
     )
     with run:
+        on_open(run)
         if run_id is None:
             run.log_params(flatten(config) if params is None else params)
             run.log_text(to_yaml(config), "recipe.yaml")

@@ -63,7 +63,10 @@ def output_path(path: Path) -> Path:
         UserError: a file is in its way, or this user may not write there.
     """
     whole = base_folder() / path
-    there = next(each for each in (whole, *whole.parents) if each.exists())
+    try:
+        there = next(each for each in (whole, *whole.parents) if each.exists())
+    except OSError as error:  # a folder on the way may not be searched
+        raise UserError(f"{whole} cannot be written: {error.strerror}; give another folder") from error
     if not there.is_dir():
         raise UserError(f"{whole} cannot be a folder, because {there} is a file: give another folder")
     if not os.access(there, os.W_OK):

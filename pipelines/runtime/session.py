@@ -19,7 +19,6 @@ _SECONDS_TO_ANSWER = 10.0
 _PORT_VARIABLE = "RAY_GCS_SERVER_PORT"
 # Ray starts workers with niceness 15, and its own processes push them aside: up to 4 % of a training worker's time.
 _NICENESS_VARIABLE = "RAY_worker_niceness"
-_LOG = logging.getLogger(__name__)
 
 
 def connect() -> None:

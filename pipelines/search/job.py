@@ -231,9 +231,8 @@ class _Search:
         self._run.log_artifact(table)
         self.close_left_running("interrupted by the budget of the search")
         self._run.log_metrics(_counts(self._ledger), step=0)
-        summary = describe_search(self._ledger, self._config, table=table, run=self._run)
         registered = self._register_best()
-        return summary if registered is None else f"{summary}\nmodel:   {registered}"
+        return describe_search(self._ledger, self._config, table=table, registered=registered, run=self._run)
 
     def _register_best(self) -> str | None:
         """Register the model of the best single trial, if the search asks for it and a trial has ended."""

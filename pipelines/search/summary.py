@@ -63,7 +63,7 @@ def point_results(ledger: Ledger, config: SearchConfig) -> list[PointResult]:
     return sorted(results, key=lambda result: sign * np.mean(result.values) if result.values else np.inf)
 
 
-def describe_search(ledger: Ledger, config: SearchConfig, *, table: Path, run: Run) -> str:
+def describe_search(ledger: Ledger, config: SearchConfig, *, table: Path, registered: str | None, run: Run) -> str:
     """The points as a table, the trials without a result and why, and where everything lies."""
     results = point_results(ledger, config)
     metric = config.watched_metric()
@@ -95,6 +95,7 @@ def describe_search(ledger: Ledger, config: SearchConfig, *, table: Path, run: R
     )
     fields += [
         ("trials", str(table)),
+        *([("model", registered)] if registered else []),
         ("mlflow", run.describe()),
         ("next", f"python jobs/compare.py --runs {shlex.quote(table.parent.name)}{experiment}"),
     ]

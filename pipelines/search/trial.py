@@ -24,7 +24,7 @@ from pipelines.evaluate.job import run_evaluate
 from pipelines.networks.weights import card_of, costs_of
 from pipelines.runtime.ray_logging import quiet
 from pipelines.search.config import SearchConfig
-from pipelines.settings.config import changed, with_values
+from pipelines.settings.build import changed, with_values
 from pipelines.settings.options import Tree
 from pipelines.settings.section import config_fingerprint
 from pipelines.tracking.metric_log import read_curves

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from pipelines.settings.config import assign, complete, fits, outer_kinds_first, validated
+from pipelines.settings.build import assign, complete, fits, outer_kinds_first, validated
 from pipelines.settings.help import first_help, full_help
 from pipelines.settings.options import Tree, describe, find_setting, members_of
 from pipelines.settings.problems import describe_unknown

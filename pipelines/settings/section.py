@@ -26,8 +26,8 @@ SectionT = TypeVar("SectionT", bound="Section")
 class Role(enum.Enum):
     """The role of a setting: `storage: Annotated[UserPath, Role.PLACE]`. One without a role defines the experiment."""
 
-    PLACE = "where data, runs and models lie, and what they are called"
-    RUNNING = "what a job may take: workers, restarts, checkpoints, a budget"
+    PLACE = "where data, runs and models lie, what they are called, and which of them a job makes"
+    RUNNING = "what a job may take (workers, restarts, checkpoints, a budget) and checks at its start"
     VIEW = "what people see of it"
     SPEED = "how fast the same result is computed"
     ROUNDING = "how the result is computed: the same except for rounding"

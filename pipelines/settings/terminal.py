@@ -4,8 +4,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+Field = tuple[str, str]  # a label, which may be empty, and its text
 
-def format_summary(fields: Sequence[tuple[str, str]]) -> str:
+
+def format_summary(fields: Sequence[Field]) -> str:
     """Aligned lines `label:  text`, one for each field; a field without a label continues the one before."""
     width = max((len(label) for label, _ in fields), default=0) + 1
     return "\n".join(f"{f'{label}:' if label else '':{width}}  {text}" for label, text in fields)

@@ -5,7 +5,6 @@ import warnings
 from pathlib import Path
 
 import mlflow.artifacts
-import mlflow.entities
 import mlflow.pyfunc
 import numpy as np
 from mlflow import MlflowClient, MlflowException
@@ -63,7 +62,7 @@ def register_model(run: Run, model_uri: str, *, name: str, alias: str | None) ->
 
     Args:
         run: the run that logged the model.
-        model_uri: what `Run.log_model` returned.
+        model_uri: what `log_model` returned.
         name: created when it is missing.
         alias: moved to this version when given.
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import mlflow.artifacts
 import mlflow.entities
-import mlflow.pyfunc
 from mlflow import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from pipelines.tracking.store import check_answers, open_client, patient
 from t3d_core.errors import UserError
@@ -56,8 +56,11 @@ def find_runs(tracking_uri: str, *, experiment: str, condition: str = "") -> lis
         UserError: the store cannot be opened, or has no such experiment.
     """
     check_answers(tracking_uri)
-    client = open_client(tracking_uri)
-    found = patient(client.get_experiment_by_name)(experiment)
+    try:
+        client = open_client(tracking_uri)
+        found = patient(client.get_experiment_by_name)(experiment)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise UserError(f"the tracking store {tracking_uri} cannot be read: {error}") from error
     if found is None:
         names = ", ".join(sorted(each.name for each in patient(client.search_experiments)())) or "none"
         raise UserError(f"experiment {experiment!r} is not in {tracking_uri}; there are: {names}")
@@ -71,19 +74,6 @@ def find_runs(tracking_uri: str, *, experiment: str, condition: str = "") -> lis
         token = page.token
         if not token:
             return runs
-
-
-def get_run(tracking_uri: str, run_id: str) -> RecordedRun:
-    """What the store knows about one run.
-
-    Raises:
-        UserError: it has no such run.
-    """
-    check_answers(tracking_uri)
-    try:
-        return _recorded(patient(open_client(tracking_uri).get_run)(run_id))
-    except MlflowException as error:
-        raise UserError(f"run {run_id} is not in {tracking_uri}: check its id, and MLFLOW_TRACKING_URI") from error
 
 
 def read_curve(tracking_uri: str, run_id: str, name: str) -> list[tuple[int, float]]:

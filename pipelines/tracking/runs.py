@@ -1,10 +1,7 @@
 """A run and what it logs go into an MLflow store.
 
-This module alone imports mlflow. It works through `MlflowClient` with the store's address in hand, never through
+This room alone imports mlflow. It works through `MlflowClient` with the store's address in hand, never through
 MLflow's global state: driver, workers and several runs of one process cannot disturb each other.
-
-Unavailable stores: a server must answer the first call of a process within seconds. Later calls are tried again for
-minutes, and so are calls to a sqlite file that another process has locked.
 """
 
 import json

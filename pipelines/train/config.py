@@ -117,7 +117,7 @@ class ResolvedTrainConfig(TrainConfig):
     """How clips are taken."""
     # Once more: a metaclass of pydantic's has a method of this name, which a subclass would take for the default.
     register: Annotated[str | None, Role.PLACE] = None
-    """Name under which the trained model is registered in MLflow."""
+    """Name under which the trained model is registered in MLflow. By default it is not registered."""
 
 
 def resolve(config: TrainConfig, *, model: ModelConfig | None, clip: ClipConfig | None) -> ResolvedTrainConfig:
@@ -127,5 +127,5 @@ def resolve(config: TrainConfig, *, model: ModelConfig | None, clip: ClipConfig 
         UserError: one of them is not known.
     """
     if model is None or clip is None:
-        raise UserError("model or clip is none and no weights describe it: set both in the recipe or as settings")
+        raise UserError("model and clip are left to weights: write them into the recipe, or into settings")
     return ResolvedTrainConfig.model_validate({**dict(config), "model": model, "clip": clip})

@@ -18,8 +18,8 @@ from pipelines.prepare.make import prepared_shards
 from pipelines.runtime.files import copy_whole
 from pipelines.runtime.job_run import tracking_uri_of
 from pipelines.runtime.paths import output_path
-from pipelines.settings.config import changed
-from pipelines.settings.terminal import format_summary
+from pipelines.settings.build import changed
+from pipelines.settings.terminal import format_summary, seen_from_here
 from pipelines.shards.index import load_index
 from pipelines.tracking.models import log_model, register_model
 from pipelines.tracking.recorded import STARTED_FROM
@@ -48,13 +48,12 @@ def run_train(config: TrainConfig, launch: Launch = TERMINAL) -> str:
         _locate_init(of_fold)
     for fold, of_fold in of_folds.items():
         print(f"fold {fold}", flush=True)
-        print(_train_one(of_fold, launch), flush=True)
+        print(seen_from_here(_train_one(of_fold, launch)), flush=True)
     shards = shlex.join(str(path) for path in config.data.shards)
     pattern = config.storage / f"{config.name}-fold{{fold}}"
-    return (
-        f"next:    python jobs/evaluate.py --folds {' '.join(map(str, config.folds))} --checkpoint "
-        f"{shlex.quote(str(pattern))}{f' --data.shards {shards}' if shards else ''}"
-    )
+    folds = " ".join(map(str, config.folds))
+    command = f"python jobs/evaluate.py --folds {folds} --checkpoint {shlex.quote(str(pattern))}"
+    return format_summary([("next", f"{command} --data.shards {shards}" if shards else command)])
 
 
 def _of_fold(config: TrainConfig, fold: int) -> TrainConfig:

@@ -1,11 +1,4 @@
-"""A stage becomes a named, resumable run on Ray Train: its folder, its MLflow run, its checkpoints.
-
-STORAGE/NAME/run.json              what the run is: stage, settings, MLflow run
-STORAGE/NAME/checkpoint_STEP/      weights and training state; the newest few (`training.checkpoints`)
-STORAGE/NAME/metrics.jsonl         its curves, also before MLflow has them
-STORAGE/NAME/unreadable.jsonl      clips that could not be read, if any
-STORAGE/NAME/{model,student}.safetensors, summary.txt   the result
-"""
+"""A stage is trained to its end, on workers or in this process, and its result lies in the folder of the run."""
 
 import contextlib
 from dataclasses import dataclass, replace
@@ -13,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipelines.runtime.files import copy_whole
-from pipelines.settings.config import changed
-from pipelines.settings.terminal import format_summary, seen_from_here
+from pipelines.settings.build import changed
+from pipelines.settings.terminal import Field, format_summary, seen_from_here
 from pipelines.tracking.metric_log import drain
 from pipelines.tracking.runs import PausedError, Run
 from pipelines.training.checkpoints import CheckpointFolder
@@ -49,7 +42,7 @@ class FinishedRun:
     unreadable: Unreadable | None
     run: Run
 
-    def describe_unreadable(self) -> list[tuple[str, str]]:
+    def describe_unreadable(self) -> list[Field]:
         """The field of the summary that counts unreadable clips; empty when there are none."""
         if self.unreadable is None:
             return []

@@ -1,4 +1,11 @@
-"""The folder of a named run; a later start with the same name resumes it."""
+"""The folder of a named run, which a later start with the same name resumes; and how a run is launched.
+
+STORAGE/NAME/run.json              what the run is: stage, settings, MLflow run
+STORAGE/NAME/checkpoint_STEP/      weights and training state; the newest few (`training.checkpoints`)
+STORAGE/NAME/metrics.jsonl         its curves, also before MLflow has them
+STORAGE/NAME/unreadable.jsonl      clips that could not be read, if any
+STORAGE/NAME/{model,student}.safetensors, summary.txt   the result
+"""
 
 import contextlib
 import hashlib

@@ -9,7 +9,7 @@ from pipelines.networks.inflated import inflated_net
 from pipelines.networks.weights import card_of, check_network
 from pipelines.prepare.make import prepared_shards
 from pipelines.runtime.paths import input_path, output_path
-from pipelines.settings.config import changed
+from pipelines.settings.build import changed
 from pipelines.shards.index import ShardIndex, load_index
 from pipelines.shards.selection import hold_out, share_of_classes
 from pipelines.tracking.metric_log import read_curves

@@ -4,12 +4,10 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.settings.terminal import format_summary
+from pipelines.settings.terminal import Field, format_summary
 from pipelines.training.run import FinishedRun, describe_padding
 from pipelines.training.worker import Metrics
 from pipelines.transfer.config import TransferConfig
-
-Field = tuple[str, str]
 
 
 def describe_transfer(

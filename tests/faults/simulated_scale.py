@@ -24,7 +24,7 @@ from pipelines.benchmark.measuring.processes import memory_bytes
 from pipelines.benchmark.prepare.memory import youtube_id
 from pipelines.clips.order import TrainOrder, micro_batches
 from pipelines.clips.stream import train_batches
-from pipelines.prepare import job as prepare
+from pipelines.prepare import make as prepare
 from pipelines.prepare import shard_task
 from pipelines.prepare.config import PrepareConfig, YouTube8MDatasetConfig
 from pipelines.runtime import pools, session

@@ -23,7 +23,7 @@ from pipelines.benchmark.plan.config import PlanSuiteConfig
 from pipelines.clips.config import ClipConfig
 from pipelines.runtime.paths import input_path
 from pipelines.runtime.text_table import format_table
-from pipelines.settings.config import with_values
+from pipelines.settings.build import with_values
 from pipelines.settings.recipe import read_recipe
 from pipelines.transfer.config import ExportedTeacherConfig, TransferConfig
 from t3d_core.errors import UserError

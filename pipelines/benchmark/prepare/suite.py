@@ -1,6 +1,6 @@
 """Time and memory of making shards: `prepare` compared with a plain loop, its memory, and a long manifest.
 
-    rates      prepare on Ray Data / the same work in plain processes, 1 and 2 cores    `prepare_rates`
+    rates      prepare on Ray Data / the same work in plain processes, 1 and 2 cores    `rates`
     memory     peaks of its processes for ever more tiny videos                         `memory`
     planning   a manifest as long as YouTube-8M's list: time and peak
 

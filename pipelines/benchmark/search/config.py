@@ -4,7 +4,8 @@ from pathlib import Path
 
 from pydantic import Field, PositiveInt
 
-from pipelines.networks.config import ModelConfig, T3DConfig
+from pipelines.benchmark.measuring.small_network import SMALL_T3D
+from pipelines.networks.config import ModelConfig
 from pipelines.settings.section import Section, UserPath
 
 
@@ -15,9 +16,7 @@ class SearchSuiteConfig(Section):
     """Folders of videos to train on. If all are missing, the benchmark generates videos."""
     num_videos: PositiveInt = 96
     """Videos per epoch."""
-    model: ModelConfig = T3DConfig(
-        kind="t3d", growth_rate=8, block_config=(3, 3, 3, 3), num_init_features=24, bn_size=2
-    )
+    model: ModelConfig = SMALL_T3D
     """Network of the trials."""
     epochs: PositiveInt = 16
     """Epochs per trial."""

@@ -28,7 +28,7 @@ from pipelines.clips.stream import load_places
 from pipelines.networks.weights import view_of
 from pipelines.runtime.ray_logging import quiet
 from pipelines.runtime.session import start_local
-from pipelines.settings.config import changed
+from pipelines.settings.build import changed
 from pipelines.train.config import ResolvedTrainConfig
 from pipelines.train.job import run_train
 from pipelines.train.stage import ClassificationStage, build_stage

@@ -1,7 +1,7 @@
 """Time and memory of training: the whole path compared with a plain loop, and its input with DataLoaders.
 
-steps    clips per second of whole training runs / of the same steps fed from memory       `train_steps`
-input    batches without a network: from shards / the decode ceiling / from the sources  `train_input`
+steps    clips per second of whole training runs / of the same steps fed from memory       `steps`
+input    batches without a network: from shards / the decode ceiling / from the sources  `input`
 memory   resident bytes of the processes of a long run, epoch by epoch                   `memory`
 """
 

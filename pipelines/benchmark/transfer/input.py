@@ -1,6 +1,6 @@
 """Batches of the transfer without a network, as they reach the train worker, compared with those of training.
 
-training input    clips alone: the input path of `train_input`
+training input    clips alone: the input path of `train.input`
 with frames       clips and the teacher's frames of the same time, decoded together
 with features     clips and the teacher's features, read from the side files
 literal pairs     clips and frames of drawn pairs; a negative decodes another row

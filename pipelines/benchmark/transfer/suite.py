@@ -5,8 +5,8 @@
     rolled, cached   B clips, features given     -> 2 B pairs, after the teacher's passes, one per view
     all, cached      B clips, features given     -> B x B pairs      (ours)
 
-steps    forward, backward and SGD on clips in memory   `transfer_steps`
-input    batches without a network                      `transfer_input`
+steps    forward, backward and SGD on clips in memory   `steps`
+input    batches without a network                      `input`
 memory   resident processes of a run, epoch by epoch    `train.memory`
 """
 

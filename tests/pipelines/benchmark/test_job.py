@@ -27,7 +27,7 @@ pytestmark = pytest.mark.heavy
 
 COUNTS = {"parameters", "macs", "training_macs", "kept_for_backward"}
 TIMES = {"forward", "train_step"}
-PEERS = {"r3d_18", "s3d"}  # the others take longer; test_model.py has them all
+PEERS = {"r3d_18", "s3d"}  # the others take longer; model/test_suite.py has them all
 
 
 @pytest.fixture(scope="module")

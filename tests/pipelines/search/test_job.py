@@ -1,6 +1,7 @@
-"""Searches from their recipe to MLflow; which trials come when is in test_search_trials."""
+"""Searches from their recipe to MLflow; which trials come when is in test_trial_source."""
 
 import csv
+import re
 
 import mlflow
 import pytest
@@ -77,7 +78,7 @@ def test_trials_that_are_stopped_or_fail_say_why_and_none_is_left_running(search
     stopped = Ledger(tmp_path / "runs" / "trial" / "trials.jsonl").records["p001-seed0"]
     assert (stopped.state, stopped.metrics["model/gmacs"]) == ("stopped", runs[1.0].data.metrics["model/gmacs"])
     assert "is not finite at step" in runs[1e30].data.tags["reason"]
-    assert "failed: 1, lr=1e+30: the" in summary
+    assert re.search(r"failed: +1, lr=1e\+30: the", summary)
 
 
 def test_what_a_budget_cuts_off_goes_on_with_a_larger_one(search_of, synthetic_shards, tmp_path):
@@ -86,7 +87,7 @@ def test_what_a_budget_cuts_off_goes_on_with_a_larger_one(search_of, synthetic_s
         "space": {"optimizer.lr": {"grid": [0.05]}},
     }
     summary = run_search(search_of(**described, budget={"cpu_hours": 1e-9}))
-    assert "interrupted by the budget: 1 trials" in summary
+    assert "1 trials interrupted by the budget" in summary
     [interrupted] = recorded(tmp_path)["train"]
     assert (interrupted.info.status, interrupted.data.tags["reason"]) == (
         "KILLED",

@@ -4,7 +4,7 @@ from pydantic import ValidationError
 
 from pipelines.search.config import AxisConfig, SearchConfig
 from pipelines.search.space import Point, check_points, draw_point, grid_points, trial_of
-from pipelines.settings.config import with_values
+from pipelines.settings.build import with_values
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -133,7 +133,7 @@ def test_a_run_that_recomputes_its_layers_ends_with_the_same_weights(settings, s
 
 def test_a_batch_on_which_a_network_cannot_train_is_refused_before_the_run(settings, synthetic_shards, tmp_path):
     config = train_config(settings, synthetic_shards, name="mine", model=C3DConfig(), global_batch_size=1)
-    with pytest.raises(ValueError, match=r"c3d cannot train on 1 clip of 16 x 32 x 32 a worker"):
+    with pytest.raises(ValueError, match=r"c3d cannot train on 1 clip of 16 x 32 x 32 in each worker"):
         run_train(config)
     assert not (tmp_path / "runs" / "mine").exists()
 

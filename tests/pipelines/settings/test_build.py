@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from pipelines.settings.config import changed
+from pipelines.settings.build import changed
 from t3d_core.errors import UserError
 from tests.pipelines.settings.example import DeepHead, Load, ResNetModel, T3DModel, Train
 
