@@ -6,8 +6,8 @@ from pipelines.compare.config import CompareConfig
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"table": 4, "group_by": ("model.kind",)}, "leave group_by out, or table"),
-        ({"table": 4, "stage": "transfer"}, "leave stage out"),
+        ({"table": 4, "group_by": ("model.kind",)}, "leave out group_by or table"),
+        ({"table": 4, "stage": "transfer"}, "leave out stage or table"),
     ],
 )
 def test_a_table_of_the_paper_decides_how_runs_are_grouped(settings, message):

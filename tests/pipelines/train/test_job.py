@@ -79,7 +79,7 @@ def test_a_run_does_not_go_on_where_other_rows_can_be_read(config_of, synthetic_
     known = json.loads(described.read_text())
     del known["rows"]
     described.write_text(json.dumps(known))
-    with pytest.raises(ValueError, match="begun by an older version: give another --name"):
+    with pytest.raises(ValueError, match="begun by an older version of this project: give another --name"):
         run_train(config)
 
 
