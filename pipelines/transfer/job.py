@@ -61,7 +61,9 @@ def run_transfer(config: TransferConfig, launch: Launch = TERMINAL) -> str:
             save_weights(inflated, initial, card=card)
             stage = replace(stage, init_from=initial)
         if config.cache is not None:
-            stage = replace(stage, features=cached_features(stage.loader(index), teacher, config, folder.run))
+            stage = replace(
+                stage, features=cached_features(stage.loader(index), teacher, config, config.cache, folder.run)
+            )
         finished = fit(stage, folder, launch)
         _plot_checks(folder)
         num_sources = len(np.unique(val_index.source_N))

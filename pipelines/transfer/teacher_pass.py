@@ -63,20 +63,21 @@ class _Piece(NamedTuple):
     views: np.ndarray
 
 
-def cached_features(loader: PairLoader, teacher: FrozenTeacher, config: TransferConfig, run: Run) -> FeatureFiles:
+def cached_features(
+    loader: PairLoader, teacher: FrozenTeacher, config: TransferConfig, cache: TeacherCacheConfig, run: Run
+) -> FeatureFiles:
     """Compute the teacher's features that are missing for rows of the loader's index; return the files of all.
 
     Args:
         loader: of the run; its teacher's view has no features yet.
         teacher: runs on rows without features.
-        config: of the run; its `cache` sets views and workers.
+        config: of the run.
+        cache: its views and workers.
         run: gets the time the pass took.
 
     Raises:
         UserError: as in `run_teacher_pass`.
     """
-    cache = config.cache
-    assert cache is not None, "called with a cache only"
     fingerprint = _fingerprint(config, teacher, loader)
     files = FeatureFiles(fingerprint, cache.num_views, teacher.feature_dim)
     started = time.monotonic()
