@@ -20,32 +20,13 @@ from pipelines.export.program import FORMATS
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.runs import start_run
 from t3d_core.errors import UserError
-from t3d_core.training.weights_card import WeightsCard
 from t3d_core.video.cropping import center_crop
 from t3d_core.video.decoding import decode_frames
 from t3d_core.video.sizes import resized_size
 from t3d_core.video.storage import encode_video
-from tests.pipelines.export.exported import eager, noise, run, save_network
+from tests.pipelines.export.exported import CARD, eager, noise, run, save_network
 
 REAL_CLIP = Path(__file__).parents[4] / "shared" / "data" / "single_clips" / "gop235_340x256.mp4"
-CARD = WeightsCard(
-    model_kind="t3d",
-    model_arguments={
-        "growth_rate": 4,
-        "block_config": (2, 1),
-        "temporal_depths": ((1, 3, 6),),
-        "num_init_features": 16,
-        "bn_size": 2,
-    },
-    class_names=("jump", "run", "walk"),
-    num_frames=16,
-    frame_stride=2,
-    short_side=37,
-    crop_size=32,
-    short_video="loop",
-    mean=(0.1, 0.2, 0.3),
-    std=(0.4, 0.5, 0.6),
-)
 
 
 def write_video(path, num_frames=60):

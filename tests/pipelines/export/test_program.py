@@ -12,27 +12,7 @@ from pipelines.export import program as exported_model
 from pipelines.export.program import FORMATS
 from t3d_core.model_names import TransitionForm
 from t3d_core.training.checkpoint import load_model
-from t3d_core.training.weights_card import WeightsCard
-from tests.pipelines.export.exported import eager, noise, run, save_network
-
-CARD = WeightsCard(
-    model_kind="t3d",
-    model_arguments={
-        "growth_rate": 4,
-        "block_config": (2, 1),
-        "temporal_depths": ((1, 3, 6),),
-        "num_init_features": 16,
-        "bn_size": 2,
-    },
-    class_names=("jump", "run", "walk"),
-    num_frames=16,
-    frame_stride=2,
-    short_side=37,
-    crop_size=32,
-    short_video="loop",
-    mean=(0.1, 0.2, 0.3),
-    std=(0.4, 0.5, 0.6),
-)
+from tests.pipelines.export.exported import CARD, eager, noise, run, save_network
 
 
 @pytest.mark.heavy
