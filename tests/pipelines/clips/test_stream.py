@@ -48,7 +48,7 @@ def test_two_workers_see_together_what_one_sees(size, index):
     assert np.array_equal(np.concatenate([batch["row_B"] for batch in seen[1]]), order.rows(1)[0])
 
 
-def test_a_run_that_goes_on_sees_what_it_would_have_seen(index):
+def test_a_resumed_run_sees_what_it_would_have_seen(index):
     order, loader, places = TrainOrder(len(index), 4, seed=3), BatchLoader(index, VIEW), [range(4)]
     whole = list(train_batches(loader, order, steps=range(4), places=places))
     rest = list(train_batches(loader, order, steps=range(2, 4), places=places))

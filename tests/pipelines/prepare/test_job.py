@@ -60,7 +60,7 @@ def test_a_job_that_fails_ends_its_mlflow_run_as_failed(local_ray, mixed_folder,
     assert not (tmp_path / "out" / "mlflow_run.json").exists()
 
 
-def test_a_dry_run_tells_what_the_whole_would_take_and_writes_nothing(mixed_folder, tmp_path):
+def test_a_dry_run_reports_what_the_whole_would_take_and_writes_nothing(mixed_folder, tmp_path):
     for bad in ("empty.mp4", "garbage.mp4"):
         (mixed_folder / "left" / bad).unlink()
     settings = job_config(

@@ -109,7 +109,7 @@ def test_repaired_and_late_videos_get_shards_of_their_own_and_others_stay(local_
 
 
 @pytest.mark.parametrize("lost", ["dataset.json is of the first time", "a late shard was not made"])
-def test_late_shards_that_were_cut_off_are_finished(local_ray, half_there, tmp_path, lost):
+def test_late_shards_that_were_interrupted_are_finished(local_ray, half_there, tmp_path, lost):
     output = tmp_path / "out"
     prepare(half_there, output)
     first_time = (output / "dataset.json").read_bytes(), (output / "videos.parquet").read_bytes()

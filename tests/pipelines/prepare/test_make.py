@@ -110,7 +110,7 @@ def test_a_lost_shard_that_was_made_again_before_a_kill_is_not_taken_for_a_damag
 
 
 @pytest.mark.parametrize("harm", ["damage", "other version"])
-def test_a_report_that_cannot_be_read_is_told_with_the_cure(local_ray, half_there, tmp_path, harm):
+def test_a_report_that_cannot_be_read_is_refused_with_the_cure(local_ray, half_there, tmp_path, harm):
     output = tmp_path / "out"
     counts = prepare_and_count(half_there, output)
     before = rows_of(load_index([output], fold=1, splits=["train", "test"]))

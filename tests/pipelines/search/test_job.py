@@ -81,7 +81,7 @@ def test_trials_that_are_stopped_or_fail_say_why_and_none_is_left_running(search
     assert re.search(r"failed: +1, lr=1e\+30: the", summary)
 
 
-def test_what_a_budget_cuts_off_goes_on_with_a_larger_one(search_of, synthetic_shards, tmp_path):
+def test_what_a_budget_interrupts_is_resumed_with_a_larger_one(search_of, synthetic_shards, tmp_path):
     described = {
         "settings": {"data.shards": [str(synthetic_shards)], "epochs": 3},
         "space": {"optimizer.lr": {"grid": [0.05]}},
@@ -98,7 +98,7 @@ def test_what_a_budget_cuts_off_goes_on_with_a_larger_one(search_of, synthetic_s
     assert (run.info.run_id, run.info.status) == (interrupted.info.run_id, "FINISHED")
 
 
-def test_a_population_goes_on_from_its_best_with_other_rates(search_of, synthetic_shards, tmp_path, capfd):
+def test_a_population_continues_from_its_best_with_other_rates(search_of, synthetic_shards, tmp_path, capfd):
     """At a rate of 1 the network is ruined; then it has the other one's weights, and all but stands still as that does.
 
     Batch norms alone move at a rate of 1e-9, and on the same clips.
@@ -147,7 +147,7 @@ def test_a_search_that_is_interrupted_leaves_no_run_running(search_of, synthetic
     assert runs["train"][0].data.tags["reason"] == "the search was interrupted"
 
 
-def test_a_search_goes_on_with_the_base_recipe_that_it_began_with_or_not_at_all(
+def test_a_search_is_resumed_with_the_base_recipe_that_it_began_with_or_not_at_all(
     search_of, synthetic_shards, tmp_path, monkeypatch
 ):
     config = search_of(settings={"data.shards": [str(synthetic_shards)]}, space={"optimizer.lr": {"grid": [0.01]}})

@@ -55,7 +55,7 @@ def test_the_median_of_three_stops_what_is_below(tmp_path):
 
 
 @pytest.mark.parametrize("rule", [ASHA, MEDIAN])
-def test_a_search_that_goes_on_stops_whom_it_would_have_stopped(rule, tmp_path):
+def test_a_resumed_search_stops_whom_it_would_have_stopped(rule, tmp_path):
     before = Search(tmp_path, **rule)
     for name, value in (("a", 0.5), ("b", 0.6), ("c", 0.7), ("d", 0.8)):
         before.report(name, 1, value)

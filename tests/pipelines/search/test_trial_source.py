@@ -212,7 +212,7 @@ def test_a_population_that_is_interrupted_anywhere_comes_to_the_same_end(tmp_pat
     assert once == cut
 
 
-def test_a_population_waits_for_its_last_member_and_goes_on_without_a_lost_one(tmp_path):
+def test_a_population_waits_for_its_last_member_and_continues_without_a_lost_one(tmp_path):
     driver = Driver(tmp_path, **POPULATION | {"seeds": (0,)})
     driver.run_all(most=6, value=rate)
     (lost, _), (last, assignment) = driver.ask(), driver.ask()

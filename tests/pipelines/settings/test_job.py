@@ -58,7 +58,9 @@ def test_every_other_error_keeps_its_traceback_above_the_last_line(
     assert text.endswith(f"\n{line}\n")
 
 
-def test_an_error_that_a_remote_task_carries_is_told_by_its_cause(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_an_error_that_a_remote_task_carries_is_reported_by_its_cause(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     from ray.exceptions import RayTaskError
 
     remote = RayTaskError("f", "long\ntraceback", UserError("a broken shard")).as_instanceof_cause()

@@ -157,7 +157,7 @@ def test_a_damaged_row_costs_no_other(shards):
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "videos.parquet"])
-def test_damaged_tables_are_told_with_the_cure(shards, name):
+def test_damaged_tables_are_refused_with_the_cure(shards, name):
     if name == "dataset.json":
         flip(shards / name, 0)
     else:
@@ -180,7 +180,7 @@ def test_a_share_of_the_classes_takes_as_much_of_each_and_the_same_rows_in_every
     assert len(share_of_classes(index, 1e-6)) == len(index.class_names)
 
 
-def test_an_unfinished_prepare_is_told_with_the_cure(synthetic_shards, tmp_path):
+def test_an_unfinished_prepare_is_refused_with_the_cure(synthetic_shards, tmp_path):
     shutil.copytree(synthetic_shards, tmp_path / "copy")
     (tmp_path / "copy" / "videos.parquet").unlink()
     with pytest.raises(ValueError, match=r"is not finished: run jobs/prepare.py again"):

@@ -30,7 +30,7 @@ def test_of_the_runs_with_a_mark_only_one_that_finished_stays(tmp_path):
     assert begun.run_id not in {finished.run_id, last.run_id}
 
 
-def test_a_run_goes_on_under_its_id_and_stays_one_run(tracking_uri):
+def test_a_run_is_resumed_under_its_id_and_stays_one_run(tracking_uri):
     tags = {"mlflow.source.git.commit": "abc", "mlflow.user": "me"}
     first = open_run(tracking_uri, tags=tags)
     first.log_params({"optimizer.lr": 0.1})
@@ -152,7 +152,7 @@ def test_a_server_refuses_points_or_may_take_them_later(status, body, error, ser
     assert len(server.received) == 1
 
 
-def test_a_server_that_does_not_know_its_name_is_told_with_the_cure(server):
+def test_a_server_that_does_not_know_its_name_is_reported_with_the_cure(server):
     server.answer_to_get = (403, "Invalid Host header - possible DNS rebinding attack detected")
     with pytest.raises(
         ValueError, match=rf"refuses the host name 127\.0\.0\.1:{server.server_port}: .*--allowed-hosts"

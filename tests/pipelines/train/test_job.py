@@ -47,7 +47,7 @@ def test_a_run_at_work_is_refused_to_a_second_job(config_of, tmp_path):
             run_train(config_of(name="mine"))
 
 
-def test_a_run_goes_on_in_this_process_or_on_workers(config_of, tmp_path):
+def test_a_run_is_resumed_in_this_process_or_on_workers(config_of, tmp_path):
     every = CheckpointConfig(every_steps=1, num_to_keep=9)
     config = config_of(name="mine", checkpoint=every)
     run_train(config)
@@ -62,7 +62,7 @@ def test_a_run_goes_on_in_this_process_or_on_workers(config_of, tmp_path):
     assert steps == sorted(steps)
 
 
-def test_a_run_does_not_go_on_where_other_rows_can_be_read(config_of, synthetic_shards, tmp_path):
+def test_a_run_is_not_resumed_where_other_rows_can_be_read(config_of, synthetic_shards, tmp_path):
     """Its clips would come in another order, and of others."""
     shards = tmp_path / "shards of mine"
     shutil.copytree(synthetic_shards, shards)

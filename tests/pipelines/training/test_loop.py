@@ -322,7 +322,7 @@ def test_a_clip_left_out_adds_nothing_to_the_step(tmp_path):
         torch.testing.assert_close(after[name], (parameter - 0.1 * parameter.grad).detach(), rtol=1e-4, atol=1e-6)
 
 
-def test_a_step_of_which_nothing_can_be_read_moves_no_weight_and_the_run_goes_on(tmp_path):
+def test_a_step_of_which_nothing_can_be_read_moves_no_weight_and_the_run_continues(tmp_path):
     stage = TinyStage(config_of(optimizer=OptimizerConfig(lr=0.1, weight_decay=0, momentum=0, nesterov=False)))
     stage.broken = frozenset(stage.order.rows(1)[0].tolist()) - {0}
     run = Run(stage, tmp_path)

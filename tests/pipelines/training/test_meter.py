@@ -27,7 +27,7 @@ def test_workers_with_unequal_parts_of_a_batch_tell_the_same_speed_of_all(clock)
     assert [speed["throughput/clips_per_second"] for speed in speeds] == pytest.approx([10, 10])
 
 
-def test_the_wait_for_data_is_told_as_a_share_of_the_steps_and_the_first_by_itself(clock):
+def test_the_wait_for_data_is_reported_as_a_share_of_the_steps_and_the_first_by_itself(clock):
     def batches():
         for seconds in (3.0, 1.0):
             clock.now += seconds

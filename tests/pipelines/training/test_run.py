@@ -78,7 +78,7 @@ def test_the_transfer_starts_the_classifier_from_the_student(settings, synthetic
             assert torch.allclose(tensor, tuned[name], atol=1e-6), name
 
 
-def test_a_run_cut_off_at_any_checkpoint_ends_with_the_same_weights(settings, synthetic_shards, tmp_path, capsys):
+def test_a_run_interrupted_at_any_checkpoint_ends_with_the_same_weights(settings, synthetic_shards, tmp_path, capsys):
     """The third checkpoint of the whole run is the one that the interrupted run resumes from."""
     every = CheckpointConfig(every_steps=1, num_to_keep=9)
     config = train_config(settings, synthetic_shards, epochs=2, checkpoint=every, name="whole")

@@ -65,7 +65,7 @@ def test_fewer_source_videos_than_a_batch_are_refused(small_run):
         run_transfer(small_run(global_batch_size=64))
 
 
-def test_a_run_tells_whether_it_learns_or_cheats_before_and_after(small_run, weizmann_shards, tmp_path):
+def test_a_run_reports_whether_it_learns_or_cheats_before_and_after(small_run, weizmann_shards, tmp_path):
     looked_at = {"clip": {"num_frames": 16, "frame_stride": 1, "crop_size": 32}, "cache": {"num_views": 4}}
     looked_at |= {"checks": {"max_clips": 100}, "probe": {"shards": (weizmann_shards,), "max_videos": 20}}
     summary = run_transfer(small_run(name="looked_at", **looked_at))
@@ -137,7 +137,7 @@ def test_what_a_twin_cannot_have_is_refused(small_run):
         run_transfer(small_run(objective="frame_regression", model={"kind": "c3d"}))
 
 
-def test_a_run_that_goes_on_with_a_probe_tells_what_it_has(small_run, weizmann_shards, tmp_path, monkeypatch):
+def test_a_run_resumed_with_a_probe_reports_what_it_has(small_run, weizmann_shards, tmp_path, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 

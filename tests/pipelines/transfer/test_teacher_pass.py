@@ -64,7 +64,7 @@ def test_training_on_cached_features_is_training_with_the_teacher_on_the_same_vi
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_a_pass_that_was_cut_off_goes_on_at_the_first_shard_without_features(index, teacher, monkeypatch):
+def test_an_interrupted_pass_resumes_at_the_first_shard_without_features(index, teacher, monkeypatch):
     written = []
     write = teacher_pass._write
 
@@ -115,7 +115,7 @@ def test_features_that_are_not_finite_end_the_pass(index):
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_a_full_disk_is_told_with_what_is_kept(index, teacher, monkeypatch):
+def test_a_full_disk_is_reported_with_what_is_kept(index, teacher, monkeypatch):
     def no_room(*_, **__):
         raise OSError(28, "No space left on device")
 

@@ -91,7 +91,7 @@ def test_the_average_is_a_network_for_validation_and_leaves_the_trained_one_alon
 
 
 @pytest.mark.parametrize("num_before", [0, 1, 2])
-def test_a_resumed_average_goes_on_as_if_nothing_had_been(num_before, tmp_path):
+def test_a_resumed_average_continues_as_if_nothing_had_been(num_before, tmp_path):
     net = small_net()
     average = WeightAverage(net, decay=0.9)
     for step in range(4):

@@ -129,7 +129,7 @@ def test_a_smallest_rate_above_the_first_is_refused():
     min_lr=st.sampled_from([0.0, 0.3]),
     patience=st.integers(0, 2),
 )
-def test_a_schedule_cut_anywhere_goes_on_with_the_same_learning_rates(kind, cut, warmup_steps, min_lr, patience):
+def test_a_schedule_cut_anywhere_continues_with_the_same_learning_rates(kind, cut, warmup_steps, min_lr, patience):
     settings = {"warmup_steps": warmup_steps, "min_lr": min_lr, "patience": patience}
     whole_optimizer = new_optimizer()
     whole = new_schedule(whole_optimizer, kind, **settings)
