@@ -109,6 +109,7 @@ except SystemExit as end:
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", CONFIGS)
 def test_settings_are_read_before_anything_heavy_is_imported(tmp_path: Path, name: str) -> None:
     script = str(REPO / "jobs" / f"{name}.py")

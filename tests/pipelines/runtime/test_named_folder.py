@@ -9,6 +9,8 @@ from pipelines.runtime.named_folder import NamedFolder
 from pipelines.settings.section import Section
 from pipelines.tracking.config import TrackingConfig
 
+pytestmark = pytest.mark.heavy
+
 
 class Settings(Section):
     """Of a job."""

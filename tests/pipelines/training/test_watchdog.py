@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.heavy
 PROGRAM = """
 import ctypes, time
 from pipelines.training.watchdog import Watchdog
