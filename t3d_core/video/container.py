@@ -2,9 +2,11 @@
 
 import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from fractions import Fraction
+from itertools import islice
 from typing import NamedTuple
 
 import av
@@ -21,8 +23,15 @@ VideoSource = str | os.PathLike[str] | bytes
 MAX_FRAME_PIXELS = 8192 * 8192
 # Containers that hold their own media. Playlists and scripts (hls, concat, dash, image2 ...) are absent: a downloaded
 # "video" must never make us open other files or addresses.
-_CONTAINER_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
+_CONTAINER_FORMATS = (
+    "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,dv,mxf,nut,ivf,wtv,rm,yuv4mpegpipe,h264,hevc,m4v,mpegvideo"
+)
 _MATROSKA_HEAD_BYTES = 4096
+# Pictures of a file, not its video: covers, and thumbnails for a seek bar.
+_NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
+# Of a file with several video streams, how far is read to see what they hold.
+_MAX_TRIAL_PACKETS = 1000
+_MICROSECONDS = 1_000_000
 
 
 class VideoError(UserError):
@@ -41,16 +50,20 @@ class OpenVideo(NamedTuple):
         stream: the one that is read.
         height: pixels before rotation.
         width: pixels before rotation.
-        fps: average frames a second, exact.
+        fps: average frames a second as the header states it, exact; None where it states none.
+        start_seconds: where the clock of the file begins: the time stamp, in seconds, that players show as 0.
         source: what was opened.
+        note: why this stream, where there are several; else empty.
     """
 
     container: InputContainer
     stream: VideoStream
     height: int
     width: int
-    fps: Fraction
+    fps: Fraction | None
+    start_seconds: float
     source: VideoSource
+    note: str = ""
 
 
 @contextmanager
@@ -148,17 +161,58 @@ def _num_missing_bytes(video: OpenVideo) -> int:
 
 
 def _select_stream(container: InputContainer, source: VideoSource) -> OpenVideo:
-    """The first video stream that is no cover picture, set to decode in this thread only (Ray runs one task a core)."""
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    """The video of the file, set to decode in this thread only (Ray runs one task a core)."""
+    streams = [stream for stream in container.streams.video if not stream.disposition & _NO_VIDEO]
     if not streams:
         raise VideoError("no video stream")
-    stream = streams[0]
-    if not 0 < stream.height * stream.width <= MAX_FRAME_PIXELS:
-        raise VideoError(f"picture size {stream.width}x{stream.height} is not in 1..{MAX_FRAME_PIXELS} pixels")
-    fps = stream.average_rate or stream.guessed_rate
-    if not fps:
-        raise VideoError("no frame rate")
+    stream = streams[0] if len(streams) == 1 else _best_stream(streams, source)
+    if stream.codec_context is None:
+        raise VideoError("its codec is unknown or has no decoder")
+    height, width = stream.height, stream.width
+    if not _is_decodable(stream):
+        raise VideoError(f"picture size {width}x{height} is not in 1..{MAX_FRAME_PIXELS} pixels")
+    _prepare_decoder(stream)
+    rate = stream.average_rate or stream.guessed_rate
+    start_seconds = (container.start_time or 0) / _MICROSECONDS
+    note = f"stream {stream.index}, {width}x{height}, taken of {len(streams)} video streams" if len(streams) > 1 else ""
+    return OpenVideo(container, stream, height, width, Fraction(rate) if rate else None, start_seconds, source, note)
+
+
+def _best_stream(streams: Sequence[VideoStream], source: VideoSource) -> VideoStream:
+    """FFmpeg's choice: one flagged as default, moving pictures before a still, large pictures before small ones.
+
+    A stream of which nothing can be decoded comes last, whatever its flags.
+    """
+    num_frames = _count_first_frames([stream.index for stream in streams], source)
+
+    def rank(stream: VideoStream) -> tuple[bool, bool, bool, int]:
+        count, is_default = num_frames[stream.index], bool(stream.disposition & Disposition.default)
+        return count > 0, is_default, count > 1, stream.height * stream.width if count else 0
+
+    return max(streams, key=rank)  # the first of equals
+
+
+def _count_first_frames(indices: Sequence[int], source: VideoSource) -> Counter[int]:
+    """By index of a stream, how many frames its first packets give: 0, 1, or 2 for more."""
+    num_frames: Counter[int] = Counter()
+    with _open_container(source) as container:
+        streams = [stream for stream in container.streams.video if stream.index in indices and _is_decodable(stream)]
+        for stream in streams:
+            _prepare_decoder(stream)
+        for packet in islice(container.demux(streams), _MAX_TRIAL_PACKETS) if streams else ():
+            index = packet.stream.index
+            with suppress(av.InvalidDataError):
+                num_frames[index] = min(2, num_frames[index] + len(packet.decode()))
+            if all(num_frames[stream.index] > 1 for stream in streams):
+                break
+    return num_frames
+
+
+def _is_decodable(stream: VideoStream) -> bool:
+    return stream.codec_context is not None and 0 < stream.height * stream.width <= MAX_FRAME_PIXELS
+
+
+def _prepare_decoder(stream: VideoStream) -> None:
     stream.thread_type = ThreadType.NONE
     stream.thread_count = 1
     stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # the size may change on the way
-    return OpenVideo(container, stream, stream.height, stream.width, Fraction(fps), source)

@@ -15,8 +15,10 @@ Shape letters: T frames, H height, W width, C = 3 colours.
 
 import math
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import av
 import numpy as np
 import numpy.typing as npt
 from av.sidedata.sidedata import SideData
@@ -24,10 +26,15 @@ from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import VideoReformatter
 
+from t3d_core.video.container import VideoError
 from t3d_core.video.cropping import Crop, check_inside
 
 _HALF_COLOUR_FORMATS = ("yuv420p", "yuvj420p")
 _MARGIN_PIXELS, _SEARCHED_PIXELS = 4, 16
+# FFmpeg's scaler turns these YUV matrices into RGB (numbers of ITU-T H.273, 8.3) and refuses all others: YCgCo, BT.2020
+# with constant luminance, ICtCp, and what no standard knows.
+_KNOWN_MATRICES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
+_UNSPECIFIED_MATRIX = 2
 
 
 def displayed_size(height: int, width: int, *, rotation_degrees: int) -> tuple[int, int]:
@@ -58,6 +65,43 @@ def rgb_view(frame: VideoFrame) -> npt.NDArray[np.uint8]:
     """The pixels of an rgb24 frame as frame_HWC, without a copy (rows of the plane are padded)."""
     plane = frame.planes[0]
     return np.ndarray((frame.height, frame.width, 3), np.uint8, memoryview(plane), strides=(plane.line_size, 3, 1))
+
+
+def is_matrix_known(frame: VideoFrame) -> bool:
+    """Whether the scaler turns the colours that this frame notes into RGB."""
+    return frame.colorspace in _KNOWN_MATRICES
+
+
+def with_known_matrix(frame: VideoFrame) -> VideoFrame:
+    """The frame; where it notes a matrix that the scaler refuses, the default one is noted instead, as in ffmpeg."""
+    if not is_matrix_known(frame):
+        frame.colorspace = _UNSPECIFIED_MATRIX
+    return frame
+
+
+def converted_once(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
+    """The frames as they come; the first of each size, format and colours is turned into RGB, as readers will do.
+
+    Raises:
+        VideoError: it cannot be.
+    """
+    known = set()
+    for frame in frames:
+        kind = (frame.format.name, frame.height, frame.width, frame.colorspace, frame.color_range)
+        if kind not in known:
+            known.add(kind)
+            _try_convert(frame)
+        yield frame
+
+
+def _try_convert(frame: VideoFrame) -> None:
+    size = frame.height, frame.width
+    larger = displayed_size(frame.height + 2, frame.width + 2, rotation_degrees=rotation_of(frame))
+    try:
+        for wanted in (None, larger):  # as it is, and scaled
+            FrameConverter(np.zeros(1, np.int64), size=wanted, crop=None).write(frame, 0, video_size=size)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(f"its pictures ({frame.format.name}) cannot be turned into RGB: {error}") from error
 
 
 class FrameConverter:
@@ -97,7 +141,7 @@ class FrameConverter:
         """
         if not len(self.frames_THWC):
             self._begin(frame, video_size)
-        picture_HWC = self._convert(frame)
+        picture_HWC = self._convert(with_known_matrix(frame))
         for row in self.rows_of_index[frame_index]:
             self.frames_THWC[row] = picture_HWC
 

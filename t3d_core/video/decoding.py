@@ -21,6 +21,7 @@ from t3d_core.errors import UserError
 from t3d_core.video.container import OpenVideo, VideoError, VideoSource, iterate_frames, open_video
 from t3d_core.video.conversion import FrameConverter, displayed_size, rotation_of
 from t3d_core.video.cropping import Crop
+from t3d_core.video.frame_rate import believed_rate
 
 # Where a list of packets shows what a decoder will give: these containers store a presentation time for every packet,
 # and in these codecs a packet is a frame. AVI invents times (UCF101's own files come out of order), VP8 has packets
@@ -30,6 +31,7 @@ PACKET_IS_FRAME_CODECS = {"h264", "hevc", "mjpeg"}
 
 
 ZERO_FRAMES = "zero frames: nothing in the video stream can be decoded"
+NO_FRAME_RATE = "no frame rate: its header states none, and its frames have no time stamps"
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class VideoInfo:
 
     Attributes:
         num_frames: frames that a full decode gives.
-        fps: average frames a second.
+        fps: average frames a second, by the time stamps where the header disagrees with them.
         height: pixels.
         width: pixels.
         rotation_degrees: counter-clockwise turn that the file asks for; decoded frames are already upright.
@@ -70,11 +72,18 @@ def probe(source: VideoSource) -> VideoInfo:
         first = next(frames, None)
         if first is None:
             raise VideoError(ZERO_FRAMES)
-        num_frames = len(index.pts) if index else 1 + sum(1 for _ in frames)
+        stamps = index.pts.tolist() if index else [first.pts, *(frame.pts for frame in frames)]
         height, width = displayed_size(video.height, video.width, rotation_degrees=rotation_of(first))
-        return VideoInfo(
-            num_frames, float(video.fps), height, width, rotation_of(first), video.stream.codec_context.name
-        )
+        codec = video.stream.codec_context.name
+        return VideoInfo(len(stamps), _frame_rate(video, stamps), height, width, rotation_of(first), codec)
+
+
+def _frame_rate(video: OpenVideo, stamps: list[int | None]) -> float:
+    known = [stamp for stamp in stamps if stamp is not None]
+    seconds = np.array(known if len(known) == len(stamps) else [], np.float64) * float(video.stream.time_base or 0)
+    if rate := believed_rate(video.fps, seconds):
+        return float(rate)
+    raise VideoError(NO_FRAME_RATE)
 
 
 def decode_frames(
@@ -208,6 +217,8 @@ def _index_packets(video: OpenVideo) -> _PacketIndex | None:
 
 def _steady_index(video: OpenVideo, key_distance: int) -> _PacketIndex | None:
     """What `_index_packets` would find in a file of constant rate; None where frames are no whole ticks apart."""
+    if video.fps is None:
+        return None
     ticks = 1 / (video.fps * Fraction(video.stream.time_base or 1))
     if ticks.denominator != 1:
         return None

@@ -102,7 +102,8 @@ class GuardedDecoder:
         """As `storage.encode_segments`; a segment is handed over as soon as it is made."""
         with closing(self._ask("encode_segments", source=os.fspath(path), **options)) as messages:
             for message in messages:
-                yield EncodedSegment(data=bytes(message.payload), **_without_kind(message))
+                fields = _without_kind(message)
+                yield EncodedSegment(data=bytes(message.payload), notes=tuple(fields.pop("notes")), **fields)
 
     def close(self) -> None:
         """End the child process, whatever it is doing."""

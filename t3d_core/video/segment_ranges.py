@@ -1,7 +1,7 @@
 """When frames are shown (or nothing) and what is wanted go in, the frame ranges of the segments come out; numbers only.
 
     labelled video     one range: whole, or its interval    [============]
-    unlabelled video   tiles of L seconds                   [====][====][==]
+    unlabelled video   tiles of L seconds                   [====][====][==]    as many frames each, or by their times
     unlabelled video   N random windows of L seconds        --[====]----|[====]----   one in each of N equal strata
 
 A range is (first, stop): frames first <= k < stop, stop None for the end of the video.
@@ -86,35 +86,61 @@ class SegmentRequest:
         """Whether the ranges depend on when frames are shown."""
         return self.has_interval or self.num_random_segments is not None
 
-    def frame_ranges(self, seconds: FloatArray | None, *, fps: float) -> FrameRanges:
+    def frame_ranges(self, seconds: FloatArray | None, *, fps: float | None) -> FrameRanges:
         """What to read.
 
         Args:
-            seconds: when each frame is shown, after the first one; None only where `needs_times` is false.
-            fps: frames a second, for the length of the pieces.
+            seconds: when each frame is shown on the clock of the file; None only where `needs_times` is false and the
+                rate is known.
+            fps: frames a second, for pieces of as many frames each. None cuts the pieces by `seconds`; frames that
+                are unevenly apart are cut so in any case.
         """
-        pieces = None
-        if self.max_segment_seconds is not None and self.num_random_segments is None:
-            pieces = max(1, int(min(self.max_segment_seconds * fps, _MAX_PIECE_FRAMES)))
-        if seconds is None:
-            return FrameRanges([(0, None)], pieces)
-        if self.num_random_segments is None:
-            return FrameRanges(interval_range(seconds, start_seconds=self.start, end_seconds=self.end), pieces)
+        if self.num_random_segments is not None:
+            return self._random_windows(seconds)
+        stretches: list[FrameRange] = [(0, None)]
+        if self.has_interval:
+            assert seconds is not None
+            stretches = interval_range(seconds, start_seconds=self.start, end_seconds=self.end)
+        if self.max_segment_seconds is None or not stretches:
+            return FrameRanges(stretches, None)
+        [(first, stop)] = stretches
+        shown = None if seconds is None else np.maximum.accumulate(seconds[first:stop])
+        if fps is not None:
+            piece_frames = max(1, int(min(self.max_segment_seconds * fps, _MAX_PIECE_FRAMES)))
+            if shown is None or _longest_piece(shown, piece_frames) <= self.max_segment_seconds + 2 / fps:
+                return FrameRanges(stretches, piece_frames)
+        assert shown is not None
+        starts = [first + start for start in _starts_by_time(shown, self.max_segment_seconds)]
+        return FrameRanges(list(zip(starts, [*starts[1:], stop], strict=True)), None)
+
+    def _random_windows(self, seconds: FloatArray | None) -> FrameRanges:
+        assert seconds is not None
+        assert self.num_random_segments is not None
         assert self.max_segment_seconds is not None
         windows = random_ranges(
-            seconds,
-            num_segments=self.num_random_segments,
-            segment_seconds=self.max_segment_seconds,
-            seed=self.seed,
+            seconds, num_segments=self.num_random_segments, segment_seconds=self.max_segment_seconds, seed=self.seed
         )
         return FrameRanges(windows, None)
+
+
+def _longest_piece(shown: FloatArray, piece_frames: int) -> float:
+    """Seconds from the first frame of a piece to that of the next, at most; ascending times go in."""
+    starts = np.arange(0, len(shown), piece_frames)
+    ends = np.minimum(starts + piece_frames, len(shown) - 1)
+    return float((shown[ends] - shown[starts]).max())
+
+
+def _starts_by_time(shown: FloatArray, segment_seconds: float) -> list[int]:
+    """First frames of the pieces where frames are unevenly apart; a piece without a frame is none."""
+    tiles = np.floor((shown - shown[0] + _ROUNDING_SECONDS) / segment_seconds)
+    return [0, *(np.flatnonzero(np.diff(tiles)) + 1).tolist()]
 
 
 def interval_range(seconds: FloatArray, *, start_seconds: float, end_seconds: float) -> list[FrameRange]:
     """Frames shown from `start_seconds` on and before `end_seconds`: one range, or none.
 
     Args:
-        seconds: when each frame is shown, after the first one; need not ascend (AVI), and then a range has no holes.
+        seconds: when each frame is shown on the clock of the file; need not ascend (AVI): a range has no holes then.
         start_seconds: included.
         end_seconds: excluded; after the last frame gives stop None.
     """
@@ -130,14 +156,14 @@ def random_ranges(
     """One window at a random place in each of equal strata; ascending, without overlap, none empty.
 
     Args:
-        seconds: when each frame is shown, after the first one.
+        seconds: when each frame is shown.
         num_segments: windows wanted; a video shorter than all of them together gives fewer, at least one.
         segment_seconds: length of a window; a shorter video gives one window, the whole.
         seed: of numpy's default generator; equal arguments give equal windows.
     """
     if not len(seconds):
         return []
-    shown = np.maximum.accumulate(seconds)
+    shown = np.maximum.accumulate(seconds) - seconds[0]
     # The last frame is shown as long as the others on average.
     duration = float(shown[-1]) * (1 + 1 / max(1, len(shown) - 1))
     count = int(min(num_segments, max(1, duration // segment_seconds)))

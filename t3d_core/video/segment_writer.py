@@ -17,7 +17,7 @@ import numpy as np
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
-from t3d_core.video.conversion import rgb_view, upright
+from t3d_core.video.conversion import rgb_view, upright, with_known_matrix
 
 # aq-mode=0: bits go where they lower the mean squared error, 0.5 to 0.8 dB at the same bytes.
 # no-mbtree: with the tree the same frames gave different bytes from run to run (x264 of PyAV 18.1, AVX-512).
@@ -78,6 +78,7 @@ class SegmentWriter:
 
     def write(self, frame: VideoFrame) -> None:
         """Add one frame, scaled; the first one fixes how colours are written down."""
+        frame = with_known_matrix(frame)
         if self.num_frames == 0:
             # The decoder of the segment must turn YUV into RGB as the decoder of the source does.
             self._stream.codec_context.colorspace = frame.colorspace
@@ -102,5 +103,7 @@ def upright_frame(frame: VideoFrame, *, rotation_degrees: int) -> VideoFrame:
     """Turn a frame counter-clockwise by a multiple of 90 degrees (rgb24 then); other angles are left as they are."""
     if rotation_degrees % 360 == 0:
         return frame
-    turned = upright(rgb_view(frame.reformat(format="rgb24", threads=1)), rotation_degrees=rotation_degrees)
+    turned = upright(
+        rgb_view(with_known_matrix(frame).reformat(format="rgb24", threads=1)), rotation_degrees=rotation_degrees
+    )
     return VideoFrame.from_ndarray(np.ascontiguousarray(turned), format="rgb24")

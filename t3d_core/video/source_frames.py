@@ -1,7 +1,7 @@
 """A source file and a range of frame numbers go in, those frames come out, decoded from the nearest place possible.
 
-Where the container's packets show which frames there are (H.264 and HEVC in mp4 and Matroska), reading begins at the
-key frame before the range, and what lies outside of it is neither decoded nor checked:
+Where the container's packets show which frames there are (the codecs of `packet_frames` in mp4 and Matroska), reading
+begins at the key frame before the range, and what lies outside of it is neither decoded nor checked:
 
     frame     0 ........ 250 ........ 500 ........ 750        K key frame
               K          K     first  K    stop    K
@@ -26,6 +26,8 @@ from av.video.frame import VideoFrame
 
 from t3d_core.video.container import MAX_FRAME_PIXELS, OpenVideo, VideoError, VideoSource, open_video, whole_packets
 from t3d_core.video.decoding import PACKET_IS_FRAME_CODECS, TIMESTAMPED_CONTAINERS
+from t3d_core.video.frame_rate import agrees, has_jumps
+from t3d_core.video.packet_frames import frame_counter
 
 
 class PacketTable(NamedTuple):
@@ -33,19 +35,21 @@ class PacketTable(NamedTuple):
 
     Attributes:
         codec: name of the decoder, such as "h264".
-        fps: average frames a second, exact.
+        fps: average frames a second as the header states it, exact; None where it states none.
         height: pixels before rotation.
         width: pixels before rotation.
         num_packets: packets listed.
         key_numbers: places of the key packets among them, in file order.
-        seconds: when each frame is shown, after the first one, ascending; None where only decoding shows it.
+        seconds: when each frame is shown on the clock of the file, ascending; None where only decoding shows it.
         key_indices: frame numbers of the key frames, ascending; empty where `seconds` is None.
         pts: time stamps of the frames in ticks of the stream; empty where `seconds` is None.
         is_whole: the file is not truncated, as far as its packets show.
+        is_rate_doubtful: the time stamps of the packets disagree with `fps`.
+        notes: what is doubtful about the file, a sentence each.
     """
 
     codec: str
-    fps: Fraction
+    fps: Fraction | None
     height: int
     width: int
     num_packets: int
@@ -54,6 +58,13 @@ class PacketTable(NamedTuple):
     key_indices: npt.NDArray[np.int64]
     pts: npt.NDArray[np.int64]
     is_whole: bool
+    is_rate_doubtful: bool
+    notes: tuple[str, ...]
+
+    @property
+    def is_seekable_as_copy(self) -> bool:
+        """Whether `decode_frames` finds key frames in a copy of these packets, and need not read it from its start."""
+        return len(self.pts) > 0 and self.codec in PACKET_IS_FRAME_CODECS
 
 
 class SourceFrame(NamedTuple):
@@ -172,50 +183,99 @@ class SourceReader:
             self._packets.popleft()
 
 
+class _Listed(NamedTuple):
+    """A packet: its time stamp, the frames that it shows (None: unknown), and what the container says of it."""
+
+    stamp: int | None
+    num_shown: int | None
+    is_key: bool
+    is_discard: bool
+
+
 def list_packets(source: VideoSource) -> PacketTable:
     """List a source's packets up to the first damage, without decoding."""
-    stamps: list[int | None] = []
-    is_key: list[bool] = []
-    is_whole, has_discards = True, False
     with open_video(source) as video:
-        try:
-            for packet in whole_packets(video):
-                if packet.size:
-                    stamps.append(packet.pts)
-                    is_key.append(packet.is_keyframe)
-                    has_discards = has_discards or packet.is_discard
-        except (av.FFmpegError, VideoError):
-            is_whole = False
-        keys = np.flatnonzero(np.array(is_key, np.bool_))
-        pts = np.empty(0, np.int64) if has_discards else _presentation_stamps(video, stamps, is_key)
-        codec = video.stream.codec_context.name
-        seconds = (pts - pts[0]) * float(video.stream.time_base or 0) if len(pts) else None
-    key_indices = np.sort(np.searchsorted(pts, np.array([stamps[k] for k in keys], np.int64))) if len(pts) else pts
+        listed, is_whole = _read_packets(video)
+        pts = _presentation_stamps(video, listed)
+        codec, tick_seconds = video.stream.codec_context.name, float(video.stream.time_base or 0)
+    packet_seconds = _packet_seconds(listed, tick_seconds)
+    jump_note = "its time stamps jump" if has_jumps(packet_seconds) else ""
+    key_stamps = [packet.stamp for packet in listed if packet.is_key and packet.num_shown] if len(pts) else []
     return PacketTable(
-        codec, video.fps, video.height, video.width, len(stamps), keys, seconds, key_indices, pts, is_whole
+        codec=codec,
+        fps=video.fps,
+        height=video.height,
+        width=video.width,
+        num_packets=len(listed),
+        key_numbers=np.flatnonzero(np.array([packet.is_key for packet in listed], np.bool_)),
+        seconds=pts.astype(np.float64) * tick_seconds - video.start_seconds if len(pts) else None,
+        key_indices=np.sort(np.searchsorted(pts, np.array(key_stamps, np.int64))),
+        pts=pts,
+        is_whole=is_whole,
+        is_rate_doubtful=not agrees(video.fps, packet_seconds),
+        notes=tuple(filter(None, (video.note, jump_note))),
     )
 
 
+def _read_packets(video: OpenVideo) -> tuple[list[_Listed], bool]:
+    """All packets up to the first damage, and whether there is none."""
+    codec = video.stream.codec_context.codec
+    count_shown = frame_counter(codec.canonical_name, is_intra_only=codec.intra_only)
+    listed = []
+    try:
+        for packet in whole_packets(video):
+            if packet.size:
+                listed.append(_Listed(packet.pts, count_shown(packet), packet.is_keyframe, packet.is_discard))
+    except (av.FFmpegError, VideoError):
+        return listed, False
+    return listed, True
+
+
 def decoded_seconds(source: VideoSource, *, end_seconds: float) -> npt.NDArray[np.float64]:
-    """When each frame is shown, after the first one, by decoding up to the first frame at or after `end_seconds`."""
+    """When each frame is shown on the clock of the file, by decoding up to the first one at or after `end_seconds`."""
     seconds: list[float] = []
     with open_video(source) as video:
+        start_seconds: float | None = None if _has_made_up_times(video) else video.start_seconds
         for packet in whole_packets(video):
             for frame in packet.decode():
-                seconds.append(len(seconds) / float(video.fps) if frame.time is None else frame.time)
-                if seconds[-1] - seconds[0] >= end_seconds:
-                    return np.array(seconds) - seconds[0]
-    return np.array(seconds) - seconds[0] if seconds else np.empty(0)
+                # Raw streams have no time stamps: their frames follow each other at the stated rate.
+                time = len(seconds) / float(video.fps or 1) if frame.time is None else frame.time
+                if start_seconds is None:
+                    start_seconds = time - _start_of_stream(video)
+                seconds.append(time - start_seconds)
+                if seconds[-1] >= end_seconds:
+                    return np.array(seconds)
+    return np.array(seconds)
 
 
-def _presentation_stamps(video: OpenVideo, stamps: list[int | None], is_key: list[bool]) -> npt.NDArray[np.int64]:
-    """Sorted time stamps if there is one a frame and reading can begin at any key frame, else nothing."""
+def _has_made_up_times(video: OpenVideo) -> bool:
+    """AVI stores no times: FFmpeg counts packets, and the decoder's delay makes the first frame late."""
+    return "avi" in video.container.format.name
+
+
+def _start_of_stream(video: OpenVideo) -> float:
+    stream = video.stream
+    return (stream.start_time or 0) * float(stream.time_base or 0) - video.start_seconds
+
+
+def _presentation_stamps(video: OpenVideo, listed: list[_Listed]) -> npt.NDArray[np.int64]:
+    """Sorted time stamps, one a frame, if reading can begin at any key frame; else nothing."""
     nothing = np.empty(0, np.int64)
     names = set(video.container.format.name.split(","))
-    if not names & TIMESTAMPED_CONTAINERS or video.stream.codec_context.name not in PACKET_IS_FRAME_CODECS:
+    if not names & TIMESTAMPED_CONTAINERS or not listed or not listed[0].is_key:
         return nothing
-    known = [stamp for stamp in stamps if stamp is not None]
-    if not known or len(known) < len(stamps) or not is_key[0]:
+    if any(packet.is_discard or packet.num_shown not in (0, 1) for packet in listed):
+        return nothing
+    shown = [packet.stamp for packet in listed if packet.num_shown]
+    known = [stamp for stamp in shown if stamp is not None]
+    if not known or len(known) < len(shown):
         return nothing
     pts = np.unique(np.array(known, np.int64))
     return pts if len(pts) == len(known) and pts[0] == known[0] else nothing
+
+
+def _packet_seconds(listed: list[_Listed], tick_seconds: float) -> npt.NDArray[np.float64]:
+    """Times of the packets that show something, in file order; nothing where one has none."""
+    shown = [packet.stamp for packet in listed if packet.num_shown != 0]
+    known = [stamp for stamp in shown if stamp is not None]
+    return np.array(known if len(known) == len(shown) else [], np.float64) * tick_seconds

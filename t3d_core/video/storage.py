@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +29,10 @@ from av.video.frame import VideoFrame
 
 from t3d_core.errors import UserError
 from t3d_core.video.container import EmptyIntervalError, VideoError, VideoSource, iterate_frames, open_video
-from t3d_core.video.conversion import displayed_size, rotation_of
-from t3d_core.video.decoding import ZERO_FRAMES, is_steady
+from t3d_core.video.conversion import converted_once, displayed_size, is_matrix_known, rotation_of
+from t3d_core.video.decoding import NO_FRAME_RATE, ZERO_FRAMES, is_steady
 from t3d_core.video.encodings import Encoding
+from t3d_core.video.frame_rate import believed_rate
 from t3d_core.video.segment_ranges import FrameRange, FrameRanges, SegmentRequest
 from t3d_core.video.segment_writer import KEY_DISTANCE, SegmentWriter, upright_frame
 from t3d_core.video.sizes import resized_size
@@ -48,11 +49,12 @@ class EncodedSegment:
         encoding: what was made of it: "copy", "h264" or "jpeg".
         num_frames: frames of the segment.
         frame_offset: frames in `data` before the segment's first one (a copy begins at an earlier key frame).
-        fps: constant; the source's average.
+        fps: constant; the source's average, by its time stamps where its header disagrees with them.
         height: pixels, upright; even except for copies.
         width: pixels, upright; even except for copies.
         start_frame: index in the source of its first frame.
         key_distance: frames from key frame to key frame where that is all `decode_frames` needs to know, else None.
+        notes: what is doubtful about the source, for people: a sentence each.
     """
 
     data: bytes
@@ -64,6 +66,7 @@ class EncodedSegment:
     width: int
     start_frame: int
     key_distance: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def encode_segments(
@@ -83,7 +86,8 @@ def encode_segments(
         source: path, or the bytes of an encoded file.
         encoding: "copy", "h264", "jpeg", or "auto" for the rule above.
         short_side: pixels; larger videos are scaled down to it (never by "copy"), smaller ones are kept.
-        start_seconds: begin of the wanted interval (included), None for the start of the video.
+        start_seconds: begin of the wanted interval (included) on the clock of the file, which players show; the first
+            picture may come later than 0 s. None for the start of the video.
         end_seconds: end of the wanted interval (excluded), None for the end; an interval may end after the video.
         max_segment_seconds: cut into pieces of at most this length (unlabelled videos); None gives ONE segment, so
             that testing clips of a labelled video carry the frame indices of the source.
@@ -132,7 +136,11 @@ def _encode_segments(
 ) -> Iterator[EncodedSegment]:
     table = list_packets(source)
     seconds = _frame_seconds(source, table, request)
-    ranges = request.frame_ranges(seconds, fps=float(table.fps))
+    fps = _frame_rate(table, seconds)
+    is_stated = fps == table.fps
+    rate_notes = () if is_stated else (f"{float(fps):.4g} frames a second by its time stamps",)
+    origin = _Origin(source, table, fps, table.notes + rate_notes)
+    ranges = request.frame_ranges(seconds, fps=float(fps) if is_stated else None)
     if not ranges.stretches:
         raise EmptyIntervalError(f"zero frames between {request.start} s and {request.end} s")
     is_small = min(table.height, table.width) <= short_side
@@ -140,7 +148,7 @@ def _encode_segments(
     is_auto = encoding == "auto"
     if encoding == "copy" or (is_auto and is_small and is_cheap_to_read(table, ranges)):
         try:
-            for segment in _copy_ranges(source, table, ranges, is_upright_only=is_auto):
+            for segment in _copy_ranges(origin, ranges, is_upright_only=is_auto):
                 yield segment
                 num_done += 1
             return
@@ -149,60 +157,94 @@ def _encode_segments(
                 raise
     # Ranges do not depend on the encoding: what is copied already need not be made again.
     remaining = islice(ranges.pieces(), num_done, None)
-    yield from _encode_ranges(source, table, remaining, "jpeg" if encoding == "jpeg" else "h264", short_side)
+    yield from _encode_ranges(origin, remaining, "jpeg" if encoding == "jpeg" else "h264", short_side)
+
+
+class _Origin(NamedTuple):
+    """A source and what is known about all of it."""
+
+    source: VideoSource
+    table: PacketTable
+    fps: Fraction
+    notes: tuple[str, ...]
+
+    def notes_of(self, frame: VideoFrame) -> tuple[str, ...]:
+        """Notes about the source and about the colours of a frame that is not converted yet."""
+        if is_matrix_known(frame):
+            return self.notes
+        return (*self.notes, f"colour matrix {frame.colorspace} is taken for the default one")
 
 
 def _frame_seconds(source: VideoSource, table: PacketTable, request: SegmentRequest) -> npt.NDArray[np.float64] | None:
-    """When each frame is shown, after the first one; None where it is not needed."""
-    if not request.needs_times:
-        return None
+    """When each frame is shown on the clock of the file; None where only decoding would show it and none needs it."""
     if table.seconds is None:
+        if not (request.needs_times or table.is_rate_doubtful):
+            return None
         seconds = decoded_seconds(source, end_seconds=request.end)
         if not len(seconds):
             raise VideoError(ZERO_FRAMES)
         return seconds
-    if not table.is_whole and request.end > table.seconds[-1]:
+    if request.needs_times and not table.is_whole and request.end > table.seconds[-1]:
         raise VideoError(f"truncated: the wanted part continues after the {table.num_packets} frames in the file")
     return table.seconds
 
 
-def _copy_ranges(
-    source: VideoSource, table: PacketTable, ranges: FrameRanges, *, is_upright_only: bool
-) -> Iterator[EncodedSegment]:
-    with SourceReader(source, table, keeps_packets=True) as reader:
+def _frame_rate(table: PacketTable, seconds: npt.NDArray[np.float64] | None) -> Fraction:
+    rate = table.fps
+    if table.is_rate_doubtful and seconds is not None:
+        rate = believed_rate(rate, seconds)
+    if rate is None:
+        raise VideoError(NO_FRAME_RATE)
+    return rate
+
+
+def _copy_ranges(origin: _Origin, ranges: FrameRanges, *, is_upright_only: bool) -> Iterator[EncodedSegment]:
+    with SourceReader(origin.source, origin.table, keeps_packets=True) as reader:
         for first, frames in _stretches(reader, ranges.pieces()):
-            rotation = rotation_of(first.frame)
+            rotation, notes = rotation_of(first.frame), origin.notes_of(first.frame)
             if rotation and is_upright_only:
                 raise CopyError("copy: the picture is rotated")
-            copy = copy_stretch(reader, chain([first], frames))
+            copy = copy_stretch(reader, chain([first], frames), fps=origin.fps)
             height, width = displayed_size(first.frame.height, first.frame.width, rotation_degrees=rotation)
-            fps = float(reader.video.fps)
             yield EncodedSegment(
-                copy.data, "copy", copy.num_frames, copy.frame_offset, fps, height, width, first.frame_index
+                copy.data,
+                "copy",
+                copy.num_frames,
+                copy.frame_offset,
+                float(origin.fps),
+                height,
+                width,
+                first.frame_index,
+                notes=notes,
             )
 
 
 def _encode_ranges(
-    source: VideoSource,
-    table: PacketTable,
-    ranges: Iterable[FrameRange],
-    codec: Literal["h264", "jpeg"],
-    short_side: int,
+    origin: _Origin, ranges: Iterable[FrameRange], codec: Literal["h264", "jpeg"], short_side: int
 ) -> Iterator[EncodedSegment]:
-    with SourceReader(source, table) as reader:
+    with SourceReader(origin.source, origin.table) as reader:
         for first, frames in _stretches(reader, ranges):
-            rotation = rotation_of(first.frame)
+            rotation, notes = rotation_of(first.frame), origin.notes_of(first.frame)
             size = displayed_size(reader.video.height, reader.video.width, rotation_degrees=rotation)
             height, width = _stored_size(*size, short_side)
             file = io.BytesIO()
-            with SegmentWriter(file, codec=codec, size=(height, width), fps=reader.video.fps) as writer:
+            with SegmentWriter(file, codec=codec, size=(height, width), fps=origin.fps) as writer:
                 for item in chain([first], frames):
                     writer.write(upright_frame(item.frame, rotation_degrees=rotation))
             data = file.getvalue()
             _check_count(data, writer.num_frames)
-            fps = float(reader.video.fps)
-            key_distance = KEY_DISTANCE[codec] if is_steady(data, key_distance=KEY_DISTANCE[codec]) else None
-            yield EncodedSegment(data, codec, writer.num_frames, 0, fps, height, width, first.frame_index, key_distance)
+            yield EncodedSegment(
+                data,
+                codec,
+                writer.num_frames,
+                0,
+                float(origin.fps),
+                height,
+                width,
+                first.frame_index,
+                key_distance=KEY_DISTANCE[codec] if is_steady(data, key_distance=KEY_DISTANCE[codec]) else None,
+                notes=notes,
+            )
 
 
 def _stretches(
@@ -234,8 +276,8 @@ def _even_size(height: int, width: int) -> tuple[int, int]:
 
 
 def _check_count(data: bytes, num_frames: int) -> None:
-    """Decode a new segment in full."""
+    """Decode a new segment in full, and turn a picture into RGB."""
     with open_video(data) as video:
-        num_decoded = sum(1 for _ in iterate_frames(video, is_strict=True))
+        num_decoded = sum(1 for _ in converted_once(iterate_frames(video, is_strict=True)))
     if num_decoded != num_frames:
         raise VideoError(f"encoding failed: {num_decoded} of {num_frames} frames were written")

@@ -23,7 +23,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from t3d_core.video.container import VideoError, iterate_frames, open_video
-from t3d_core.video.conversion import rotation_of
+from t3d_core.video.conversion import converted_once, rotation_of
 from t3d_core.video.segment_ranges import FrameRanges
 from t3d_core.video.source_frames import PacketTable, SourceFrame, SourceReader, list_packets
 
@@ -57,7 +57,7 @@ def is_cheap_to_read(table: PacketTable, ranges: FrameRanges) -> bool:
 
 
 def _is_cheap_piece(table: PacketTable, first: int, stop: int) -> bool:
-    is_seekable = table.seconds is not None
+    is_seekable = table.is_seekable_as_copy
     # Without seeking, packets stand for frames: off by the reordering, which is enough for a choice.
     keys = table.key_indices if is_seekable else table.key_numbers
     place = int(np.searchsorted(keys, first, side="right")) - 1
@@ -69,8 +69,13 @@ def _is_cheap_piece(table: PacketTable, first: int, stop: int) -> bool:
     return int(np.diff([begin, *inner, stop]).max()) <= _MAX_KEY_DISTANCE_FRAMES
 
 
-def copy_stretch(reader: SourceReader, frames: Iterable[SourceFrame]) -> StreamCopy:
+def copy_stretch(reader: SourceReader, frames: Iterable[SourceFrame], *, fps: Fraction) -> StreamCopy:
     """Copy the packets of frames that are being read in order; at least one frame.
+
+    Args:
+        reader: keeps the packets.
+        frames: that it reads.
+        fps: frames a second, for the times of packets without any.
 
     Raises:
         CopyError: the container does not take the codec, or the copy gives other pixels.
@@ -89,7 +94,7 @@ def copy_stretch(reader: SourceReader, frames: Iterable[SourceFrame]) -> StreamC
         last_number = max(last_number, item.packet_number)
     packets = reader.packets_from_key(last_number)
     try:
-        data = _mux(reader.video.stream, packets, reader.video.fps)
+        data = _mux(reader.video.stream, packets, fps)
     except (av.FFmpegError, ValueError) as error:
         raise CopyError(f"copy: the packets cannot be written: {error}") from error
     return StreamCopy(data, _matching_offset(data, fingerprints, rotation), len(fingerprints))
@@ -128,14 +133,15 @@ def _matching_offset(data: bytes, fingerprints: list[int], rotation_degrees: int
     """Where the pictures of the source lie in a full decode of the copy; CopyError where they do not."""
     try:
         with open_video(data) as video:
-            frames = [(_fingerprint(f), f.pts, rotation_of(f)) for f in iterate_frames(video, is_strict=True)]
+            pictures = converted_once(iterate_frames(video, is_strict=True))
+            frames = [(_fingerprint(picture), picture.pts, rotation_of(picture)) for picture in pictures]
         table = list_packets(data)
     except CopyError:
         raise
     except VideoError as error:
         raise CopyError(f"copy: cannot be decoded: {error}") from error
     # Readers find frames by the packets' times where these can be trusted.
-    if table.seconds is not None and table.pts.tolist() != [pts for _, pts, _ in frames]:
+    if table.is_seekable_as_copy and table.pts.tolist() != [pts for _, pts, _ in frames]:
         raise CopyError("copy: its packets do not determine its frames")
     if frames and frames[0][2] != rotation_degrees:
         raise CopyError("copy: the container does not keep the rotation")

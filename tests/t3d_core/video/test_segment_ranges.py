@@ -87,3 +87,34 @@ def test_tiles_cover_a_stretch_without_gaps_and_go_on_where_its_end_is_unknown()
 def test_a_hostile_frame_rate_makes_one_piece_and_no_overflow():
     ranges = SegmentRequest(max_segment_seconds=1e300).frame_ranges(None, fps=1e300)
     assert next(ranges.pieces())[0] == 0
+
+
+@given(
+    steps=st.lists(st.floats(0.001, 3), min_size=1, max_size=80),
+    start=st.floats(0, 50),
+    segment_seconds=st.floats(0.1, 5),
+    fps=st.floats(1, 100),
+)
+def test_pieces_hold_every_frame_once_and_last_no_longer_than_asked(steps, start, segment_seconds, fps):
+    seconds = start + np.cumsum(np.array(steps))
+    pieces = []
+    for first, stop in SegmentRequest(max_segment_seconds=segment_seconds).frame_ranges(seconds, fps=fps).pieces():
+        pieces.append((first, len(seconds) if stop is None else min(stop, len(seconds))))
+        if pieces[-1][1] == len(seconds):
+            break
+    assert [frame for first, stop in pieces for frame in range(first, stop)] == list(range(len(seconds)))
+    longest = segment_seconds + 2 / fps + 0.01
+    assert all(first + 1 == stop or seconds[stop - 1] - seconds[first] <= longest for first, stop in pieces)
+
+
+def test_evenly_spaced_frames_are_cut_by_their_number_and_others_by_their_times():
+    request = SegmentRequest(max_segment_seconds=2.0)
+    even = np.arange(600) * 1001 / 30000
+    assert request.frame_ranges(even, fps=30000 / 1001).piece_frames == 59
+    assert request.frame_ranges(None, fps=30000 / 1001).piece_frames == 59
+    assert request.frame_ranges(even, fps=None).stretches[:3] == [(0, 60), (60, 120), (120, 180)]
+    uneven = request.frame_ranges(np.arange(20) * 1.0, fps=25)
+    assert uneven == (
+        [(0, 2), (2, 4), (4, 6), (6, 8), (8, 10), (10, 12), (12, 14), (14, 16), (16, 18), (18, None)],
+        None,
+    )

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from t3d_core.video import segment_writer
+from t3d_core.video import conversion, segment_writer
 from t3d_core.video.container import EmptyIntervalError, VideoError
 from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.storage import encode_segments, encode_video
@@ -339,3 +339,95 @@ def test_pictures_that_change_their_size_are_scaled_to_the_first_one_and_never_c
 def test_options_that_do_not_go_together_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         encode_segments(b"", short_side=64, **options)
+
+
+def seconds_shown(segment) -> list[int]:
+    """The seconds on the clock of a file of `encode_tracks`, by the grey levels of the stored frames."""
+    frames_THWC = decode_frames(segment.data, np.arange(segment.num_frames) + segment.frame_offset)
+    return sorted({round(level / 10) for level in frames_THWC.mean((1, 2, 3)).tolist()})
+
+
+@pytest.mark.parametrize("start_seconds", [0.0, 2.0])
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [("mp4", "libx264"), ("mov", "libx264"), ("matroska", "libx264"), ("mpegts", "libx264"), ("mp4", "mpeg4")],
+)
+def test_an_interval_is_taken_by_the_clock_that_players_show(
+    container, codec, start_seconds, encode_tracks, video_track
+):
+    track = video_track(codec=codec, num_frames=200, start_seconds=start_seconds, options={"g": "25"})
+    data = encode_tracks(container, track, audio_seconds=11.0)
+    # A tenth of a second of tolerance, because some containers delay the picture against the sound.
+    segment = whole(data, start_seconds=4.1, end_seconds=5.9)
+    assert seconds_shown(segment) == [4, 5]
+    assert abs(segment.start_frame - round((4.1 - start_seconds) * 25)) <= 2
+
+
+def test_an_interval_before_the_first_picture_is_empty(encode_tracks, video_track):
+    data = encode_tracks("mp4", video_track(start_seconds=2.0), audio_seconds=4.0)
+    with pytest.raises(EmptyIntervalError, match=r"zero frames between 0\.5 s and 1\.5 s"):
+        whole(data, start_seconds=0.5, end_seconds=1.5)
+
+
+def test_windows_at_random_places_lie_where_the_picture_is(encode_tracks, video_track):
+    data, late = (
+        encode_tracks("mp4", video_track(num_frames=100, start_seconds=start), audio_seconds=9.0)
+        for start in (0.0, 3.0)
+    )
+    options = {"short_side": 64, "max_segment_seconds": 0.5, "num_random_segments": 3, "seed": 5}
+    windows = [[(s.start_frame, s.num_frames) for s in encode_segments(source, **options)] for source in (data, late)]
+    assert windows[0] == windows[1]
+    assert len(windows[0]) == 3
+
+
+@pytest.mark.parametrize(("container", "codec"), [("webm", "libvpx"), ("matroska", "libx264"), ("matroska", "mpeg4")])
+def test_a_rate_that_the_time_stamps_contradict_is_not_believed(container, codec, tmp_path, drawn_frame):
+    path = tmp_path / "recording"
+    with av.open(str(path), "w", format=container) as output:  # a browser: stamps in ms, 1000 frames a second stated
+        stream = output.add_stream(codec, rate=1000)
+        stream.height, stream.width, stream.pix_fmt = 46, 64, "yuv420p"
+        for index in range(120):
+            frame = av.VideoFrame.from_ndarray(drawn_frame(index, 46, 64), format="rgb24")
+            frame.pts, frame.time_base = round(index * 1000 / 30), Fraction(1, 1000)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    segments = list(encode_segments(str(path), short_side=64, max_segment_seconds=1.0))
+    assert [segment.num_frames for segment in segments] == [30, 30, 30, 30]
+    assert [segment.fps for segment in segments] == pytest.approx([30] * 4, rel=1e-3)
+    assert segments[0].notes == ("30 frames a second by its time stamps",)
+    assert probe(path).fps == pytest.approx(30, rel=1e-3)
+
+
+def test_a_variable_rate_is_cut_by_time(encode):
+    pts = [*range(0, 50), *range(50, 250, 4)]  # 2 s at 25 frames a second, then 8 s at 6.25
+    segments = list(encode_segments(encode(pts=pts, num_frames=100), short_side=64, max_segment_seconds=2.0))
+    assert [segment.num_frames for segment in segments] == [50, 13, 12, 13, 12]
+    assert [segment.start_frame for segment in segments] == [0, 50, 63, 75, 88]
+
+
+@pytest.mark.parametrize("encoding", ["copy", "h264", "jpeg"])
+@pytest.mark.parametrize("matrix", ["YCgCo", "bt2020c", "ictcp", "chroma-derived-nc"])
+def test_colours_that_the_scaler_does_not_know_are_read_by_the_default(matrix, encoding, encode, decode_plainly):
+    plain = encode(num_frames=12)
+    tagged = encode(num_frames=12, options={"x264-params": f"colormatrix={matrix}"})
+    segment = whole(tagged, encoding=encoding)
+    assert segment.notes[0].startswith("colour matrix ")
+    indices = np.arange(12) + segment.frame_offset
+    frames, scaled = decode_frames(segment.data, indices), decode_frames(segment.data, indices, size=(60, 90))
+    assert psnr(frames, decode_plainly(plain)) > 30
+    assert scaled.shape == (12, 60, 90, 3)
+    assert not whole(plain, encoding=encoding).notes
+
+
+def test_pictures_that_cannot_be_turned_into_rgb_are_not_prepared(encode, monkeypatch):
+    monkeypatch.setattr(conversion, "_KNOWN_MATRICES", range(99))  # as if the scaler knew them all
+    tagged = encode(num_frames=12, options={"x264-params": "colormatrix=YCgCo"})
+    for encoding in ("copy", "auto"):
+        with pytest.raises(VideoError, match=r"cannot be turned into RGB|not supported"):
+            whole(tagged, encoding=encoding)
+
+
+def test_the_stream_that_was_chosen_is_noted(encode_tracks, video_track):
+    segment = whole(encode_tracks("matroska", video_track(size=(20, 30)), video_track(size=(46, 64))))
+    assert (segment.height, segment.width) == (46, 64)
+    assert segment.notes == ("stream 1, 64x46, taken of 2 video streams",)
