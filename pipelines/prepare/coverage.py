@@ -48,7 +48,7 @@ class Counts(NamedTuple):
 
 
 class Reason(NamedTuple):
-    """A kind of failure: its number of videos, and one of them."""
+    """A kind of failure or note: its number of videos, and one of them."""
 
     num_videos: int
     example: str
@@ -64,6 +64,7 @@ class Coverage:
         total: each video once.
         encodings: encoding -> prepared videos.
         reasons: kinds of failures, the most frequent first.
+        notes: kinds of doubts about prepared videos, the most frequent first.
         num_segments: rows of all shards.
         num_frames: frames in them.
         seconds: their duration.
@@ -76,6 +77,7 @@ class Coverage:
     total: Counts
     encodings: dict[str, int]
     reasons: dict[str, Reason]
+    notes: dict[str, Reason]
     num_segments: int
     num_frames: int
     seconds: float
@@ -86,7 +88,7 @@ class Coverage:
 def count_coverage(videos_file: Path) -> Coverage:
     """Count the videos of a `videos.parquet`."""
     tally = _Tally()
-    columns = ["video_id", "label", "splits", "reason", "encoding", *_COUNTED, *_SUMMED]
+    columns = ["video_id", "label", "splits", "reason", "encoding", "notes", *_COUNTED, *_SUMMED]
     with pq.ParquetFile(videos_file) as file:
         for batch in file.iter_batches(columns=columns):
             tally.add(pa.Table.from_batches([batch]))
@@ -98,7 +100,14 @@ def format_coverage(coverage: Coverage, *, max_classes: int = 10) -> str:
     groups: list[tuple[str, Counts | None]] = [("all videos", coverage.total)]
     groups += [(f"fold {fold} {split}", counts) for (fold, split), counts in coverage.per_split.items()]
     groups += _class_lines(coverage.per_class, max_classes=max_classes)
-    return "\n".join([*_table(groups), *_reason_lines(coverage.reasons), _size_line(coverage)])
+    return "\n".join(
+        [
+            *_table(groups),
+            *_reason_lines("not prepared", coverage.reasons),
+            *_reason_lines("prepared, but doubtful (column notes of videos.parquet)", coverage.notes),
+            _size_line(coverage),
+        ]
+    )
 
 
 def metrics(coverage: Coverage) -> dict[str, float]:
@@ -127,6 +136,7 @@ class _Tally:
         self._per_label: dict[str | None, Counts] = {}
         self._encodings: Counter[str] = Counter()
         self._reasons: dict[str, Reason] = {}
+        self._notes: dict[str, Reason] = {}
         self._sums: Counter[str] = Counter()
 
     def add(self, table: pa.Table) -> None:
@@ -140,9 +150,9 @@ class _Tally:
             self._per_label[label] = self._per_label.get(label, Counts()).plus(counts)
         for row in pc.value_counts(table.filter(pc.field("is_prepared")).column("encoding")).to_pylist():
             self._encodings[row["values"]] += row["counts"]
-        for kind, reason in _count_reasons(table.filter(~pc.field("is_prepared"))):
-            known = self._reasons.get(kind, Reason(0, reason.example))
-            self._reasons[kind] = Reason(known.num_videos + reason.num_videos, known.example)
+        _add_reasons(self._reasons, table.filter(~pc.field("is_prepared")).select(["video_id", "reason"]))
+        if "notes" in table.column_names:  # absent where the videos were prepared before there were notes
+            _add_reasons(self._notes, _with_a_row_for_each_note(table))
         self._sums.update({name: pc.sum(table.column(name)).as_py() or 0 for name in _SUMMED})
 
     def coverage(self) -> Coverage:
@@ -155,7 +165,8 @@ class _Tally:
             per_class={label: self._per_label[label] for label in labels},
             total=total,
             encodings=dict(sorted(self._encodings.items())),
-            reasons=dict(sorted(self._reasons.items(), key=lambda item: (-item[1].num_videos, item[0]))),
+            reasons=_most_frequent_first(self._reasons),
+            notes=_most_frequent_first(self._notes),
             **{name: self._sums[name] for name in _SUMMED},
         )
 
@@ -170,14 +181,26 @@ def _count_by(table: pa.Table, key: str) -> Iterable[tuple[str | None, Counts]]:
     return ((row[key], Counts(row["count_all"], *(row[f"{name}_sum"] for name in _COUNTED))) for row in counted)
 
 
-def _count_reasons(failed: pa.Table) -> Iterable[tuple[str, Reason]]:
-    kind = failed.column("reason")
+def _add_reasons(reasons: dict[str, Reason], table: pa.Table) -> None:
+    """Count the kinds of a table with the columns video_id and reason."""
+    kind = table.column("reason")
     for pattern, replacement in _PARTICULARS:
         kind = pc.replace_substring_regex(kind, pattern, replacement)
     kind = pc.utf8_slice_codeunits(kind, 0, _MAX_REASON)
-    by_kind = failed.append_column("kind", kind).group_by("kind", use_threads=False)
-    counted = by_kind.aggregate([([], "count_all"), ("video_id", "first")])
-    return ((row["kind"], Reason(row["count_all"], row["video_id_first"])) for row in counted.to_pylist())
+    by_kind = table.append_column("kind", kind).group_by("kind", use_threads=False)
+    for row in by_kind.aggregate([([], "count_all"), ("video_id", "first")]).to_pylist():
+        known = reasons.get(row["kind"], Reason(0, row["video_id_first"]))
+        reasons[row["kind"]] = Reason(known.num_videos + row["count_all"], known.example)
+
+
+def _with_a_row_for_each_note(table: pa.Table) -> pa.Table:
+    notes = table.column("notes").combine_chunks()
+    video_ids = table.column("video_id").take(pc.list_parent_indices(notes))
+    return pa.table({"video_id": video_ids, "reason": pc.list_flatten(notes)})
+
+
+def _most_frequent_first(reasons: dict[str, Reason]) -> dict[str, Reason]:
+    return dict(sorted(reasons.items(), key=lambda item: (-item[1].num_videos, item[0])))
 
 
 def _class_lines(per_class: dict[str, Counts], *, max_classes: int) -> list[tuple[str, Counts | None]]:
@@ -205,7 +228,7 @@ def _cells(counts: Counts) -> list[str]:
     return [*(f"{count:,}" for count in counts), f"{percent:.1f} %"]
 
 
-def _reason_lines(reasons: dict[str, Reason]) -> list[str]:
+def _reason_lines(title: str, reasons: dict[str, Reason]) -> list[str]:
     if not reasons:
         return []
     shown = list(reasons.items())[:_NUM_REASONS]
@@ -213,8 +236,8 @@ def _reason_lines(reasons: dict[str, Reason]) -> list[str]:
         None, [[f"{reason.num_videos:>10,} x {kind}", reason.example] for kind, reason in shown], align="<<"
     )
     num_more = sum(reason.num_videos for reason in reasons.values()) - sum(reason.num_videos for _, reason in shown)
-    more = [f"{num_more:>10,} x {len(reasons) - len(shown)} other reasons"] if num_more else []
-    return ["not prepared, and an example each:", *lines, *more]
+    more = [f"{num_more:>10,} x {len(reasons) - len(shown)} others"] if num_more else []
+    return [f"{title}, and an example each:", *lines, *more]
 
 
 def _size_line(coverage: Coverage) -> str:

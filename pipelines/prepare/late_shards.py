@@ -113,9 +113,13 @@ def _read_report(folder: ShardFolder, shard: int, columns: list[str] | None = No
     path = folder.report_file(shard)
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if file.schema_arrow.names != REPORT_SCHEMA.names:
+            names = file.schema_arrow.names
+            if names not in (REPORT_SCHEMA.names, REPORT_SCHEMA.names[:-1]):
                 raise OSError("its columns belong to another version")
-            return file.read(columns=columns)
+            table = file.read(columns=columns)
+            if columns is None and names != REPORT_SCHEMA.names:  # made before there were notes
+                table = table.append_column(REPORT_SCHEMA.field("notes"), pa.nulls(len(table), pa.list_(pa.string())))
+            return table
     except DAMAGE as error:
         raise UserError(
             f"{path} cannot be read ({describe_damage(error)}): run jobs/prepare.py again after deleting it; its "

@@ -220,4 +220,5 @@ def _report_row(row: dict, outcome: Outcome, *, shard: str, first_row: int) -> d
             {"row": number} | {name: getattr(segment, name) for name in INDEXED_COLUMNS}
             for number, segment in enumerate(segments, start=first_row)
         ],
+        "notes": list(dict.fromkeys(note for segment in segments for note in segment.notes)),
     }

@@ -52,6 +52,7 @@ REPORT_SCHEMA = pa.schema(
         ("stored_bytes", pa.int64()),
         ("shard_bytes", pa.int64()),
         ("rows", pa.list_(_ROW_TYPE)),
+        ("notes", pa.list_(pa.string())),  # last: reports that were made before it lack it
     ]
 )
 FAILURE_COLUMNS = ["video_id", "path", "label", "is_found", "reason"]

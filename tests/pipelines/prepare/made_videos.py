@@ -1,5 +1,7 @@
 """Small videos, settings to prepare them, and what there is afterwards."""
 
+from fractions import Fraction
+
 import av
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,6 +19,18 @@ from t3d_core.video.storage import encode_video
 def write_video(path, *, num_frames=30, fps=10.0):
     path.parent.mkdir(parents=True, exist_ok=True)
     encode_video((np.full((36, 48, 3), 5 * i % 256, np.uint8) for i in range(num_frames)), path=path, fps=fps)
+
+
+def write_recording(path, *, num_frames, fps, stated_fps):
+    """A Matroska file whose header states another rate than its time stamps, as browsers and webcams write them."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=stated_fps)
+        stream.height, stream.width, stream.pix_fmt = 36, 48, "yuv420p"
+        for index in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(np.full((36, 48, 3), 5 * index % 256, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(index * 1000 / fps), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
 
 
 def write_sound(path):

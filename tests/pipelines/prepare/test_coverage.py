@@ -90,6 +90,27 @@ def test_the_most_frequent_reason_comes_first_and_an_apostrophe_is_no_quote(coun
     assert list(count(rows).reasons) == ["no video stream", "doesn't open, won't play"]
 
 
+def test_doubts_about_prepared_videos_are_counted_by_kind(count):
+    notes = ["stream 1, 640x360, taken of 2 video streams", "30 frames a second by its time stamps"]
+    other = ["stream 3, 64x36, taken of 2 video streams"]
+    coverage = count([video("a") | {"notes": notes}, video("b") | {"notes": other}, video("c") | {"notes": []}])
+    assert coverage.notes == {
+        "stream N, WxH, taken of N video streams": (2, "a"),
+        "N frames a second by its time stamps": (1, "a"),
+    }
+    lines = format_coverage(coverage).splitlines()
+    heading = lines.index("prepared, but doubtful (column notes of videos.parquet), and an example each:")
+    assert lines[heading + 1].split() == "2 x stream N, WxH, taken of N video streams a".split()
+
+
+def test_a_table_from_before_there_were_notes_is_counted(tmp_path):
+    schema = pa.schema([field for field in REPORT_SCHEMA if field.name != "notes"])
+    pq.write_table(pa.Table.from_pylist([video("a")], schema=schema), tmp_path / "videos.parquet")
+    coverage = count_coverage(tmp_path / "videos.parquet")
+    assert (coverage.total.prepared, coverage.notes) == (1, {})
+    assert "doubtful" not in format_coverage(coverage)
+
+
 def test_the_table_is_aligned_and_names_the_classes_that_lack_most_first(count):
     rows = [video(f"{label}{place}", label=label) for label in ("full", "half", "most", "none") for place in range(4)]
     for place in (4, 5, 8, 12, 13, 14, 15):

@@ -149,6 +149,17 @@ def test_a_file_that_may_not_be_read_is_not_tried_anew_each_time(local_ray, tmp_
     assert not list(output.glob("late/*"))
 
 
+def test_reports_from_before_there_were_notes_are_read(local_ray, half_there, tmp_path):
+    output = tmp_path / "out"
+    prepare(half_there, output)
+    for report in (output / "reports").iterdir():
+        pq.write_table(pq.read_table(report).drop_columns(["notes"]), report)
+    complete(half_there)
+    prepare(half_there, output)
+    assert "left/b.mp4" not in failures_of(output)
+    assert pq.read_table(output / "videos.parquet").schema.names == REPORT_SCHEMA.names
+
+
 @pytest.mark.usefixtures("tracking_uri")
 def test_what_a_machine_failed_on_is_tried_again_by_the_next_job_and_by_no_training(local_ray, tmp_path):
     root, output = tmp_path / "videos", tmp_path / "out"

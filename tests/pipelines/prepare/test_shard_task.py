@@ -19,6 +19,7 @@ from tests.pipelines.prepare.made_videos import (
     config,
     failures_of,
     prepare_and_count,
+    write_recording,
     write_video,
     write_videos,
 )
@@ -41,6 +42,17 @@ def test_a_decoder_killed_from_outside_is_tried_once_more(tmp_path, monkeypatch,
     outcome = prepare_video(record, build_shard_task(settings, ShardFolder(tmp_path / "out"), listing))
     assert outcome.reason == reason
     assert outcome.source_bytes == (0 if reason else record["listed_bytes"])
+
+
+def test_doubts_about_a_video_are_noted_in_the_table_of_videos(local_ray, tmp_path):
+    write_videos(tmp_path / "videos")
+    write_recording(tmp_path / "videos" / "left" / "webcam.mkv", num_frames=30, fps=10, stated_fps=1000)
+    assert prepare_and_count(config(tmp_path / "videos"), tmp_path / "out") == (5, 0, 5)
+    table = pq.read_table(tmp_path / "out" / "videos.parquet", columns=["video_id", "notes", "seconds"])
+    videos = {row["video_id"]: row for row in table.to_pylist()}
+    assert videos["left/webcam.mkv"]["notes"] == ["10 frames a second by its time stamps"]
+    assert videos["left/webcam.mkv"]["seconds"] == pytest.approx(3.0)
+    assert videos["left/a.mp4"]["notes"] == []
 
 
 def test_an_error_that_is_not_of_the_file_is_a_failure_too(local_ray, tmp_path, monkeypatch):
