@@ -40,6 +40,8 @@ _START_SECONDS = 60
 _END_SECONDS = 10
 # FFmpeg and PyAV lose a little memory with every file; under a limit that must not add up.
 _MAX_REQUESTS = 200
+# Errors after which the child is as good as before, by name.
+_REFUSALS = {error.__name__: error for error in (EmptyIntervalError, VideoError, UserError, ValueError)}
 # Of the environment, all that Python, its libraries and the names of files need.
 _INHERITED = {"PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR", "PYTHONHOME", "PYTHONUTF8"}
 
@@ -117,7 +119,10 @@ class GuardedDecoder:
                     pipe.close()
 
     def _ask(self, operation: str, **arguments: Any) -> Generator[Message]:
-        """Yield the child's messages; a child that did not come to its end in good order is not used again."""
+        """Yield the child's messages; a child that does not finish the request is not used again.
+
+        A file that it refuses finishes the request: to start a child takes longer than to refuse most files.
+        """
         child = self._ready_child()
         deadline = time.monotonic() + self._limits.seconds
         output_bytes = 0
@@ -129,6 +134,7 @@ class GuardedDecoder:
                 if output_bytes > self._limits.output_bytes:
                     raise VideoError(f"gives more than {_gib(self._limits.output_bytes)}")
                 if message.fields["kind"] == "error":
+                    is_done = message.fields["type"] in _REFUSALS
                     raise self._error(message)
                 yield message
             is_done = True
@@ -140,8 +146,7 @@ class GuardedDecoder:
         kind, reason = message.fields["type"], message.fields["reason"]
         if kind == "MemoryError":
             return VideoError(f"needs more than {_gib(self._limits.memory_bytes)} of memory")
-        known = {error.__name__: error for error in (EmptyIntervalError, VideoError, UserError, ValueError)}
-        return known[kind](reason) if kind in known else VideoError(f"{kind}: {reason}")
+        return _REFUSALS[kind](reason) if kind in _REFUSALS else VideoError(f"{kind}: {reason}")
 
     def _ready_child(self) -> subprocess.Popen[bytes]:
         self._num_requests += 1

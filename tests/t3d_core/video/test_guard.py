@@ -149,6 +149,19 @@ def test_a_file_that_needs_too_much_memory_is_an_error_that_says_so(tmp_path):
         assert decoder.probe(path).num_frames == 3
 
 
+def test_a_file_that_is_refused_does_not_cost_the_child(decoder, video, tmp_path):
+    (tmp_path / "garbage.mp4").write_bytes(b"garbage" * 999)
+    decoder.probe(video)
+    pid = decoder._child.pid
+    for _ in range(3):
+        with pytest.raises(VideoError, match="not a video"):
+            list(decoder.encode_segments(tmp_path / "garbage.mp4", short_side=64))
+        with pytest.raises(EmptyIntervalError):
+            list(decoder.encode_segments(video, short_side=64, start_seconds=1e6))
+    assert decoder.probe(video).num_frames > 0
+    assert decoder._child.pid == pid
+
+
 def test_output_beyond_its_limit_is_an_error(video):
     with GuardedDecoder(GuardLimits(output_bytes=10_000)) as decoder:
         with pytest.raises(VideoError, match=r"gives more than 9\.31e-06 GiB"):
