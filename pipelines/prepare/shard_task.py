@@ -220,5 +220,13 @@ def _report_row(row: dict, outcome: Outcome, *, shard: str, first_row: int) -> d
             {"row": number} | {name: getattr(segment, name) for name in INDEXED_COLUMNS}
             for number, segment in enumerate(segments, start=first_row)
         ],
-        "notes": list(dict.fromkeys(note for segment in segments for note in segment.notes)),
+        "notes": _notes(segments),
     }
+
+
+def _notes(segments: list[EncodedSegment]) -> list[str]:
+    """What is doubtful about a video, a sentence each."""
+    notes = [note for segment in segments for note in segment.notes]
+    if sum(segment.num_frames for segment in segments) == 1:
+        notes.append("a single frame, which training repeats")
+    return list(dict.fromkeys(notes))

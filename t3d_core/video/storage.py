@@ -229,8 +229,8 @@ def _encode_ranges(
             height, width = _stored_size(*size, short_side)
             file = io.BytesIO()
             with SegmentWriter(file, codec=codec, size=(height, width), fps=origin.fps) as writer:
-                for item in chain([first], frames):
-                    writer.write(upright_frame(item.frame, rotation_degrees=rotation))
+                for frame in converted_once(item.frame for item in chain([first], frames)):
+                    writer.write(upright_frame(frame, rotation_degrees=rotation))
             data = file.getvalue()
             _check_count(data, writer.num_frames)
             yield EncodedSegment(
@@ -276,8 +276,8 @@ def _even_size(height: int, width: int) -> tuple[int, int]:
 
 
 def _check_count(data: bytes, num_frames: int) -> None:
-    """Decode a new segment in full, and turn a picture into RGB."""
+    """Decode a new segment in full."""
     with open_video(data) as video:
-        num_decoded = sum(1 for _ in converted_once(iterate_frames(video, is_strict=True)))
+        num_decoded = sum(1 for _ in iterate_frames(video, is_strict=True))
     if num_decoded != num_frames:
         raise VideoError(f"encoding failed: {num_decoded} of {num_frames} frames were written")

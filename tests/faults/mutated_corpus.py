@@ -178,7 +178,8 @@ def add_other_files(corpus: Corpus, sources: dict[str, bytes]) -> None:
         with zipfile.ZipFile(folder / "archive.zip", "w") as archive:
             archive.writestr("clip.mp4", sources["h264"])
         for path in sorted(folder.iterdir()):
-            corpus.add("not_video", f"{path.name}.mp4", path.read_bytes(), NOT_A_VIDEO)
+            is_video = path.suffix == ".gif"  # of one frame, which is noted
+            corpus.add("not_video", f"{path.name}.mp4", path.read_bytes(), "prepared" if is_video else NOT_A_VIDEO)
     texts = {
         "text": "no video\n" * 500,
         "page": "<!DOCTYPE html><html><body><video src='x.mp4'></body></html>",

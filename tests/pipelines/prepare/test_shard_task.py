@@ -47,11 +47,13 @@ def test_a_decoder_killed_from_outside_is_tried_once_more(tmp_path, monkeypatch,
 def test_doubts_about_a_video_are_noted_in_the_table_of_videos(local_ray, tmp_path):
     write_videos(tmp_path / "videos")
     write_recording(tmp_path / "videos" / "left" / "webcam.mkv", num_frames=30, fps=10, stated_fps=1000)
-    assert prepare_and_count(config(tmp_path / "videos"), tmp_path / "out") == (5, 0, 5)
+    write_video(tmp_path / "videos" / "left" / "still.mp4", num_frames=1)
+    assert prepare_and_count(config(tmp_path / "videos"), tmp_path / "out") == (6, 0, 6)
     table = pq.read_table(tmp_path / "out" / "videos.parquet", columns=["video_id", "notes", "seconds"])
     videos = {row["video_id"]: row for row in table.to_pylist()}
     assert videos["left/webcam.mkv"]["notes"] == ["10 frames a second by its time stamps"]
     assert videos["left/webcam.mkv"]["seconds"] == pytest.approx(3.0)
+    assert videos["left/still.mp4"]["notes"] == ["a single frame, which training repeats"]
     assert videos["left/a.mp4"]["notes"] == []
 
 
