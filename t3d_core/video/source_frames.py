@@ -1,7 +1,7 @@
 """A source file and a range of frame numbers go in, those frames come out, decoded from the nearest place possible.
 
-Where the container's packets show which frames there are (the codecs of `packet_frames` in mp4 and Matroska), reading
-begins at the key frame before the range, and what lies outside of it is neither decoded nor checked:
+Where the packets show which frames there are (the codecs of `packet_frames`, except in AVI), reading begins at the key
+frame before the range, and what lies outside of it is neither decoded nor checked:
 
     frame     0 ........ 250 ........ 500 ........ 750        K key frame
               K          K     first  K    stop    K
@@ -29,6 +29,9 @@ from t3d_core.video.decoding import PACKET_IS_FRAME_CODECS, TIMESTAMPED_CONTAINE
 from t3d_core.video.frame_rate import agrees, has_jumps
 from t3d_core.video.packet_frames import frame_counter
 
+# Containers whose packets carry time stamps that can be sought; frames are compared with the stamps all the same.
+_SEEKABLE_CONTAINERS = TIMESTAMPED_CONTAINERS | {"mpegts", "mpeg", "flv", "nut"}
+
 
 class PacketTable(NamedTuple):
     """What the packets of a source show without decoding.
@@ -44,6 +47,8 @@ class PacketTable(NamedTuple):
         key_indices: frame numbers of the key frames, ascending; empty where `seconds` is None.
         pts: time stamps of the frames in ticks of the stream; empty where `seconds` is None.
         is_whole: the file is not truncated, as far as its packets show.
+        is_seekable_as_copy: `decode_frames` finds key frames in a copy of these packets, and need not read it from its
+            start.
         is_rate_doubtful: the time stamps of the packets disagree with `fps`.
         notes: what is doubtful about the file, a sentence each.
     """
@@ -58,13 +63,9 @@ class PacketTable(NamedTuple):
     key_indices: npt.NDArray[np.int64]
     pts: npt.NDArray[np.int64]
     is_whole: bool
+    is_seekable_as_copy: bool
     is_rate_doubtful: bool
     notes: tuple[str, ...]
-
-    @property
-    def is_seekable_as_copy(self) -> bool:
-        """Whether `decode_frames` finds key frames in a copy of these packets, and need not read it from its start."""
-        return len(self.pts) > 0 and self.codec in PACKET_IS_FRAME_CODECS
 
 
 class SourceFrame(NamedTuple):
@@ -125,12 +126,15 @@ class SourceReader:
 
     def _seek(self) -> None:
         """Continue at the key frame before `first` if that skips anything and the file matches its packets."""
-        keys = self._table.key_indices
-        key_index = int(keys[np.searchsorted(keys, self._first, side="right") - 1]) if len(keys) else 0
-        if key_index <= self._next_index or self._first >= len(self._table.pts):
+        keys, pts = self._table.key_indices, self._table.pts
+        place = int(np.searchsorted(keys, self._first, side="right")) - 1
+        key_index = int(keys[place]) if place >= 0 else 0
+        if key_index <= self._next_index or self._first >= len(pts):
             return
         self._reopen()
-        self.video.container.seek(int(self._table.pts[key_index]), stream=self.video.stream)
+        # Without an index in the file a seek may land behind its goal: the key frame before is near enough.
+        goal = key_index if _names_of(self.video) & TIMESTAMPED_CONTAINERS else int(keys[max(0, place - 1)])
+        self.video.container.seek(int(pts[goal]), stream=self.video.stream)
         frames = self._decode_from_key(key_index)
         try:
             self._frames = chain([next(frames)], frames)
@@ -198,6 +202,7 @@ def list_packets(source: VideoSource) -> PacketTable:
         listed, is_whole = _read_packets(video)
         pts = _presentation_stamps(video, listed)
         codec, tick_seconds = video.stream.codec_context.name, float(video.stream.time_base or 0)
+        is_timestamped = bool(_names_of(video) & TIMESTAMPED_CONTAINERS)
     packet_seconds = _packet_seconds(listed, tick_seconds)
     jump_note = "its time stamps jump" if has_jumps(packet_seconds) else ""
     key_stamps = [packet.stamp for packet in listed if packet.is_key and packet.num_shown] if len(pts) else []
@@ -212,6 +217,7 @@ def list_packets(source: VideoSource) -> PacketTable:
         key_indices=np.sort(np.searchsorted(pts, np.array(key_stamps, np.int64))),
         pts=pts,
         is_whole=is_whole,
+        is_seekable_as_copy=is_timestamped and codec in PACKET_IS_FRAME_CODECS and len(pts) > 0,
         is_rate_doubtful=not agrees(video.fps, packet_seconds),
         notes=tuple(filter(None, (video.note, jump_note))),
     )
@@ -258,11 +264,14 @@ def _start_of_stream(video: OpenVideo) -> float:
     return (stream.start_time or 0) * float(stream.time_base or 0) - video.start_seconds
 
 
+def _names_of(video: OpenVideo) -> set[str]:
+    return set(video.container.format.name.split(","))
+
+
 def _presentation_stamps(video: OpenVideo, listed: list[_Listed]) -> npt.NDArray[np.int64]:
     """Sorted time stamps, one a frame, if reading can begin at any key frame; else nothing."""
     nothing = np.empty(0, np.int64)
-    names = set(video.container.format.name.split(","))
-    if not names & TIMESTAMPED_CONTAINERS or not listed or not listed[0].is_key:
+    if not _names_of(video) & _SEEKABLE_CONTAINERS or not listed or not listed[0].is_key:
         return nothing
     if any(packet.is_discard or packet.num_shown not in (0, 1) for packet in listed):
         return nothing
