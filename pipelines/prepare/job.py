@@ -53,6 +53,8 @@ def run_prepare(config: PrepareJobConfig) -> str:
     print(seen_from_here(f"{num_found:,} of {num_listed:,} listed videos found in {listing.root.address}"))
     if any(overlaps := listing.description["official_overlaps"]):
         print(f"note: the published lists put {overlaps} source videos of the folds into both train and test")
+    for note in listing.notes:
+        print(seen_from_here(f"note: {note}"))
     folder = ShardFolder(output)
     if config.dry_run:
         plan = plan_prepare(
@@ -73,9 +75,12 @@ def run_prepare(config: PrepareJobConfig) -> str:
     job = "train" if listing.description["class_names"] else "transfer"
     num_prepared, num_listed = coverage.total.prepared, coverage.total.listed
     others = f"; the reasons of the others are in {folder.failures_file}" if num_prepared < num_listed else ""
+    num_notes = len(listing.notes)
+    notes = [("notes", f"{num_notes} on what was listed: see the first lines of this output")] if num_notes else []
     return format_summary(
         [
             ("videos", f"{num_prepared:,} of {num_listed:,} prepared, {coverage.num_segments:,} rows{others}"),
+            *notes,
             ("shards", str(output / "shards")),
             ("look at", str(folder.contact_sheet_file)),
             ("settings", f"{listing.description['fingerprint'][:SHOWN_DIGITS]}, for --data.fingerprint"),

@@ -5,9 +5,10 @@ The table is Arrow: half a million rows are 100 MB.
 """
 
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,22 +26,26 @@ from pipelines.prepare.config import (
     UCF101DatasetConfig,
     YouTube8MDatasetConfig,
 )
+from pipelines.prepare.found_files import FoundFiles
 from pipelines.prepare.sources import LocalRoot, VideoRoot, open_root
 from pipelines.runtime.paths import base_folder, input_path
 from pipelines.shards.schemas import RECORD_SCHEMA
-from t3d_core.datasets.folder import INDEX_NAME, path_below, read_folder
+from t3d_core.datasets.folder import INDEX_NAME, read_folder
 from t3d_core.datasets.hmdb51 import read_hmdb51
 from t3d_core.datasets.kinetics import read_kinetics
 from t3d_core.datasets.records import VideoDataset, VideoRecord
 from t3d_core.datasets.splits import check_no_leak
 from t3d_core.datasets.synthetic import SyntheticSettings, write_synthetic
 from t3d_core.datasets.ucf101 import read_ucf101
+from t3d_core.datasets.video_files import VIDEO_EXTENSIONS, find_near_miss, is_video_name
 from t3d_core.datasets.youtube8m import read_youtube8m
 from t3d_core.errors import UserError
 
 # Part of the fingerprint: raise it when the same settings give other rows.
 _FORMAT = 2
 _ROWS_AT_ONCE = 10_000
+_COMPARED_PATHS = 1_000  # missing paths that are compared with the files there are
+_MAX_LABEL_NOTES = 3
 
 
 class Listing(NamedTuple):
@@ -50,11 +55,13 @@ class Listing(NamedTuple):
         root: where the videos lie.
         records: rows of `RECORD_SCHEMA` in shard order.
         description: what `dataset.json` holds: settings, class names, fingerprint.
+        notes: what was passed over and what is doubtful, a line each.
     """
 
     root: VideoRoot
     records: pa.Table
     description: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
     @property
     def videos_per_shard(self) -> int:
@@ -86,52 +93,106 @@ def list_videos(config: PrepareConfig, *, output: Path) -> Listing:
         UserError: no root, unreadable annotations, a source video on both sides of a split, or none of the listed
             videos below the root.
     """
-    root, sizes, dataset = _read(config.dataset, output)
+    root, found, dataset = _read(config.dataset, output)
     overlaps = check_no_leak(dataset)
-    records = _shuffled_records(dataset.records, sizes=sizes, seed=config.seed)
-    listing = Listing(root, records, _describe(config, dataset, records) | {"official_overlaps": list(overlaps)})
+    records = _shuffled_records(dataset.records, sizes=found.sizes, seed=config.seed)
+    description = _describe(config, dataset, records) | {"official_overlaps": list(overlaps)}
+    listing = Listing(root, records, description, _notes(config.dataset, root, found, dataset))
     if not listing.is_found().any():
         raise UserError(
             f"not one of the {len(records)} listed videos of {dataset.name} is below root {config.dataset.root!r} (the "
-            f"first would be {os.fsdecode(records.column('path')[0].as_py())!r}): give the folder of the videos as root"
+            f"first would be {os.fsdecode(records.column('path')[0].as_py())!r}, and there are {found.describe()}): "
+            f"{_near_miss(dataset, found) or 'give the folder of the videos as root'}"
         )
     return listing
 
 
-def _read(config: DatasetConfig, output: Path) -> tuple[VideoRoot, dict[str, int], VideoDataset]:
+def _read(config: DatasetConfig, output: Path) -> tuple[VideoRoot, FoundFiles, VideoDataset]:
     if isinstance(config, SyntheticDatasetConfig):
         folder = base_folder() / (config.root or output / "videos")
         dataset = write_synthetic(folder, SyntheticSettings(**config.model_dump(exclude={"kind", "root"})))
         root: VideoRoot = open_root(folder)
-        return root, root.list_videos(), dataset
+        return root, root.list_files(), dataset
     root = open_root(config.root)
-    sizes = root.list_videos()
-    return root, sizes, _read_annotated(config, root, sizes)
+    found = root.list_files()
+    return root, found, _read_annotated(config, root, found)
 
 
-def _read_annotated(config: DatasetConfig, root: VideoRoot, sizes: dict[str, int]) -> VideoDataset:
+def _read_annotated(config: DatasetConfig, root: VideoRoot, found: FoundFiles) -> VideoDataset:
     if isinstance(config, FolderDatasetConfig):
-        return _read_folder(config, root, sizes)
+        return _read_folder(config, root, found)
     if isinstance(config, YouTube8MDatasetConfig):
         id_map = input_path(config.id_map) if config.id_map else None
-        return read_youtube8m(input_path(config.annotations), file_names=sizes, id_map=id_map)
+        return read_youtube8m(input_path(config.annotations), file_names=found.sizes, id_map=id_map)
     options = config.model_dump(exclude={"kind", "root", "annotations"})
     if isinstance(config, KineticsDatasetConfig):
-        return read_kinetics([input_path(path) for path in config.annotations], file_names=sizes, **options)
+        return read_kinetics([input_path(path) for path in config.annotations], file_names=found.sizes, **options)
     assert isinstance(config, UCF101DatasetConfig | HMDB51DatasetConfig)
     read: Callable[..., VideoDataset] = read_ucf101 if isinstance(config, UCF101DatasetConfig) else read_hmdb51
-    return read(input_path(config.annotations), file_names=sizes, **options)
+    return read(input_path(config.annotations), file_names=found.sizes, **options)
 
 
-def _read_folder(config: FolderDatasetConfig, root: VideoRoot, sizes: dict[str, int]) -> VideoDataset:
+def _read_folder(config: FolderDatasetConfig, root: VideoRoot, found: FoundFiles) -> VideoDataset:
     options = config.model_dump(exclude={"kind", "root", "annotations"})
-    annotations = input_path(config.annotations) if config.annotations else None
-    if not isinstance(root, LocalRoot):
-        return read_folder(sizes, name=root.name, annotations=annotations, **options)
-    if annotations is None and (root.folder / INDEX_NAME).is_file():
-        annotations = root.folder / INDEX_NAME
-    prefix = path_below(root.folder, folder=annotations.parent) if annotations else ""
-    return read_folder(sizes, name=root.name, annotations=annotations, prefix=prefix, **options)
+    annotations = _csv_of(config, root)
+    if annotations is None and not any(map(is_video_name, found.sizes)):
+        raise UserError(
+            f"no videos found in root {config.root!r}: looked for {INDEX_NAME} and for files that end in "
+            f"{', '.join(VIDEO_EXTENSIONS)}; there are {found.describe()}"
+        )
+    late: dict[str, int] = {}
+
+    def look_up(names: Collection[str]) -> Collection[str]:
+        sizes = root.sizes_of(names)
+        late.update(sizes)
+        return sizes
+
+    dataset = read_folder(
+        found.sizes, name=root.name, annotations=annotations, root=root.address, look_up=look_up, **options
+    )
+    found.sizes.update(late)
+    return dataset
+
+
+def _csv_of(config: FolderDatasetConfig, root: VideoRoot) -> Path | None:
+    if config.annotations:
+        return input_path(config.annotations)
+    if isinstance(root, LocalRoot) and (root.folder / INDEX_NAME).is_file():
+        return root.folder / INDEX_NAME
+    return None
+
+
+def _notes(config: DatasetConfig, root: VideoRoot, found: FoundFiles, dataset: VideoDataset) -> tuple[str, ...]:
+    """Notes on what was passed over; of a CSV nothing is, because what it names is looked for by name."""
+    notes = _notes_on_labels(dataset.class_names)
+    if not isinstance(config, FolderDatasetConfig):
+        return found.note_of_left_behind() + notes
+    if _csv_of(config, root) is None:
+        return found.note_of_left_behind() + found.notes_by_extension() + notes
+    near_miss = _near_miss(dataset, found)
+    return ((near_miss,) if near_miss else ()) + notes
+
+
+def _near_miss(dataset: VideoDataset, found: FoundFiles) -> str:
+    """What may be wrong with the paths of missing videos; empty where nothing is known."""
+    listed = {record.path for record in dataset.records}
+    missing = itertools.islice(sorted(listed - found.sizes.keys()), _COMPARED_PATHS)
+    near = find_near_miss(missing, file_names=found.sizes.keys() - listed)
+    if near is None:
+        return ""
+    path, name = near
+    return f"{path!r} is missing, but there is {name!r}: write names with their extension, and in their letter case"
+
+
+def _notes_on_labels(class_names: Sequence[str]) -> tuple[str, ...]:
+    """Notes on classes whose names differ in letter case, blanks and underscores only."""
+    first: dict[str, str] = {}
+    notes = []
+    for name in class_names:
+        other = first.setdefault(" ".join(name.casefold().replace("_", " ").split()), name)
+        if other != name:
+            notes.append(f"classes {other!r} and {name!r} are two, although they differ in case or blanks only")
+    return tuple(notes[:_MAX_LABEL_NOTES])
 
 
 def _shuffled_records(records: Iterable[VideoRecord], *, sizes: dict[str, int], seed: int) -> pa.Table:

@@ -8,20 +8,23 @@ import errno
 import functools
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple, NoReturn
+from typing import IO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 from filelock import lock_descriptor
 from pyarrow import fs
 
+from pipelines.prepare.found_files import FoundFiles
 from pipelines.runtime.paths import input_path
-from t3d_core.datasets.video_files import is_video_name
+from t3d_core.datasets.left_behind import first_left_behind, is_left_behind
+from t3d_core.datasets.video_files import may_be_video
 from t3d_core.errors import UserError
 from t3d_core.video.container import VideoError
 
@@ -56,23 +59,44 @@ class LocalRoot:
         """Name of the data set in this root."""
         return self.folder.name
 
-    def list_videos(self) -> dict[str, int]:
-        """Name below the root (bytes that are not UTF-8 as surrogates) -> size in bytes of every video file.
+    def list_files(self) -> FoundFiles:
+        """List the folder once; names hold bytes that are not UTF-8 as surrogates. What was left behind is not entered.
 
         Raises:
-            UserError: a folder is a link, because links are not followed.
+            UserError: a folder is a link, because links are not followed, or it may not be read.
         """
-        sizes = {}
-        for folder, folder_names, file_names in os.walk(self.folder, onerror=_stop):
-            for name in folder_names:
-                if os.path.islink(os.path.join(folder, name)):
+        found = FoundFiles()
+        inner_folders = [""]
+        while inner_folders:
+            inner = inner_folders.pop()
+            for entry in self._scan(inner):
+                if is_left_behind(entry.name):
+                    found.add_left_behind(entry.name)
+                elif not _is_folder(entry):
+                    found.add(inner + entry.name, functools.partial(self._size, entry))
+                elif entry.is_symlink():
                     raise UserError(
-                        f"{os.path.join(folder, name)!r} is a link to a folder, which is not followed: put the folder "
-                        "itself there"
+                        f"{entry.path!r} is a link to a folder, which is not followed: put the folder itself there"
                     )
-            for name in filter(is_video_name, file_names):
-                path = os.path.join(folder, name)
-                sizes[os.path.relpath(path, self.folder)] = self._size(path)
+                else:
+                    inner_folders.append(f"{inner}{entry.name}/")
+        return found
+
+    def sizes_of(self, names: Collection[str]) -> dict[str, int]:
+        """Look for files by name: name -> size in bytes of those that there are, 0 for those that are not read."""
+        is_inside = functools.cache(self._holds)  # of the folders, of which there are few
+        sizes = {}
+        for name in names:
+            path = os.path.join(self.folder, name)
+            try:
+                status = os.lstat(path)
+            except (OSError, ValueError):  # ValueError: a name that no file can have
+                continue
+            is_link = stat.S_ISLNK(status.st_mode)
+            if not is_inside(os.path.dirname(path)) or (is_link and not self._holds(path)):
+                sizes[name] = 0
+            else:
+                sizes[name] = os.path.getsize(path) if is_link and os.path.exists(path) else status.st_size
         return sizes
 
     @contextmanager
@@ -98,12 +122,20 @@ class LocalRoot:
     def _holds(self, path: str) -> bool:
         return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.folder))
 
-    def _size(self, path: str) -> int:
+    def _scan(self, inner: str) -> list[os.DirEntry[str]]:
+        folder = os.path.join(self.folder, inner)
+        try:
+            with os.scandir(folder) as entries:
+                return list(entries)
+        except PermissionError as error:
+            raise UserError(f"{folder!r} may not be read by this user: allow it, or move it out of the root") from error
+
+    def _size(self, entry: os.DirEntry[str]) -> int:
         """Size of the file; for a link that leads nowhere or out of the root, the size of the link itself."""
         with suppress(OSError):
-            if not os.path.islink(path) or self._holds(path):
-                return os.path.getsize(path)
-        return os.lstat(path).st_size
+            if entry.is_symlink() and self._holds(entry.path):
+                return os.path.getsize(entry.path)
+        return entry.stat(follow_symlinks=False).st_size
 
 
 @dataclass(frozen=True)
@@ -117,15 +149,27 @@ class RemoteRoot:
         """As `LocalRoot.name`."""
         return PurePosixPath(_filesystem(self.address)[1]).name
 
-    def list_videos(self) -> dict[str, int]:
-        """As `LocalRoot.list_videos`."""
+    def list_files(self) -> FoundFiles:
+        """As `LocalRoot.list_files`; a folder that was left behind is counted once."""
         filesystem, base = _filesystem(self.address)
-        files = filesystem.get_file_info(fs.FileSelector(base, recursive=True))
-        return {
-            str(PurePosixPath(file.path).relative_to(base)): file.size
-            for file in files
-            if file.type == fs.FileType.File and is_video_name(file.base_name)
-        }
+        found, left_behind = FoundFiles(), set()
+        for file in filesystem.get_file_info(fs.FileSelector(base, recursive=True)):
+            if file.type == fs.FileType.File:
+                name = file.path.removeprefix(f"{base}/")
+                if path := first_left_behind(name):
+                    left_behind.add(path)
+                else:
+                    found.add(name, functools.partial(int, file.size))
+        for path in left_behind:
+            found.add_left_behind(path.rpartition("/")[2])
+        return found
+
+    def sizes_of(self, names: Collection[str]) -> dict[str, int]:
+        """As `LocalRoot.sizes_of`; only for names that the listing passes over, as each takes a request."""
+        filesystem, base = _filesystem(self.address)
+        passed_over = [name for name in names if not may_be_video(name)]
+        files = filesystem.get_file_info([f"{base}/{name}" for name in passed_over])
+        return {name: file.size for name, file in zip(passed_over, files, strict=True) if file.type == fs.FileType.File}
 
     @contextmanager
     def open_locally(self, name: str, *, max_bytes: int) -> Iterator[LocalFile]:
@@ -242,9 +286,12 @@ def _check_size(num_bytes: int, max_bytes: int) -> None:
         )
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one."""
+    with suppress(OSError):  # of links that lead to themselves
+        return entry.is_dir()
+    return False
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _stop(error: OSError) -> NoReturn:
-    raise error

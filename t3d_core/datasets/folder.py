@@ -12,11 +12,15 @@ Validation is carved out of training by source, as official splits have none (pa
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import NamedTuple
 
-from t3d_core.datasets.annotation_files import read_csv_rows
+from t3d_core.datasets.annotation_files import check_is_text, read_csv_rows
+from t3d_core.datasets.class_folders import read_class_folders
+from t3d_core.datasets.listed_paths import ListedPathParser, find_listed
+from t3d_core.datasets.problems import Problems
 from t3d_core.datasets.records import SPLITS, VideoDataset, VideoRecord
+from t3d_core.datasets.split_names import SHOWN_SPLITS, split_named
 from t3d_core.datasets.splits import (
     carve_by_source,
     carve_test_and_val,
@@ -24,7 +28,8 @@ from t3d_core.datasets.splits import (
     check_no_leak,
     cross_validation,
 )
-from t3d_core.datasets.video_files import VIDEO_EXTENSIONS
+from t3d_core.datasets.unicode_form import nfc
+from t3d_core.datasets.video_files import VIDEO_EXTENSIONS, FilesByPath, LookUp, describe_forms, is_video_name
 from t3d_core.errors import UserError
 
 INDEX_NAME = "index.csv"
@@ -35,7 +40,8 @@ def read_folder(
     *,
     name: str,
     annotations: Path | None = None,
-    prefix: PurePosixPath | str = "",
+    root: Path | str = "",
+    look_up: LookUp | None = None,
     is_labelled: bool = True,
     is_group_within_label: bool = False,
     val_fraction: float = 0.0,
@@ -46,13 +52,14 @@ def read_folder(
     """Read a folder of videos.
 
     Args:
-        file_names: POSIX paths below the root of all video files there are; they are the annotation where no CSV is
-            given. video_ids are these paths.
+        file_names: POSIX paths below the root of all files there are. Where no CSV is given, those that are called like
+            videos are the annotation. video_ids are these paths, in NFC.
         name: Name of the data set.
         annotations: CSV file. Columns other than path, label, group, split are ignored. A row whose file is not among
             file_names is listed all the same.
-        prefix: Where the root lies below the folder that the CSV's paths are relative to (see `path_below`); rows
-            outside it are not read. Empty: the paths are relative to the root.
+        root: Folder or address that file_names are below. The CSV's paths are relative to it or to the CSV's own
+            folder, or full (see `listed_paths`); rows outside the root are not read. Empty: they are relative to it.
+        look_up: Looks for files that the CSV names and that file_names lacks.
         is_labelled: False gives no labels and puts every video into train: held-out videos of the correspondence task
             are chosen by the stage that needs them.
         is_group_within_label: Groups are numbered within each class (UCF101's g01..g25): the source is label/group.
@@ -73,14 +80,13 @@ def read_folder(
     if annotations is None:
         entries = _read_folders(file_names, is_labelled=is_labelled)
     else:
-        entries = _read_csv(annotations, prefix=PurePosixPath(prefix))
+        files = FilesByPath(file_names, look_up=look_up)
+        entries = _read_csv(annotations, root=str(root), files=files)
     if is_labelled:
         _check_labels_and_splits(entries)
-    records = tuple(
-        _to_record(entry, is_labelled=is_labelled, is_group_within_label=is_group_within_label) for entry in entries
-    )
+    records = _to_records(entries, is_labelled=is_labelled, is_group_within_label=is_group_within_label)
     if is_labelled:
-        has_splits = bool(entries[0].split)
+        has_splits = bool(entries[0].row.split)
         if num_folds is not None:
             records = cross_validation(records, num_folds=num_folds, val_fraction=val_fraction, seed=seed)
         else:
@@ -88,19 +94,9 @@ def read_folder(
                 records, has_splits=has_splits, test_fraction=test_fraction, val_fraction=val_fraction, seed=seed
             )
     class_names = tuple(sorted({record.label for record in records if record.label is not None}))
-    dataset = VideoDataset(name=_printable(name), class_names=class_names, records=records)
+    dataset = VideoDataset(name=_printable(nfc(name)), class_names=class_names, records=records)
     check_no_leak(dataset)
     return dataset
-
-
-def path_below(root: Path, *, folder: Path) -> PurePosixPath:
-    """Where root lies below a folder; an empty path if it does not."""
-    # Compared by name first: a root that is itself a link, data/weizmann -> /disk/weizmann, lies inside data.
-    for resolve in (os.path.abspath, os.path.realpath):
-        inner, outer = PurePosixPath(resolve(root)), PurePosixPath(resolve(folder))
-        if inner.is_relative_to(outer):
-            return inner.relative_to(outer)
-    return PurePosixPath()
 
 
 def _hold_out(
@@ -113,89 +109,122 @@ def _hold_out(
     return records
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One listed video; a label, group or split that is not given is empty."""
+class _Row(NamedTuple):
+    """What a row of a CSV, or the folders of a file, give besides the path; what is not given is empty."""
 
     where: str
-    path: str
     label: str = ""
     group: str = ""
     split: str = ""
 
 
+class _Entry(NamedTuple):
+    """One listed video: its path in NFC, and the name of its file on disk."""
+
+    row: _Row
+    path: str
+    file_name: str
+
+
+def _to_records(entries: list[_Entry], *, is_labelled: bool, is_group_within_label: bool) -> tuple[VideoRecord, ...]:
+    problems = Problems()
+    records = []
+    for entry in entries:
+        with problems:
+            records.append(_to_record(entry, is_labelled=is_labelled, is_group_within_label=is_group_within_label))
+    problems.check()
+    return tuple(records)
+
+
 def _to_record(entry: _Entry, *, is_labelled: bool, is_group_within_label: bool) -> VideoRecord:
-    video_id = _printable(entry.path)
-    source = _printable(entry.group) or video_id
-    if is_group_within_label and entry.group:
-        if not entry.label:
-            raise UserError(f"{entry.where}: is_group_within_label needs a label for group {entry.group!r}")
-        source = _printable(f"{entry.label}/{entry.group}")
+    row, video_id = entry.row, _printable(entry.path)
+    source = row.group or video_id
+    if is_group_within_label and row.group:
+        if not row.label:
+            raise UserError(f"{row.where}: is_group_within_label needs a label for group {row.group!r}")
+        source = f"{row.label}/{row.group}"
     return VideoRecord(
         video_id=video_id,
-        path=entry.path,
-        label=_printable(entry.label) if is_labelled else None,
+        path=entry.file_name,
+        label=_printable(row.label) if is_labelled else None,
         source=source,
-        splits=(entry.split or "train",) if is_labelled else ("train",),
+        splits=(row.split or "train",) if is_labelled else ("train",),
     )
 
 
 def _check_labels_and_splits(entries: list[_Entry]) -> None:
-    has_splits = any(entry.split for entry in entries)
-    for entry in entries:
-        if not entry.label:
-            raise UserError(f"{entry.where}: no label; give every video one, or read with is_labelled=False")
-        if has_splits and not entry.split:
-            raise UserError(f"{entry.where}: no split while other videos have one; write one of {', '.join(SPLITS)}")
+    has_splits = any(entry.row.split for entry in entries)
+    problems = Problems()
+    for row, *_ in entries:
+        if not row.label:
+            problems.add(f"{row.where}: no label; give every video one, or read with is_labelled=False")
+        elif has_splits and not row.split:
+            problems.add(f"{row.where}: no split while other videos have one; write one of {', '.join(SPLITS)}")
+    problems.check()
 
 
-def _read_csv(annotations: Path, *, prefix: PurePosixPath) -> list[_Entry]:
-    entries: dict[str, _Entry] = {}
-    for where, row in read_csv_rows(annotations, required=["path"]):
-        path = PurePosixPath(row["path"])
-        if not path.parts or path.is_absolute() or ".." in path.parts:
-            raise UserError(f"{where}: path {row['path']!r} must lead to a file below its folder (not absolute, no ..)")
-        if not path.is_relative_to(prefix):
-            continue
-        entry = _to_entry(row, where=where, path=str(path.relative_to(prefix)))
-        if entry.path in entries:
-            raise UserError(f"{where}: path {row['path']!r} is already listed in {entries[entry.path].where}")
-        entries[entry.path] = entry
-    if not entries:
-        raise UserError(f"no videos found: no row of {str(annotations)!r} lies below the root, {str(prefix)!r}")
-    return list(entries.values())
+def _read_csv(annotations: Path, *, root: str, files: FilesByPath) -> list[_Entry]:
+    parser = ListedPathParser(root, files=files)
+    rows, listed, problems = [], [], Problems()
+    for where, cells in read_csv_rows(annotations, required=["path"]):
+        with problems:
+            listed.append(parser.parse(cells["path"], where=where))
+            rows.append(_to_row(cells, where=where))
+    problems.check()
+    if not rows:
+        raise UserError(f"no videos found: no row of {str(annotations)!r} names one")
+    found = find_listed(listed, annotations=annotations, root=root, files=files)
+    entries = [_Entry(row, *place) for row, place in zip(rows, found, strict=True) if place is not None]
+    _check_listed_once(entries)
+    return entries
 
 
-def _to_entry(row: dict[str, str], *, where: str, path: str) -> _Entry:
-    split = row.get("split", "").strip()
-    if split and split not in SPLITS:
-        raise UserError(f"{where}: split {split!r} is not one of {', '.join(SPLITS)}")
-    return _Entry(
-        where=where, path=path, label=row.get("label", "").strip(), group=row.get("group", "").strip(), split=split
-    )
+def _to_row(cells: dict[str, str], *, where: str) -> _Row:
+    texts = {name: cells.get(name, "") for name in ("label", "group", "split")}
+    for name, text in texts.items():
+        check_is_text(text, name=name, where=where)
+    split = split_named(texts["split"]) or ""
+    if texts["split"] and not split:
+        raise UserError(f"{where}: split {texts['split']!r} is not one of {SHOWN_SPLITS}")
+    return _Row(where, texts["label"], texts["group"], split)
+
+
+def _check_listed_once(entries: list[_Entry]) -> None:
+    first: dict[str, _Row] = {}
+    problems = Problems()
+    for row, path, _ in entries:
+        if first.setdefault(path, row) is not row:
+            problems.add(f"{row.where}: path {path!r} is already listed in {first[path].where}")
+    problems.check()
 
 
 def _read_folders(file_names: Collection[str], *, is_labelled: bool) -> list[_Entry]:
-    paths = sorted(file_names)
-    if not paths:
+    names = sorted(filter(is_video_name, file_names))
+    if not names:
         raise UserError(
             f"no videos found: looked for {INDEX_NAME} and for files that end in {', '.join(VIDEO_EXTENSIONS)}"
         )
+    _check_forms(names)
     if not is_labelled:
-        return [_Entry(where=path, path=path) for path in paths]
-    has_split_folders = all(path.count("/") == 2 and path.partition("/")[0] in SPLITS for path in paths)
-    labels: dict[str, str] = {}  # one string for all videos of a class
-    entries = []
-    for path in paths:
-        *folders, _ = path.split("/")
-        if len(folders) != 1 + has_split_folders:
-            raise UserError(
-                f"{path}: expected label/video or {{{','.join(SPLITS)}}}/label/video below the root (the same form for "
-                f"all videos), or is_labelled=False"
-            )
-        label = labels.setdefault(folders[-1], folders[-1])
-        entries.append(_Entry(where=path, path=path, label=label, split=folders[0] if has_split_folders else ""))
-    return entries
+        return [_Entry(_Row(name), nfc(name), name) for name in names]
+    labels = read_class_folders(names)
+    return [
+        _Entry(_Row(name, label=label, split=split), nfc(name), name)
+        for name, (label, split) in zip(names, labels, strict=True)
+    ]
+
+
+def _check_forms(names: list[str]) -> None:
+    """Refuse files whose names look the same: copies of one video would stand on both sides of a split."""
+    by_path: dict[str, list[str]] = {}
+    for name in names:
+        if not name.isascii():
+            by_path.setdefault(nfc(name), []).append(name)
+    problems = Problems()
+    for path, forms in by_path.items():
+        if len(forms) > 1:
+            problems.add(describe_forms(path, forms))
+    problems.check()
 
 
 def _printable(name: str) -> str:

@@ -22,8 +22,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 from t3d_core.datasets.annotation_files import read_lines
+from t3d_core.datasets.left_behind import is_left_behind
+from t3d_core.datasets.problems import Problems
 from t3d_core.datasets.records import VideoDataset, VideoRecord
 from t3d_core.datasets.splits import carve_val, check_no_leak
+from t3d_core.datasets.unicode_form import nfc
 from t3d_core.datasets.video_files import VideoFiles, stem_of
 from t3d_core.errors import UserError
 
@@ -55,7 +58,10 @@ def read_hmdb51(
     """
     lists = _find_lists(annotations)
     files = VideoFiles(file_names)
-    records = tuple(record for label in sorted(lists) for record in _read_class(label, lists=lists[label], files=files))
+    records, problems = [], Problems()
+    for label in sorted(lists):
+        records += _read_class(label, lists=lists[label], files=files, problems=problems)
+    problems.check()
     dataset = VideoDataset(
         name="hmdb51",
         class_names=tuple(sorted(lists)),
@@ -82,7 +88,7 @@ def _find_lists(annotations: Path) -> dict[str, list[Path]]:
     found = {
         (match["label"], int(match["fold"])): path
         for path in annotations.glob("*.txt")
-        if (match := _LIST_NAME.fullmatch(path.name))
+        if not is_left_behind(path.name) and (match := _LIST_NAME.fullmatch(nfc(path.name)))
     }
     if not found:
         raise UserError(f"annotations {str(annotations)!r} holds no list such as brush_hair_test_split1.txt")
@@ -96,29 +102,32 @@ def _find_lists(annotations: Path) -> dict[str, list[Path]]:
     return lists
 
 
-def _read_class(label: str, *, lists: list[Path], files: VideoFiles) -> list[VideoRecord]:
+def _read_class(label: str, *, lists: list[Path], files: VideoFiles, problems: Problems) -> list[VideoRecord]:
     sources: dict[str, str] = {}
     splits_by_name: defaultdict[str, list[str]] = defaultdict(lambda: ["unused"] * len(lists))
     for place, path in enumerate(lists):
         seen: set[str] = set()
         for where, line in read_lines(path):
-            name, _, code = line.rpartition(" ")
-            name = name.rstrip()
-            title = parse_hmdb51_title(name, label=label)
-            if title is None or code not in SPLIT_BY_CODE:
-                raise UserError(f"{where}: expected title_{label}_u_nm_np1_ba_goo_0.avi and 0, 1 or 2, got {line!r}")
-            if name in seen:
-                raise UserError(f"{where}: {name!r} is listed twice in this file")
-            seen.add(name)
-            sources[name] = title
-            splits_by_name[name][place] = SPLIT_BY_CODE[code]
-    return [
-        VideoRecord(
-            video_id=stem_of(name),
-            path=files.find(stem_of(name), expected=f"{label}/{name}") or f"{label}/{name}",
-            label=label,
-            source=sources[name],
-            splits=tuple(splits),
-        )
-        for name, splits in sorted(splits_by_name.items())
-    ]
+            with problems:
+                name, title, split = _read_line(line, label=label, where=where)
+                if name in seen:
+                    raise UserError(f"{where}: {name!r} is listed twice in this file")
+                seen.add(name)
+                sources[name] = title
+                splits_by_name[name][place] = split
+    records = []
+    for name, splits in sorted(splits_by_name.items()):
+        with problems:
+            path_on_disk = files.find(stem_of(name), expected=f"{label}/{name}") or f"{label}/{name}"
+            records.append(VideoRecord(stem_of(name), path_on_disk, label, sources[name], tuple(splits)))
+    return records
+
+
+def _read_line(line: str, *, label: str, where: str) -> tuple[str, str, str]:
+    """Give the video's name, its title and its split."""
+    name, _, code = line.replace("\t", " ").rpartition(" ")
+    name = name.rstrip()
+    title = parse_hmdb51_title(name, label=label)
+    if title is None or code not in SPLIT_BY_CODE:
+        raise UserError(f"{where}: expected title_{label}_u_nm_np1_ba_goo_0.avi and 0, 1 or 2, got {line!r}")
+    return name, title, SPLIT_BY_CODE[code]

@@ -18,13 +18,13 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from t3d_core.datasets.annotation_files import read_csv_rows, read_interval
-from t3d_core.datasets.records import VideoDataset, VideoRecord
+from t3d_core.datasets.annotation_files import check_is_text, read_csv_rows, read_interval
+from t3d_core.datasets.problems import Problems
+from t3d_core.datasets.records import SPLITS, VideoDataset, VideoRecord
+from t3d_core.datasets.split_names import SHOWN_SPLITS, split_named
 from t3d_core.datasets.splits import carve_val, check_no_leak
 from t3d_core.datasets.video_files import VideoFiles, interval_name
 from t3d_core.errors import UserError
-
-SPLIT_NAMES = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
 
 
 def read_kinetics(
@@ -64,10 +64,12 @@ def read_kinetics(
     if val_fraction > 0 and any(clip.split == "val" for clip in clips.values()):
         raise UserError(f"val_fraction is {val_fraction}, but the files hold an official val: give 0, or leave it out")
     files, ids = VideoFiles(file_names), Counter(clip.youtube_id for clip in clips.values())
-    records = tuple(
-        _to_record(clip, video_id=video_id, files=files, is_trimmed=is_trimmed, is_only=ids[clip.youtube_id] == 1)
-        for video_id, clip in clips.items()
-    )
+    records, problems = [], Problems()
+    for video_id, clip in clips.items():
+        is_only = ids[clip.youtube_id] == 1
+        with problems:
+            records.append(_to_record(clip, video_id=video_id, files=files, is_trimmed=is_trimmed, is_only=is_only))
+    problems.check()
     dataset = VideoDataset(
         name=name,
         class_names=class_names,
@@ -86,26 +88,36 @@ class _Clip(NamedTuple):
     end_seconds: float
     split: str
 
+    def video_id(self) -> str:
+        return interval_name(self.youtube_id, start_seconds=self.start_seconds, end_seconds=self.end_seconds)
+
 
 def _read_clips(annotations: Sequence[Path]) -> dict[str, _Clip]:
     clips: dict[str, _Clip] = {}
+    problems = Problems()
     for path in annotations:
-        for where, row in read_csv_rows(path, required=("youtube_id", "time_start", "time_end")):
-            clip = _to_clip(row, where=where, path=path)
-            video_id = interval_name(clip.youtube_id, start_seconds=clip.start_seconds, end_seconds=clip.end_seconds)
-            first = clips.setdefault(video_id, clip)
-            if (first.label, first.split) != (clip.label, clip.split):
-                raise UserError(
-                    f"{where}: {video_id!r} has label {clip.label!r} and split {clip.split!r}, but {first.label!r} and "
-                    f"{first.split!r} in {first.where}: give files of one data set, or delete one of the two rows"
-                )
+        required, times = ("youtube_id", "time_start", "time_end"), ("time_start", "time_end")
+        for where, row in read_csv_rows(path, required=required, seconds=times):
+            with problems:
+                clip = _to_clip(row, where=where, path=path)
+                _check_same(clip, clips.setdefault(clip.video_id(), clip))
+    problems.check()
     if not clips:
         raise UserError(f"no videos found in annotations {[str(path) for path in annotations]}: give the CSV files")
     return clips
 
 
+def _check_same(clip: _Clip, first: _Clip) -> None:
+    if (first.label, first.split) != (clip.label, clip.split):
+        raise UserError(
+            f"{clip.where}: {clip.video_id()!r} has label {clip.label!r} and split {clip.split!r}, but {first.label!r} "
+            f"and {first.split!r} in {first.where}: give files of one data set, or delete one of the two rows"
+        )
+
+
 def _to_clip(row: dict[str, str], *, where: str, path: Path) -> _Clip:
-    youtube_id, label = row["youtube_id"].strip(), row.get("label", "").strip() or None
+    youtube_id, label = row["youtube_id"], row.get("label") or None
+    check_is_text(label or "", name="label", where=where)
     interval = read_interval(row, where=where, start="time_start", end="time_end")
     if not youtube_id or interval is None:
         raise UserError(f"{where}: no youtube_id or no time_start and time_end")
@@ -116,16 +128,16 @@ def _to_clip(row: dict[str, str], *, where: str, path: Path) -> _Clip:
 
 
 def _read_split(row: dict[str, str], *, where: str, path: Path) -> str:
-    given = row.get("split", "").strip()
-    if given:
-        if given not in SPLIT_NAMES:
-            raise UserError(f"{where}: split {given!r} is not one of {', '.join(SPLIT_NAMES)}")
-        return SPLIT_NAMES[given]
-    named = {SPLIT_NAMES[word] for word in re.split(r"[^a-z]+", path.stem.lower()) if word in SPLIT_NAMES}
+    if given := row.get("split", ""):
+        if split := split_named(given):
+            return split
+        raise UserError(f"{where}: split {given!r} is not one of {SHOWN_SPLITS}")
+    words = re.split(r"[^a-z]+", path.stem.lower())
+    named = {split for word in words if (split := split_named(word)) and split != "unused"}
     if len(named) != 1:
         raise UserError(
-            f"{where}: no split, and the file's name does not hold exactly one of {', '.join(SPLIT_NAMES)}: add a "
-            f"column split, or name the file as train.csv"
+            f"{where}: no split, and the file's name does not hold exactly one of train, val and test: add a column "
+            f"split, or name the file as train.csv"
         )
     return named.pop()
 
@@ -133,10 +145,12 @@ def _read_split(row: dict[str, str], *, where: str, path: Path) -> str:
 def _check_spelling(class_names: tuple[str, ...]) -> None:
     """Refuse "air drumming" in one file and "air_drumming" in another: it would be two classes."""
     by_words: dict[str, str] = {}
+    problems = Problems()
     for class_name in class_names:
         other = by_words.setdefault(class_name.replace("_", " "), class_name)
         if other != class_name:
-            raise UserError(f"labels {other!r} and {class_name!r} differ only in spaces: use one spelling in all files")
+            problems.add(f"labels {other!r} and {class_name!r} differ only in spaces: use one spelling in all files")
+    problems.check()
 
 
 def _to_record(clip: _Clip, *, video_id: str, files: VideoFiles, is_trimmed: bool | None, is_only: bool) -> VideoRecord:
@@ -167,4 +181,4 @@ def _to_record(clip: _Clip, *, video_id: str, files: VideoFiles, is_trimmed: boo
 
 
 # One tuple for all records of a split.
-_SPLITS_OF_ONE_FOLD = {split: (split,) for split in SPLIT_NAMES.values()}
+_SPLITS_OF_ONE_FOLD = {split: (split,) for split in SPLITS}

@@ -12,6 +12,7 @@ share it, and `source` the very string of `video_id` where a video is its own so
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from t3d_core.datasets.problems import Problems
 from t3d_core.errors import UserError
 
 SPLITS = ("train", "val", "test", "unused")
@@ -70,17 +71,20 @@ class VideoDataset:
         _check_unique_ids(self.name, self.records)
         known_labels = {None, *self.class_names}
         known_splits: set[tuple[str, ...]] = set()
+        problems = Problems()
         for record in self.records:
-            if record.label not in known_labels:
-                raise UserError(
-                    f"{self.name}: label {record.label!r} of video {record.video_id!r} is not one of the "
-                    f"{len(self.class_names)} class names {_shortened(self.class_names)}"
-                )
-            _check_path(self.name, record)
-            _check_text(self.name, record)
-            if record.splits not in known_splits:
-                _check_splits(self.name, record, num_folds=self.num_folds)
-                known_splits.add(record.splits)
+            with problems:
+                if record.label not in known_labels:
+                    raise UserError(
+                        f"{self.name}: label {record.label!r} of video {record.video_id!r} is not one of the "
+                        f"{len(self.class_names)} class names {_shortened(self.class_names)}"
+                    )
+                _check_path(self.name, record)
+                _check_text(self.name, record)
+                if record.splits not in known_splits:
+                    _check_splits(self.name, record, num_folds=self.num_folds)
+                    known_splits.add(record.splits)
+        problems.check()
 
     @property
     def num_folds(self) -> int:
@@ -91,12 +95,13 @@ class VideoDataset:
 def _check_unique_ids(name: str, records: Sequence[VideoRecord]) -> None:
     if len({record.video_id for record in records}) == len(records):
         return
-    path_by_id: dict[str, str] = {}
+    first_by_id: dict[str, VideoRecord] = {}
+    problems = Problems()
     for record in records:
-        if record.video_id in path_by_id:
-            first_path = path_by_id[record.video_id]
-            raise UserError(f"{name}: video_id {record.video_id!r} appears twice: {first_path!r} and {record.path!r}")
-        path_by_id[record.video_id] = record.path
+        if first := first_by_id.get(record.video_id):
+            problems.add(f"{name}: video_id {record.video_id!r} appears twice: {first.path!r} and {record.path!r}")
+        first_by_id[record.video_id] = first or record
+    problems.check()
 
 
 def _check_path(name: str, record: VideoRecord) -> None:

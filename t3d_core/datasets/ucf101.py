@@ -10,7 +10,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from t3d_core.datasets.annotation_files import read_lines
+from t3d_core.datasets.annotation_files import check_is_text, read_lines
+from t3d_core.datasets.problems import Problems
 from t3d_core.datasets.records import VideoDataset, VideoRecord
 from t3d_core.datasets.splits import carve_val, check_no_leak
 from t3d_core.datasets.video_files import VideoFiles, stem_of
@@ -44,7 +45,11 @@ def read_ucf101(
     numbers = _read_classes(annotations / "classInd.txt")
     videos = _read_lists(annotations, numbers=numbers)
     files = VideoFiles(file_names, is_case_sensitive=False)
-    records = tuple(_to_record(video, files=files) for video in sorted(videos, key=lambda video: video.path))
+    records, problems = [], Problems()
+    for video in sorted(videos, key=lambda video: video.path):
+        with problems:
+            records.append(_to_record(video, files=files))
+    problems.check()
     dataset = VideoDataset(
         name="ucf101",
         class_names=tuple(sorted(numbers)),
@@ -76,38 +81,46 @@ class _Video(NamedTuple):
 
 def _read_classes(path: Path) -> dict[str, int]:
     numbers: dict[str, int] = {}
+    problems = Problems()
     for where, line in read_lines(path):
-        number, _, name = line.partition(" ")
-        if not (number.isdecimal() and name):
-            raise UserError(f"{where}: expected a number and a class name, got {line!r}")
-        numbers[name.strip()] = int(number)
+        with problems:
+            number, _, name = line.replace("\t", " ").partition(" ")
+            if not (number.isdecimal() and name.strip()):
+                raise UserError(f"{where}: expected a number and a class name, got {line!r}")
+            check_is_text(name, name="class name", where=where)
+            numbers[name.strip()] = int(number)
+    problems.check()
     return numbers
 
 
 def _read_lists(annotations: Path, *, numbers: dict[str, int]) -> list[_Video]:
     labels = {label.lower(): label for label in numbers}
     videos: dict[str, _Video] = {}
+    problems = Problems()
     for fold in range(1, NUM_FOLDS + 1):
         for split in ("train", "test"):
             for where, line in read_lines(annotations / f"{split}list{fold:02d}.txt"):
-                path, _, number = line.partition(" ")
-                name = parse_ucf101_name(path)
-                label = labels.get(name.label.lower()) if name else None
-                if name is None or label is None:
-                    raise UserError(f"{where}: expected Class/v_Class_g01_c01.avi of a listed class, got {path!r}")
-                # Test lists have no number; one that disagrees belongs to another class list.
-                if number and number.strip() != str(numbers[label]):
-                    raise UserError(
-                        f"{where}: class number {number!r}, but {label} is {numbers[label]} in classInd.txt"
-                    )
-                # The class HandstandPushups has videos called v_HandStandPushups_*: case does not distinguish videos.
-                splits = videos.setdefault(
-                    stem_of(path).lower(), _Video(path, label, name.group, ["unused"] * NUM_FOLDS)
-                ).splits
-                if splits[fold - 1] != "unused":
-                    raise UserError(f"{where}: {path!r} is already in a list of fold {fold}")
-                splits[fold - 1] = split
+                with problems:
+                    video = _read_video(line, labels=labels, numbers=numbers, where=where)
+                    # The class HandstandPushups has videos called v_HandStandPushups_*: case does not distinguish them.
+                    splits = videos.setdefault(stem_of(video.path).lower(), video).splits
+                    if splits[fold - 1] != "unused":
+                        raise UserError(f"{where}: {video.path!r} is already in a list of fold {fold}")
+                    splits[fold - 1] = split
+    problems.check()
     return list(videos.values())
+
+
+def _read_video(line: str, *, labels: dict[str, str], numbers: dict[str, int], where: str) -> _Video:
+    path, *rest = line.replace("\\", "/").split(maxsplit=1)
+    name = parse_ucf101_name(path)
+    label = labels.get(name.label.lower()) if name else None
+    if name is None or label is None:
+        raise UserError(f"{where}: expected Class/v_Class_g01_c01.avi of a listed class, got {path!r}")
+    # Test lists have no number; one that disagrees belongs to another class list.
+    if rest and rest[0] != str(numbers[label]):
+        raise UserError(f"{where}: class number {rest[0]!r}, but {label} is {numbers[label]} in classInd.txt")
+    return _Video(path, label, name.group, ["unused"] * NUM_FOLDS)
 
 
 def _to_record(video: _Video, *, files: VideoFiles) -> VideoRecord:

@@ -11,13 +11,13 @@ Three forms are read:
 Half a million rows take seconds and at most 0.5 GB. The map is read line by line, as it may hold all 6 million videos.
 """
 
-import csv
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from t3d_core.datasets.annotation_files import read_csv_rows, read_interval, read_lines
+from t3d_core.datasets.annotation_files import read_columns, read_csv_rows, read_interval, read_lines
+from t3d_core.datasets.problems import Problems
 from t3d_core.datasets.records import VideoDataset, VideoRecord
 from t3d_core.datasets.video_files import VideoFiles, interval_name
 from t3d_core.errors import UserError
@@ -56,9 +56,12 @@ def read_youtube8m(annotations: Path, *, file_names: Collection[str], id_map: Pa
         youtube_ids = _read_map(id_map, wanted={row.listed_id for row in rows})
     files = VideoFiles(file_names)
     records: dict[str, VideoRecord] = {}
+    problems = Problems()
     for row in rows:
-        record = _to_record(row, youtube_ids.get(row.listed_id, row.listed_id), files=files)
-        records.setdefault(record.video_id, record)
+        with problems:
+            record = _to_record(row, youtube_ids.get(row.listed_id, row.listed_id), files=files)
+            records.setdefault(record.video_id, record)
+    problems.check()
     return VideoDataset(name="youtube8m", class_names=(), records=tuple(records.values()))
 
 
@@ -69,23 +72,31 @@ class _Row(NamedTuple):
 
 def _read_list(annotations: Path) -> tuple[str, list[_Row]]:
     """Give the name of the id column ("id" for a list without a header) and the rows."""
-    _, first_line = next(read_lines(annotations), ("", ""))
-    columns = [name.strip() for name in next(csv.reader([first_line]), [])]
+    columns = read_columns(annotations, wanted=ID_COLUMNS)
     id_column = next((name for name in ID_COLUMNS if name in columns), None)
+    problems = Problems()
     if id_column is None:
-        rows = [_Row(_checked_id(line, where=where), None) for where, line in read_lines(annotations)]
+        rows = list(_read_ids(annotations, problems=problems))
     else:
-        rows = list(_read_rows(annotations, id_column=id_column, columns=columns))
+        rows = list(_read_rows(annotations, id_column=id_column, columns=columns, problems=problems))
+    problems.check()
     if not rows:
         raise UserError(f"no videos found in annotations {str(annotations)!r}: give an id a line, or a CSV of ids")
     return id_column or "id", rows
 
 
-def _read_rows(annotations: Path, *, id_column: str, columns: list[str]) -> Iterator[_Row]:
+def _read_ids(annotations: Path, *, problems: Problems) -> Iterator[_Row]:
+    for where, line in read_lines(annotations):
+        with problems:
+            yield _Row(_checked_id(line.strip('"'), where=where), None)
+
+
+def _read_rows(annotations: Path, *, id_column: str, columns: Collection[str], problems: Problems) -> Iterator[_Row]:
     start, end = next((names for names in TIME_COLUMNS if set(names) & set(columns)), TIME_COLUMNS[0])
-    for where, row in read_csv_rows(annotations, required=[id_column]):
-        listed_id = _checked_id(row[id_column].strip(), where=where)
-        yield _Row(listed_id, read_interval(row, where=where, start=start, end=end))
+    for where, row in read_csv_rows(annotations, required=[id_column], seconds=(start, end)):
+        with problems:
+            listed_id = _checked_id(row[id_column], where=where)
+            yield _Row(listed_id, read_interval(row, where=where, start=start, end=end))
 
 
 def _checked_id(listed_id: str, *, where: str) -> str:
@@ -98,10 +109,12 @@ def _checked_id(listed_id: str, *, where: str) -> str:
 
 def _read_map(id_map: Path, *, wanted: set[str]) -> dict[str, str]:
     youtube_ids = {}
+    problems = Problems()
     for where, row in read_csv_rows(id_map, required=("yt8m_id", "youtube_id")):
-        yt8m_id = row["yt8m_id"].strip()
-        if yt8m_id in wanted:
-            youtube_ids[yt8m_id] = _checked_id(row["youtube_id"].strip(), where=where)
+        if row["yt8m_id"] in wanted:
+            with problems:
+                youtube_ids[row["yt8m_id"]] = _checked_id(row["youtube_id"], where=where)
+    problems.check()
     return youtube_ids
 
 

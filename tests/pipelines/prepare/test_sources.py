@@ -39,9 +39,9 @@ def bucket():
 
 
 def test_a_folder_lists_its_videos_with_their_sizes(folder):
-    assert open_root(folder).list_videos() == {"a b/x.mp4": 3, "y.AVI": 2}
-    assert open_root((folder / "a b").as_uri()).list_videos() == {"x.mp4": 3}
-    assert open_root(folder.as_uri()).list_videos() == {"a b/x.mp4": 3, "y.AVI": 2}
+    assert open_root(folder).list_files().sizes == {"a b/x.mp4": 3, "y.AVI": 2}
+    assert open_root((folder / "a b").as_uri()).list_files().sizes == {"x.mp4": 3}
+    assert open_root(folder.as_uri()).list_files().sizes == {"a b/x.mp4": 3, "y.AVI": 2}
     assert open_root(folder).name == "root"
 
 
@@ -88,12 +88,12 @@ def test_a_linked_folder_is_refused(folder, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match=r"linked' is a link to a folder, which is not followed"):
-        open_root(folder).list_videos()
+        open_root(folder).list_files()
 
 
 def test_a_bucket_lists_its_videos_with_their_sizes(bucket):
     root = open_root(bucket.format("train"))
-    assert root.list_videos() == {"a b/\u00fc x.mp4": 12, "y.mp4": 5}
+    assert root.list_files().sizes == {"a b/\u00fc x.mp4": 12, "y.mp4": 5}
     assert root.name == "train"
 
 

@@ -2,11 +2,11 @@
 
 import os
 from collections import Counter
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 
-from t3d_core.datasets.folder import path_below, read_folder
+from t3d_core.datasets.folder import read_folder
 from t3d_core.datasets.video_files import is_video_name
 
 SHARED_DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -103,14 +103,15 @@ class TestAnnotations:
         assert splits_of(dataset) == {"a, 1.mp4": "train", "b.mp4": "test"}
         assert dataset.class_names == ("high jump", "run")
 
-    def test_with_a_prefix_paths_lose_it_and_rows_outside_are_not_read(self, tmp_path):
+    def test_paths_relative_to_a_folder_above_the_root_lose_the_rest_and_rows_outside_are_not_read(self, tmp_path):
         rows = ("mine/run/a.mp4,run", "mine2/b.mp4,other", "c.mp4,other")
         csv_path = write_csv(tmp_path / "index.csv", "path,label", *rows)
-        dataset = read_csv(csv_path, prefix="mine", test_fraction=0)
+        settings = {"annotations": csv_path, "root": tmp_path / "mine", "test_fraction": 0}
+        dataset = read_folder(["run/a.mp4"], name="mine", **settings)
         assert [(r.video_id, r.path) for r in dataset.records] == [("run/a.mp4", "run/a.mp4")]
         assert dataset.class_names == ("run",)
 
-    def test_without_a_prefix_paths_are_relative_to_the_root(self, tmp_path):
+    def test_without_a_known_root_paths_are_relative_to_it(self, tmp_path):
         csv_path = write_csv(tmp_path / "lists/mine.csv", "path,label", "run/a.mp4,run")
         assert read_csv(csv_path, test_fraction=0).records[0].path == "run/a.mp4"
 
@@ -148,10 +149,10 @@ class TestAnnotations:
         [
             (("file,label", "a.mp4,run"), r"line 1: no column 'path' among the columns \['file', 'label'\]"),
             (
-                ("path,label,split", "a.mp4,run,train", "b.mp4,run,validation"),
-                "line 3: split 'validation' is not one of",
+                ("path,label,split", "a.mp4,run,train", "b.mp4,run,trial"),
+                "line 3: split 'trial' is not one of train, val, test, unused",
             ),
-            (("path,label", "a.mp4,run", "./a.mp4,run"), "line 3: path './a.mp4' is already listed in .*line 2"),
+            (("path,label", "a.mp4,run", "./a.mp4,run"), "line 3: path 'a.mp4' is already listed in .*line 2"),
             (("path,label", "../a.mp4,run"), "line 2: path '../a.mp4' must lead"),
             (("path,label", "x/../../a.mp4,run"), "line 2: path .* must lead"),
             (("path,label", "/etc/passwd,run"), "line 2: path '/etc/passwd' must lead"),
@@ -180,32 +181,12 @@ class TestAnnotations:
             read_csv(csv_path, val_fraction=-0.5)
 
 
-class TestPathBelow:
-    def test_a_root_inside_the_folder_is_a_path_below_it_and_another_root_is_empty(self, tmp_path):
-        (tmp_path / "data/mine").mkdir(parents=True)
-        assert path_below(tmp_path / "data/mine", folder=tmp_path / "data") == PurePosixPath("mine")
-        assert path_below(tmp_path / "data", folder=tmp_path / "data") == PurePosixPath()
-        assert path_below(tmp_path / "data", folder=tmp_path / "lists") == PurePosixPath()
-
-    def test_a_root_that_is_a_link_lies_where_the_link_is(self, tmp_path):
-        for name in ("disk", "data"):
-            (tmp_path / name).mkdir()
-        (tmp_path / "data/mine").symlink_to(tmp_path / "disk")
-        assert path_below(tmp_path / "data/mine", folder=tmp_path / "data") == PurePosixPath("mine")
-
-    def test_a_relative_root_is_one_of_the_working_folder(self, tmp_path, monkeypatch):
-        (tmp_path / "mine").mkdir()
-        monkeypatch.chdir(tmp_path)
-        assert path_below(Path("mine"), folder=tmp_path) == PurePosixPath("mine")
-
-
 def read_shared(folder, **settings):
     """Read one of the shared folders: its records, and the names of its video files."""
     root = SHARED_DATA / folder
     names = [str(p.relative_to(root)) for p in root.rglob("*") if is_video_name(p.name)]
     index = SHARED_DATA / "index.csv"
-    prefix = path_below(root, folder=SHARED_DATA)
-    return read_folder(names, name=folder, annotations=index, prefix=prefix, **settings), names
+    return read_folder(names, name=folder, annotations=index, root=root, **settings), names
 
 
 @needs_shared_data
