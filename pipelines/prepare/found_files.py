@@ -15,11 +15,11 @@ from t3d_core.datasets.video_files import (
 )
 
 _MAX_NAMES = 5
-# What is counted together, and what a person can do about it.
+# What is counted together, how it is called, and what a person can do about it.
 _KINDS = (
-    (UNREAD_VIDEO_EXTENSIONS, "that may be videos", "convert them, for example to .mp4, or name them in a CSV"),
-    (PICTURE_EXTENSIONS, "of pictures", "folders of frames are not read, so make each of them a video"),
-    (ARCHIVE_EXTENSIONS, "of archives or arrays", "unpack them, or write their frames as videos"),
+    (UNREAD_VIDEO_EXTENSIONS, "possible videos", "convert them, for example to .mp4, or name them in a CSV"),
+    (PICTURE_EXTENSIONS, "pictures", "folders of frames are not read, so make each of them a video"),
+    (ARCHIVE_EXTENSIONS, "archives and arrays", "unpack them, or write their frames as videos"),
 )
 
 
@@ -50,12 +50,10 @@ class FoundFiles:
 
     def note_of_left_behind(self) -> tuple[str, ...]:
         """The note, if there is any, on what was passed over with all that it holds."""
-        count = self.num_left_behind.total()
-        what = (
-            "file or folder that a system or tool left" if count == 1 else "files or folders that systems or tools left"
-        )
-        names = _most_frequent(self.num_left_behind)
-        return (f"{count:,} {what} behind {'was' if count == 1 else 'were'} passed over: {names}",) if count else ()
+        if not self.num_left_behind:
+            return ()
+        names = f"{self.num_left_behind.total():,} ({_most_frequent(self.num_left_behind)})"
+        return (f"hidden files and folders, and those of systems and tools, passed over: {names}",)
 
     def notes_by_extension(self) -> tuple[str, ...]:
         """The notes on files that a search by extension does not look at, kind by kind."""
@@ -65,8 +63,8 @@ class FoundFiles:
         notes = []
         for extensions, kind, cure in _KINDS:
             counts = Counter({name: others.pop(name) for name in extensions if name in others})
-            notes += _note(counts, f" {kind}", f": {cure}")
-        return (*notes, *_note(others, " with other extensions", ""))
+            notes += _note(counts, kind, f": {cure}")
+        return (*notes, *_note(others, "other files", ""))
 
     def describe(self) -> str:
         """All extensions with their numbers of files, for an error that no video was found."""
@@ -74,9 +72,7 @@ class FoundFiles:
 
 
 def _note(counts: Counter[str], kind: str, cure: str) -> list[str]:
-    count = counts.total()
-    files = f"file{kind} was" if count == 1 else f"files{kind} were"
-    return [f"{count:,} {files} not looked at ({_most_frequent(counts)}){cure}"] if count else []
+    return [f"{kind} not looked at: {counts.total():,} ({_most_frequent(counts)}){cure}"] if counts else []
 
 
 def _most_frequent(counts: Counter[str]) -> str:

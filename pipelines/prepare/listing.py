@@ -99,9 +99,10 @@ def list_videos(config: PrepareConfig, *, output: Path) -> Listing:
     description = _describe(config, dataset, records) | {"official_overlaps": list(overlaps)}
     listing = Listing(root, records, description, _notes(config.dataset, root, found, dataset))
     if not listing.is_found().any():
+        first = os.fsdecode(records.column("path")[0].as_py())
         raise UserError(
             f"not one of the {len(records)} listed videos of {dataset.name} is below root {config.dataset.root!r} (the "
-            f"first would be {os.fsdecode(records.column('path')[0].as_py())!r}, and there are {found.describe()}): "
+            f"first would be {first!r}, while the root holds {found.describe()}): "
             f"{_near_miss(dataset, found) or 'give the folder of the videos as root'}"
         )
     return listing
@@ -137,8 +138,8 @@ def _read_folder(config: FolderDatasetConfig, root: VideoRoot, found: FoundFiles
     annotations = _csv_of(config, root)
     if annotations is None and not any(map(is_video_name, found.sizes)):
         raise UserError(
-            f"no videos found in root {config.root!r}: looked for {INDEX_NAME} and for files that end in "
-            f"{', '.join(VIDEO_EXTENSIONS)}; there are {found.describe()}"
+            f"no videos found in root {config.root!r}, which holds {found.describe()}: looked for {INDEX_NAME} and for "
+            f"files that end in {', '.join(VIDEO_EXTENSIONS)}"
         )
     late: dict[str, int] = {}
 

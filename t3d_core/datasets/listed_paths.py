@@ -76,7 +76,7 @@ class ListedPathParser:
             path = os.path.expanduser(path)
         elif path.startswith("file://"):
             path = unquote(path.removeprefix("file://"))
-        return next((path.removeprefix(start) for start in self._starts if path.startswith(start)), None)
+        return next((path.removeprefix(start).lstrip("/") for start in self._starts if path.startswith(start)), None)
 
 
 def find_listed(

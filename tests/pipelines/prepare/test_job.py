@@ -72,6 +72,17 @@ def test_a_dry_run_reports_what_the_whole_would_take_and_writes_nothing(mixed_fo
     assert not (tmp_path / "out").exists()
 
 
+def test_notes_are_printed_and_counted_in_the_summary(local_ray, tmp_path, capsys):
+    write_videos(tmp_path / "videos")
+    (tmp_path / "videos" / "left" / "a.swf").touch()
+    dataset = FolderDatasetConfig(root=str(tmp_path / "videos"))
+    note = "note: possible videos not looked at: 1 (1 .swf)"
+    for is_dry in (True, False):
+        summary = run_prepare(job_config(tmp_path, dataset=dataset, output=tmp_path / "out", dry_run=is_dry))
+        assert capsys.readouterr().out.splitlines()[1].startswith(note)
+    assert "notes:     1 on what was listed" in summary
+
+
 def test_a_failed_video_is_tried_again_on_request(local_ray, tmp_path):
     root, output = tmp_path / "videos", tmp_path / "out"
     write_video(root / "left" / "a.mp4", num_frames=30)

@@ -1,3 +1,4 @@
+import errno
 import os
 
 import pytest
@@ -89,6 +90,67 @@ def test_a_linked_folder_is_refused(folder, tmp_path):
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match=r"linked' is a link to a folder, which is not followed"):
         open_root(folder).list_files()
+
+
+def test_what_was_left_behind_is_counted_and_not_entered(folder, tmp_path):
+    for name in (".ipynb_checkpoints/a.mp4", "a b/@eaDir/x.mp4/y.mp4", "a b/._x.mp4", "._y.AVI", "clip", "z.swf"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"1234")
+    (folder / ".cache").symlink_to(tmp_path)
+    found = open_root(folder).list_files()
+    assert found.sizes == {"a b/x.mp4": 3, "y.AVI": 2, "clip": 4, "z.swf": 4}
+    assert found.num_left_behind == {"._*": 2, "@eaDir": 1, ".ipynb_checkpoints": 1, ".cache": 1}
+    assert found.num_by_extension == {".mp4": 1, ".avi": 1, ".txt": 1, "": 1, ".swf": 1}
+
+
+def test_files_are_looked_for_by_name_whatever_they_are_called(folder, tmp_path):
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "a.mp4").write_bytes(b"1234")
+    names = ["notes.txt", ".hidden/a.mp4", "none.mp4", "a b/none.mp4", "no/such/folder.mp4", "n" * 300, "y.AVI/x"]
+    assert open_root(folder).sizes_of(names) == {"notes.txt": 1, ".hidden/a.mp4": 4}
+
+
+def test_links_out_of_the_root_are_found_and_not_measured(folder, tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "a.mp4").write_bytes(b"12345")
+    (folder / ".hidden").symlink_to(tmp_path / "outside")
+    (folder / "link.dat").symlink_to(tmp_path / "outside" / "a.mp4")
+    (folder / "inner.dat").symlink_to(folder / "y.AVI")
+    (folder / "nowhere.dat").symlink_to(folder / "nothing")
+    sizes = open_root(folder).sizes_of([".hidden/a.mp4", "link.dat", "inner.dat", "nowhere.dat"])
+    assert sizes.pop("nowhere.dat") == len(str(folder / "nothing"))
+    assert sizes == {".hidden/a.mp4": 0, "link.dat": 0, "inner.dat": 2}
+    assert open_root(folder).list_files().sizes["link.dat"] == len(str(tmp_path / "outside" / "a.mp4"))
+
+
+def test_a_link_to_itself_is_a_file(folder):
+    (folder / "loop.mp4").symlink_to(folder / "loop.mp4")
+    assert "loop.mp4" in open_root(folder).list_files().sizes
+
+
+def test_a_folder_that_may_not_be_read_is_named(folder, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ValueError, match=rf"{folder}.* may not be read by this user"):
+        open_root(folder).list_files()
+
+
+def test_a_bucket_passes_over_the_same_and_is_asked_by_name_for_it_alone(bucket):
+    filesystem, base = sources._filesystem(bucket.format("mixed"))
+    for name in ("run/a.mp4", "run/b", "run/c.txt", ".Trash-1/a.mp4", ".Trash-1/b.mp4", "run/@eaDir/a.mp4"):
+        with filesystem.open_output_stream(f"{base}/{name}") as stream:
+            stream.write(b"1234")
+    root = open_root(bucket.format("mixed"))
+    found = root.list_files()
+    assert found.sizes == {"run/a.mp4": 4, "run/b": 4}
+    assert found.num_left_behind == {".Trash-*": 1, "@eaDir": 1}
+    assert found.num_by_extension == {".mp4": 1, "": 1, ".txt": 1}
+    assert root.sizes_of([".Trash-1/a.mp4", "run/c.txt", "run/a.mp4", "run/none.txt"]) == {
+        ".Trash-1/a.mp4": 4,
+        "run/c.txt": 4,
+    }
 
 
 def test_a_bucket_lists_its_videos_with_their_sizes(bucket):

@@ -10,6 +10,7 @@ from t3d_core.datasets.folder import read_folder
 from t3d_core.datasets.video_files import is_video_name
 
 SHARED_DATA = Path(__file__).parents[4] / "shared" / "data"
+CAFE, CAFE_OF_A_MAC = "Caf\u00e9", "Cafe\u0301"
 needs_shared_data = pytest.mark.skipif(not SHARED_DATA.is_dir(), reason=f"{SHARED_DATA} is not on this machine")
 
 
@@ -82,6 +83,29 @@ class TestClassFolders:
         [record] = read_names(name, test_fraction=0).records
         assert record.video_id == "run/\\xff.mp4"
         assert os.fsencode(record.path) == b"run/\xff.mp4"
+
+    def test_what_systems_and_tools_left_behind_is_no_class_and_no_video(self):
+        junk = (".ipynb_checkpoints/a.mp4", "run/@eaDir/a.mp4/b.mp4", ".Trash-1000/files/a.mp4", "__MACOSX/run/._a.mp4")
+        dataset = read_names("run/a.mp4", "jump/b.mp4", *junk, test_fraction=0)
+        assert dataset.class_names == ("jump", "run")
+        assert len(dataset.records) == 2
+
+    def test_other_files_among_the_names_are_no_videos(self):
+        assert len(read_names("run/a.mp4", "run/a.txt", "run/clip", "notes.md", test_fraction=0).records) == 1
+
+    def test_names_are_in_nfc_and_the_name_on_disk_opens_the_file(self):
+        names = [f"train/{CAFE}/1.mp4", f"test/{CAFE_OF_A_MAC}/2.mp4"]
+        dataset = read_names(*names)
+        assert dataset.class_names == (CAFE,)
+        assert [(r.video_id, r.path) for r in dataset.records] == [
+            (f"test/{CAFE}/2.mp4", names[1]),
+            (f"train/{CAFE}/1.mp4", names[0]),
+        ]
+
+    @pytest.mark.parametrize("is_labelled", [True, False])
+    def test_files_whose_names_differ_in_form_only_are_refused(self, is_labelled):
+        with pytest.raises(ValueError, match=rf"2 files are named '{CAFE}/1\.mp4' in different Unicode forms"):
+            read_names(f"{CAFE}/1.mp4", f"{CAFE_OF_A_MAC}/1.mp4", "x/2.mp4", is_labelled=is_labelled)
 
     def test_a_folder_without_videos_says_what_was_looked_for(self):
         with pytest.raises(ValueError, match=r"no videos found.*index\.csv.*\.mp4"):
@@ -170,6 +194,46 @@ class TestAnnotations:
         csv_path = write_csv(tmp_path / "index.csv", *lines)
         with pytest.raises(ValueError, match=message):
             read_csv(csv_path)
+
+    def test_all_bad_rows_are_reported_at_once(self, tmp_path):
+        rows = ("a.mp4,run,train", "../b.mp4,run,train", "c.mp4,run,trial", "/d.mp4,run,test", "e.mp4,run,x")
+        csv_path = write_csv(tmp_path / "index.csv", "path,label,split", *rows)
+        with pytest.raises(
+            ValueError, match=r"^4 errors: .*line 3: path .*line 4: split 'trial'.*line 5: path .*\.\.\.$"
+        ):
+            read_csv(csv_path)
+        csv_path = write_csv(tmp_path / "index.csv", "path,label", "a.mp4,run", "a.mp4,run", "b.mp4,", "b.mp4,run")
+        with pytest.raises(ValueError, match=r"^2 errors: .*line 3: .*already listed.*line 5: "):
+            read_csv(csv_path)
+
+    def test_splits_are_known_by_the_names_that_people_give_them(self, tmp_path):
+        rows = ("a.mp4,run,Train", "b.mp4,run,validation", "c.mp4,run,TEST", "d.mp4,run,valid")
+        dataset = read_csv(write_csv(tmp_path / "index.csv", "path,label,split", *rows))
+        assert list(splits_of(dataset).values()) == ["train", "val", "test", "val"]
+
+    def test_a_label_or_group_that_is_not_utf8_is_refused_and_a_path_is_not(self, tmp_path):
+        header = "path,label,group"
+        for cells in ("a.mp4,\u00e9t\u00e9,", "a.mp4,run,\u00e9"):
+            csv_path = write_csv(tmp_path / "index.csv", header, cells, encoding="cp1252")
+            with pytest.raises(ValueError, match=r"line 2: (label|group) '.*\\xe9' is not UTF-8"):
+                read_csv(csv_path)
+        csv_path = write_csv(tmp_path / "index.csv", header, "\u00e9.mp4,run,", encoding="cp1252")
+        [record] = read_folder([os.fsdecode(b"\xe9.mp4")], name="mine", annotations=csv_path, test_fraction=0).records
+        assert (os.fsencode(record.path), record.video_id) == (b"\xe9.mp4", "\\xe9.mp4")
+
+    def test_labels_groups_and_paths_are_one_in_whichever_unicode_form_they_are_written(self, tmp_path):
+        rows = (f"{CAFE}/a.mp4,{CAFE_OF_A_MAC},{CAFE}", f"{CAFE_OF_A_MAC}/b.mp4,{CAFE},{CAFE_OF_A_MAC}")
+        csv_path = write_csv(tmp_path / "index.csv", "path,label,group", *rows)
+        names = [f"{CAFE_OF_A_MAC}/a.mp4", f"{CAFE}/b.mp4"]
+        dataset = read_folder(names, name="mine", annotations=csv_path, test_fraction=0)
+        assert [r.path for r in dataset.records] == names
+        assert dataset.class_names == (CAFE,)
+        assert {r.source for r in dataset.records} == {CAFE}
+
+    def test_a_path_that_names_two_files_of_different_forms_is_refused(self, tmp_path):
+        csv_path = write_csv(tmp_path / "index.csv", "path,label", f"{CAFE}.mp4,run")
+        with pytest.raises(ValueError, match=r"2 files are named .* different Unicode forms"):
+            read_folder([f"{CAFE}.mp4", f"{CAFE_OF_A_MAC}.mp4"], name="mine", annotations=csv_path, test_fraction=0)
 
     def test_a_missing_annotation_file_is_named(self, tmp_path):
         with pytest.raises(ValueError, match=r"absent\.csv' is not a file"):

@@ -48,6 +48,19 @@ def test_codes_are_splits_and_titles_are_sources_across_classes(tmp_path):
     assert dataset.records[0].video_id == "F_fall_floor_u_nm_np1_ba_goo_0"
 
 
+def test_lists_in_utf16_with_tabs_and_copies_of_a_mac_beside_them_are_read(tmp_path):
+    before = read(write_lists(tmp_path))
+    for path in list(tmp_path.glob("*_split*.txt")):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\26\7")
+        path.write_text(path.read_text().replace(" 1", "\t1"), encoding="utf-16")
+    assert read(tmp_path) == before
+
+
+def test_a_video_without_extension_is_found(tmp_path):
+    name = "x/F_fall_floor_u_nm_np1_ba_goo_0"
+    assert read(write_lists(tmp_path), name).records[0].path == name
+
+
 def test_films_that_the_lists_put_on_both_sides_in_two_classes_are_counted(tmp_path):
     assert check_no_leak(read(write_lists(tmp_path))) == (1, 0)
 

@@ -54,6 +54,30 @@ class TestRows:
         assert dataset.records[1].path == "abc_000001_000011.mp4"
         assert dataset.class_names == ("air drumming",)
 
+    def test_semicolons_decimal_commas_blank_rows_and_other_names_of_splits_are_read(self, tmp_path):
+        rows = ("run;abc;1,5;11,5;Valid", ";;;;", "run;def;1;11;TRAINING")
+        records = read(write_csv(tmp_path, HEADER.replace(",", ";"), *rows)).records
+        assert [(r.video_id, r.splits) for r in records] == [
+            ("abc_000001.500_000011.500", ("val",)),
+            ("def_000001_000011", ("train",)),
+        ]
+
+    def test_a_label_has_one_unicode_form_and_must_be_text(self, tmp_path):
+        rows = ("caf\u00e9,abc,1,11,train", "cafe\u0301,def,1,11,train")
+        assert read(write_csv(tmp_path, HEADER, *rows)).class_names == ("caf\u00e9",)
+        with pytest.raises(ValueError, match=r"line 2: label 'caf\\xe9' is not UTF-8"):
+            read(write_csv(tmp_path, data=f"{HEADER}\n{rows[0]}\n".encode("cp1252")))
+
+    def test_clips_without_extension_are_found(self, tmp_path):
+        name = "val/abseiling/0wR5jVB-WPk_000417_000427"
+        assert read(write_csv(tmp_path, HEADER, ABSEIL), name).records[0].path == name
+
+    def test_all_bad_rows_of_all_files_are_reported_at_once(self, tmp_path):
+        first = write_csv(tmp_path, HEADER, DRUM, DRUM.replace("train", "test"), "run,,1,2,train", name="a.csv")
+        second = write_csv(tmp_path, HEADER, DRUM.replace("train", "dev"), name="b.csv")
+        with pytest.raises(ValueError, match=r"^3 errors: .*a\.csv, line 3: .*a\.csv, line 4: .*b\.csv, line 2: "):
+            read([first, second])
+
     @pytest.mark.parametrize(
         ("name", "split"), [("kinetics-400_val.csv", "val"), ("train.csv", "train"), ("k600-Validate-2.csv", "val")]
     )

@@ -167,3 +167,26 @@ class TestOfficialLists:
         assert {r.path for r in dataset.records if r.path in names} == names
         flat = {Path(name).with_suffix(".mp4").name for name in names}
         assert sum(r.path in flat for r in read(self.ANNOTATIONS, *flat).records) == 98
+
+
+def test_files_of_unlisted_extensions_and_of_none_are_found(tmp_path):
+    names = ("v_Run_g01_c01", "x/v_Run_g02_c01.clip")
+    dataset = read(write_lists(tmp_path), *names)
+    assert {r.path for r in dataset.records if r.path in names} == set(names)
+
+
+def test_tabs_backslashes_and_utf16_are_read(tmp_path):
+    folder = write_lists(tmp_path)
+    before = read(folder)
+    for path in folder.iterdir():
+        text = path.read_text().replace(" ", "\t").replace("/", "\\")
+        path.write_text(text, encoding="utf-16")
+    assert read(folder) == before
+
+
+def test_all_bad_lines_and_names_of_several_files_are_reported_at_once(tmp_path):
+    with pytest.raises(ValueError, match=r"^2 errors: .*testlist01\.txt, line 1: .*testlist01\.txt, line 2: "):
+        read(write_lists(tmp_path, testlist01=["Jump/v_Jump_g01_c01.avi", "nonsense"]))
+    names = ("x/v_Run_g01_c01.mp4", "y/v_Run_g01_c01.mp4", "x/v_Run_g02_c01.mp4", "y/v_Run_g02_c01.mp4")
+    with pytest.raises(ValueError, match=r"^2 errors: 2 files are named .*; 2 files are named"):
+        read(write_lists(tmp_path), *names)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t3d_core.datasets.video_files import VideoFiles, interval_name, is_video_name, stem_of
+from t3d_core.datasets.video_files import VideoFiles, find_near_miss, interval_name, is_video_name, stem_of
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,20 @@ def test_streams_camera_files_and_upper_case_are_videos(name):
     assert is_video_name(name)
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "README.md", "mp4", "x.mp4/a.txt", "._a.avi", "run/._a.avi", ".mp4", "x.y/.z/a.mp4", "run/@eaDir/a.mp4"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "notes.txt",
+        "README.md",
+        "mp4",
+        "x.mp4/a.txt",
+        "._a.avi",
+        "run/._a.avi",
+        ".mp4",
+        "x.y/.z/a.mp4",
+        "run/@eaDir/a.mp4",
+    ],
+)
 def test_other_files_and_hidden_ones_are_no_videos(name):
     assert not is_video_name(name)
 
@@ -45,6 +58,28 @@ class TestVideoFiles:
         assert VideoFiles(names).find("Handstand", expected="x") is None
         assert VideoFiles(names, is_case_sensitive=False).find("Handstand", expected="x") == "HandStand.avi"
 
+    @pytest.mark.parametrize("name", ["x/a", "x/a.clip", "x/a.dat", "x/a.gif"])
+    def test_a_file_of_another_extension_or_of_none_is_found_where_no_video_is(self, name):
+        assert VideoFiles([name]).find("a", expected="run/a.avi") == name
+        assert VideoFiles([name, "y/a.mp4"]).find("a", expected="run/a.avi") == "y/a.mp4"
+
+    def test_a_point_may_belong_to_the_name_of_a_file_without_extension(self):
+        assert VideoFiles(["x_000000.500_000001.500"]).find("x_000000.500_000001.500", expected="") is not None
+
+    def test_texts_and_pictures_beside_a_missing_video_are_not_taken_for_it(self):
+        assert VideoFiles(["a.json", "a.jpg", "a.mp4.part", "a.txt"]).find("a", expected="a.mp4") is None
+        assert VideoFiles(["a.x", "a.y"]).find("a", expected="a.mp4") is None
+
+    def test_what_was_left_behind_is_not_taken(self):
+        assert VideoFiles([".Trash-1000/a.mp4", "x/@eaDir/a.mp4"]).find("a", expected="a.mp4") is None
+
+    def test_a_stem_is_found_in_either_unicode_form(self):
+        files = VideoFiles(["v/cafe\u0301.mp4"])
+        assert files.find("caf\u00e9", expected="run/caf\u00e9.mp4") == "v/cafe\u0301.mp4"
+        both = VideoFiles(["run/cafe\u0301.mp4", "run/caf\u00e9.mp4"])
+        with pytest.raises(ValueError, match="2 files are named"):
+            both.find("caf\u00e9", expected="run/caf\u00e9.mp4")
+
     @pytest.mark.parametrize("names", [("run/a.avi", "b/a.mp4", "a.mp4"), ("a.mp4", "b/a.mp4", "run/a.avi")])
     def test_of_several_files_the_expected_one_is_taken(self, names):
         assert VideoFiles(names).find("a", expected="run/a.avi") == "run/a.avi"
@@ -61,3 +96,15 @@ class TestVideoFiles:
         names = {stem: f"some.where/{stem}.mp4" for stem in stems}
         files = VideoFiles(names.values())
         assert {stem: files.find(stem, expected="") for stem in stems} == names
+
+
+@pytest.mark.parametrize(
+    ("missing", "name"), [("v/c", "v/c.mp4"), ("v/c.avi", "v/c.mp4"), ("V/C.mp4", "v/c.mp4"), ("v/c", "v/c")]
+)
+def test_a_file_that_differs_in_extension_or_letter_case_is_named(missing, name):
+    assert find_near_miss([missing, "x.mp4"], file_names=["other.mp4", name]) == (missing, name)
+
+
+def test_other_files_are_not_named():
+    assert find_near_miss(["v/c.mp4"], file_names=["w/c.mp4", "v/d.mp4"]) is None
+    assert find_near_miss([], file_names=["v/c.mp4"]) is None

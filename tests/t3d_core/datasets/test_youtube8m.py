@@ -107,6 +107,22 @@ def test_a_bad_list_is_refused_with_its_line(tmp_path, lines, message):
         read_youtube8m(write(tmp_path, *lines), file_names=[])
 
 
+def test_lists_are_read_as_spreadsheets_write_them(tmp_path):
+    assert [r.video_id for r in read_youtube8m(write(tmp_path, f"{A},,", ",,", f'"{B}"'), file_names=[]).records] == [
+        A,
+        B,
+    ]
+    path = write(tmp_path, "YouTube_ID;start_seconds;end_seconds", f"{A};1,5;2,5", ";;")
+    [record] = read_youtube8m(path, file_names=[]).records
+    assert (record.start_seconds, record.end_seconds) == (1.5, 2.5)
+
+
+def test_all_bad_rows_are_reported_at_once(tmp_path):
+    path = write(tmp_path, "youtube_id,start_seconds,end_seconds", f"{A},5,", "a b,,", f"{A},3,1")
+    with pytest.raises(ValueError, match=r"^3 errors: .*line 2: .*line 3: .*line 4: "):
+        read_youtube8m(path, file_names=[])
+
+
 YOUTUBE_ID = st.from_regex(r"[A-Za-z0-9_-]{11}", fullmatch=True)
 
 

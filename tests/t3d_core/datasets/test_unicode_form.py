@@ -1,0 +1,15 @@
+"""One name has one form, however a system writes its accents."""
+
+import os
+
+from t3d_core.datasets.unicode_form import nfc, nfd
+
+
+def test_accents_are_one_letter_or_two():
+    assert nfc("Cafe\u0301") == nfc("Caf\u00e9") == "Caf\u00e9"
+    assert nfd("Caf\u00e9") == nfd("Cafe\u0301") == "Cafe\u0301"
+
+
+def test_bytes_that_are_not_utf8_stay_what_they_are():
+    name = os.fsdecode(b"Cafe\xcc\x81 \xff.mp4")
+    assert os.fsencode(nfc(name)) == b"Caf\xc3\xa9 \xff.mp4"
