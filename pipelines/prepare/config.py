@@ -38,8 +38,8 @@ class FolderDatasetConfig(Section):
     root: Address
     """Folder or URI (s3://, gs://) with `label/video`, `split/label/video`, or the videos that the CSV names."""
     annotations: UserPath | None = None
-    """CSV file with the columns path,label,group,split. By default index.csv in a local root; without such a file the
-    folders are the labels."""
+    """CSV file with the columns path,label,group,split. Its paths are relative to the root or to the CSV's folder. By
+    default index.csv in a local root; without such a file the folders are the labels."""
     is_labelled: bool = True
     """Whether the labels are used. Without them videos are cut into segments, as the transfer needs them."""
     is_group_within_label: bool = False

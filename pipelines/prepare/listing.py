@@ -37,7 +37,8 @@ from t3d_core.datasets.records import VideoDataset, VideoRecord
 from t3d_core.datasets.splits import check_no_leak
 from t3d_core.datasets.synthetic import SyntheticSettings, write_synthetic
 from t3d_core.datasets.ucf101 import read_ucf101
-from t3d_core.datasets.video_files import VIDEO_EXTENSIONS, find_near_miss, is_video_name
+from t3d_core.datasets.unicode_form import is_utf8
+from t3d_core.datasets.video_files import VIDEO_EXTENSIONS, find_near_miss, find_twins, is_video_name
 from t3d_core.datasets.youtube8m import read_youtube8m
 from t3d_core.errors import UserError
 
@@ -169,7 +170,7 @@ def _notes(config: DatasetConfig, root: VideoRoot, found: FoundFiles, dataset: V
     if not isinstance(config, FolderDatasetConfig):
         return found.note_of_left_behind() + notes
     if _csv_of(config, root) is None:
-        return found.note_of_left_behind() + found.notes_by_extension() + notes
+        return found.note_of_left_behind() + found.notes_by_extension() + _note_of_twins(dataset) + notes
     near_miss = _near_miss(dataset, found)
     return ((near_miss,) if near_miss else ()) + notes
 
@@ -177,12 +178,21 @@ def _notes(config: DatasetConfig, root: VideoRoot, found: FoundFiles, dataset: V
 def _near_miss(dataset: VideoDataset, found: FoundFiles) -> str:
     """What may be wrong with the paths of missing videos; empty where nothing is known."""
     listed = {record.path for record in dataset.records}
-    missing = itertools.islice(sorted(listed - found.sizes.keys()), _COMPARED_PATHS)
+    missing = list(itertools.islice(sorted(listed - found.sizes.keys()), _COMPARED_PATHS))
+    if undecodable := next((path for path in missing if not is_utf8(path)), None):
+        shown = os.fsencode(undecodable).decode("utf-8", "backslashreplace")
+        return f"'{shown}' is missing, and is not UTF-8: save the CSV as UTF-8 (Excel: CSV UTF-8)"
     near = find_near_miss(missing, file_names=found.sizes.keys() - listed)
     if near is None:
         return ""
     path, name = near
     return f"{path!r} is missing, but there is {name!r}: write names with their extension, and in their letter case"
+
+
+def _note_of_twins(dataset: VideoDataset) -> tuple[str, ...]:
+    """The note on two files of one name, such as a clip and its preview: held out or not, each would leak the other."""
+    twins = find_twins(record.path for record in dataset.records)
+    return () if twins is None else (f"{twins[0]!r} and {twins[1]!r} are two videos: delete one if it is a copy",)
 
 
 def _notes_on_labels(class_names: Sequence[str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from t3d_core.datasets.problems import Problems
-from t3d_core.datasets.unicode_form import nfc
+from t3d_core.datasets.unicode_form import is_utf8, nfc
 from t3d_core.errors import UserError
 
 _SEPARATORS = ",;\t|"
@@ -92,7 +92,7 @@ def check_is_text(text: str, *, name: str, where: str) -> None:
     Raises:
         UserError: Names the cell and the cure.
     """
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+    if not is_utf8(text):
         shown = os.fsencode(text).decode("utf-8", "backslashreplace")
         raise UserError(f"{where}: {name} '{shown}' is not UTF-8: save the file as UTF-8 (Excel: CSV UTF-8)")
 
@@ -171,9 +171,9 @@ def _is_header(cells: list[str], header: _Header) -> bool:
 def _to_row(cells: list[str], *, columns: tuple[str, ...], where: str) -> dict[str, str]:
     """Refuse values without a column and columns without a value; spreadsheets write cells that are neither."""
     if len(cells) != len(columns) and (any(cells[len(columns) :]) or any(columns[len(cells) :])):
-        raise UserError(
-            f"{where}: {len(cells)} values for {len(columns)} columns (quote values that hold a comma or semicolon)"
-        )
+        is_open = any("\n" in cell for cell in cells)
+        cure = "a quote is not closed" if is_open else "quote values that hold a comma or semicolon"
+        raise UserError(f"{where}: {len(cells)} values for {len(columns)} columns ({cure})")
     return {name: cell for name, cell in zip(columns, cells, strict=False) if name}
 
 

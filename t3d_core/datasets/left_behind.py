@@ -43,4 +43,4 @@ def shown_name(name: str) -> str:
     for start in ("._", "~$", ".nfs", ".Trash-"):
         if name.startswith(start):
             return f"{start}*"
-    return name
+    return next((f"*{ending}" for ending in _ENDINGS if name.lower().endswith(ending)), name)

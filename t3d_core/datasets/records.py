@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from t3d_core.datasets.problems import Problems
+from t3d_core.datasets.unicode_form import is_utf8
 from t3d_core.errors import UserError
 
 SPLITS = ("train", "val", "test", "unused")
@@ -115,7 +116,7 @@ def _check_path(name: str, record: VideoRecord) -> None:
 
 def _check_text(name: str, record: VideoRecord) -> None:
     for text in (record.video_id, record.source, record.label or ""):
-        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        if not is_utf8(text):
             raise UserError(f"{name}: {text!r} is not UTF-8: save the annotations in that encoding")
 
 

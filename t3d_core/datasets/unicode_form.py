@@ -14,3 +14,8 @@ def nfc(text: str) -> str:
 def nfd(text: str) -> str:
     """Give the text in NFD, the form in which a Mac may have written it."""
     return text if text.isascii() else unicodedata.normalize("NFD", text)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text holds no bytes that are not UTF-8: these stand in it as surrogates."""
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)

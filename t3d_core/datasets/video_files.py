@@ -205,5 +205,15 @@ def find_near_miss(missing: Iterable[str], *, file_names: Iterable[str]) -> tupl
     return None
 
 
+def find_twins(names: Iterable[str]) -> tuple[str, str] | None:
+    """Find two files whose names differ in the extension only, if there are such two."""
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(_without_extension(name), name)
+        if other != name:
+            return other, name
+    return None
+
+
 def _without_extension(path: str) -> str:
-    return path.removesuffix(extension_of(path))
+    return path[: len(path) - len(extension_of(path))]

@@ -138,3 +138,17 @@ def test_a_name_in_the_form_of_a_mac_is_the_same_data_set(tmp_path):
 def test_labels_that_differ_in_case_or_blanks_are_a_note(tmp_path):
     [note] = list_folder(touch(tmp_path / "root", "High_Jump/a.mp4", "high jump/b.mp4", "run/c.mp4")).notes
     assert note == "classes 'High_Jump' and 'high jump' are two, although they differ in case or blanks only"
+
+
+def test_a_clip_and_its_preview_in_class_folders_are_a_note(tmp_path):
+    [note] = list_folder(touch(tmp_path / "root", "run/a.mp4", "run/a.gif", "jump/b.mp4")).notes
+    assert note == "'run/a.gif' and 'run/a.mp4' are two videos: delete one if it is a copy"
+
+
+def test_a_missing_path_that_is_not_utf8_is_a_note(tmp_path):
+    root = touch(tmp_path / "root", "v/\u00e9.mp4", "v/a.mp4")
+    rows = "path,label\nv/\u00e9.mp4,x\nv/a.mp4,y\n"
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "cp1252.csv").write_bytes(rows.encode("cp1252"))
+    [note] = list_folder(root, annotations=tmp_path / "lists" / "cp1252.csv").notes
+    assert note == r"'v/\xe9.mp4' is missing, and is not UTF-8: save the CSV as UTF-8 (Excel: CSV UTF-8)"

@@ -124,6 +124,7 @@ def test_all_bad_rows_are_reported_at_once_with_their_lines(tmp_path):
         ("path\n".encode("utf-16-le"), "holds zero bytes.*save it as UTF-8"),
         ("path\na\n".encode("utf-16")[:-1], "truncated data.*save the file as UTF-8"),
         (b"path,label,Path\n", "two columns 'path'"),
+        (b'path,label\n"a,x\nb,y\n', "line 3: 1 values for 2 columns .a quote is not closed"),
     ],
 )
 def test_what_is_no_table_is_refused_with_the_cure(tmp_path, data, message):

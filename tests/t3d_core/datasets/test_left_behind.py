@@ -32,4 +32,5 @@ def test_of_a_path_the_outermost_is_given():
 def test_twins_are_counted_under_one_name():
     assert {shown_name("._a.mp4"), shown_name("._b.mp4")} == {"._*"}
     assert shown_name(".Trash-1000") == ".Trash-*"
+    assert shown_name("a.mp4:Zone.Identifier") == "*:zone.identifier"
     assert shown_name("@eaDir") == "@eaDir"

@@ -2,7 +2,7 @@
 
 import os
 
-from t3d_core.datasets.unicode_form import nfc, nfd
+from t3d_core.datasets.unicode_form import is_utf8, nfc, nfd
 
 
 def test_accents_are_one_letter_or_two():
@@ -13,3 +13,9 @@ def test_accents_are_one_letter_or_two():
 def test_bytes_that_are_not_utf8_stay_what_they_are():
     name = os.fsdecode(b"Cafe\xcc\x81 \xff.mp4")
     assert os.fsencode(nfc(name)) == b"Caf\xc3\xa9 \xff.mp4"
+
+
+def test_bytes_that_are_not_utf8_are_seen():
+    assert is_utf8("run")
+    assert is_utf8("Caf\u00e9 \U0001f600")
+    assert not is_utf8(os.fsdecode(b"Caf\xe9"))
