@@ -108,6 +108,17 @@ def test_repaired_and_late_videos_get_shards_of_their_own_and_others_stay(local_
     assert modification_times(output / "shards") == times
 
 
+def test_a_late_video_of_an_unlisted_name_is_taken_up(local_ray, tmp_path):
+    root, output = tmp_path / "videos", tmp_path / "out"
+    write_video(root / "a.mp4", num_frames=8)
+    (root / "index.csv").write_text("path,label\na.mp4,left\n.hidden/late.txt,right\n")
+    settings = config(root)
+    assert prepare_and_count(settings, output) == (2, 1, 1)
+    write_video(root / ".hidden" / "late.mp4", num_frames=8)
+    (root / ".hidden" / "late.mp4").rename(root / ".hidden" / "late.txt")
+    assert prepare_and_count(settings, output) == (2, 0, 2)
+
+
 @pytest.mark.parametrize("lost", ["dataset.json is of the first time", "a late shard was not made"])
 def test_late_shards_that_were_interrupted_are_finished(local_ray, half_there, tmp_path, lost):
     output = tmp_path / "out"
