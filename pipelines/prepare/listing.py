@@ -38,7 +38,13 @@ from t3d_core.datasets.splits import check_no_leak
 from t3d_core.datasets.synthetic import SyntheticSettings, write_synthetic
 from t3d_core.datasets.ucf101 import read_ucf101
 from t3d_core.datasets.unicode_form import is_utf8
-from t3d_core.datasets.video_files import VIDEO_EXTENSIONS, find_near_miss, find_twins, is_video_name
+from t3d_core.datasets.video_files import (
+    VIDEO_EXTENSIONS,
+    describe_near_miss,
+    find_near_miss,
+    find_twins,
+    is_video_name,
+)
 from t3d_core.datasets.youtube8m import read_youtube8m
 from t3d_core.errors import UserError
 
@@ -183,10 +189,7 @@ def _near_miss(dataset: VideoDataset, found: FoundFiles) -> str:
         shown = os.fsencode(undecodable).decode("utf-8", "backslashreplace")
         return f"'{shown}' is missing, and is not UTF-8: save the CSV as UTF-8 (Excel: CSV UTF-8)"
     near = find_near_miss(missing, file_names=found.sizes.keys() - listed)
-    if near is None:
-        return ""
-    path, name = near
-    return f"{path!r} is missing, but there is {name!r}: write names with their extension, and in their letter case"
+    return describe_near_miss(*near) if near else ""
 
 
 def _note_of_twins(dataset: VideoDataset) -> tuple[str, ...]:

@@ -8,13 +8,16 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 from urllib.parse import unquote
 
-from t3d_core.datasets.video_files import FilesByPath
+from t3d_core.datasets.video_files import FilesByPath, describe_near_miss
 from t3d_core.errors import UserError
 
 _OTHER_ROOT = re.compile(r"/|[A-Za-z]:/|[a-z][a-z0-9+]+:/")  # absolute, a drive of Windows, an address
+
+
+_COMPARED_PATHS = 1_000  # missing paths that are compared with the files there are
 
 
 class ListedPath(NamedTuple):
@@ -102,8 +105,12 @@ def find_listed(
     paths_by_way = [[way.apply(each) for each in listed] for way in ways]
     names_by_way = [files.find([path for path in paths if path is not None]) for paths in paths_by_way]
     counts = [len(names) for names in names_by_way]
-    if len(ways) > 1 and counts[0] == counts[1]:
-        _refuse_tie(listed, counts[0], annotations=annotations, root=root)
+    if len(ways) > 1 and counts[0] == counts[1] and not all(each.is_full for each in listed):
+        example = next(each.path for each in listed if not each.is_full)
+        tried = f"{str(Path(root) / example)!r} and {str(annotations.parent / example)!r}"
+        if counts[0]:
+            _refuse_both(counts[0], tried=tried, annotations=annotations)
+        _refuse_neither(paths_by_way, tried=tried, root=root, files=files)
     best = counts.index(max(counts))
     names = names_by_way[best]
     return [None if path is None else FoundPath(path, names.get(path, path)) for path in paths_by_way[best]]
@@ -135,20 +142,22 @@ def _ways_from_folder(folder: Path, *, root: Path) -> list[_Way]:
     return []
 
 
-def _refuse_tie(listed: Sequence[ListedPath], num_found: int, *, annotations: Path, root: str) -> None:
-    """Raise a UserError, unless all paths are full, so that both ways are the same."""
-    example = next((each.path for each in listed if not each.is_full), None)
-    if example is None:
-        return
-    tried = f"{str(Path(root) / example)!r} and {str(annotations.parent / example)!r}"
-    if num_found:
-        raise UserError(
-            f"the paths of {annotations} lead to {num_found:,} files below the root, and to as many below the CSV's "
-            f"own folder (the first: {tried}): move the CSV into the root, where both mean the same"
-        )
+def _refuse_both(num_found: int, *, tried: str, annotations: Path) -> NoReturn:
     raise UserError(
-        f"no videos found: not one of the {len(listed):,} paths of {annotations} leads to a file; the first was looked "
-        f"for as {tried}: write paths relative to the root, or give another root"
+        f"the paths of {annotations} lead to {num_found:,} files below the root, and to as many below the CSV's own "
+        f"folder (the first: {tried}): move the CSV into the root, where both mean the same"
+    )
+
+
+def _refuse_neither(
+    paths_by_way: Sequence[Sequence[str | None]], *, tried: str, root: str, files: FilesByPath
+) -> NoReturn:
+    paths = [path for paths in paths_by_way for path in paths[:_COMPARED_PATHS] if path is not None]
+    near = files.find_near_miss(paths)
+    cure = describe_near_miss(*near) if near else "write paths relative to the root, or give another root"
+    raise UserError(
+        f"not one of the {len(paths_by_way[0])} listed videos of {Path(root).name} is below root {root!r} (the first "
+        f"was looked for as {tried}): {cure}"
     )
 
 

@@ -186,6 +186,10 @@ class FilesByPath:
             found |= {path: there[path] for path in missing if path in there}
         return found
 
+    def find_near_miss(self, missing: Iterable[str]) -> tuple[str, str] | None:
+        """As `find_near_miss`, among these files."""
+        return find_near_miss(missing, file_names=self._names)
+
 
 def describe_forms(path: str, names: Collection[str]) -> str:
     """The error of several files whose names look the same."""
@@ -203,6 +207,11 @@ def find_near_miss(missing: Iterable[str], *, file_names: Iterable[str]) -> tupl
         if path := keys.get(lower) or keys.get(_without_extension(lower)):
             return path, name
     return None
+
+
+def describe_near_miss(path: str, name: str) -> str:
+    """What a near miss shows about a list."""
+    return f"{path!r} is missing, but there is {name!r}: write names with their extension, and in their letter case"
 
 
 def find_twins(names: Iterable[str]) -> tuple[str, str] | None:

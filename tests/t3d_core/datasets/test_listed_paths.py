@@ -101,8 +101,13 @@ class TestWayOfReading:
             find(["mine/a.mp4"], names=["a.mp4", "mine/a.mp4"], **ABOVE)
 
     def test_none_in_both_is_refused_with_both_paths(self):
-        with pytest.raises(ValueError, match=r"no videos found.*'/data/mine/a\.mp4' and '/data/a\.mp4'"):
+        with pytest.raises(ValueError, match=r"not one of the 1 listed videos.*'/data/mine/a\.mp4' and '/data/a\.mp4'"):
             find(["a.mp4"], names=["b.mp4"], **ABOVE)
+
+    def test_names_without_extension_are_refused_with_the_extension(self):
+        for path in ("run/a", "mine/run/a"):
+            with pytest.raises(ValueError, match=r"'run/a' is missing, but there is 'run/a\.mp4'"):
+                find([path], names=["run/a.mp4"], **ABOVE)
 
     def test_full_paths_are_the_same_in_both(self):
         assert find(["/data/mine/a.mp4"], names=["a.mp4"], **ABOVE) == ["a.mp4"]
