@@ -125,12 +125,7 @@ def _labels_of_model(index: ShardIndex, card: WeightsCard, *, split: str, fold: 
             f"some rows of split {split} in fold {fold} have no label: choose another --data.split, or other "
             "--data.shards"
         )
-    unknown = sorted(set(index.class_names) - set(card.class_names))
-    if unknown:
-        raise UserError(
-            f"the network does not know the classes {', '.join(unknown[:5])}: evaluate it on its own data set"
-        )
-    of_model = np.array([card.class_names.index(name) for name in index.class_names])
+    of_model = np.array(card.places_of(index.class_names))
     return of_model[index.label_N]
 
 

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from t3d_core.datasets.unicode_form import nfc
 from t3d_core.errors import UserError
 from t3d_core.models import VideoNet, build_model
 from t3d_core.training.weights_card import METADATA_KEY, WeightsCard, read_card
@@ -81,7 +82,7 @@ def initialize_from(model: nn.Module, path: Path, *, class_names: tuple[str, ...
         UserError: the weights belong to another network, or to other classes.
     """
     card, state, wanted = read_card(path), load_file(path), model.state_dict()
-    is_head_copied = card.class_names == class_names
+    is_head_copied = [*map(nfc, card.class_names)] == [*map(nfc, class_names)]
     if not is_head_copied:
         if card.class_names and not replace_head:
             raise UserError(

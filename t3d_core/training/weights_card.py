@@ -1,12 +1,15 @@
 """The description in a weights file: which network, which classes, which clips. Read without torch."""
 
+import difflib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
+from t3d_core.datasets.unicode_form import nfc
 from t3d_core.errors import UserError
 
 METADATA_KEY = "t3d"
@@ -47,6 +50,23 @@ class WeightsCard:
     datasets: tuple[str, ...] = ()
     fold: int | None = None
     run_id: str | None = None
+
+    def places_of(self, class_names: Sequence[str]) -> list[int]:
+        """Give the place among `class_names` of the card of each of these names; they are compared in NFC.
+
+        Raises:
+            UserError: the network does not know some of them.
+        """
+        places = {nfc(name): place for place, name in enumerate(self.class_names)}
+        unknown = [name for name in class_names if nfc(name) not in places]
+        if unknown:
+            near = difflib.get_close_matches(nfc(unknown[0]), places, n=1)
+            hint = f" (it knows {near[0]!r})" if near else ""
+            raise UserError(
+                f"the network does not know {len(unknown)} of the {len(class_names)} classes, such as {unknown[0]!r}"
+                f"{hint}: evaluate it on its own data set, or give the classes the names of the network"
+            )
+        return [places[nfc(name)] for name in class_names]
 
 
 def read_card(path: Path) -> WeightsCard:

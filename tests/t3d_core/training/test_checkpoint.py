@@ -93,6 +93,11 @@ def test_the_head_is_copied_for_the_very_same_classes_only(class_names, is_copie
     assert are_equal(model.features.state_dict(), pretrained.features.state_dict())
 
 
+def test_the_unicode_form_of_a_name_makes_no_other_class(tmp_path):
+    _, path = saved(tmp_path, ("Cafe\u0301", "run"), seed=1)
+    assert initialize_from(new_model(("Caf\u00e9", "run"), seed=2), path, class_names=("Caf\u00e9", "run"))
+
+
 def test_weights_for_other_classes_are_refused_unless_the_head_may_be_replaced(tmp_path):
     _, path = saved(tmp_path, seed=1)
     model = new_model(("jump", "run", "sit"), seed=2)
