@@ -9,7 +9,7 @@ import mlflow.entities
 from mlflow import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipelines.tracking.store import check_answers, open_client, patient
+from pipelines.tracking.store import check_answers, check_not_deleted, open_client, patient
 from t3d_core.errors import UserError
 
 PARENT = "mlflow.parentRunId"
@@ -53,7 +53,7 @@ def find_runs(tracking_uri: str, *, experiment: str, condition: str = "") -> lis
     """All runs of an experiment that meet a condition in MLflow's language, the oldest first.
 
     Raises:
-        UserError: the store cannot be opened, or has no such experiment.
+        UserError: the store cannot be opened, or has no such experiment, or the experiment was deleted.
     """
     check_answers(tracking_uri)
     try:
@@ -64,6 +64,7 @@ def find_runs(tracking_uri: str, *, experiment: str, condition: str = "") -> lis
     if found is None:
         names = ", ".join(sorted(each.name for each in patient(client.search_experiments)())) or "none"
         raise UserError(f"experiment {experiment!r} is not in {tracking_uri}; there are: {names}")
+    check_not_deleted(found, tracking_uri=tracking_uri)
     runs: list[RecordedRun] = []
     token = None
     while True:

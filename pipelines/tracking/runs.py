@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from mlflow import MlflowClient, MlflowException
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, RunTag
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,7 +25,9 @@ from pipelines.tracking.store import (
     SERVER,
     StoreAwayError,
     artifact_location,
+    at_store,
     check_answers,
+    check_not_deleted,
     open_client,
     patient,
     reason_of,
@@ -236,20 +238,34 @@ def _post_points(run: Run, points: Sequence[Point]) -> None:
 def _continue_run(run: Run, *, tags: Mapping[str, str]) -> Run:
     client = open_client(run.tracking_uri)
     try:
+        known = patient(client.get_run)(run.run_id)
+        # First the experiment: its runs were deleted with it, and are restored with it.
+        experiment = patient(client.get_experiment)(known.info.experiment_id)
+        check_not_deleted(experiment, tracking_uri=run.tracking_uri)
+        if known.info.lifecycle_stage == LifecycleStage.DELETED:
+            restore = at_store(run.tracking_uri, f"mlflow runs restore --run-id {run.run_id}")
+            raise UserError(
+                f"run {run.run_id} is deleted in the tracking store {run.tracking_uri}, so it cannot be resumed: "
+                f"restore it with `{restore}`, or start again with a new --name"
+            )
         patient(client.update_run)(run.run_id, status="RUNNING")
     except MlflowException as error:
         raise UserError(
-            f"run {run.run_id} cannot be resumed in the tracking store {run.tracking_uri} ({error}): restore it there, "
-            f"or start again with a new --name"
+            f"run {run.run_id} cannot be resumed in the tracking store {run.tracking_uri} ({error}): give the store "
+            f"that has it with --tracking.uri, or start again with a new --name"
         ) from error
-    if REASON in patient(client.get_run)(run.run_id).data.tags:
+    if REASON in known.data.tags:
         patient(client.delete_tag)(run.run_id, REASON)
     run.set_tags(tags)
     return run
 
 
 def _experiment_id(client: MlflowClient, name: str) -> str:
-    """Find or create the experiment; if several processes create it at once, one succeeds and all find it."""
+    """Find or create the experiment; if several processes create it at once, one succeeds and all find it.
+
+    Raises:
+        UserError: the experiment was deleted.
+    """
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
@@ -258,4 +274,5 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise error
+    check_not_deleted(found, tracking_uri=client.tracking_uri)
     return found.experiment_id

@@ -8,6 +8,7 @@ import functools
 import logging
 import os
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import lock_descriptor
 from mlflow import MlflowClient, MlflowException
+from mlflow.entities import Experiment, LifecycleStage
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 from sqlalchemy.exc import SQLAlchemyError
@@ -179,3 +181,23 @@ def artifact_location(tracking_uri: str) -> str | None:
     if not tracking_uri.startswith(SQLITE):
         return None
     return (Path(tracking_uri.removeprefix(SQLITE)).parent / "mlruns").as_uri()
+
+
+def check_not_deleted(experiment: Experiment, *, tracking_uri: str) -> None:
+    """Refuse an experiment that was deleted: MLflow keeps it and its name, and accepts no runs in it.
+
+    Raises:
+        UserError: it was deleted; the message has the command that restores it.
+    """
+    if experiment.lifecycle_stage == LifecycleStage.DELETED:
+        restore = f"mlflow experiments restore -x {experiment.experiment_id}"
+        raise UserError(
+            f"experiment {experiment.name!r} is deleted in the tracking store {tracking_uri}: restore it with "
+            f"`{at_store(tracking_uri, restore)}`, or give another one with --tracking.experiment (in compare "
+            "--experiment)"
+        )
+
+
+def at_store(tracking_uri: str, command: str) -> str:
+    """A command of MLflow as one types it for this store."""
+    return f"MLFLOW_TRACKING_URI={shlex.quote(tracking_uri)} {command}"

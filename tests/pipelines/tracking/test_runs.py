@@ -2,7 +2,9 @@ import json
 import math
 import multiprocessing
 import pickle
+import re
 import socket
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -12,8 +14,10 @@ from mlflow import MlflowClient
 
 from pipelines.tracking import store
 from pipelines.tracking.models import fetch_weights, log_model, register_model
+from pipelines.tracking.recorded import find_runs
 from pipelines.tracking.runs import Point, PointsRefusedError, Run
 from pipelines.tracking.store import StoreAwayError
+from t3d_core.errors import UserError
 from tests.pipelines.tracking.new_runs import open_run, read_run
 
 
@@ -51,18 +55,40 @@ def test_a_run_is_resumed_under_its_id_and_stays_one_run(tracking_uri):
     assert [(point.step, point.value) for point in client.get_metric_history(second.run_id, "loss")] == [(1, 2), (2, 1)]
 
 
-def test_a_run_that_left_the_store_cannot_go_on(tracking_uri, run):
+def test_a_run_that_the_store_does_not_have_cannot_be_resumed(tracking_uri):
+    with pytest.raises(UserError, match=f"run {'0' * 32} cannot be resumed in .*: give the store that has it"):
+        open_run(tracking_uri, run_id="0" * 32)
+
+
+def restore_as_printed(error):
+    """Run the command that the message gives in backquotes."""
+    command = re.search(r"`(.*)`", str(error))[1]
+    subprocess.run(command, shell=True, check=True, capture_output=True)
+
+
+@pytest.mark.heavy
+def test_a_deleted_run_is_resumed_after_the_command_that_the_error_gives(tracking_uri, run):
     MlflowClient(tracking_uri).delete_run(run.run_id)
-    for run_id in (run.run_id, "0" * 32):
-        with pytest.raises(ValueError, match=f"run {run_id} cannot be resumed"):
-            open_run(tracking_uri, run_id=run_id)
+    with pytest.raises(
+        UserError, match=f"run {run.run_id} is deleted in .*or start again with a new --name"
+    ) as refused:
+        open_run(tracking_uri, run_id=run.run_id)
+    restore_as_printed(refused.value)
+    assert open_run(tracking_uri, run_id=run.run_id).run_id == run.run_id
 
 
-def test_a_deleted_experiment_is_a_clear_error(tracking_uri, run):
+@pytest.mark.heavy
+def test_a_deleted_experiment_is_used_again_after_the_command_that_the_error_gives(tracking_uri, run):
     client = MlflowClient(tracking_uri)
     client.delete_experiment(client.get_experiment_by_name("t3d").experiment_id)
-    with pytest.raises(ValueError, match="no run can be started"):
-        open_run(tracking_uri)
+    refusal = r"experiment 't3d' is deleted in .*or give another one with --tracking\.experiment"
+    for resumed in (None, run.run_id):
+        with pytest.raises(UserError, match=refusal) as refused:
+            open_run(tracking_uri, run_id=resumed)
+    with pytest.raises(UserError, match=refusal):
+        find_runs(tracking_uri, experiment="t3d")
+    restore_as_printed(refused.value)
+    assert open_run(tracking_uri, run_id=run.run_id).run_id == run.run_id
 
 
 def test_a_continued_run_refuses_another_value_of_a_parameter(run):
