@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import RayError
 
 from pipelines.runtime.ray_logging import quiet
+from pipelines.runtime.temporary_folder import prepare_temporary_folders
 from t3d_core.errors import UserError
 
 # A head that is just restarting does not listen yet.
@@ -78,7 +79,11 @@ def start_local(**options: Any) -> None:
 
     Args:
         options: arguments of `ray.init`.
+
+    Raises:
+        UserError: there is no folder that Ray may use.
     """
+    prepare_temporary_folders()
     # No preemption of this machine is ever announced; Ray's watcher for it would print an error.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     os.environ.setdefault(_NICENESS_VARIABLE, "0")
