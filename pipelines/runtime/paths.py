@@ -10,6 +10,7 @@ import logging
 import os
 from pathlib import Path
 
+from pipelines.settings.section import expand_home
 from t3d_core.errors import UserError
 
 JOB_HOME = "t3d-runs"
@@ -36,6 +37,7 @@ def base_folder() -> Path:
         UserError: T3D_HOME is not a folder.
     """
     if home := os.environ.get(HOME_VARIABLE):
+        home = expand_home(home)
         if not Path(home).is_dir():  # creating it would hide that nothing is mounted there
             raise UserError(f"{HOME_VARIABLE} {home} is not a folder: mount the shared storage there, or unset it")
         return Path(home).absolute()

@@ -8,6 +8,7 @@ import enum
 import hashlib
 import json
 import os
+import re
 import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -39,17 +40,17 @@ RESUMABLE = frozenset({Role.PLACE, Role.RUNNING, Role.VIEW, Role.SPEED})
 # Runs that differ in these alone are repetitions of one experiment.
 NOT_THE_EXPERIMENT = frozenset(Role)
 
+_STORE_IN_HOME = re.compile(r"(?P<scheme>sqlite:///|file://|file:)/?(?P<path>~.*)")
+
 
 def expand_home(text: str) -> str:
     """A path or address in which a leading `~` stands for the user's home folder.
 
     A name without a home folder (`~nobody`) stays as it is. In the address of an MLflow store the path follows the
-    scheme.
+    scheme, with or without the slash of an absolute path.
     """
-    for scheme in ("sqlite:///", "file://", "file:"):
-        if text.startswith(f"{scheme}~"):
-            return f"{scheme}{os.path.expanduser(text.removeprefix(scheme))}"
-    return os.path.expanduser(text)
+    store = _STORE_IN_HOME.fullmatch(text)
+    return store["scheme"] + os.path.expanduser(store["path"]) if store else os.path.expanduser(text)
 
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]

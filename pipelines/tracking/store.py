@@ -24,6 +24,7 @@ from mlflow.utils.rest_utils import http_request
 from sqlalchemy.exc import SQLAlchemyError
 from urllib3.exceptions import HTTPError
 
+from pipelines.settings.section import expand_home
 from t3d_core.errors import UserError
 
 SQLITE = "sqlite:///"
@@ -53,7 +54,7 @@ def resolve_tracking_uri(uri: str | None, *, base: Path) -> str:
     Raises:
         UserError: the address holds a password.
     """
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    uri = expand_home(uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db")
     if uri.startswith(SQLITE):
         return f"{SQLITE}{base.absolute() / uri.removeprefix(SQLITE)}"
     if uri.startswith("file:///"):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pytest
 import yaml
+from pydantic import TypeAdapter
 
 from pipelines.benchmark.config import BenchmarkConfig
 from pipelines.compare.config import CompareConfig
@@ -19,7 +20,8 @@ from pipelines.export.config import ExportConfig
 from pipelines.prepare.config import PrepareJobConfig
 from pipelines.runtime import session
 from pipelines.search.config import SearchConfig
-from pipelines.settings.options import options_of
+from pipelines.settings.build import fits
+from pipelines.settings.options import find_setting, options_of
 from pipelines.shards.folder import ShardFolder
 from pipelines.shards.schemas import REPORT_SCHEMA
 from pipelines.shards.writing import write_table
@@ -125,6 +127,33 @@ def test_print_config_prints_a_recipe_of_the_same_config_and_exits_0(job: Job, n
     assert (printed.code, printed.err) == (0, "")
     Path("printed.yaml").write_text(printed.out)
     assert job(name, "--recipe", "printed.yaml", "--print-config") == printed
+
+
+ADDRESSES = {"checkpoint", "init_from", "inflate_from", "tracking.uri", "dataset.root", "data.prepare.dataset.root"}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_tilde_is_the_home_folder_in_every_path_and_address(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A folder called ~ would invite `rm -r ~`."""
+    monkeypatch.setenv("HOME", "/home/ada")
+    options = [each for each in options_of(CONFIGS[name]) if "path" in each.allowed or each.name in ADDRESSES]
+    assert options
+    for option in options:
+        annotation = find_setting(CONFIGS[name], {}, option.name).annotation
+        values = [value for value in ("~/x", ["~/x"]) if fits(value, annotation)]
+        assert values, option.name
+        for value in values:
+            assert "/home/ada/x" in repr(TypeAdapter(annotation).validate_python(value)), option.name
+
+
+def test_a_tilde_in_a_list_of_a_recipe_and_in_its_name_is_the_home_folder(
+    monkeypatch: pytest.MonkeyPatch, job: Job
+) -> None:
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    Path("mine.yaml").write_text("data: {shards: [~/first, ~/second]}\ninit_from: ~/runs/first\n")
+    printed = yaml.safe_load(job("train", "--recipe", "~/mine.yaml", "--storage=~/runs", "--print-config").out)
+    assert printed["data"]["shards"] == [f"{Path.cwd()}/first", f"{Path.cwd()}/second"]
+    assert (printed["init_from"], printed["storage"]) == (f"{Path.cwd()}/runs/first", f"{Path.cwd()}/runs")
 
 
 CONTRACT = {

@@ -23,6 +23,13 @@ def test_relative_paths_start_where_the_user_stands_or_at_t3d_home(tmp_path, mon
     assert input_path(Path("clips")) == tmp_path / "clips"
 
 
+def test_a_tilde_in_t3d_home_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("T3D_HOME", "~/storage")
+    (tmp_path / "storage").mkdir()
+    assert base_folder() == tmp_path / "storage"
+
+
 def test_a_home_that_is_not_there_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("T3D_HOME", str(tmp_path / "not mounted"))
     with pytest.raises(ValueError, match=r"T3D_HOME .*not mounted is not a folder: mount the shared storage"):

@@ -88,7 +88,15 @@ def test_a_leading_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, giv
 
 @pytest.mark.parametrize(
     ("given", "expanded"),
-    [("sqlite:///~/mlflow.db", "sqlite:////home/ada/mlflow.db"), ("file:~/mlruns", "file:/home/ada/mlruns")],
+    [
+        ("sqlite:///~/mlflow.db", "sqlite:////home/ada/mlflow.db"),
+        ("sqlite:////~/mlflow.db", "sqlite:////home/ada/mlflow.db"),
+        ("file:~/mlruns", "file:/home/ada/mlruns"),
+        ("file://~/mlruns", "file:///home/ada/mlruns"),
+        ("file:///~/mlruns", "file:///home/ada/mlruns"),
+        ("sqlite:///sub/~/mlflow.db", "sqlite:///sub/~/mlflow.db"),
+        ("http://host/~ada", "http://host/~ada"),
+    ],
 )
 def test_the_path_of_a_store_may_begin_with_a_tilde(monkeypatch: pytest.MonkeyPatch, given: str, expanded: str):
     monkeypatch.setenv("HOME", "/home/ada")

@@ -70,6 +70,16 @@ def test_the_configured_uri_comes_before_the_environment_and_that_before_the_def
     assert resolve_tracking_uri("http://host", base=Path("/base")) == "http://host"
 
 
+@pytest.mark.parametrize(
+    ("uri", "absolute"),
+    [("sqlite:///~/a.db", "sqlite:////home/ada/a.db"), ("~/mlruns", "file:///home/ada/mlruns")],
+)
+def test_a_tilde_in_the_environment_is_the_home_folder(uri, absolute, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert resolve_tracking_uri(None, base=Path("/base")) == absolute
+
+
 def test_a_call_waits_for_a_locked_sqlite_store(run, monkeypatch):
     """MLflow waits 20 s by itself; here it is made to give up at once."""
     busy = sqlite3.connect(run.tracking_uri.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
