@@ -3,6 +3,7 @@
 Legend: B clips of a batch, T frames, H x W pixels, C channels; N rows of the index.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -14,6 +15,7 @@ from pipelines.clips.batch import NumpyBatch
 from pipelines.clips.loader import BatchLoader
 from pipelines.clips.order import TrainOrder
 from pipelines.runtime import pools
+from pipelines.runtime.ray_logging import quiet_start_of_actors
 
 ItemT = TypeVar("ItemT")
 
@@ -113,6 +115,14 @@ def dataset_of(load: Callable[[ItemT], NumpyBatch], items: Sequence[ItemT], *, i
 def unpacked(dataset: ray.data.Dataset) -> Iterator[NumpyBatch]:
     """Yield the batches that are the rows of a data set."""
     return map(from_row, dataset.iter_batches(batch_size=None, prefetch_batches=1))
+
+
+def unpacked_of_actors(dataset: ray.data.Dataset) -> Iterator[NumpyBatch]:
+    """Yield as `unpacked` from a data set whose last step runs in actors; they start before the first batch."""
+    batches = unpacked(dataset)
+    with quiet_start_of_actors():
+        first = list(itertools.islice(batches, 1))
+    yield from itertools.chain(first, batches)
 
 
 def batches_a_task(*, num_clips: int, bytes_a_clip: int) -> int:

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from pipelines.clips.batch import NumpyBatch, is_read, readable, to_device, unreadable
-from pipelines.clips.stream import as_row, batches_a_task, dataset_of, from_row, unpacked
+from pipelines.clips.stream import as_row, batches_a_task, dataset_of, from_row, unpacked, unpacked_of_actors
 from pipelines.clips.views import ViewPlan
 from pipelines.evaluate.config import EvaluateComputeConfig, EvaluateConfig
 from pipelines.runtime import pools
@@ -101,7 +101,7 @@ def score_videos(plan: ViewPlan, loaded: LoadedModel, label_V: np.ndarray, confi
 
 def _scored_batches(plan: ViewPlan, loaded: LoadedModel, config: EvaluateConfig) -> Iterator[NumpyBatch]:
     if config.num_workers:
-        return unpacked(_scored_by_actors(plan, loaded, config))
+        return unpacked_of_actors(_scored_by_actors(plan, loaded, config))
     scorer = Scorer(loaded, compute=config.compute, use_gpu=config.use_gpu)
     return map(scorer.score, unpacked(_decoded(plan, loaded, config)))
 

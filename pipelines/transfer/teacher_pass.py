@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from pipelines.clips.batch import NumpyBatch, to_device
-from pipelines.clips.stream import CLIPS_A_PIECE, as_row, batches_a_task, dataset_of, from_row, unpacked
+from pipelines.clips.stream import CLIPS_A_PIECE, as_row, batches_a_task, dataset_of, from_row, unpacked_of_actors
 from pipelines.runtime import pools
 from pipelines.shards.index import ShardIndex, rows_of_shard
 from pipelines.tracking.runs import Run
@@ -124,7 +124,7 @@ def run_teacher_pass(
     reserved = {"CPU": config.cpus_per_worker} | ({"GPU": 1.0} if config.use_gpu else {})
     pools.check_workers_fit(config.num_workers, reserved)
     num_views, num_failed_rows = sum(len(piece.rows) for piece in pieces), 0
-    batches = unpacked(_feature_batches(loader, teacher, pieces, config))
+    batches = unpacked_of_actors(_feature_batches(loader, teacher, pieces, config))
     with tqdm(total=num_views, desc="teacher features", unit="view") as bar:
         for shard, of_shard in itertools.groupby(pieces, key=lambda piece: piece.shard):
             gathered = []

@@ -1,11 +1,14 @@
 """Which of Ray's log lines are left out: those that are known, and no other."""
 
 import logging
+import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 
-from pipelines.runtime.ray_logging import quiet
+from pipelines.runtime.ray_logging import quiet, quiet_start_of_actors
 from pipelines.training.workers import QuietController
 
 COORDINATOR = "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client"
@@ -56,3 +59,63 @@ def test_whoever_unpickles_the_callback_is_quiet(shown):
     assert len(logger.filters) == 1
     quiet()
     assert len(logger.filters) == 1
+
+
+RESTART = (
+    b"[2026-11-30 01:44:50,930 E 20544 20544] core_worker.cc:2465: Actor with class name: 'MapWorker(MapBatches(A))' "
+    b"and ID: 'a4a43a288414d947b125672101000000' has constructor arguments in the object store and max_restarts > 0. "
+    b"If the arguments in the object store go out of scope or are lost, the actor restart will fail. See "
+    b"https://github.com/ray-project/ray/issues/53727 for more details.\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ([b"0 of 2 views [00:00<?]", RESTART, b"\r1 of 2"], b"0 of 2 views [00:00<?]\r1 of 2"),
+        ([b"0 of 2 [00:00<?]" + RESTART + RESTART + b"1 of 2\n"], b"0 of 2 [00:00<?]1 of 2\n"),
+        ([RESTART.replace(b"has constructor", b"lost its constructor")] * 2, None),
+        ([b"x" * 200_000 + b"\n"], None),
+    ],
+)
+def test_the_line_about_restarts_of_actors_is_left_out_and_nothing_else(capfd, written, shown):
+    with quiet_start_of_actors():
+        for text in written:
+            os.write(2, text)
+    os.write(2, b"after")
+    assert capfd.readouterr().err.encode() == (shown or b"".join(written)) + b"after"
+
+
+def test_a_child_process_keeps_its_stderr_after_the_block(capfd):
+    with quiet_start_of_actors():
+        child = subprocess.Popen(
+            [sys.executable, "-c", "import os; input(); os.write(2, b'late')"], stdin=subprocess.PIPE
+        )
+    child.communicate(b"\n")
+    child.wait()
+    assert "late" in capfd.readouterr().err
+
+
+ACTORS = """
+import ray
+from pipelines.clips.stream import as_row, dataset_of, unpacked_of_actors
+from pipelines.runtime.session import connect
+import numpy as np
+
+class Same:
+    def __call__(self, row):
+        return row
+
+connect()
+made = dataset_of(lambda item: {"item": np.array([item])}, [1, 2], items_a_task=1)
+passed_on = made.map_batches(Same, batch_size=None, compute=ray.data.ActorPoolStrategy(size=1))
+print([int(batch["item"][0]) for batch in unpacked_of_actors(passed_on)])
+"""
+
+
+@pytest.mark.heavy
+def test_actors_of_ray_data_start_without_a_line_on_stderr():
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-c", ACTORS]
+    done = subprocess.run(command, env=environment | {"PYTHONPATH": os.getcwd()}, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[1, 2]\n", "")
