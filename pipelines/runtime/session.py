@@ -1,7 +1,9 @@
 """Connect a process to Ray quietly: to the cluster that it was submitted to, or to a new one on this machine."""
 
+import contextlib
 import logging
 import os
+import secrets
 import socket
 import time
 from pathlib import Path
@@ -20,6 +22,8 @@ _SECONDS_TO_ANSWER = 10.0
 _PORT_VARIABLE = "RAY_GCS_SERVER_PORT"
 # Ray starts workers with niceness 15, and its own processes push them aside: up to 4 % of a training worker's time.
 _NICENESS_VARIABLE = "RAY_worker_niceness"
+# Of the clusters of this user; without it Ray writes one into the home folder.
+_TOKEN_VARIABLE = "RAY_AUTH_TOKEN"
 
 
 def connect() -> None:
@@ -33,7 +37,8 @@ def connect() -> None:
     quiet()
     if ray.is_initialized():
         return
-    if address := os.environ.get("RAY_ADDRESS"):
+    address = os.environ.get("RAY_ADDRESS")
+    if address and address != "local":  # Ray's own name for a new one on this machine
         _join(address)
         return
     start_local()
@@ -46,12 +51,13 @@ def _join(address: str) -> None:
     try:
         _check_answers(address)
         ray.init(logging_level=logging.WARNING)
-    except (RuntimeError, OSError, RayError) as error:
+    except (RuntimeError, ValueError, OSError, RayError) as error:
         reason = " ".join(str(error).split())
         cure = (
             "run the job with the Ray and Python versions of the cluster (its image)"
             if "ersion mismatch" in reason
-            else "check that it runs (`ray status`), and that RAY_ADDRESS, RAY_AUTH_MODE and the token belong to it"
+            else "check that it runs (`ray status`), and that RAY_ADDRESS, RAY_AUTH_MODE and the token belong to it, "
+            "or unset RAY_ADDRESS to run on this machine alone"
         )
         raise UserError(f"the Ray cluster at {address} cannot be joined: {reason}; {cure}") from error
 
@@ -84,6 +90,7 @@ def start_local(**options: Any) -> None:
         UserError: there is no folder that Ray may use.
     """
     prepare_temporary_folders()
+    _ensure_token()
     # No preemption of this machine is ever announced; Ray's watcher for it would print an error.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     os.environ.setdefault(_NICENESS_VARIABLE, "0")
@@ -99,8 +106,22 @@ def start_local(**options: Any) -> None:
         _hide_token()
 
 
+def _ensure_token() -> None:
+    """Give this Ray a token of its own where its user has no home folder that Ray could keep one in."""
+    folder = _token_file().parent
+    with contextlib.suppress(OSError):
+        folder.mkdir(exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK) and not _token_file().is_file():
+        if not any(name in os.environ for name in (_TOKEN_VARIABLE, f"{_TOKEN_VARIABLE}_PATH")):
+            os.environ[_TOKEN_VARIABLE] = secrets.token_hex(32)
+
+
 def _hide_token() -> None:
     """Make the token of this user's clusters private: Ray writes it readable for all."""
-    token = Path.home() / ".ray" / "auth_token"
+    token = _token_file()
     if token.is_file() and token.stat().st_uid == os.getuid():
         token.chmod(0o600)
+
+
+def _token_file() -> Path:
+    return Path(os.path.expanduser("~"), ".ray", "auth_token")

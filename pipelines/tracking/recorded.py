@@ -9,7 +9,8 @@ import mlflow.entities
 from mlflow import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipelines.tracking.store import check_answers, check_not_deleted, open_client, patient
+from pipelines.tracking.database import ANOTHER_STORE
+from pipelines.tracking.store import check_answers, check_not_deleted, open_client, patient, reason_of
 from t3d_core.errors import UserError
 
 PARENT = "mlflow.parentRunId"
@@ -60,7 +61,9 @@ def find_runs(tracking_uri: str, *, experiment: str, condition: str = "") -> lis
         client = open_client(tracking_uri)
         found = patient(client.get_experiment_by_name)(experiment)
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise UserError(f"the tracking store {tracking_uri} cannot be read: {error}") from error
+        raise UserError(
+            f"the tracking store {tracking_uri} cannot be read ({reason_of(error)}): {ANOTHER_STORE}"
+        ) from error
     if found is None:
         names = ", ".join(sorted(each.name for each in patient(client.search_experiments)())) or "none"
         raise UserError(f"experiment {experiment!r} is not in {tracking_uri}; there are: {names}")

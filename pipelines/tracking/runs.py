@@ -20,6 +20,7 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 from sqlalchemy.exc import SQLAlchemyError
 
+from pipelines.tracking.database import ANOTHER_STORE
 from pipelines.tracking.store import (
     CONNECT_AND_READ_SECONDS,
     SERVER,
@@ -213,7 +214,10 @@ def start_run(
         created = patient(client.create_run)(experiment_id, tags=dict(tags), run_name=run_name)
         return Run(tracking_uri, created.info.run_id)
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise UserError(f"no run can be started in the tracking store {tracking_uri}: {error}") from error
+        raise UserError(
+            f"no run can be started in the tracking store {tracking_uri} ({reason_of(error)}): check that this user "
+            f"may write to it, or {ANOTHER_STORE}"
+        ) from error
 
 
 def _post_points(run: Run, points: Sequence[Point]) -> None:

@@ -16,15 +16,19 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 from urllib.parse import unquote, urlsplit
 
+import mlflow
 from filelock import lock_descriptor
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities import Experiment, LifecycleStage
+from mlflow.environment_variables import MLFLOW_ALLOW_FILE_STORE
+from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 from sqlalchemy.exc import SQLAlchemyError
 from urllib3.exceptions import HTTPError
 
 from pipelines.settings.section import expand_home
+from pipelines.tracking.database import ANOTHER_STORE, check_database, is_database
 from t3d_core.errors import UserError
 
 SQLITE = "sqlite:///"
@@ -134,28 +138,45 @@ def check_answers(tracking_uri: str) -> None:
         except MlflowException as error:
             if time.monotonic() > deadline:
                 raise UserError(
-                    f"no MLflow server answers at {tracking_uri} ({reason_of(error)}): start it, or give another store "
-                    "with MLFLOW_TRACKING_URI or --tracking.uri"
+                    f"no MLflow server answers at {tracking_uri} ({reason_of(error)}): start it, or {ANOTHER_STORE}"
                 ) from error
         time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
 def reason_of(error: Exception) -> str:
-    """The first cause of a network error; the text of any other error."""
+    """The first cause of a network error; the text of any other error, without the statement of a database."""
     *_, first = causes_of(error)
-    return str(first if isinstance(first, OSError) else error)
+    return str(first if isinstance(first, OSError) else error).partition("\n[SQL:")[0]
 
 
 @patient
 def open_client(tracking_uri: str) -> MlflowClient:
-    """Open the store and its model registry without output; MLflow keeps the connections between calls."""
+    """Open the store and its model registry without output; MLflow keeps the connections between calls.
+
+    Raises:
+        UserError: there is no such store, or it cannot be opened.
+    """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").addFilter(_has_no_traceback)
+    if tracking_uri.startswith("file:") and not MLFLOW_ALLOW_FILE_STORE.get():
+        raise UserError(
+            f"the tracking store {tracking_uri} is a folder, in which MLflow {mlflow.__version__} keeps no runs unless "
+            f"{MLFLOW_ALLOW_FILE_STORE.name}=true is set: set it, or {ANOTHER_STORE} "
+            "(`mlflow migrate-filestore` copies older runs there)"
+        )
     with _open_lock(tracking_uri):
-        return MlflowClient(tracking_uri, registry_uri=tracking_uri)
+        if is_database(tracking_uri):
+            check_database(tracking_uri)
+        try:
+            return MlflowClient(tracking_uri, registry_uri=tracking_uri)
+        except UnsupportedModelRegistryStoreURIException as error:
+            raise UserError(
+                f"the tracking store {tracking_uri} is of no kind that MLflow knows: write a server as "
+                f"http://HOST:5000, or {ANOTHER_STORE}"
+            ) from error
 
 
 def _has_no_traceback(record: logging.LogRecord) -> bool:
@@ -170,9 +191,15 @@ def _open_lock(tracking_uri: str) -> Iterator[None]:
         yield
         return
     lock_path = Path(tracking_uri.removeprefix(SQLITE) + ".lock")
-    lock_path.parent.mkdir(parents=True, exist_ok=True)
-    # filelock's own FileLock would wait for ever where the file cannot be made.
-    with lock_path.open("w") as file:
+    try:
+        lock_path.parent.mkdir(parents=True, exist_ok=True)
+        file = lock_path.open("w")  # filelock's own FileLock would wait for ever where the file cannot be made
+    except OSError as error:
+        raise UserError(
+            f"the tracking store {tracking_uri} cannot be opened, because {lock_path} cannot be written "
+            f"({error.strerror}): make its folder one that this user may write to, or {ANOTHER_STORE}"
+        ) from error
+    with file:
         lock_descriptor(file.fileno())
         yield
 

@@ -36,6 +36,24 @@ def test_the_token_that_ray_writes_is_for_its_user_alone(tmp_path):
     assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
 
 
+START = """
+import ray
+from pipelines.runtime.session import start_local
+
+start_local(num_cpus=1, include_dashboard=False)
+print(ray.get(ray.remote(lambda: 1).remote()))
+"""
+
+
+@pytest.mark.heavy
+def test_a_user_without_a_home_folder_can_start_ray():
+    """As in a container that runs with any user's number."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"PYTHONPATH": os.getcwd(), "HOME": "/proc/no/home"}
+    child = subprocess.run([sys.executable, "-c", START], env=environment, capture_output=True, text=True)
+    assert (child.stdout, child.returncode) == ("1\n", 0), child.stderr
+
+
 JOIN = """
 import ray
 {change}
@@ -75,3 +93,10 @@ def test_a_cluster_that_does_not_answer_is_named_with_what_to_look_at():
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
         assert f"the Ray cluster at {address} cannot be joined" in join(address)
+
+
+@pytest.mark.heavy
+def test_an_address_that_is_none_is_named_with_how_to_run_without_it():
+    refused = join("nonsense")
+    assert "the Ray cluster at nonsense cannot be joined: Invalid address format" in refused
+    assert "or unset RAY_ADDRESS to run on this machine alone" in refused

@@ -68,6 +68,24 @@ def test_an_error_that_a_remote_task_carries_is_reported_by_its_cause(
     assert capsys.readouterr().err == "error: a broken shard\n"
 
 
+def test_a_job_draws_into_files_whatever_a_notebook_has_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    (tmp_path / "q.yaml").write_text("{}")
+    run_job(Train, lambda config: matplotlib_backend(), argv=[], quickstart=tmp_path / "q.yaml")
+    assert matplotlib_backend() == "agg"
+
+
+def matplotlib_backend() -> str:
+    script = "import matplotlib; print(matplotlib.get_backend())"
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_an_error_of_the_machine_is_one_line_with_its_cure(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert run_and_fail(OSError(28, "No space left on device", "/runs/first"), tmp_path) == 1
+    line = "error: /runs/first: No space left on device: make room there, then start the job again\n"
+    assert capsys.readouterr().err == line
+
+
 def test_an_interrupt_is_one_line_and_status_130(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert run_and_fail(KeyboardInterrupt(), tmp_path) == 130
     assert capsys.readouterr().err == "error: interrupted\n"

@@ -10,7 +10,8 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.tracking import store
-from pipelines.tracking.store import StoreAwayError, resolve_tracking_uri
+from pipelines.tracking.store import StoreAwayError, open_client, resolve_tracking_uri
+from t3d_core.errors import UserError
 from tests.pipelines.tracking.new_runs import read_run
 
 
@@ -78,6 +79,28 @@ def test_a_tilde_in_the_environment_is_the_home_folder(uri, absolute, monkeypatc
     monkeypatch.setenv("HOME", "/home/ada")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert resolve_tracking_uri(None, base=Path("/base")) == absolute
+
+
+@pytest.mark.parametrize("uri", ["htp://localhost:5000", "localhost:5000", "postgres://host/db"])
+def test_an_address_of_no_kind_that_mlflow_knows_is_refused_with_those_that_it_knows(uri):
+    with pytest.raises(UserError, match=rf"{uri} is of no kind .* write a server as http://HOST:5000, or give another"):
+        open_client(uri)
+
+
+def test_a_folder_is_refused_as_a_store_unless_mlflow_may_write_there(tmp_path, monkeypatch):
+    uri = resolve_tracking_uri("mlruns", base=tmp_path)
+    with pytest.raises(
+        UserError, match=r"is a folder, in which MLflow .* keeps no runs unless MLFLOW_ALLOW_FILE_STORE"
+    ):
+        open_client(uri)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    assert open_client(uri).tracking_uri == uri
+
+
+def test_a_store_whose_folder_cannot_be_written_to_is_refused_with_the_cure():
+    with pytest.raises(UserError, match=r"because /proc/no/mlflow\.db\.lock cannot be written .*: make its folder one"):
+        open_client("sqlite:////proc/no/mlflow.db")
 
 
 def test_a_call_waits_for_a_locked_sqlite_store(run, monkeypatch):
