@@ -3,7 +3,9 @@
 import contextlib
 import logging
 import os
+import resource
 import secrets
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -87,7 +89,7 @@ def start_local(**options: Any) -> None:
         options: arguments of `ray.init`.
 
     Raises:
-        UserError: there is no folder that Ray may use.
+        UserError: there is no folder that Ray may use, or its processes do not start.
     """
     prepare_temporary_folders()
     _ensure_token()
@@ -101,9 +103,29 @@ def start_local(**options: Any) -> None:
     try:
         runtime_env = {"env_vars": {"RAY_ADDRESS": f"127.0.0.1:{port}"}}
         ray.init(address="local", runtime_env=runtime_env, logging_level=logging.WARNING, **options)
+    except Exception as error:
+        if type(error) is not Exception:  # the type of what Ray raises where its processes do not start
+            raise
+        raise UserError(_describe_failed_start(error)) from error
     finally:
         del os.environ[_PORT_VARIABLE]
         _hide_token()
+
+
+def _describe_failed_start(error: Exception) -> str:
+    """The error with what its processes need, and how much of that there is."""
+    folder = Path(os.environ.get("RAY_TMPDIR") or os.environ["TMPDIR"]) / "ray"
+    num_processes, num_files = (resource.getrlimit(each)[0] for each in (resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE))
+    return (
+        f"Ray does not start on this machine ({' '.join(str(error).split())}): look for the cause in "
+        f"{folder}/session_latest/logs. It needs room in {folder} ({shutil.disk_usage(folder).free / 1e6:.0f} MB are "
+        f"free; RAY_TMPDIR names another folder), processes and threads (`ulimit -u`: {_limit(num_processes)}) and "
+        f"open files (`ulimit -n`: {_limit(num_files)})"
+    )
+
+
+def _limit(value: int) -> str:
+    return "unlimited" if value == resource.RLIM_INFINITY else str(value)
 
 
 def _ensure_token() -> None:

@@ -33,6 +33,7 @@ def run_job(
     # `ray job stop` and Kubernetes end a job by SIGTERM: it closes its MLflow run as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        _check_home()
         print(seen_from_here(run(config)))
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
@@ -47,3 +48,13 @@ def run_job(
         sys.stdout.flush()
         print(f"error: {message}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _check_home() -> None:
+    """Refuse a user without a home folder, because MLflow cannot even be imported then.
+
+    Raises:
+        UserError: HOME is not set, and the system does not know this user.
+    """
+    if os.path.expanduser("~") == "~":
+        raise UserError(f"user {os.getuid()} of this machine has no home folder: set HOME to a folder, such as /tmp")

@@ -8,6 +8,9 @@ import sys
 import pytest
 import ray
 
+from pipelines.runtime import session
+from t3d_core.errors import UserError
+
 SCRIPT = """
 import ray
 from ray._private.services import canonicalize_bootstrap_address_or_die
@@ -52,6 +55,20 @@ def test_a_user_without_a_home_folder_can_start_ray():
     environment |= {"PYTHONPATH": os.getcwd(), "HOME": "/proc/no/home"}
     child = subprocess.run([sys.executable, "-c", START], env=environment, capture_output=True, text=True)
     assert (child.stdout, child.returncode) == ("1\n", 0), child.stderr
+
+
+def test_a_ray_that_does_not_start_names_what_its_processes_need(monkeypatch):
+    """Ray's error where a disk is full or threads are few: it takes Ray half a minute to raise it."""
+
+    def init(**_):
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    needs = r"It needs room in \S+/ray \(\d+ MB are free; RAY_TMPDIR names another folder\), .*`ulimit -u`: "
+    with pytest.raises(
+        UserError, match=rf"Ray does not start .*timed out during startup\..*session_latest/logs\. {needs}"
+    ):
+        session.start_local()
 
 
 JOIN = """

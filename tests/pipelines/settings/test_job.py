@@ -1,4 +1,5 @@
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,17 @@ def test_a_job_draws_into_files_whatever_a_notebook_has_set(tmp_path: Path, monk
 def matplotlib_backend() -> str:
     script = "import matplotlib; print(matplotlib.get_backend())"
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_user_without_a_home_folder_is_refused_before_the_stage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """As in a container that runs with a number of which the image knows nothing."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", lambda number: {}[number])
+    assert run_and_fail(TypeError("not reached"), tmp_path) == 1
+    line = f"error: user {os.getuid()} of this machine has no home folder: set HOME to a folder, such as /tmp\n"
+    assert capsys.readouterr().err == line
 
 
 def test_an_error_of_the_machine_is_one_line_with_its_cure(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
