@@ -40,7 +40,7 @@ def in_this_process(monkeypatch):
         return (actor(as_row(loader.view_batch(piece.rows, piece.views))) for piece in pieces)
 
     monkeypatch.setattr(teacher_pass, "_feature_batches", rows)
-    monkeypatch.setattr(teacher_pass, "unpacked", lambda rows: map(from_row, rows))
+    monkeypatch.setattr(teacher_pass, "unpacked_of_actors", lambda rows: map(from_row, rows))
 
 
 def test_training_on_cached_features_is_training_with_the_teacher_on_the_same_views(first_pass, teacher):
