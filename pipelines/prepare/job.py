@@ -77,12 +77,13 @@ def run_prepare(config: PrepareJobConfig) -> str:
     others = f"; the reasons of the others are in {folder.failures_file}" if num_prepared < num_listed else ""
     num_notes = len(listing.notes)
     notes = [("notes", f"{num_notes} on what was listed: see the first lines of this output")] if num_notes else []
+    look_at = [("look at", str(folder.contact_sheet_file))] if folder.contact_sheet_file.is_file() else []
     return format_summary(
         [
             ("videos", f"{num_prepared:,} of {num_listed:,} prepared, {coverage.num_segments:,} rows{others}"),
             *notes,
             ("shards", str(output / "shards")),
-            ("look at", str(folder.contact_sheet_file)),
+            *look_at,
             ("settings", f"{listing.description['fingerprint'][:SHOWN_DIGITS]}, for --data.fingerprint"),
             ("mlflow", run.describe()),
             ("next", f"python jobs/{job}.py --data.shards {shlex.quote(str(output))}"),
@@ -120,4 +121,5 @@ def _log(run: Run, folder: ShardFolder, coverage: Coverage) -> None:
         write_coverage_csv(coverage, Path(temporary) / "coverage.csv")
         run.log_artifact(Path(temporary) / "coverage.csv")
     for file in (folder.contact_sheet_file, folder.failures_file):
-        run.log_artifact(file)
+        if file.is_file():
+            run.log_artifact(file)

@@ -25,6 +25,7 @@ from pipelines.prepare.shard_task import ShardCounts, ShardTask, try_make_shard
 from pipelines.prepare.sources import LocalRoot
 from pipelines.runtime import pools, session
 from pipelines.runtime.paths import input_path
+from pipelines.runtime.pictures import optional_picture
 from pipelines.runtime.shared_storage import check_shared
 from pipelines.shards.folder import ShardFolder, describe_shards
 from pipelines.shards.writing import write_table
@@ -119,7 +120,10 @@ def bring_up_to_date(config: PrepareConfig, folder: ShardFolder, listing: Listin
     folder.write_description(
         listing.description | {"num_shards": count_shards(folder, listing), "contents": folder.digest_contents()}
     )
-    write_contact_sheet(folder, folder.contact_sheet_file, num_segments=config.contact_sheet_segments, seed=config.seed)
+    sheet = folder.contact_sheet_file
+    with optional_picture(sheet.name):
+        sheet.unlink(missing_ok=True)  # an earlier one may show other rows
+        write_contact_sheet(folder, sheet, num_segments=config.contact_sheet_segments, seed=config.seed)
 
 
 def build_shard_task(config: PrepareConfig, folder: ShardFolder, listing: Listing) -> ShardTask:

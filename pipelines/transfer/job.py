@@ -8,7 +8,9 @@ import numpy as np
 from pipelines.networks.inflated import inflated_net
 from pipelines.networks.weights import card_of, check_network
 from pipelines.prepare.make import prepared_shards
+from pipelines.runtime.files import whole_file
 from pipelines.runtime.paths import input_path, output_path
+from pipelines.runtime.pictures import optional_picture
 from pipelines.settings.build import changed
 from pipelines.shards.index import ShardIndex, load_index
 from pipelines.shards.selection import hold_out, share_of_classes
@@ -74,10 +76,14 @@ def run_transfer(config: TransferConfig, launch: Launch = TERMINAL) -> str:
 
 def _plot_checks(folder: RunFolder) -> None:
     """Draw the curves of the checks, and keep the picture in the run's folder and in MLflow."""
-    curves = read_curves(metrics_file(folder.path))
-    if any(name.startswith(("check/", "probe/")) for name in curves):
-        picture = folder.path / "checks.png"
-        picture.write_bytes(plot_checks(curves, title=folder.path.name))
+    picture = folder.path / "checks.png"
+    with optional_picture(picture.name):
+        picture.unlink(missing_ok=True)  # of the run before it was interrupted
+        curves = read_curves(metrics_file(folder.path))
+        if any(name.startswith(("check/", "probe/")) for name in curves):
+            with whole_file(picture) as partial_file:
+                partial_file.write_bytes(plot_checks(curves, title=folder.path.name))
+    if picture.is_file():
         folder.run.log_artifact(picture)
 
 

@@ -20,6 +20,7 @@ from pipelines.benchmark.model.cases import (
 )
 from pipelines.benchmark.model.plot import plot_costs
 from pipelines.benchmark.model.transition_plan import TransitionPlan
+from pipelines.runtime.pictures import optional_picture
 from pipelines.runtime.text_table import format_table
 from t3d_core.model_names import TransitionForm
 from t3d_core.models import ModelKind, build_model, count_macs
@@ -73,7 +74,9 @@ def report_models(
         f"by default: channels_last (peers' convolutions too); x: times faster than {BASELINE}",
         _table(networks, ceilings, baseline=BASELINE, batch_size=batch_size),
     ]
-    files = {"cost_by_size.png": _picture([each.case for each in networks])}
+    files = {}
+    with optional_picture("cost_by_size.png"):
+        files["cost_by_size.png"] = _picture([each.case for each in networks])
     if switches is not None:
         plain = switches.measured[0].case.name
         rows += _rows(switches.measured, baseline=plain, batch_size=batch_size, prefix=switches.kind)

@@ -218,6 +218,22 @@ def test_all_that_was_found_is_in_mlflow(tested):
     }
 
 
+def test_a_matrix_that_cannot_be_drawn_is_left_out(
+    synthetic_shards, weights, tmp_path, without_ray, monkeypatch, caplog
+):
+    monkeypatch.setattr("pipelines.evaluate.report.plot_confusion", lambda *_, **__: 1 / 0)
+    picture = tmp_path / "result" / "confusion_matrix.png"
+    picture.parent.mkdir()
+    picture.write_bytes(b"of an earlier test")
+    summary = run_evaluate(evaluate_config(synthetic_shards, tmp_path, weights))
+    assert "confusion_matrix.png is not drawn" in caplog.text
+    assert picture.name not in summary
+    assert not picture.exists()
+    client, (run,) = runs_of(tmp_path)
+    assert run.info.status == "FINISHED"
+    assert "metrics.json" in {file.path for file in client.list_artifacts(run.info.run_id)}
+
+
 def test_views_of_segments_in_several_crops_are_tested(synthetic_shards, segment_weights, tmp_path, without_ray):
     (tmp_path / "result").mkdir()
     (tmp_path / "result" / "failures.parquet").write_text("of an earlier test")

@@ -50,6 +50,23 @@ def test_a_job_tells_mlflow_what_became_of_the_videos_and_shows_some(local_ray, 
     assert Image.open(output / "contact_sheet.png").width > 800
 
 
+def test_a_contact_sheet_that_cannot_be_drawn_is_left_out_and_the_job_ends_well(
+    local_ray, tmp_path, monkeypatch, caplog
+):
+    write_videos(tmp_path / "videos")
+    settings = job_config(tmp_path, dataset=FolderDatasetConfig(root=str(tmp_path / "videos")), output=tmp_path / "out")
+    assert "contact_sheet.png" in run_prepare(settings)
+    monkeypatch.setattr("pipelines.prepare.make.write_contact_sheet", lambda *_, **__: 1 / 0)
+    summary = run_prepare(settings)
+    assert "contact_sheet.png" not in summary
+    assert not (tmp_path / "out" / "contact_sheet.png").exists(), "of an earlier job"
+    assert "contact_sheet.png is not drawn" in caplog.text
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    [run, _] = client.search_runs([client.get_experiment_by_name("t3d").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert "contact_sheet.png" not in {file.path for file in client.list_artifacts(run.info.run_id)}
+
+
 def test_a_job_that_fails_ends_its_mlflow_run_as_failed(local_ray, mixed_folder, tmp_path):
     settings = job_config(tmp_path, dataset=FolderDatasetConfig(root=str(mixed_folder)), output=tmp_path / "out")
     with pytest.raises(UserError, match=r"4 of 10 videos failed"):

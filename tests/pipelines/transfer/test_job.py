@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import mlflow
 import pytest
@@ -15,7 +16,7 @@ from pipelines.shards.index import load_index
 from pipelines.tracking.metric_log import read_curves
 from pipelines.train.config import TrainConfig
 from pipelines.train.job import run_train
-from pipelines.transfer.job import run_transfer
+from pipelines.transfer.job import _plot_checks, run_transfer
 from pipelines.transfer.stage import CorrespondenceStage, teacher_of
 from pipelines.transfer.teacher_pass import _fingerprint
 from t3d_core.models import build_model
@@ -63,6 +64,21 @@ def test_fewer_source_videos_than_a_batch_are_refused(small_run):
     )
     with pytest.raises(ValueError, match=expected):
         run_transfer(small_run(global_batch_size=64))
+
+
+def test_checks_that_cannot_be_drawn_are_left_out(tmp_path, caplog):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "time_ms": 0, "metrics": {"check/pair_accuracy": 0.5}}\n')
+    (tmp_path / "checks.png").write_bytes(b"of an earlier part of the run")
+    logged = []
+    folder = SimpleNamespace(path=tmp_path, run=SimpleNamespace(log_artifact=logged.append))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pipelines.transfer.job.plot_checks", lambda *_, **__: 1 / 0)
+        _plot_checks(folder)
+    assert "checks.png is not drawn" in caplog.text
+    assert not logged
+    assert not (tmp_path / "checks.png").exists()
+    _plot_checks(folder)
+    assert logged == [tmp_path / "checks.png"]
 
 
 def test_a_run_reports_whether_it_learns_or_cheats_before_and_after(small_run, weizmann_shards, tmp_path):

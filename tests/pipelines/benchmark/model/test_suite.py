@@ -118,6 +118,12 @@ def test_a_net_without_transitions_has_no_cases_of_forms_and_no_plan():
     assert set(report.files) == {"cost_by_size.png"}
 
 
+def test_a_picture_that_cannot_be_drawn_is_left_out(monkeypatch, caplog):
+    monkeypatch.setattr("pipelines.benchmark.model.report.plot_costs", lambda *_: 1 / 0)
+    assert not report_models([measured("r3d_18")], None, {"fp32": 8e9}, clip_shape=SHAPE).files
+    assert "cost_by_size.png is not drawn" in caplog.text
+
+
 @pytest.mark.heavy
 def test_a_plan_stands_in_the_report_with_its_multiply_adds():
     seconds = [dict.fromkeys(FORMS, 1.0)] * 3
