@@ -1,20 +1,23 @@
 """Rows of a table become pictures, for light and for dark pages."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib import colormaps, rc_context, style
+from matplotlib import colormaps, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipelines.compare.measured import TESTED, VALIDATED, differing_settings
 from pipelines.compare.rows import Row
 from pipelines.compare.runs import Comparison, is_more_better
+from pipelines.runtime.fonts import figure_fonts, figure_text, text_width
+from pipelines.runtime.pictures import optional_picture
 from pipelines.tracking.recorded import AXIS
 
 _DPI = 110
+_MAX_LABEL_WIDTH = 4.2  # inches beside the axes; for longer ones the picture becomes wider
 _WIDTH, _ROW_HEIGHT, _LEGEND_HEIGHT = 7.2, 0.42, 0.1  # inches; the last two per row
 MAX_CURVES, MAX_CURVES_A_ROW = 12, 10  # rows, and runs of each, whose curves are drawn: more are unreadable
 _MAX_BARS = 60
@@ -35,28 +38,47 @@ class Picture(NamedTuple):
     dark: bytes
 
 
+class _Drawing(NamedTuple):
+    name: str
+    title: str
+    draw: Callable[[Axes], None]
+    height: float  # inches
+
+
 def plot_comparison(comparison: Comparison, curves: Mapping[str, Curves]) -> list[Picture]:
     """Draw bars with intervals, value against cost, curves, and for several axes parallel coordinates.
+
+    A picture that cannot be drawn is left out, with a warning.
 
     Args:
         comparison: what is drawn.
         curves: name of a metric -> the curves of the best rows; a metric without any curve is left out.
     """
     rows = comparison.rows
+    axes_varied = varied_axes(rows)
+    texts = [
+        comparison.metric,
+        *curves,
+        *axes_varied,
+        *(text for row in rows for text in (row.label, *_settings(row, axes_varied))),
+    ]
     height = 1.6 + _ROW_HEIGHT * min(len(rows), _MAX_BARS)
-    pictures = [_drawn("bars", f"{comparison.metric} by row", lambda axes: _draw_bars(axes, comparison), height)]
+    drawings = [_Drawing("bars", f"{comparison.metric} by row", lambda axes: _draw_bars(axes, comparison), height)]
     if any(row.metric("model/gmacs") for row in rows):
         title = f"{comparison.metric} against multiply-adds, with the Pareto front"
-        pictures.append(_drawn("macs", title, lambda axes: _draw_macs(axes, comparison), 4.6))
+        drawings.append(_Drawing("macs", title, lambda axes: _draw_macs(axes, comparison), 4.6))
     for metric, of_rows in curves.items():
         if any(curve for each in of_rows.values() for curve in each):
             name = "curves_" + metric.replace("/", "_")
             draw = _curve_drawer(metric, of_rows, num_rows=len(rows))
-            pictures.append(_drawn(name, f"{metric} during training", draw, 4.0 + _LEGEND_HEIGHT * len(of_rows)))
-    axes_varied = varied_axes(rows)
+            drawings.append(_Drawing(name, f"{metric} during training", draw, 4.0 + _LEGEND_HEIGHT * len(of_rows)))
     if len(axes_varied) > 1:
         draw_lines = _coordinates_drawer(comparison, axes_varied)
-        pictures.append(_drawn("coordinates", "Settings and result, one line per row", draw_lines, 4.4))
+        drawings.append(_Drawing("coordinates", "Settings and result, one line per row", draw_lines, 4.4))
+    pictures = []
+    for drawing in drawings:
+        with optional_picture(f"{drawing.name}.png"):
+            pictures.append(_drawn(drawing, texts))
     return pictures
 
 
@@ -78,18 +100,29 @@ def varied_axes(rows: Sequence[Row]) -> list[str]:
     return list(names)[:_MAX_AXES]
 
 
-def _drawn(name: str, title: str, draw: Callable[[Axes], None], height: float) -> Picture:
+def _settings(row: Row, names: Sequence[str]) -> list[str]:
+    """The row's values of these settings."""
+    return [row.runs[0].facts.get(name, "-") for name in names]
+
+
+def _drawn(drawing: _Drawing, texts: Collection[str]) -> Picture:
     def in_style(page: str) -> bytes:
-        with rc_context(), style.context(page):
-            figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        with style.context(page), figure_fonts(texts):
+            figure = Figure(figsize=(_WIDTH, drawing.height), layout="constrained")
             axes = figure.add_subplot()
-            draw(axes)
+            drawing.draw(axes)
+            figure.set_figwidth(_WIDTH + max(0.0, _widest_label(axes) - _MAX_LABEL_WIDTH))
             axes.spines[["top", "right"]].set_visible(False)
             content = BytesIO()
             figure.savefig(content, format="png", dpi=_DPI, transparent=True)
             return content.getvalue()
 
-    return Picture(name, title, in_style("default"), in_style("dark_background"))
+    return Picture(drawing.name, drawing.title, in_style("default"), in_style("dark_background"))
+
+
+def _widest_label(axes: Axes) -> float:
+    """Inches beside the axes."""
+    return max((text_width(label.get_text()) for label in axes.get_yticklabels()), default=0.0)
 
 
 def _draw_bars(axes: Axes, comparison: Comparison) -> None:
@@ -103,10 +136,12 @@ def _draw_bars(axes: Axes, comparison: Comparison) -> None:
         axes.scatter(row.values, [place] * len(row.values), s=14, color="#c05a1e", zorder=4)
         if row.paper is not None and has_paper:
             axes.plot([row.paper.top1 / 100] * 2, [place - 0.4, place + 0.4], color="#8a8a8a", linestyle="--", zorder=3)
-    axes.set_yticks(range(len(rows)), [_short(row.label) for row in rows])
+    axes.set_yticks(range(len(rows)), [figure_text(row.label, max_letters=_MAX_LABEL) for row in rows])
     axes.invert_yaxis()
-    axes.set_xlabel(
-        f"{comparison.metric}: mean; dots: seeds; line: 95 % interval{'; dashed: the paper' if has_paper else ''}"
+    # Below the labels too, because it may be wider than the axes.
+    axes.figure.supxlabel(
+        f"{comparison.metric}: mean; dots: seeds; line: 95 % interval{'; dashed: the paper' if has_paper else ''}",
+        fontsize="medium",
     )
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlim(left=0)
@@ -124,7 +159,7 @@ def _draw_macs(axes: Axes, comparison: Comparison) -> None:
     for place, row in enumerate(rows):
         if len(rows) <= _MAX_NAMED or row in front:
             offset = (7, -12 if place % 2 else 6)  # the labels of similar neighbours do not overlap
-            text, point = _short(row.label, 22), (gmacs[place], row.mean)
+            text, point = figure_text(row.label, max_letters=22), (gmacs[place], row.mean)
             axes.annotate(text, point, offset, textcoords="offset points", fontsize=8)
     is_wide = max(gmacs) > _LOGARITHMIC_FROM * min(gmacs)
     axes.set_xscale("log" if is_wide else "linear")
@@ -143,16 +178,19 @@ def _curve_drawer(metric: str, of_rows: Curves, *, num_rows: int) -> Callable[[A
     def draw(axes: Axes) -> None:
         colours = colormaps["tab20" if len(of_rows) > 10 else "tab10"]
         _title_if_shortened(axes, len(of_rows), of=num_rows)
-        for number, (label, curves) in enumerate(of_rows.items()):
+        lines = []
+        for number, curves in enumerate(of_rows.values()):
             colour = colours(number)
             for curve in filter(None, curves):
                 axes.plot(*zip(*curve, strict=True), color=colour, alpha=0.35, linewidth=1)
             steps, means = _mean_curve(curves)
-            axes.plot(steps, means, color=colour, linewidth=2, label=_short(label, 30))
+            lines += axes.plot(steps, means, color=colour, linewidth=2)
         axes.set_xlabel(f"step; thin: runs, at most {MAX_CURVES_A_ROW} per row; thick: their mean")
         axes.set_ylabel(metric)
         axes.grid(alpha=0.3)
-        axes.figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
+        # Handed over, because matplotlib leaves out what is labelled `_...`.
+        names = [figure_text(label, max_letters=30) for label in of_rows]
+        axes.figure.legend(lines, names, frameon=False, fontsize=8, loc="outside lower center", ncols=2)
 
     return draw
 
@@ -172,17 +210,20 @@ def _coordinates_drawer(comparison: Comparison, names: Sequence[str]) -> Callabl
         rows, columns = comparison.rows, [*names, comparison.metric]
         means = np.array([row.mean for row in rows])
         span = np.ptp(means) or 1.0
-        places = [_places([row.runs[0].facts.get(name, "-") for row in rows]) for name in names]
+        places = [_places(values) for values in zip(*(_settings(row, names) for row in rows), strict=True)]
         heights = np.array([*(place for place, _ in places), (means - means.min()) / span])
         for row in np.argsort(means):
             colour = colormaps["viridis"]((means[row] - means.min()) / span)
             axes.plot(range(len(columns)), heights[:, row], color=colour, alpha=0.8)
         for column, (_, ticks) in enumerate(places):
             for height, text in ticks:
-                axes.annotate(_short(text, 18), (column, height), (3, 2), textcoords="offset points", fontsize=7)
+                axes.annotate(
+                    figure_text(text, max_letters=18), (column, height), (3, 2), textcoords="offset points", fontsize=7
+                )
         for height in (0.0, 1.0):
             axes.annotate(f"{means.min() + height * np.ptp(means):.3f}", (len(columns) - 1, height), fontsize=7)
-        axes.set_xticks(range(len(columns)), [_short(name.removeprefix(AXIS), 20) for name in columns], fontsize=8)
+        names_shown = [figure_text(name.removeprefix(AXIS), max_letters=20) for name in columns]
+        axes.set_xticks(range(len(columns)), names_shown, fontsize=8)
         axes.set_yticks([])
         axes.grid(axis="x", alpha=0.4)
 
@@ -198,7 +239,3 @@ def _places(values: Sequence[str]) -> tuple[np.ndarray, list[tuple[float, str]]]
         numbers = np.array([known.index(value) for value in values], float)
     scaled = (numbers - numbers.min()) / (np.ptp(numbers) or 1.0)
     return scaled, sorted({(float(height), value) for height, value in zip(scaled, values, strict=True)})[:12]
-
-
-def _short(text: str, length: int = _MAX_LABEL) -> str:
-    return text if len(text) <= length else f"{text[: length - 3]}..."

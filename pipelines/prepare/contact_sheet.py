@@ -4,9 +4,11 @@ Each strip is one segment: six frames evenly over its time, from the first to th
 
     [frame][frame][frame][frame][frame][frame]   [frame][frame][frame][frame][frame][frame]
     label  video#segment   split, seconds ...    label  video#segment   split, seconds ...
+
+A segment whose frames cannot be decoded has the reason in their place.
 """
 
-import unicodedata
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +17,10 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.runtime.files import whole_file
+from pipelines.runtime.fonts import find_fonts, font_runs, legible
 from pipelines.shards.folder import ShardFolder
 from pipelines.shards.schemas import FRAMES_COLUMN
+from t3d_core.errors import UserError
 from t3d_core.video.decoding import decode_frames
 
 _NUM_FRAMES = 6
@@ -28,7 +32,7 @@ _FRAME_HEIGHT, _MAX_FRAME_WIDTH, _FRAME_GAP = 96, 171, 2
 _MIN_STRIP_WIDTH, _CAPTION_HEIGHT = 640, 30
 _MARGIN, _TITLE_HEIGHT, _GAP = 16, 34, 10
 _TITLE_SIZE, _LABEL_SIZE, _DETAIL_SIZE = 19, 15, 13
-_PAPER, _INK, _FAINT = (244, 244, 241), (20, 20, 20), (95, 95, 95)
+_PAPER, _UNREADABLE, _INK, _FAINT = (244, 244, 241), (226, 226, 222), (20, 20, 20), (95, 95, 95)
 
 
 class _Strip(NamedTuple):
@@ -52,9 +56,11 @@ def write_contact_sheet(folder: ShardFolder, path: Path, *, num_segments: int = 
     """
     shards = [folder.shard_file(shard) for shard in range(folder.num_finished_shards())]
     chosen = _choose_rows(shards, num_segments=num_segments, rng=np.random.default_rng(seed))
-    strips = [_strip(_read_row(shard, row)) for shard, row in chosen]
+    rows = [_read_row(shard, row) for shard, row in chosen]
+    title = _title(folder, num_shown=len(rows))
+    find_fonts([title, *(row["label"] or "" for row in rows), *(row["segment_id"] for row in rows)])
     with whole_file(path) as partial:
-        _draw_sheet(strips, title=_title(folder, num_shown=len(strips))).save(partial, format="PNG")
+        _draw_sheet([_strip(row) for row in rows], title=legible(title)).save(partial, format="PNG")
 
 
 def _choose_rows(shards: list[Path], *, num_segments: int, rng: np.random.Generator) -> list[tuple[Path, int]]:
@@ -80,10 +86,6 @@ def _read_row(shard: Path, row: int) -> dict[str, Any]:
 
 
 def _strip(row: dict[str, Any]) -> _Strip:
-    indices = np.linspace(0, row["num_frames"] - 1, _NUM_FRAMES).round().astype(np.int64)
-    scale = min(_FRAME_HEIGHT / row["height"], _MAX_FRAME_WIDTH / row["width"])
-    size = max(1, round(scale * row["height"])), max(1, round(scale * row["width"]))
-    frames_THWC = decode_frames(row[FRAMES_COLUMN], indices + row["frame_offset"], size=size)
     details = [
         row["splits"][0] if len(row["splits"]) == 1 else f"fold 1 {row['splits'][0]}",
         f"{row['num_frames'] / row['fps']:.1f} s",
@@ -92,11 +94,30 @@ def _strip(row: dict[str, Any]) -> _Strip:
         f"{row['encoding']} {len(row[FRAMES_COLUMN]) / 1000:,.0f} kB",
     ]
     return _Strip(
-        pictures=[Image.fromarray(frame_HWC) for frame_HWC in frames_THWC],
-        label=_on_one_line(row["label"] or "unlabelled"),
-        name=_on_one_line(row["segment_id"]),
+        pictures=_pictures(row),
+        label=legible(row["label"] or "unlabelled"),
+        name=legible(row["segment_id"]),
         details=", ".join(details),
     )
+
+
+def _pictures(row: dict[str, Any]) -> list[Image.Image]:
+    """The frames; if they cannot be decoded, one picture with the reason."""
+    indices = np.linspace(0, row["num_frames"] - 1, _NUM_FRAMES).round().astype(np.int64)
+    scale = min(_FRAME_HEIGHT / row["height"], _MAX_FRAME_WIDTH / row["width"])
+    size = max(1, round(scale * row["height"])), max(1, round(scale * row["width"]))
+    try:
+        frames_THWC = decode_frames(row[FRAMES_COLUMN], indices + row["frame_offset"], size=size)
+    except UserError as error:
+        return [_notice(f"cannot be read: {error}")]
+    return [Image.fromarray(frame_HWC) for frame_HWC in frames_THWC]
+
+
+def _notice(text: str) -> Image.Image:
+    notice = Image.new("RGB", (_MIN_STRIP_WIDTH, _FRAME_HEIGHT), _UNREADABLE)
+    shown = _fitted(legible(text), _LABEL_SIZE, _MIN_STRIP_WIDTH - 2 * _GAP)
+    _write(ImageDraw.Draw(notice), shown, _LABEL_SIZE, left=_GAP, baseline=_FRAME_HEIGHT // 2, colour=_INK)
+    return notice
 
 
 def _title(folder: ShardFolder, *, num_shown: int) -> str:
@@ -108,7 +129,7 @@ def _title(folder: ShardFolder, *, num_shown: int) -> str:
     classes = f"{len(description['class_names']):,} classes" if description["class_names"] else "unlabelled"
     shown = f"{num_shown} random rows of {num_rows:,}" if num_rows else "no rows, because no video could be prepared"
     stored = f"; stored {', '.join(encodings)}" if encodings else ""
-    return f"{_on_one_line(description['dataset'])}: {shown}; {classes}{stored}"
+    return f"{description['dataset']}: {shown}; {classes}{stored}"
 
 
 def _draw_sheet(strips: list[_Strip], *, title: str) -> Image.Image:
@@ -119,8 +140,9 @@ def _draw_sheet(strips: list[_Strip], *, title: str) -> Image.Image:
     size = num_columns * (width + _MARGIN) + _MARGIN, _MARGIN + _TITLE_HEIGHT + num_lines * height
     sheet = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(_TITLE_SIZE)
-    draw.text((_MARGIN, _MARGIN), _fitted(title, font, size[0] - 2 * _MARGIN), fill=_INK, font=font, anchor="lt")
+    title = _fitted(title, _TITLE_SIZE, size[0] - 2 * _MARGIN)
+    highest = min((font.getbbox(run, anchor="ls")[1] for font, run in _runs(title, _TITLE_SIZE)), default=0)
+    _write(draw, title, _TITLE_SIZE, left=_MARGIN, baseline=_MARGIN - highest, colour=_INK)
     for place, strip in enumerate(strips):
         column, line = divmod(place, num_lines)
         left, top = _MARGIN + column * (width + _MARGIN), _MARGIN + _TITLE_HEIGHT + line * height
@@ -134,27 +156,43 @@ def _draw_strip(sheet: Image.Image, strip: _Strip, *, left: int, top: int, width
         sheet.paste(picture, (picture_left, top))
         picture_left += picture.width + _FRAME_GAP
     draw = ImageDraw.Draw(sheet)
-    big, small = ImageFont.load_default(_LABEL_SIZE), ImageFont.load_default(_DETAIL_SIZE)
     baseline = top + strip.pictures[0].height + 18
-    label = _fitted(strip.label, big, 0.4 * width)
-    draw.text((left, baseline), label, fill=_INK, font=big, anchor="ls")
-    name_left = left + big.getlength(label) + _GAP
-    details_left = left + width - small.getlength(strip.details)
-    name = _fitted(strip.name, small, details_left - name_left - _GAP)
-    draw.text((name_left, baseline), name, fill=_FAINT, font=small, anchor="ls")
-    draw.text((details_left, baseline), strip.details, fill=_FAINT, font=small, anchor="ls")
+    label = _fitted(strip.label, _LABEL_SIZE, 0.4 * width)
+    _write(draw, label, _LABEL_SIZE, left=left, baseline=baseline, colour=_INK)
+    name_left = left + _length(label, _LABEL_SIZE) + _GAP
+    details_left = left + width - _length(strip.details, _DETAIL_SIZE)
+    name = _fitted(strip.name, _DETAIL_SIZE, details_left - name_left - _GAP)
+    _write(draw, name, _DETAIL_SIZE, left=name_left, baseline=baseline, colour=_FAINT)
+    _write(draw, strip.details, _DETAIL_SIZE, left=details_left, baseline=baseline, colour=_FAINT)
 
 
-def _on_one_line(text: str) -> str:
-    """Text without control characters and accents, which Pillow's font draws as boxes."""
-    bare = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in bare).split())
+@functools.cache
+def _font(file: str | None, size: int) -> Any:
+    return ImageFont.load_default(size) if file is None else ImageFont.truetype(file, size)
 
 
-def _fitted(text: str, font: Any, width: float) -> str:
+def _runs(text: str, size: int) -> list[tuple[Any, str]]:
+    """The text in parts, each with its font; Pillow's own has ASCII alone."""
+    parts = [(None, text)] if text.isascii() else font_runs(text)
+    return [(_font(file, size), run) for file, run in parts]
+
+
+def _length(text: str, size: int) -> float:
+    return sum(font.getlength(run) for font, run in _runs(text, size))
+
+
+def _write(
+    draw: ImageDraw.ImageDraw, text: str, size: int, *, left: float, baseline: float, colour: tuple[int, int, int]
+) -> None:
+    for font, run in _runs(text, size):
+        draw.text((left, baseline), run, fill=colour, font=font, anchor="ls")
+        left += font.getlength(run)
+
+
+def _fitted(text: str, size: int, width: float) -> str:
     """The text, without its middle where it is wider than `width` pixels."""
     shortened, kept = text, len(text)
-    while font.getlength(shortened) > width and kept > 2:
+    while _length(shortened, size) > width and kept > 2:
         kept -= 1
         shortened = f"{text[: (kept + 1) // 2]}...{text[-(kept // 2) :]}"
     return shortened

@@ -7,8 +7,11 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipelines.runtime.fonts import figure_fonts, figure_text
+
 _DPI = 110
 _PANEL = (5.2, 4.2)  # inches
+_TITLE_LETTERS = 33  # above each panel
 _FEW_POINTS = 30  # shorter curves mark every point
 _INK, _GRID = "#222222", "#dddddd"
 
@@ -71,12 +74,14 @@ def plot_checks(curves: Curves, *, title: str) -> bytes:
     """
     panels = [panel for panel in _PANELS if any(line.metric in curves for line in panel.lines)]
     width, height = _PANEL
-    figure = Figure(figsize=(width * len(panels), height), layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=_INK)
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        _draw(axes, panel, curves)
-    file = BytesIO()
-    figure.savefig(file, format="png", dpi=_DPI)
+    with figure_fonts([title]):
+        figure = Figure(figsize=(width * len(panels), height), layout="constrained")
+        max_letters = _TITLE_LETTERS * len(panels)
+        figure.suptitle(figure_text(title, max_letters=max_letters), x=0.01, ha="left", fontsize=11, color=_INK)
+        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            _draw(axes, panel, curves)
+        file = BytesIO()
+        figure.savefig(file, format="png", dpi=_DPI)
     return file.getvalue()
 
 

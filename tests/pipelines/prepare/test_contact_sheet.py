@@ -1,16 +1,20 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from matplotlib import font_manager
 from PIL import Image
 
 from pipelines.prepare.contact_sheet import write_contact_sheet
+from pipelines.runtime import fonts
 from pipelines.shards.folder import ShardFolder
 from pipelines.shards.schemas import REPORT_SCHEMA
 from pipelines.shards.writing import open_shard, write_table
 from t3d_core.video.storage import encode_video
+from tests.pipelines.runtime.made_font import write_font
 
 FRAME_PITCH = 128 + 2  # pixels: a 48x36 video becomes 128x96, and a gap
 FIRST_FRAME_CENTRE = np.array([16 + 34 + 48, 16 + 64])  # (y, x): margin, title
+LABEL_CENTRE = 16 + 34 + 96 + 13, 16 + 6
 
 
 @pytest.fixture
@@ -102,11 +106,41 @@ def test_texts_of_any_script_and_length_stay_within_their_strip(encoded, folder,
     assert (sheet[50:, centre - 6 : centre + 6] == paper).all()
 
 
-def test_an_accent_that_the_font_lacks_leaves_the_letter_readable(encoded, folder, tmp_path):
-    sheets = [
-        draw(folder([segment(encoded([0]), num_frames=1, label=label)]), tmp_path) for label in ("caf\u00e9", "cafe")
-    ]
-    assert (sheets[0] == sheets[1]).all()
+def test_accents_are_drawn_however_they_are_spelled(encoded, folder, tmp_path):
+    composed, decomposed, bare = (
+        draw(folder([segment(encoded([0]), num_frames=1, label=label)]), tmp_path)
+        for label in ("caf\u00e9", "cafe\u0301", "cafe")
+    )
+    assert (composed == decomposed).all()
+    assert (composed != bare).any()
+
+
+def test_an_installed_font_draws_the_letters_that_the_usual_one_lacks(encoded, folder, tmp_path, monkeypatch, caplog):
+    label = "\u8dd1\u6b65"
+    made = folder([segment(encoded([0]), num_frames=1, label=label)], dataset=label)
+    monkeypatch.setattr(fonts, "_FONT_OF", {})
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [])
+    codes = draw(made, tmp_path)
+    assert "No font here has 2 letters of CJK" in caplog.text
+    monkeypatch.setattr(fonts, "_FONT_OF", {})
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [write_font(tmp_path / "made.ttf", label)])
+    y, x = LABEL_CENTRE
+    assert draw(made, tmp_path)[y, x] < 50  # a filled square
+    assert codes[y, x] != draw(made, tmp_path)[y, x]
+
+
+def test_a_segment_that_cannot_be_decoded_has_the_reason_in_its_place(encoded, folder, tmp_path):
+    rows = [segment(encoded([value] * 2), num_frames=2, label=name) for name, value in (("a", 40), ("b", 200))]
+    healthy = draw(folder(rows), tmp_path)
+    rows[1]["frames"] = rows[1]["frames"][:200]
+    broken = draw(folder(rows), tmp_path)
+    second = 16 + 34 + 96 + 30 + 10  # where its strip begins
+    assert (healthy[:second] == broken[:second]).all()
+    notice = broken[second : second + 96, 16:600]
+    assert notice.max() > 200
+    assert notice.min() < 50  # the text
+    details = np.s_[second + 96 :, 16:60]
+    assert (healthy[details] == broken[details]).all()  # its label
 
 
 @pytest.mark.parametrize(("height", "width"), [(128, 36), (36, 400)])

@@ -44,5 +44,18 @@ def test_the_interval_is_a_band_around_the_accuracy(axes_of):
     assert (heights.min(), heights.max()) == (0.45, 0.78)
 
 
+@pytest.mark.parametrize("name", ["W" * 300, "$x_1$ $\\frac{", "a\nb"])
+def test_a_name_of_any_kind_stands_inside_the_picture(monkeypatch, name):
+    figures = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (figures.append(figure), save(figure, *a, **k)))
+    plot_checks(PAIRS, title=name)
+    [figure] = figures
+    figure.set_dpi(110)  # of the file
+    [title] = [text for text in figure.texts if text.get_text() == figure.get_suptitle()]
+    assert title.get_window_extent().x1 < figure.bbox.x1
+    assert title.get_window_extent().height < 30  # one line
+
+
 def test_a_probe_without_checks_is_drawn_alone(axes_of):
     assert list(axes_of({"probe/linear_top1": [(0, 0.3), (5, 0.4)]})) == ["Frozen features on labelled videos"]
