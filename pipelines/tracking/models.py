@@ -159,7 +159,8 @@ def _save_model(weights_path: Path, folder: Path, *, description: Model, signatu
         mlflow.pyfunc.save_model(
             str(folder),
             python_model=str(Path(__file__).with_name("logged_model.py")),
-            artifacts={"weights": str(weights_path)},
+            # Not a path: MLflow would read it as an address, which a `#` or `?` ends.
+            artifacts={"weights": weights_path.absolute().as_uri()},
             code_paths=[str(Path(t3d_core.__file__).parent)],
             signature=signature,
             pip_requirements=list(MODEL_REQUIREMENTS),

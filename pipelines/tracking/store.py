@@ -56,17 +56,36 @@ def resolve_tracking_uri(uri: str | None, *, base: Path) -> str:
         The address, with an absolute path when it is a sqlite file or a folder; a server's address as it came.
 
     Raises:
-        UserError: the address holds a password.
+        UserError: the address holds a password, or a `?` or `%` of a name as it is.
     """
     uri = expand_home(uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db")
     if uri.startswith(SQLITE):
-        return f"{SQLITE}{base.absolute() / uri.removeprefix(SQLITE)}"
+        _check_quoted(uri, base=base)
+        return f"{SQLITE}{Path(_quoted(base.absolute())) / uri.removeprefix(SQLITE)}"
     if uri.startswith("file:///"):
         return uri
     if ":" in uri and not uri.startswith("file:"):
         _check_no_password(uri)
         return uri
     return (base.absolute() / uri.removeprefix("file:")).as_uri()
+
+
+def _quoted(path: Path) -> str:
+    """The path inside an address of SQLAlchemy, where `%` begins a code and `?` the options."""
+    return str(path).replace("%", "%25").replace("?", "%3F")
+
+
+def _sqlite_file(tracking_uri: str) -> Path:
+    return Path(unquote(tracking_uri.removeprefix(SQLITE).partition("?")[0]))
+
+
+def _check_quoted(uri: str, *, base: Path) -> None:
+    """Refuse the address of a sqlite file that would silently be another file than the one that is written there."""
+    path, mark, options = uri.removeprefix(SQLITE).partition("?")
+    written, meant = base / path, base / unquote(path)
+    is_name = bool(mark) and ("=" not in options or "/" in options)
+    if is_name or (written.parent.is_dir() and not meant.parent.is_dir()):
+        raise UserError(f"tracking.uri {uri} means the file {meant}: write a % of its name as %25, and a ? as %3F")
 
 
 def _check_no_password(uri: str) -> None:
@@ -190,7 +209,7 @@ def _open_lock(tracking_uri: str) -> Iterator[None]:
     if not tracking_uri.startswith(SQLITE):
         yield
         return
-    lock_path = Path(tracking_uri.removeprefix(SQLITE) + ".lock")
+    lock_path = Path(f"{_sqlite_file(tracking_uri)}.lock")
     try:
         lock_path.parent.mkdir(parents=True, exist_ok=True)
         file = lock_path.open("w")  # filelock's own FileLock would wait for ever where the file cannot be made
@@ -208,7 +227,7 @@ def artifact_location(tracking_uri: str) -> str | None:
     """A folder next to a sqlite store (MLflow would use the working folder); None for a server, which has its own."""
     if not tracking_uri.startswith(SQLITE):
         return None
-    return (Path(tracking_uri.removeprefix(SQLITE)).parent / "mlruns").as_uri()
+    return (_sqlite_file(tracking_uri).parent / "mlruns").as_uri()
 
 
 def check_not_deleted(experiment: Experiment, *, tracking_uri: str) -> None:

@@ -23,6 +23,20 @@ def test_every_form_of_address_finds_the_weights_logged_last(run, weights_path, 
         assert fetch_weights(uri, tracking_uri=run.tracking_uri).read_bytes() == weights_path.read_bytes(), uri
 
 
+def test_weights_in_a_folder_of_any_name_become_a_model(run, weights_path, tmp_path):
+    folder = tmp_path / "a?b#c%20d \u00e4"
+    folder.mkdir()
+    model_uri = log_model(run, shutil.copy(weights_path, folder / "model.safetensors"))
+    assert fetch_weights(model_uri, tracking_uri=run.tracking_uri).read_bytes() == weights_path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a#b", "a?b", "a%20b", "a b", "\u00e4"])
+def test_models_of_any_name_are_found_again(run, weights_path, name):
+    for alias in ("best", None):
+        uri = register_model(run, log_model(run, weights_path), name=name, alias=alias)
+        assert fetch_weights(uri, tracking_uri=run.tracking_uri).read_bytes() == weights_path.read_bytes()
+
+
 def test_a_new_version_takes_the_alias_over(run, weights_path):
     for version in (1, 2):
         register_model(run, log_model(run, weights_path), name="t3d-ucf", alias="champion")

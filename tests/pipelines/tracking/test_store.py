@@ -1,5 +1,6 @@
 """Which store it is, and how a call waits for one that is busy."""
 
+import shutil
 import sqlite3
 import threading
 import time
@@ -10,9 +11,10 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.tracking import store
+from pipelines.tracking.recorded import fetch_artifact, find_runs
 from pipelines.tracking.store import StoreAwayError, open_client, resolve_tracking_uri
 from t3d_core.errors import UserError
-from tests.pipelines.tracking.new_runs import read_run
+from tests.pipelines.tracking.new_runs import open_run, read_run
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,30 @@ from tests.pipelines.tracking.new_runs import read_run
 def test_a_tracking_uri_becomes_independent_of_the_working_folder(uri, absolute, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert resolve_tracking_uri(uri, base=Path("/base")) == absolute
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b", "a%20b", "a b", "\u00e4", "a%", "a;b", "\u65e5\u672c"])
+def test_a_folder_of_any_name_holds_its_own_store(name, tmp_path, empty_store):
+    base = tmp_path / name
+    shutil.copytree(empty_store.parent, base)
+    run = open_run(resolve_tracking_uri("sqlite:///mlflow.db", base=base))
+    run.log_text("kept", "note.txt")
+    [found] = find_runs(run.tracking_uri, experiment="t3d")
+    assert fetch_artifact(run.tracking_uri, found, "note.txt").is_relative_to(base)
+    with sqlite3.connect(base / "mlflow.db") as written:
+        assert written.execute("select count(*) from runs").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///a?b.db", "sqlite:///a?b=c/m.db", "sqlite:///a%20b/m.db"])
+def test_an_address_that_means_another_file_than_it_seems_is_refused(uri, tmp_path):
+    (tmp_path / "a%20b").mkdir()
+    with pytest.raises(UserError, match=r"tracking\.uri sqlite:///a.* means the file .*: write a % .* as %25"):
+        resolve_tracking_uri(uri, base=tmp_path)
+
+
+def test_options_and_codes_of_an_address_are_kept(tmp_path):
+    for given in ("m.db?timeout=5", "a%20b.db", "100%.db"):
+        assert resolve_tracking_uri(f"sqlite:///{given}", base=tmp_path) == f"sqlite:///{tmp_path}/{given}"
 
 
 @pytest.mark.parametrize(
