@@ -90,7 +90,7 @@ def as_markdown(comparison: Comparison, columns: Sequence[Column]) -> str:
     """The table in Markdown, with its title and notes."""
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+        return "| " + " | ".join(" ".join(cell.replace("|", r"\|").split()) for cell in cells) + " |"
 
     header = [line([column.name for column in columns]), line(["---", *["---:"] * (len(columns) - 1)])]
     rows = [line([column.cell(row).text for column in columns]) for row in comparison.rows]

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from pipelines.compare.table import as_markdown, columns_of
 from tests.pipelines.compare.browser import BROWSER, Browser
 
 
@@ -45,6 +46,15 @@ def test_the_report_says_the_same_in_every_form(report, store):
     assert all(address.startswith("data:image/png;base64,") for address in page.loaded)
     [run] = store.client.search_runs([store.experiment], "tags.stage = 'compare'")
     assert "comparison.html" in [file.path for file in store.client.list_artifacts(run.info.run_id)]
+
+
+def test_a_label_of_several_lines_is_one_row_of_the_markdown(store):
+    for name in ("a\nb|c", "d"):
+        store.train(seed=0, init_from=name)
+    comparison = store.compare(group_by=("init_from",))
+    lines = as_markdown(comparison, columns_of(comparison, {})).splitlines()
+    assert sum(line.startswith("| ") for line in lines) == 2 + 2  # with the heading
+    assert any(r"a b\|c |" in line for line in lines)
 
 
 @BROWSER

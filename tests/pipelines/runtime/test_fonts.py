@@ -5,7 +5,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from matplotlib import font_manager, rcParams
+from matplotlib import font_manager, rc_context, rcParams
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -104,3 +104,8 @@ def test_a_long_text_loses_its_middle_because_names_often_differ_at_their_end():
 def test_no_text_is_a_formula():
     assert (drawn(figure_text("$x_1^2$ $")) != drawn("$x_1^2$ \\$")).any()
     assert drawn(figure_text("$\\frac{1$ $")).any()  # matplotlib cannot read this formula
+
+
+def test_the_users_own_way_of_drawing_does_not_matter():
+    with rc_context({"text.usetex": True, "font.family": ["Not Installed"]}), figure_fonts(["run"]):
+        assert drawn("run").any()
