@@ -27,6 +27,7 @@ from pipelines.prepare.make import (
     build_shard_task,
     check_failures,
     check_fingerprint,
+    print_notes,
 )
 from pipelines.prepare.plan import format_plan, plan_prepare
 from pipelines.runtime.files import whole_file
@@ -53,8 +54,7 @@ def run_prepare(config: PrepareJobConfig) -> str:
     print(seen_from_here(f"{num_found:,} of {num_listed:,} listed videos found in {listing.root.address}"))
     if any(overlaps := listing.description["official_overlaps"]):
         print(f"note: the published lists put {overlaps} source videos of the folds into both train and test")
-    for note in listing.notes:
-        print(seen_from_here(f"note: {note}"))
+    print_notes(listing)
     folder = ShardFolder(output)
     if config.dry_run:
         plan = plan_prepare(

@@ -27,6 +27,7 @@ from pipelines.runtime import pools, session
 from pipelines.runtime.paths import input_path
 from pipelines.runtime.pictures import optional_picture
 from pipelines.runtime.shared_storage import check_shared
+from pipelines.settings.terminal import seen_from_here
 from pipelines.shards.folder import ShardFolder, describe_shards
 from pipelines.shards.writing import write_table
 from t3d_core.errors import UserError
@@ -87,6 +88,7 @@ def prepare(
     if not _is_up_to_date(folder, listing):
         if before_work is not None and not is_made_by_listing:
             before_work()
+        print_notes(listing)
         with folder.locked(is_patient=True):
             check_fingerprint(folder, listing.description)
             add_late_shards(folder, listing, records_to_retry(folder, listing))
@@ -94,6 +96,12 @@ def prepare(
     coverage = count_coverage(folder.videos_file)
     check_failures(config, folder, coverage)
     return coverage
+
+
+def print_notes(listing: Listing) -> None:
+    """Print what was passed over and what is doubtful in the listing."""
+    for note in listing.notes:
+        print(seen_from_here(f"note: {note}"))
 
 
 def _is_up_to_date(folder: ShardFolder, listing: Listing) -> bool:

@@ -32,8 +32,6 @@ def run_job(
     config = load_config(config_class, argv=argv, quickstart=quickstart, program=f"python {sys.argv[0]}")
     # `ray job stop` and Kubernetes end a job by SIGTERM: it closes its MLflow run as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # A notebook names its own, and matplotlib refuses one that is not installed here; our pictures are files.
-    os.environ.pop("MPLBACKEND", None)
     try:
         _check_home()
         print(seen_from_here(run(config)))

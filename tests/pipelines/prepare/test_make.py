@@ -66,6 +66,14 @@ def test_a_labelled_video_is_one_row_with_every_frame_of_its_source(local_ray, t
     assert np.allclose(brightness, 5 * np.arange(30), atol=3)
 
 
+def test_what_was_passed_over_is_printed_when_shards_are_made(local_ray, tmp_path, capsys):
+    write_videos(tmp_path / "videos")
+    (tmp_path / "videos" / "left" / "notes.txt").touch()
+    for _ in range(2):
+        prepare(config(tmp_path / "videos"), tmp_path / "out")
+    assert capsys.readouterr().out.count("note: other files not looked at: 1 (1 .txt)") == 1
+
+
 def test_an_unlabelled_video_is_cut_into_segments_of_its_source(local_ray, tmp_path):
     write_video(tmp_path / "videos" / "long.mp4", num_frames=250, fps=10.0)
     dataset = FolderDatasetConfig(root=str(tmp_path / "videos"), is_labelled=False)

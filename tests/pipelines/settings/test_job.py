@@ -30,15 +30,6 @@ def test_run_job_prints_the_summary(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == "done quick\n"
 
 
-def test_a_notebooks_way_of_drawing_is_not_the_jobs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    monkeypatch.setenv("MPLBACKEND", "module://not_installed.backend")
-    (tmp_path / "q.yaml").write_text("{}")
-    run_job(Train, lambda config: str(os.environ.get("MPLBACKEND")), argv=[], quickstart=tmp_path / "q.yaml")
-    assert capsys.readouterr().out == "None\n"
-
-
 class ShardsGoneError(UserError):
     """As the stages derive their own from it."""
 
