@@ -30,6 +30,8 @@ from t3d_core.video.container import VideoError
 
 _COPY_BYTES = 8 << 20
 _COPY_PREFIX = "t3d-copy-"
+_RETRY_SECONDS = 30
+_MAX_REASON = 300
 
 
 class MissingVideoError(VideoError):
@@ -213,7 +215,10 @@ def open_root(root: str | Path) -> VideoRoot:
         filesystem, base = _filesystem(address)
         kind = filesystem.get_file_info(base).type
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"root {address!r} cannot be opened: {_first_line(error)}") from error
+        raise UserError(
+            f"root {address!r} cannot be opened: {_first_line(error)[:_MAX_REASON]}; check the address, the network "
+            "and the credentials in the environment"
+        ) from error
     if kind != fs.FileType.Directory:
         raise UserError(f"root {address!r} is empty: give the address of the folder of the videos")
     return RemoteRoot(address)
@@ -228,6 +233,8 @@ def _open_folder(folder: Path) -> LocalRoot:
 @functools.cache
 def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     """The store and the prefix in it; made once in each process, because its connections cannot be sent to workers."""
+    if uri.startswith(("gs://", "gcs://")) and "retry_limit_seconds=" not in uri:  # its own limit is 15 minutes
+        uri = f"{uri}{'&' if '?' in uri else '?'}retry_limit_seconds={_RETRY_SECONDS}"
     filesystem, base = fs.FileSystem.from_uri(uri)
     return filesystem, base.rstrip("/")
 

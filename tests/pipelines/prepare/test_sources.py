@@ -1,5 +1,6 @@
 import errno
 import os
+from types import SimpleNamespace
 
 import pytest
 from moto.server import ThreadedMotoServer
@@ -182,10 +183,31 @@ def test_an_address_that_holds_nothing_is_refused(bucket, prefix):
     ("root", "reason"),
     [
         ("/no/such/folder", "is not a folder"),
-        ("ftp://host/videos", "cannot be opened: Unrecognized filesystem type"),
+        ("ftp://host/videos", "cannot be opened: Unrecognized filesystem type .*; check the address, the network"),
         ("s3://key:se/cret@bucket/videos", r"'s3://\.\.\.@bucket/videos' contains a secret, .*environment"),
     ],
 )
 def test_a_root_that_cannot_work_is_refused_with_the_cure(root, reason):
     with pytest.raises(ValueError, match=reason):
         open_root(root)
+
+
+def test_a_google_address_gives_up_within_its_limit(monkeypatch):
+    asked = []
+
+    class FileSystem:
+        @staticmethod
+        def from_uri(uri):
+            asked.append(uri)
+            return None, "bucket/videos"
+
+    monkeypatch.setattr(sources, "fs", SimpleNamespace(FileSystem=FileSystem))
+    sources._filesystem.cache_clear()
+    for address in ("gs://bucket/videos", "gs://bucket/videos?project_id=p", "gs://bucket?retry_limit_seconds=900"):
+        sources._filesystem(address)
+    sources._filesystem.cache_clear()
+    assert asked == [
+        "gs://bucket/videos?retry_limit_seconds=30",
+        "gs://bucket/videos?project_id=p&retry_limit_seconds=30",
+        "gs://bucket?retry_limit_seconds=900",
+    ]
