@@ -101,7 +101,9 @@ def whole_packets(video: OpenVideo, *, is_from_start: bool = True) -> Iterator[P
     num_packets = 0
     for packet in video.container.demux(video.stream):
         if packet.is_corrupt:
-            raise VideoError(f"corrupt or truncated: packet {num_packets} is damaged")
+            is_stream = "mpegts" in video.container.format.name
+            cure = " (recordings that were joined: `ffmpeg -i FILE -c copy NEW.mp4`)" if is_stream else ""
+            raise VideoError(f"corrupt or truncated: packet {num_packets} is damaged{cure}")
         num_packets += packet.size > 0 or packet.dts is not None  # an empty sample is one, the final flush is none
         yield packet
     if not is_from_start:

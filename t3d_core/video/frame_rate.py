@@ -11,8 +11,6 @@ import numpy.typing as npt
 # Frames that a recorder dropped are no reason to mistrust a header; stamps in milliseconds are rounded.
 _MAX_DIFFERENCE, _ROUNDING_SECONDS = 0.02, 0.002
 _MAX_DENOMINATOR = 1001  # of 30000/1001; stamps are not exact enough for more
-# Packets come out of order by less than two seconds, and no camera rests for an hour.
-_MAX_STEP_BACK_SECONDS, _MAX_STEP_SECONDS = 2.0, 3600.0
 
 
 def agrees(stated: Fraction | None, seconds: npt.NDArray[np.float64]) -> bool:
@@ -20,8 +18,7 @@ def agrees(stated: Fraction | None, seconds: npt.NDArray[np.float64]) -> bool:
 
     Args:
         stated: frames a second; None where the header states none, which agrees with nothing.
-        seconds: time stamps of the frames, in file order or in the order in which they are shown. Fewer than two, or
-            stamps that jump, contradict no rate.
+        seconds: time stamps of the frames, in any order. Fewer than two contradict no rate.
     """
     span_seconds = _span(seconds)
     if stated is None or not span_seconds:
@@ -39,12 +36,6 @@ def believed_rate(stated: Fraction | None, seconds: npt.NDArray[np.float64]) -> 
     return measured.limit_denominator(_MAX_DENOMINATOR) if measured >= 1 else measured
 
 
-def has_jumps(seconds: npt.NDArray[np.float64]) -> bool:
-    """Whether the clock is set anew inside the file, as in recordings that were joined."""
-    steps = np.diff(seconds)
-    return bool(((steps < -_MAX_STEP_BACK_SECONDS) | (steps > _MAX_STEP_SECONDS)).any())
-
-
 def _span(seconds: npt.NDArray[np.float64]) -> float:
     """From the first to the last time stamp; 0 where they measure nothing."""
-    return float(np.ptp(seconds)) if len(seconds) and not has_jumps(seconds) else 0.0
+    return float(np.ptp(seconds)) if len(seconds) else 0.0

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from av.packet import Packet
 
+# Readers of shards seek in fewer codecs (`decoding.PACKET_IS_FRAME_CODECS`), whose copies are made for it.
 _ONE_PACKET_ONE_FRAME = {"h264", "hevc", "mjpeg", "av1", "mpeg1video", "mpeg2video"}
 _VP9_INDEX_MARKER, _VP9_FRAME_MARKER = 0b110, 0b10
 

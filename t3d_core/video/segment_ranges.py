@@ -106,12 +106,22 @@ class SegmentRequest:
         [(first, stop)] = stretches
         shown = None if seconds is None else np.maximum.accumulate(seconds[first:stop])
         if fps is not None:
-            piece_frames = max(1, int(min(self.max_segment_seconds * fps, _MAX_PIECE_FRAMES)))
-            if shown is None or _longest_piece(shown, piece_frames) <= self.max_segment_seconds + 2 / fps:
+            piece_frames = self._piece_frames(fps)
+            if shown is None or self.is_even(shown, fps=fps):
                 return FrameRanges(stretches, piece_frames)
         assert shown is not None
         starts = [first + start for start in _starts_by_time(shown, self.max_segment_seconds)]
         return FrameRanges(list(zip(starts, [*starts[1:], stop], strict=True)), None)
+
+    def is_even(self, shown: FloatArray, *, fps: float) -> bool:
+        """Whether pieces of as many frames each last no longer than asked, by ascending times of frames or packets."""
+        if self.max_segment_seconds is None or not len(shown):
+            return True
+        return _longest_piece(shown, self._piece_frames(fps)) <= self.max_segment_seconds + 2 / fps
+
+    def _piece_frames(self, fps: float) -> int:
+        assert self.max_segment_seconds is not None
+        return max(1, int(min(self.max_segment_seconds * fps, _MAX_PIECE_FRAMES)))
 
     def _random_windows(self, seconds: FloatArray | None) -> FrameRanges:
         assert seconds is not None

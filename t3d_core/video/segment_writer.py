@@ -34,6 +34,10 @@ _JPEG_QUALITY = 3  # FFmpeg's scale: 1 is best; 3 gives about 40 dB
 _LAMBDA_OF_QUALITY = 118
 _JPEG_OPTIONS = {"flags": "+qscale", "global_quality": str(_JPEG_QUALITY * _LAMBDA_OF_QUALITY)}
 
+# JPEG is always read by the matrix of BT.601; these are it, or nothing that says otherwise (ITU-T H.273, 8.3).
+_UNSPECIFIED, _BT470BG, _SMPTE170M = 2, 5, 6
+_JPEG_MATRICES = frozenset({_UNSPECIFIED, _BT470BG, _SMPTE170M})
+
 # A header may claim any rate; mp4 and x264 count time in 32 bits.
 _MIN_FPS, _MAX_FPS, _MAX_FPS_DENOMINATOR = Fraction(1, 1000), Fraction(1000), 10_000
 
@@ -79,6 +83,9 @@ class SegmentWriter:
     def write(self, frame: VideoFrame) -> None:
         """Add one frame, scaled; the first one fixes how colours are written down."""
         frame = with_known_matrix(frame)
+        if self._stream.codec_context.name == "mjpeg" and frame.colorspace not in _JPEG_MATRICES:
+            frame = frame.reformat(format="rgb24", threads=1)
+            frame.colorspace = _UNSPECIFIED  # the planes are made anew in the matrix of JPEG
         if self.num_frames == 0:
             # The decoder of the segment must turn YUV into RGB as the decoder of the source does.
             self._stream.codec_context.colorspace = frame.colorspace

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
-from itertools import chain
 from typing import NamedTuple, cast
 
 import av
@@ -24,13 +23,21 @@ import numpy.typing as npt
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
-from t3d_core.video.container import MAX_FRAME_PIXELS, OpenVideo, VideoError, VideoSource, open_video, whole_packets
+from t3d_core.video.container import (
+    MAX_FRAME_PIXELS,
+    OpenVideo,
+    VideoError,
+    VideoSource,
+    iterate_frames,
+    open_video,
+    whole_packets,
+)
 from t3d_core.video.decoding import PACKET_IS_FRAME_CODECS, TIMESTAMPED_CONTAINERS
-from t3d_core.video.frame_rate import agrees, has_jumps
 from t3d_core.video.packet_frames import frame_counter
 
 # Containers whose packets carry time stamps that can be sought; frames are compared with the stamps all the same.
 _SEEKABLE_CONTAINERS = TIMESTAMPED_CONTAINERS | {"mpegts", "mpeg", "flv", "nut"}
+_CONTAINERS_WITHOUT_TIMES = {"avi", "mpegvideo", "m4v", "h264", "hevc"}
 
 
 class PacketTable(NamedTuple):
@@ -49,7 +56,8 @@ class PacketTable(NamedTuple):
         is_whole: the file is not truncated, as far as its packets show.
         is_seekable_as_copy: `decode_frames` finds key frames in a copy of these packets, and need not read it from its
             start.
-        is_rate_doubtful: the time stamps of the packets disagree with `fps`.
+        has_times: the container stores when frames are shown.
+        packet_seconds: times of the packets that show something, in file order; empty where one has none.
         notes: what is doubtful about the file, a sentence each.
     """
 
@@ -64,7 +72,8 @@ class PacketTable(NamedTuple):
     pts: npt.NDArray[np.int64]
     is_whole: bool
     is_seekable_as_copy: bool
-    is_rate_doubtful: bool
+    has_times: bool
+    packet_seconds: npt.NDArray[np.float64]
     notes: tuple[str, ...]
 
 
@@ -86,6 +95,7 @@ class SourceReader:
     """
 
     video: OpenVideo
+    _frames: Iterator[SourceFrame]
 
     def __init__(self, source: VideoSource, table: PacketTable, *, keeps_packets: bool = False) -> None:
         self._source, self._table, self._keeps_packets = source, table, keeps_packets
@@ -97,7 +107,7 @@ class SourceReader:
 
     def __enter__(self) -> "SourceReader":
         self._reopen()
-        self._frames = self._decode_from_start()
+        self._frames, self._is_from_start = self._decode_from_start(), True
         return self
 
     def __exit__(self, *exception: object) -> bool | None:
@@ -108,7 +118,7 @@ class SourceReader:
         self._first = first
         self._drop_packets()
         self._seek()
-        while (stop is None or self._next_index < stop) and (item := next(self._frames, None)) is not None:
+        while (stop is None or self._next_index < stop) and (item := self._next_frame()) is not None:
             self._next_index = item.frame_index + 1
             if item.frame_index >= first:
                 yield item
@@ -135,12 +145,18 @@ class SourceReader:
         # Without an index in the file a seek may land behind its goal: the key frame before is near enough.
         goal = key_index if _names_of(self.video) & TIMESTAMPED_CONTAINERS else int(keys[max(0, place - 1)])
         self.video.container.seek(int(pts[goal]), stream=self.video.stream)
-        frames = self._decode_from_key(key_index)
+        self._frames, self._is_from_start = self._decode_from_key(key_index), False
+
+    def _next_frame(self) -> SourceFrame | None:
+        """The next frame; a file that does not match its packets after a seek is decoded from its start instead."""
         try:
-            self._frames = chain([next(frames)], frames)
-        except (StopIteration, VideoError, av.InvalidDataError):
-            self._reopen()
-            self._frames = self._decode_from_start()
+            return next(self._frames, None)
+        except (VideoError, av.InvalidDataError):
+            if self._is_from_start:
+                raise
+        self._reopen()
+        self._frames, self._is_from_start = self._decode_from_start(), True
+        return next((item for item in self._frames if item.frame_index >= self._next_index), None)
 
     def _decode_from_start(self) -> Iterator[SourceFrame]:
         for index, frame in enumerate(self._decode(whole_packets(self.video))):
@@ -197,15 +213,16 @@ class _Listed(NamedTuple):
 
 
 def list_packets(source: VideoSource) -> PacketTable:
-    """List a source's packets up to the first damage, without decoding."""
+    """List a source's packets up to the first damage; only the first frame is decoded."""
     with open_video(source) as video:
         listed, is_whole = _read_packets(video)
         pts = _presentation_stamps(video, listed)
         codec, tick_seconds = video.stream.codec_context.name, float(video.stream.time_base or 0)
-        is_timestamped = bool(_names_of(video) & TIMESTAMPED_CONTAINERS)
-    packet_seconds = _packet_seconds(listed, tick_seconds)
-    jump_note = "its time stamps jump" if has_jumps(packet_seconds) else ""
+        is_timestamped, has_times = bool(_names_of(video) & TIMESTAMPED_CONTAINERS), not _has_made_up_times(video)
+    if len(pts) and not _begins_at(source, int(pts[0])):
+        pts = pts[:0]  # the decoder drops what it cannot begin with: fewer frames than packets
     key_stamps = [packet.stamp for packet in listed if packet.is_key and packet.num_shown] if len(pts) else []
+    is_jumping = _is_jumping(listed)
     return PacketTable(
         codec=codec,
         fps=video.fps,
@@ -218,9 +235,17 @@ def list_packets(source: VideoSource) -> PacketTable:
         pts=pts,
         is_whole=is_whole,
         is_seekable_as_copy=is_timestamped and codec in PACKET_IS_FRAME_CODECS and len(pts) > 0,
-        is_rate_doubtful=not agrees(video.fps, packet_seconds),
-        notes=tuple(filter(None, (video.note, jump_note))),
+        has_times=has_times,
+        packet_seconds=np.empty(0) if is_jumping else _packet_seconds(listed, tick_seconds),
+        notes=tuple(filter(None, (video.note, "its time stamps jump" if is_jumping else ""))),
     )
+
+
+def _begins_at(source: VideoSource, stamp: int) -> bool:
+    """Whether the first frame of a decode has this time stamp."""
+    with open_video(source) as video:
+        frame = next(iterate_frames(video), None)
+    return frame is not None and frame.pts == stamp
 
 
 def _read_packets(video: OpenVideo) -> tuple[list[_Listed], bool]:
@@ -242,21 +267,23 @@ def decoded_seconds(source: VideoSource, *, end_seconds: float) -> npt.NDArray[n
     seconds: list[float] = []
     with open_video(source) as video:
         start_seconds: float | None = None if _has_made_up_times(video) else video.start_seconds
+        frame_seconds = 1 / float(video.fps or 1)
         for packet in whole_packets(video):
             for frame in packet.decode():
-                # Raw streams have no time stamps: their frames follow each other at the stated rate.
-                time = len(seconds) / float(video.fps or 1) if frame.time is None else frame.time
-                if start_seconds is None:
-                    start_seconds = time - _start_of_stream(video)
-                seconds.append(time - start_seconds)
+                if frame.time is None:  # it follows the frame before
+                    seconds.append(seconds[-1] + frame_seconds if seconds else 0.0)
+                else:
+                    if start_seconds is None:
+                        start_seconds = frame.time - _start_of_stream(video)
+                    seconds.append(frame.time - start_seconds)
                 if seconds[-1] >= end_seconds:
                     return np.array(seconds)
     return np.array(seconds)
 
 
 def _has_made_up_times(video: OpenVideo) -> bool:
-    """AVI stores no times: FFmpeg counts packets, and the decoder's delay makes the first frame late."""
-    return "avi" in video.container.format.name
+    """AVI and raw streams store no times: FFmpeg counts packets, and the decoder's delay makes the first frame late."""
+    return bool(_names_of(video) & _CONTAINERS_WITHOUT_TIMES)
 
 
 def _start_of_stream(video: OpenVideo) -> float:
@@ -271,7 +298,7 @@ def _names_of(video: OpenVideo) -> set[str]:
 def _presentation_stamps(video: OpenVideo, listed: list[_Listed]) -> npt.NDArray[np.int64]:
     """Sorted time stamps, one a frame, if reading can begin at any key frame; else nothing."""
     nothing = np.empty(0, np.int64)
-    if not _names_of(video) & _SEEKABLE_CONTAINERS or not listed or not listed[0].is_key:
+    if _is_jumping(listed) or not _names_of(video) & _SEEKABLE_CONTAINERS or not listed or not listed[0].is_key:
         return nothing
     if any(packet.is_discard or packet.num_shown not in (0, 1) for packet in listed):
         return nothing
@@ -281,6 +308,25 @@ def _presentation_stamps(video: OpenVideo, listed: list[_Listed]) -> npt.NDArray
         return nothing
     pts = np.unique(np.array(known, np.int64))
     return pts if len(pts) == len(known) and pts[0] == known[0] else nothing
+
+
+def _is_jumping(listed: list[_Listed]) -> bool:
+    """Whether the clock is set anew inside the file, as in recordings that were joined.
+
+    Pictures in front of a key frame may follow it in the file, but none of them is shown before the last key frame.
+    """
+    last_key: int | None = None
+    earliest: int | None = None
+    for packet in listed:
+        if packet.stamp is None:
+            continue
+        if earliest is not None and packet.stamp < earliest:
+            return True
+        if packet.is_key:
+            if last_key is not None and packet.stamp <= last_key:
+                return True
+            last_key, earliest = packet.stamp, last_key
+    return False
 
 
 def _packet_seconds(listed: list[_Listed], tick_seconds: float) -> npt.NDArray[np.float64]:

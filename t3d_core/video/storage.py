@@ -32,7 +32,7 @@ from t3d_core.video.container import EmptyIntervalError, VideoError, VideoSource
 from t3d_core.video.conversion import converted_once, displayed_size, is_matrix_known, rotation_of
 from t3d_core.video.decoding import NO_FRAME_RATE, ZERO_FRAMES, is_steady
 from t3d_core.video.encodings import Encoding
-from t3d_core.video.frame_rate import believed_rate
+from t3d_core.video.frame_rate import agrees, believed_rate
 from t3d_core.video.segment_ranges import FrameRange, FrameRanges, SegmentRequest
 from t3d_core.video.segment_writer import KEY_DISTANCE, SegmentWriter, upright_frame
 from t3d_core.video.sizes import resized_size
@@ -49,7 +49,7 @@ class EncodedSegment:
         encoding: what was made of it: "copy", "h264" or "jpeg".
         num_frames: frames of the segment.
         frame_offset: frames in `data` before the segment's first one (a copy begins at an earlier key frame).
-        fps: constant; the source's average, by its time stamps where its header disagrees with them.
+        fps: constant; the source's average, by the time stamps where its header, or the segment's own frames, disagree.
         height: pixels, upright; even except for copies.
         width: pixels, upright; even except for copies.
         start_frame: index in the source of its first frame.
@@ -136,11 +136,9 @@ def _encode_segments(
 ) -> Iterator[EncodedSegment]:
     table = list_packets(source)
     seconds = _frame_seconds(source, table, request)
-    fps = _frame_rate(table, seconds)
-    is_stated = fps == table.fps
-    rate_notes = () if is_stated else (f"{float(fps):.4g} frames a second by its time stamps",)
-    origin = _Origin(source, table, fps, table.notes + rate_notes)
-    ranges = request.frame_ranges(seconds, fps=float(fps) if is_stated else None)
+    origin = _Origin(source, table, seconds, _frame_rate(table, seconds))
+    is_stated = origin.fps == table.fps
+    ranges = request.frame_ranges(seconds, fps=float(origin.fps) if is_stated else None)
     if not ranges.stretches:
         raise EmptyIntervalError(f"zero frames between {request.start} s and {request.end} s")
     is_small = min(table.height, table.width) <= short_side
@@ -161,24 +159,34 @@ def _encode_segments(
 
 
 class _Origin(NamedTuple):
-    """A source and what is known about all of it."""
+    """A source and what is known about all of it: when its frames are shown (see `_frame_seconds`), and its rate."""
 
     source: VideoSource
     table: PacketTable
+    seconds: npt.NDArray[np.float64] | None
     fps: Fraction
-    notes: tuple[str, ...]
 
-    def notes_of(self, frame: VideoFrame) -> tuple[str, ...]:
-        """Notes about the source and about the colours of a frame that is not converted yet."""
-        if is_matrix_known(frame):
-            return self.notes
-        return (*self.notes, f"colour matrix {frame.colorspace} is taken for the default one")
+    def rate_of(self, frames: FrameRange) -> Fraction:
+        """Frames a second of a range: the source's average, unless the times of its own frames disagree with it."""
+        if self.seconds is None or not self.table.has_times:
+            return self.fps
+        first, stop = frames
+        return believed_rate(self.fps, self.seconds[first:stop]) or self.fps
+
+    def notes_of(self, frame: VideoFrame, *, fps: Fraction) -> tuple[str, ...]:
+        """Notes about the source, and about the rate and the colours of a segment, by a frame as it was decoded."""
+        by_stamps = f"{float(fps):.4g} frames a second by its time stamps" if fps != self.table.fps else ""
+        is_known = is_matrix_known(frame)
+        of_colours = "" if is_known else f"colour matrix {frame.colorspace} is taken for the default one"
+        return (*self.table.notes, *filter(None, (by_stamps, of_colours)))
 
 
 def _frame_seconds(source: VideoSource, table: PacketTable, request: SegmentRequest) -> npt.NDArray[np.float64] | None:
     """When each frame is shown on the clock of the file; None where only decoding would show it and none needs it."""
     if table.seconds is None:
-        if not (request.needs_times or table.is_rate_doubtful):
+        shown = np.sort(table.packet_seconds)
+        is_rate_certain = agrees(table.fps, shown) and request.is_even(shown, fps=float(table.fps or 1))
+        if is_rate_certain and not request.needs_times:
             return None
         seconds = decoded_seconds(source, end_seconds=request.end)
         if not len(seconds):
@@ -191,7 +199,7 @@ def _frame_seconds(source: VideoSource, table: PacketTable, request: SegmentRequ
 
 def _frame_rate(table: PacketTable, seconds: npt.NDArray[np.float64] | None) -> Fraction:
     rate = table.fps
-    if table.is_rate_doubtful and seconds is not None:
+    if seconds is not None and not agrees(rate, table.packet_seconds):
         rate = believed_rate(rate, seconds)
     if rate is None:
         raise VideoError(NO_FRAME_RATE)
@@ -200,18 +208,19 @@ def _frame_rate(table: PacketTable, seconds: npt.NDArray[np.float64] | None) -> 
 
 def _copy_ranges(origin: _Origin, ranges: FrameRanges, *, is_upright_only: bool) -> Iterator[EncodedSegment]:
     with SourceReader(origin.source, origin.table, keeps_packets=True) as reader:
-        for first, frames in _stretches(reader, ranges.pieces()):
-            rotation, notes = rotation_of(first.frame), origin.notes_of(first.frame)
+        for piece, first, frames in _stretches(reader, ranges.pieces()):
+            rotation, fps = rotation_of(first.frame), origin.rate_of(piece)
+            notes = origin.notes_of(first.frame, fps=fps)
             if rotation and is_upright_only:
                 raise CopyError("copy: the picture is rotated")
-            copy = copy_stretch(reader, chain([first], frames), fps=origin.fps)
+            copy = copy_stretch(reader, chain([first], frames), fps=fps)
             height, width = displayed_size(first.frame.height, first.frame.width, rotation_degrees=rotation)
             yield EncodedSegment(
                 copy.data,
                 "copy",
                 copy.num_frames,
                 copy.frame_offset,
-                float(origin.fps),
+                float(fps),
                 height,
                 width,
                 first.frame_index,
@@ -223,12 +232,13 @@ def _encode_ranges(
     origin: _Origin, ranges: Iterable[FrameRange], codec: Literal["h264", "jpeg"], short_side: int
 ) -> Iterator[EncodedSegment]:
     with SourceReader(origin.source, origin.table) as reader:
-        for first, frames in _stretches(reader, ranges):
-            rotation, notes = rotation_of(first.frame), origin.notes_of(first.frame)
+        for piece, first, frames in _stretches(reader, ranges):
+            rotation, fps = rotation_of(first.frame), origin.rate_of(piece)
+            notes = origin.notes_of(first.frame, fps=fps)
             size = displayed_size(reader.video.height, reader.video.width, rotation_degrees=rotation)
             height, width = _stored_size(*size, short_side)
             file = io.BytesIO()
-            with SegmentWriter(file, codec=codec, size=(height, width), fps=origin.fps) as writer:
+            with SegmentWriter(file, codec=codec, size=(height, width), fps=fps) as writer:
                 for frame in converted_once(item.frame for item in chain([first], frames)):
                     writer.write(upright_frame(frame, rotation_degrees=rotation))
             data = file.getvalue()
@@ -238,7 +248,7 @@ def _encode_ranges(
                 codec,
                 writer.num_frames,
                 0,
-                float(origin.fps),
+                float(fps),
                 height,
                 width,
                 first.frame_index,
@@ -249,15 +259,15 @@ def _encode_ranges(
 
 def _stretches(
     reader: SourceReader, ranges: Iterable[FrameRange]
-) -> Iterator[tuple[SourceFrame, Iterator[SourceFrame]]]:
-    """The first frame and the others of every range that has one; read a range to its end before the next."""
+) -> Iterator[tuple[FrameRange, SourceFrame, Iterator[SourceFrame]]]:
+    """Every range that has a frame, its first one and the others; read a range to its end before the next."""
     has_frames = False
     for first, stop in ranges:
         frames = reader.frames(first, stop)
         if (frame := next(frames, None)) is None:
             break
         has_frames = True
-        yield frame, frames
+        yield (first, stop), frame, frames
     if not has_frames:
         raise VideoError(ZERO_FRAMES)
 

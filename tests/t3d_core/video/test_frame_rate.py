@@ -3,7 +3,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from t3d_core.video.frame_rate import agrees, believed_rate, has_jumps
+from t3d_core.video.frame_rate import agrees, believed_rate
 
 NTSC = Fraction(30000, 1001)
 
@@ -31,11 +31,3 @@ def test_the_stated_rate_is_believed_unless_the_time_stamps_contradict_it(stated
     rate = believed_rate(stated, seconds)
     assert rate == (None if expected is None else pytest.approx(expected, rel=1e-4))
     assert agrees(stated, seconds) == (stated is not None and rate == stated)
-
-
-@pytest.mark.parametrize("second", [np.arange(50) / 25, 1e6 + np.arange(50) / 25])
-def test_a_clock_that_is_set_anew_contradicts_no_rate(second):
-    seconds = np.concatenate([10 + np.arange(50) / 25, second])
-    assert has_jumps(seconds)
-    assert believed_rate(Fraction(25), seconds) == 25
-    assert not has_jumps(np.array([0.0, 0.12, 0.04, 0.08, 0.24, 0.16]))  # packets of B-frames

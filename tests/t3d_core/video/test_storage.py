@@ -431,3 +431,81 @@ def test_the_stream_that_was_chosen_is_noted(encode_tracks, video_track):
     segment = whole(encode_tracks("matroska", video_track(size=(20, 30)), video_track(size=(46, 64))))
     assert (segment.height, segment.width) == (46, 64)
     assert segment.notes == ("stream 1, 64x46, taken of 2 video streams",)
+
+
+@pytest.mark.parametrize("encoding", ["copy", "h264", "jpeg"])
+@pytest.mark.parametrize("matrix", ["bt709", "bt2020nc", "smpte170m"])
+def test_colours_stay_whatever_matrix_the_source_is_stored_in(matrix, encoding, tmp_path, decode_plainly):
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=25, options={"x264-params": f"colormatrix={matrix}"})
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for index in range(4):
+            frame = av.VideoFrame.from_ndarray(np.full((72, 64), 60 + 20 * index, np.uint8), format="yuv420p")
+            frame.pts = index
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    source, segment = decode_plainly(path), whole(str(path), encoding=encoding)
+    stored = decode_frames(segment.data, np.arange(4) + segment.frame_offset)
+    assert np.abs(stored.astype(int).mean((1, 2)) - source.astype(int).mean((1, 2))).max() < 4
+
+
+def joined(encode, container: str) -> bytes:
+    """Two recordings in one file; the clock of the second begins anew."""
+    first = encode(container, "mpeg2video", num_frames=60, options={"g": "12", "bf": "2"})
+    return first + encode(container, "mpeg2video", num_frames=50, options={"g": "12", "bf": "2"})
+
+
+def test_a_clock_that_is_set_anew_is_noted_and_loses_no_frame(encode, decode_plainly):
+    data = joined(encode, "mpeg")
+    expected = decode_plainly(data)
+    segments = list(encode_segments(data, encoding="h264", short_side=64, max_segment_seconds=1.0))
+    assert sum(segment.num_frames for segment in segments) == len(expected)
+    assert {(segment.fps, segment.notes) for segment in segments} == {(25.0, ("its time stamps jump",))}
+    # The second recording may begin inside the first one's time.
+    late = whole(data, encoding="h264", start_seconds=1.0, end_seconds=2.0)
+    assert psnr(decode_plainly(late.data), expected[late.start_frame : late.start_frame + late.num_frames]) > 25
+
+
+def test_a_joined_transport_stream_is_refused_with_the_cure(encode):
+    with pytest.raises(VideoError, match=r"packet \d+ is damaged \(recordings that were joined: `ffmpeg -i FILE"):
+        whole(joined(encode, "mpegts"))
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mp4", "libx264"), ("mp4", "mpeg4"), ("matroska", "mpeg4")])
+def test_frames_that_are_unevenly_apart_are_cut_by_time_whatever_their_codec(container, codec, encode):
+    pts = [*range(0, 100), *range(100, 600, 25), *range(600, 700)]  # 25, 1 and 25 frames a second; the mean is 7.9
+    data = encode(container, codec, pts=pts, num_frames=220)
+    segments = list(encode_segments(data, short_side=64, max_segment_seconds=4.0))
+    assert max(segment.num_frames / segment.fps for segment in segments) < 4.5
+    assert sum(segment.num_frames / segment.fps for segment in segments) == pytest.approx(28, abs=1.5)
+
+
+def test_an_interval_of_a_raw_stream_is_not_late_by_the_decoders_delay(encode):
+    options = {"g": "12", "bf": "2"}
+    raw = whole(encode("mpeg2video", "mpeg2video", num_frames=60, options=options), start_seconds=1.0, end_seconds=2.0)
+    assert (raw.start_frame, raw.num_frames) == (25, 25)
+
+
+def test_frames_that_the_decoder_drops_at_the_start_do_not_count(encode, decode_plainly):
+    options = {"x264-params": "intra-refresh=1:keyint=30:bframes=0"}
+    data = encode("mpegts", "libx264", num_frames=100, size=(144, 176), options=options)
+    with av.open(io.BytesIO(data)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        file = io.BytesIO()
+        with av.open(file, "w", format="mpegts") as output:  # from the second recovery point on
+            stream = output.add_stream_from_template(container.streams.video[0])
+            begin = next(number for number, packet in enumerate(packets) if number > 40 and packet.is_keyframe)
+            for packet in packets[begin:]:
+                packet.stream = stream
+                output.mux(packet)
+    cut = file.getvalue()
+    frames = decode_plainly(cut)
+    assert len(frames) < len(packets) - begin
+    segment = whole(cut, start_seconds=0.9, end_seconds=1.2)
+    stored = decode_plainly(segment.data)
+    assert psnr(stored, frames[segment.start_frame : segment.start_frame + len(stored)]) > 25
+    with av.open(io.BytesIO(cut)) as container:
+        seconds = [frame.time for frame in container.decode(video=0)]
+        start = container.start_time / 1e6
+    assert 0.9 <= seconds[segment.start_frame] - start < 0.95
