@@ -15,7 +15,7 @@ from mlflow.types import Schema, TensorSpec
 
 import t3d_core
 from pipelines.tracking.runs import Run
-from pipelines.tracking.store import check_answers, open_client, patient
+from pipelines.tracking.store import check_answers, check_is_there, open_client, patient
 from t3d_core.errors import UserError
 from t3d_core.training.weights_card import WeightsCard, read_card
 
@@ -121,9 +121,10 @@ def fetch_weights(uri: str, *, tracking_uri: str) -> Path:
         The path of the one safetensors file there.
 
     Raises:
-        UserError: the store has nothing at this address, or not exactly one weights file.
+        UserError: there is no such store, it has nothing at this address, or not exactly one weights file.
     """
     check_answers(tracking_uri)
+    check_is_there(tracking_uri)
     try:
         artifact_uri = patient(_artifact_uri)(open_client(tracking_uri), uri)
         found = Path(mlflow.artifacts.download_artifacts(artifact_uri, tracking_uri=tracking_uri))

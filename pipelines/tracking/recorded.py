@@ -10,7 +10,14 @@ from mlflow import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipelines.tracking.database import ANOTHER_STORE
-from pipelines.tracking.store import check_answers, check_not_deleted, open_client, patient, reason_of
+from pipelines.tracking.store import (
+    check_answers,
+    check_is_there,
+    check_not_deleted,
+    open_client,
+    patient,
+    reason_of,
+)
 from t3d_core.errors import UserError
 
 PARENT = "mlflow.parentRunId"
@@ -54,9 +61,10 @@ def find_runs(tracking_uri: str, *, experiment: str, condition: str = "") -> lis
     """All runs of an experiment that meet a condition in MLflow's language, the oldest first.
 
     Raises:
-        UserError: the store cannot be opened, or has no such experiment, or the experiment was deleted.
+        UserError: the store is not there or cannot be opened, or has no such experiment, or the experiment was deleted.
     """
     check_answers(tracking_uri)
+    check_is_there(tracking_uri)
     try:
         client = open_client(tracking_uri)
         found = patient(client.get_experiment_by_name)(experiment)

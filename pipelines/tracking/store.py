@@ -162,6 +162,19 @@ def check_answers(tracking_uri: str) -> None:
         time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
+def check_is_there(tracking_uri: str) -> None:
+    """Refuse a sqlite file that is not there, where runs are only read: opening it would make an empty store.
+
+    Raises:
+        UserError: there is no such file; the message has the cure.
+    """
+    if tracking_uri.startswith(SQLITE) and not _sqlite_file(tracking_uri).exists():
+        raise UserError(
+            f"the tracking store {tracking_uri} is not there, so it has no runs: give the store of the runs with "
+            "--tracking.uri or MLFLOW_TRACKING_URI"
+        )
+
+
 def reason_of(error: Exception) -> str:
     """The first cause of a network error; the text of any other error, without the statement of a database."""
     *_, first = causes_of(error)

@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.tracking import store
+from pipelines.tracking.models import fetch_weights
 from pipelines.tracking.recorded import fetch_artifact, find_runs
 from pipelines.tracking.store import StoreAwayError, open_client, resolve_tracking_uri
 from t3d_core.errors import UserError
@@ -47,6 +48,16 @@ def test_a_folder_of_any_name_holds_its_own_store(name, tmp_path, empty_store):
     assert fetch_artifact(run.tracking_uri, found, "note.txt").is_relative_to(base)
     with sqlite3.connect(base / "mlflow.db") as written:
         assert written.execute("select count(*) from runs").fetchone() == (1,)
+
+
+def test_who_only_reads_makes_no_store(tmp_path):
+    tracking_uri = f"sqlite:///{tmp_path}/absent/x.db"
+    message = rf"the tracking store {tracking_uri} is not there, so it has no runs: give the store .* --tracking\.uri"
+    with pytest.raises(UserError, match=message):
+        find_runs(tracking_uri, experiment="t3d")
+    with pytest.raises(UserError, match=message):
+        fetch_weights("runs:/0123", tracking_uri=tracking_uri)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("uri", ["sqlite:///a?b.db", "sqlite:///a?b=c/m.db", "sqlite:///a%20b/m.db"])
