@@ -7,7 +7,6 @@ UTF-8 (as surrogates, like the operating system's file names). Text comes in NFC
 
 import codecs
 import csv
-import os
 import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from t3d_core.datasets.problems import Problems
-from t3d_core.datasets.unicode_form import is_utf8, nfc
+from t3d_core.datasets.unicode_form import is_utf8, nfc, printable
 from t3d_core.errors import UserError
 
 _SEPARATORS = ",;\t|"
@@ -63,26 +62,29 @@ def read_csv_rows(
 
     Raises:
         UserError: There is no such file, it is no text, a column is missing or there twice, or rows have too many or
-            too few values. Rows are counted, so it is raised after the last one.
+            too few values, or a line break in one: a quote that is left open takes the next rows into its cell. Rows
+            are counted, so it is raised after the last one.
     """
     problems = Problems()
     with _text_of(path, newline="") as file:
         header = _read_header(file, wanted=required)
         _check_columns(header, required=required, where=f"{path}, line {header.num_lines}")
         reader = csv.reader(file, delimiter=header.separator, skipinitialspace=True)
+        where = f"{path}, line {header.num_lines + 1}"
         try:
             for values in reader:
+                here, where = where, f"{path}, line {header.num_lines + reader.line_num + 1}"
                 cells = [nfc(value.strip(_BLANKS)) for value in values]
                 if not any(cells) or _is_header(cells, header):
                     continue
-                where = f"{path}, line {header.num_lines + reader.line_num}"
                 with problems:
-                    row = _to_row(cells, columns=header.columns, where=where)
+                    _check_no_line_break(values, columns=header.columns, where=here)
+                    row = _to_row(cells, columns=header.columns, where=here)
                     if seconds and header.separator != ",":
                         row |= {name: _with_point(row[name]) for name in seconds if name in row}
-                    yield where, row
+                    yield here, row
         except csv.Error as error:
-            problems.add(f"{path}, line {header.num_lines + reader.line_num}: {error}")
+            problems.add(f"{where}: {error}: close its quote if it has one, or shorten the cell")
     problems.check()
 
 
@@ -93,8 +95,7 @@ def check_is_text(text: str, *, name: str, where: str) -> None:
         UserError: Names the cell and the cure.
     """
     if not is_utf8(text):
-        shown = os.fsencode(text).decode("utf-8", "backslashreplace")
-        raise UserError(f"{where}: {name} '{shown}' is not UTF-8: save the file as UTF-8 (Excel: CSV UTF-8)")
+        raise UserError(f"{where}: {name} '{printable(text)}' is not UTF-8: save the file as UTF-8 (Excel: CSV UTF-8)")
 
 
 def read_interval(row: dict[str, str], *, where: str, start: str, end: str) -> tuple[float, float] | None:
@@ -122,6 +123,26 @@ def read_interval(row: dict[str, str], *, where: str, start: str, end: str) -> t
     if not 0 <= start_seconds < end_seconds < float("inf"):
         raise UserError(f"{where}: {start} must be at least 0 and less than {end}, got {texts[0]} and {texts[1]}")
     return start_seconds, end_seconds
+
+
+def check_same_times(
+    video: str, times: tuple[float, float], first_times: tuple[float, float], *, where: str, first_where: str
+) -> None:
+    """Refuse two intervals of one name, which counts milliseconds, unless they are one interval listed twice.
+
+    Raises:
+        UserError: Names the video, both intervals and the cure.
+    """
+    if times != first_times:
+        raise UserError(
+            f"{where}: {times[0]} to {times[1]} s of {video!r} differs by less than a millisecond from "
+            f"{first_times[0]} to {first_times[1]} s in {first_where}: delete one of the two rows"
+        )
+
+
+def notes_on_repeated_rows(num_repeated: int) -> tuple[str, ...]:
+    """The note, if there is any, on rows that say what another says."""
+    return (f"rows that repeat another one, and count once: {num_repeated:,}",) if num_repeated else ()
 
 
 class _Header(NamedTuple):
@@ -168,13 +189,31 @@ def _is_header(cells: list[str], header: _Header) -> bool:
     return len(cells) > 1 and cells[0].lower() == header.columns[0] and [c.lower() for c in cells] == [*header.columns]
 
 
+def _check_no_line_break(values: list[str], *, columns: tuple[str, ...], where: str) -> None:
+    """Refuse a cell of several lines; a break behind its last one, as spreadsheets leave it, is only a blank."""
+    for place, value in enumerate(values):
+        if ("\n" in value or "\r" in value) and (more := re.split(r"\r\n?|\n", value.rstrip(_BLANKS))[1:]):
+            column = columns[place] if place < len(columns) else place + 1
+            raise UserError(
+                f"{where}: the cell of column {column!r} holds a line break, after which comes {more[0]!r}: "
+                f"close its quote, or write it in one line"
+            )
+
+
 def _to_row(cells: list[str], *, columns: tuple[str, ...], where: str) -> dict[str, str]:
     """Refuse values without a column and columns without a value; spreadsheets write cells that are neither."""
-    if len(cells) != len(columns) and (any(cells[len(columns) :]) or any(columns[len(cells) :])):
-        is_open = any("\n" in cell for cell in cells)
-        cure = "a quote is not closed" if is_open else "quote values that hold a comma or semicolon"
-        raise UserError(f"{where}: {len(cells)} values for {len(columns)} columns ({cure})")
+    cure = ""
+    if any(cells[len(columns) :]):
+        cure = "quote values that hold a comma or semicolon"
+    elif any(columns[len(cells) :]):
+        cure = "fill the empty columns, or leave a separator for each"
+    if cure:
+        raise UserError(f"{where}: {_counted(len(cells), 'value')} for {_counted(len(columns), 'column')}: {cure}")
     return {name: cell for name, cell in zip(columns, cells, strict=False) if name}
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun if number == 1 else f'{noun}s'}"
 
 
 def _with_point(number: str) -> str:

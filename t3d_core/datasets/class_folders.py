@@ -10,7 +10,7 @@ from typing import NamedTuple
 from t3d_core.datasets.problems import Problems
 from t3d_core.datasets.records import SPLITS
 from t3d_core.datasets.split_names import split_named
-from t3d_core.datasets.unicode_form import nfc
+from t3d_core.datasets.unicode_form import is_utf8, nfc, printable
 from t3d_core.errors import UserError
 
 _CLASSES = "label/video"
@@ -31,7 +31,8 @@ def read_class_folders(paths: Sequence[str]) -> list[FolderLabel]:
         paths: POSIX paths of videos below the root.
 
     Raises:
-        UserError: A path has another form than the rest, or the folders have no form that gives labels.
+        UserError: A path has another form than the rest, the folders have no form that gives labels, or the name of one
+            that gives a label is not UTF-8.
     """
     form = _form_of_all(paths)
     problems = Problems()
@@ -40,6 +41,7 @@ def read_class_folders(paths: Sequence[str]) -> list[FolderLabel]:
     problems.check()
     if form == _CLASSES:
         _check_folders_are_no_splits({path.partition("/")[0] for path in paths})
+    _check_labels_are_text({path.rpartition("/")[0] for path in paths})
     shared: dict[FolderLabel, FolderLabel] = {}  # one record, and one string, for all videos of a class
     return [shared.setdefault(each, each) for each in (_to_label(path, form=form) for path in paths)]
 
@@ -119,3 +121,12 @@ def _check_folders_are_no_splits(folders: set[str]) -> None:
             f"folders {', '.join(map(repr, sorted(folders)))} are splits, but they hold videos and no class folders: "
             f"make folders {_SPLIT_CLASSES}, give a CSV with labels, or read with is_labelled=False"
         )
+
+
+def _check_labels_are_text(folders: set[str]) -> None:
+    """Refuse labels that the list of classes could show only as escapes."""
+    problems = Problems()
+    for folder in sorted(folders):
+        if not is_utf8(folder):
+            problems.add(f"the name of class folder '{printable(folder)}' is not UTF-8: rename the folder")
+    problems.check()

@@ -21,12 +21,12 @@ from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path
 
-from t3d_core.datasets.annotation_files import read_lines
+from t3d_core.datasets.annotation_files import check_is_text, read_lines
 from t3d_core.datasets.left_behind import is_left_behind
 from t3d_core.datasets.problems import Problems
 from t3d_core.datasets.records import VideoDataset, VideoRecord
 from t3d_core.datasets.splits import carve_val, check_no_leak
-from t3d_core.datasets.unicode_form import nfc
+from t3d_core.datasets.unicode_form import is_utf8, nfc, printable
 from t3d_core.datasets.video_files import VideoFiles, stem_of
 from t3d_core.errors import UserError
 
@@ -92,6 +92,9 @@ def _find_lists(annotations: Path) -> dict[str, list[Path]]:
     }
     if not found:
         raise UserError(f"annotations {str(annotations)!r} holds no list such as brush_hair_test_split1.txt")
+    for path in found.values():
+        if not is_utf8(path.name):
+            raise UserError(f"{annotations}: the name of list '{printable(path.name)}' is not UTF-8: rename the file")
     num_folds = max(fold for _, fold in found)
     lists: defaultdict[str, list[Path]] = defaultdict(list)
     for label in {label for label, _ in found}:
@@ -127,6 +130,7 @@ def _read_line(line: str, *, label: str, where: str) -> tuple[str, str, str]:
     """Give the video's name, its title and its split."""
     name, _, code = line.replace("\t", " ").rpartition(" ")
     name = name.rstrip()
+    check_is_text(name, name="video", where=where)
     title = parse_hmdb51_title(name, label=label)
     if title is None or code not in SPLIT_BY_CODE:
         raise UserError(f"{where}: expected title_{label}_u_nm_np1_ba_goo_0.avi and 0, 1 or 2, got {line!r}")

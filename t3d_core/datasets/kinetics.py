@@ -18,7 +18,13 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from t3d_core.datasets.annotation_files import check_is_text, read_csv_rows, read_interval
+from t3d_core.datasets.annotation_files import (
+    check_is_text,
+    check_same_times,
+    notes_on_repeated_rows,
+    read_csv_rows,
+    read_interval,
+)
 from t3d_core.datasets.problems import Problems
 from t3d_core.datasets.records import SPLITS, VideoDataset, VideoRecord
 from t3d_core.datasets.split_names import SHOWN_SPLITS, split_named
@@ -58,23 +64,18 @@ def read_kinetics(
         UserError: A file is missing or has an invalid row (the message names it), one interval has two labels or
             splits, validation is asked for twice, or several files have the name of one video.
     """
-    clips = _read_clips(annotations)
+    clips, notes = _read_clips(annotations)
     class_names = tuple(sorted({clip.label for clip in clips.values() if clip.label is not None}))
     _check_spelling(class_names)
     if val_fraction > 0 and any(clip.split == "val" for clip in clips.values()):
         raise UserError(f"val_fraction is {val_fraction}, but the files hold an official val: give 0, or leave it out")
-    files, ids = VideoFiles(file_names), Counter(clip.youtube_id for clip in clips.values())
-    records, problems = [], Problems()
-    for video_id, clip in clips.items():
-        is_only = ids[clip.youtube_id] == 1
-        with problems:
-            records.append(_to_record(clip, video_id=video_id, files=files, is_trimmed=is_trimmed, is_only=is_only))
-    problems.check()
+    records = _to_records(clips, files=VideoFiles(file_names), is_trimmed=is_trimmed)
     dataset = VideoDataset(
         name=name,
         class_names=class_names,
         records=carve_val(records, fraction=val_fraction, seed=seed),
         official_splits=tuple(sorted({clip.split for clip in clips.values()})),
+        notes=notes,
     )
     check_no_leak(dataset)
     return dataset
@@ -92,7 +93,9 @@ class _Clip(NamedTuple):
         return interval_name(self.youtube_id, start_seconds=self.start_seconds, end_seconds=self.end_seconds)
 
 
-def _read_clips(annotations: Sequence[Path]) -> dict[str, _Clip]:
+def _read_clips(annotations: Sequence[Path]) -> tuple[dict[str, _Clip], tuple[str, ...]]:
+    """Give the clips by video_id, and the note on rows that repeat one."""
+    num_rows = 0
     clips: dict[str, _Clip] = {}
     problems = Problems()
     for path in annotations:
@@ -100,14 +103,17 @@ def _read_clips(annotations: Sequence[Path]) -> dict[str, _Clip]:
         for where, row in read_csv_rows(path, required=required, seconds=times):
             with problems:
                 clip = _to_clip(row, where=where, path=path)
+                num_rows += 1
                 _check_same(clip, clips.setdefault(clip.video_id(), clip))
     problems.check()
     if not clips:
         raise UserError(f"no videos found in annotations {[str(path) for path in annotations]}: give the CSV files")
-    return clips
+    return clips, notes_on_repeated_rows(num_rows - len(clips))
 
 
 def _check_same(clip: _Clip, first: _Clip) -> None:
+    times, first_times = (clip.start_seconds, clip.end_seconds), (first.start_seconds, first.end_seconds)
+    check_same_times(clip.youtube_id, times, first_times, where=clip.where, first_where=first.where)
     if (first.label, first.split) != (clip.label, clip.split):
         raise UserError(
             f"{clip.where}: {clip.video_id()!r} has label {clip.label!r} and split {clip.split!r}, but {first.label!r} "
@@ -118,6 +124,7 @@ def _check_same(clip: _Clip, first: _Clip) -> None:
 def _to_clip(row: dict[str, str], *, where: str, path: Path) -> _Clip:
     youtube_id, label = row["youtube_id"], row.get("label") or None
     check_is_text(label or "", name="label", where=where)
+    check_is_text(youtube_id, name="youtube_id", where=where)
     interval = read_interval(row, where=where, start="time_start", end="time_end")
     if not youtube_id or interval is None:
         raise UserError(f"{where}: no youtube_id or no time_start and time_end")
@@ -151,6 +158,17 @@ def _check_spelling(class_names: tuple[str, ...]) -> None:
         if other != class_name:
             problems.add(f"labels {other!r} and {class_name!r} differ only in spaces: use one spelling in all files")
     problems.check()
+
+
+def _to_records(clips: dict[str, _Clip], *, files: VideoFiles, is_trimmed: bool | None) -> list[VideoRecord]:
+    ids = Counter(clip.youtube_id for clip in clips.values())
+    records, problems = [], Problems()
+    for video_id, clip in clips.items():
+        is_only = ids[clip.youtube_id] == 1
+        with problems:
+            records.append(_to_record(clip, video_id=video_id, files=files, is_trimmed=is_trimmed, is_only=is_only))
+    problems.check()
+    return records
 
 
 def _to_record(clip: _Clip, *, video_id: str, files: VideoFiles, is_trimmed: bool | None, is_only: bool) -> VideoRecord:

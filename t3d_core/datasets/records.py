@@ -54,6 +54,7 @@ class VideoDataset:
         records: The videos.
         official_splits: Splits that published lists fix, where these lists themselves put one source into two of them
             (HMDB51, Kinetics): this cannot be corrected, so `splits.check_no_leak` counts it instead of refusing it.
+        notes: What the reader passed over, a line each.
 
     Raises:
         UserError: A video_id appears twice, a path leads out of the root, an id, label or source is not UTF-8, a label
@@ -65,6 +66,7 @@ class VideoDataset:
     class_names: tuple[str, ...]
     records: tuple[VideoRecord, ...]
     official_splits: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if list(self.class_names) != sorted(set(self.class_names)):

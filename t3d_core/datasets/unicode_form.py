@@ -3,6 +3,7 @@
 Both look alike and are different strings. Names are compared in NFC; a file is opened by its name on disk.
 """
 
+import os
 import unicodedata
 
 
@@ -19,3 +20,8 @@ def nfd(text: str) -> str:
 def is_utf8(text: str) -> bool:
     """Whether a text holds no bytes that are not UTF-8: these stand in it as surrogates."""
     return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def printable(text: str) -> str:
+    r"""Write bytes that are not UTF-8 as \xNN, so that a name can be stored and logged."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")

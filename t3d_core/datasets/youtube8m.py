@@ -16,7 +16,15 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from t3d_core.datasets.annotation_files import read_columns, read_csv_rows, read_interval, read_lines
+from t3d_core.datasets.annotation_files import (
+    check_is_text,
+    check_same_times,
+    notes_on_repeated_rows,
+    read_columns,
+    read_csv_rows,
+    read_interval,
+    read_lines,
+)
 from t3d_core.datasets.problems import Problems
 from t3d_core.datasets.records import VideoDataset, VideoRecord
 from t3d_core.datasets.video_files import VideoFiles, interval_name
@@ -26,6 +34,11 @@ ID_COLUMNS = ("youtube_id", "yt8m_id", "video_id", "id")
 TIME_COLUMNS = (("start_seconds", "end_seconds"), ("time_start", "time_end"))
 
 _TRAIN = ("train",)
+_LENGTHS = {11, 4}  # of an id of YouTube, and of YouTube-8M
+_HEADER = re.compile(
+    r"((youtube|yt8m|yt|video|vid|clip|file|name|url|link|key|id|identifier|source|segment|list)s?[\W_]*)+",
+    re.IGNORECASE,
+)
 
 
 def read_youtube8m(annotations: Path, *, file_names: Collection[str], id_map: Path | None = None) -> VideoDataset:
@@ -55,17 +68,23 @@ def read_youtube8m(annotations: Path, *, file_names: Collection[str], id_map: Pa
     if id_map is not None and id_column != "youtube_id":
         youtube_ids = _read_map(id_map, wanted={row.listed_id for row in rows})
     files = VideoFiles(file_names)
-    records: dict[str, VideoRecord] = {}
-    problems = Problems()
+    first_rows: dict[str, _Row] = {}
+    records, problems = [], Problems()
     for row in rows:
         with problems:
             record = _to_record(row, youtube_ids.get(row.listed_id, row.listed_id), files=files)
-            records.setdefault(record.video_id, record)
+            first = first_rows.setdefault(record.video_id, row)
+            if first is row:
+                records.append(record)
+            elif row.interval and first.interval:
+                check_same_times(record.source, row.interval, first.interval, where=row.where, first_where=first.where)
     problems.check()
-    return VideoDataset(name="youtube8m", class_names=(), records=tuple(records.values()))
+    notes = notes_on_repeated_rows(len(rows) - len(records))
+    return VideoDataset(name="youtube8m", class_names=(), records=tuple(records), notes=notes)
 
 
 class _Row(NamedTuple):
+    where: str
     listed_id: str
     interval: tuple[float, float] | None
 
@@ -86,9 +105,22 @@ def _read_list(annotations: Path) -> tuple[str, list[_Row]]:
 
 
 def _read_ids(annotations: Path, *, problems: Problems) -> Iterator[_Row]:
-    for where, line in read_lines(annotations):
+    """Read an id a line; the first line must not be the name of a column in words that are not known here."""
+    lines = [(where, line.strip('"')) for where, line in read_lines(annotations)]
+    lengths = {len(listed_id) for _, listed_id in lines[1:]}
+    for number, (where, listed_id) in enumerate(lines):
         with problems:
-            yield _Row(_checked_id(line.strip('"'), where=where), None)
+            if number == 0 and (_HEADER.fullmatch(listed_id) or _is_odd_length(listed_id, lengths=lengths)):
+                raise UserError(
+                    f"{where}: {listed_id!r} is no id, it seems to name the column: delete this line, or write "
+                    f"{' or '.join(ID_COLUMNS)}"
+                )
+            yield _Row(where, _checked_id(listed_id, where=where), None)
+
+
+def _is_odd_length(listed_id: str, *, lengths: set[int]) -> bool:
+    """Whether all other ids have the length of YouTube's or of YouTube-8M's, and this one has neither."""
+    return len(lengths) == 1 and lengths < _LENGTHS and len(listed_id) not in _LENGTHS
 
 
 def _read_rows(annotations: Path, *, id_column: str, columns: Collection[str], problems: Problems) -> Iterator[_Row]:
@@ -96,11 +128,12 @@ def _read_rows(annotations: Path, *, id_column: str, columns: Collection[str], p
     for where, row in read_csv_rows(annotations, required=[id_column], seconds=(start, end)):
         with problems:
             listed_id = _checked_id(row[id_column], where=where)
-            yield _Row(listed_id, read_interval(row, where=where, start=start, end=end))
+            yield _Row(where, listed_id, read_interval(row, where=where, start=start, end=end))
 
 
 def _checked_id(listed_id: str, *, where: str) -> str:
-    if not listed_id or re.search(r"[\s,/]", listed_id):
+    check_is_text(listed_id, name="id", where=where)
+    if not listed_id or re.search(r"[\s,;|/]", listed_id):
         raise UserError(
             f"{where}: expected an id, or a first line that names a column {' or '.join(ID_COLUMNS)}, got {listed_id!r}"
         )
@@ -108,12 +141,17 @@ def _checked_id(listed_id: str, *, where: str) -> str:
 
 
 def _read_map(id_map: Path, *, wanted: set[str]) -> dict[str, str]:
-    youtube_ids = {}
+    youtube_ids: dict[str, str] = {}
     problems = Problems()
     for where, row in read_csv_rows(id_map, required=("yt8m_id", "youtube_id")):
         if row["yt8m_id"] in wanted:
             with problems:
-                youtube_ids[row["yt8m_id"]] = _checked_id(row["youtube_id"], where=where)
+                youtube_id = _checked_id(row["youtube_id"], where=where)
+                if (first := youtube_ids.setdefault(row["yt8m_id"], youtube_id)) != youtube_id:
+                    raise UserError(
+                        f"{where}: yt8m_id {row['yt8m_id']!r} has youtube_id {youtube_id!r}, but {first!r} in a row "
+                        f"before it: delete one of the two rows"
+                    )
     problems.check()
     return youtube_ids
 

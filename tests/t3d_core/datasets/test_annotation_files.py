@@ -4,6 +4,7 @@ import pytest
 
 from t3d_core.datasets.annotation_files import (
     check_is_text,
+    check_same_times,
     read_columns,
     read_csv_rows,
     read_interval,
@@ -33,7 +34,8 @@ def test_rows_are_read_by_column_name_whatever_the_order_and_the_line_ends(tmp_p
     [
         (b"", "line 1: no column 'a' among the columns"),
         (b"b\n1\n", r"line 1: no column 'a' among the columns \['b'\]"),
-        (b"a,b\n1\n", "line 2: 1 values for 2 columns"),
+        (b"a,b\n1\n", "line 2: 1 value for 2 columns: fill the empty columns, or leave a separator for each"),
+        (b"a\n1,2\n", "line 2: 2 values for 1 column: quote values that hold a comma"),
         (b"a\n" + b"x" * 200_000, "line 2: field larger than"),
     ],
 )
@@ -113,7 +115,7 @@ def test_a_comma_is_a_decimal_point_where_it_does_not_separate_cells(tmp_path):
 
 def test_all_bad_rows_are_reported_at_once_with_their_lines(tmp_path):
     path = write(tmp_path, b"sep=,\npath,label\na\nb,x\nc,d,e\n")
-    with pytest.raises(ValueError, match=r"^2 errors: .*line 3: 1 values for 2 columns.*line 5: 3 values"):
+    with pytest.raises(ValueError, match=r"^2 errors: .*line 3: 1 value for 2 columns.*line 5: 3 values"):
         rows_of(path)
 
 
@@ -124,7 +126,10 @@ def test_all_bad_rows_are_reported_at_once_with_their_lines(tmp_path):
         ("path\n".encode("utf-16-le"), "holds zero bytes.*save it as UTF-8"),
         ("path\na\n".encode("utf-16")[:-1], "truncated data.*save the file as UTF-8"),
         (b"path,label,Path\n", "two columns 'path'"),
-        (b'path,label\n"a,x\nb,y\n', "line 3: 1 values for 2 columns .a quote is not closed"),
+        (b'path,label\n"a,x\nb,y\n', "line 2: the cell of column 'path' holds a line break, after which comes 'b,y'"),
+        (b'path,label\na,x\nb,"y\nc,z\n', "line 3: the cell of column 'label' holds a line break.*: close its quote"),
+        (b'path,label\r\na,"x\r\nb,"y\r\nc,z\r\n', "line 2: the cell of column 'label' .* comes 'b,y"),
+        (b'path,label\na,"\nx"\n', "line 2: the cell of column 'label' holds a line break"),
     ],
 )
 def test_what_is_no_table_is_refused_with_the_cure(tmp_path, data, message):
@@ -146,3 +151,19 @@ def test_a_cell_that_is_not_utf8_is_refused_with_its_row_and_the_cure():
 
 def test_the_columns_are_those_of_the_separator_that_shows_the_wanted_ones(tmp_path):
     assert read_columns(write(tmp_path, b"x,y;ID;z\n1,2;3;4\n"), wanted=["id"]) == ("x,y", "id", "z")
+
+
+def test_a_line_break_behind_the_last_line_of_a_cell_is_a_blank_and_later_rows_keep_their_lines(tmp_path):
+    path = write(tmp_path, b'path,label\na,"x\n"\nb,y\n')
+    rows = [("a", "x", 2), ("b", "y", 4)]
+    assert list(read_csv_rows(path, required=[])) == [
+        (f"{path}, line {number}", {"path": name, "label": label}) for name, label, number in rows
+    ]
+
+
+def test_two_intervals_of_one_name_are_refused_with_both():
+    check_same_times("abc", (1.0, 3.0), (1.0, 3.0), where="line 3", first_where="line 2")
+    with pytest.raises(
+        ValueError, match=r"line 3: 1\.0002 to 3\.0 s of 'abc' differs .* 1\.0001 to 3\.0 s in line 2: del"
+    ):
+        check_same_times("abc", (1.0002, 3.0), (1.0001, 3.0), where="line 3", first_where="line 2")

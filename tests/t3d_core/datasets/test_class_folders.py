@@ -1,5 +1,6 @@
 """Folders give labels and splits, and what stands where it does not belong is named."""
 
+import os
 import unicodedata
 
 import pytest
@@ -76,3 +77,13 @@ def test_split_folders_without_class_folders_are_no_classes():
 
 def test_videos_in_the_root_alone_have_no_label():
     assert "videos lie in the root itself" in refused("a.mp4", "b.mp4")
+
+
+def test_class_folders_whose_names_are_not_utf8_are_refused_as_labels_of_a_csv_are():
+    odd = os.fsdecode(b"y\xe9")
+    message = refused(f"{odd}/a.mp4", f"{odd}/b.mp4", "x/c.mp4")
+    assert message == r"the name of class folder 'y\xe9' is not UTF-8: rename the folder"
+    assert refused(f"train/{odd}/a.mp4", f"test/{odd}/b.mp4").startswith(
+        r"2 errors: the name of class folder 'test/y\xe9'"
+    )
+    assert read_class_folders([os.fsdecode(b"x/\xe9.mp4"), "y/a.mp4"])[0].label == "x"

@@ -1,5 +1,6 @@
 """The official HMDB51 lists become a data set of three folds."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -46,6 +47,16 @@ def test_codes_are_splits_and_titles_are_sources_across_classes(tmp_path):
     assert by_source["run", "Heat"] == ("train", "train")
     assert by_source["fall_floor", "Heat"] == ("test", "train")
     assert dataset.records[0].video_id == "F_fall_floor_u_nm_np1_ba_goo_0"
+
+
+def test_names_of_videos_and_lists_that_are_not_utf8_are_refused_with_their_place(tmp_path):
+    line = NAME.format(title="\u00e9", label="run", clip=0) + " 1\n"
+    (tmp_path / "run_test_split1.txt").write_bytes(line.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"run_test_split1\.txt, line 1: video '\\xe9_run_.* is not UTF-8"):
+        read(tmp_path)
+    (tmp_path / os.fsdecode(b"r\xe9_test_split1.txt")).touch()
+    with pytest.raises(ValueError, match=r"the name of list 'r\\xe9_test_split1\.txt' is not UTF-8: rename the file"):
+        read(tmp_path)
 
 
 def test_lists_in_utf16_with_tabs_and_copies_of_a_mac_beside_them_are_read(tmp_path):

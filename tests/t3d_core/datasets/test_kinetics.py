@@ -92,8 +92,16 @@ class TestRows:
             ("abc_000020_000030", "abc"),
         ]
 
-    def test_a_row_that_stands_twice_is_one_record(self, tmp_path):
-        assert len(read(write_csv(tmp_path, HEADER, DRUM, DRUM)).records) == 1
+    def test_rows_that_stand_twice_are_one_record_and_are_counted(self, tmp_path):
+        same = DRUM.replace("17,27", "17.0,27.00")
+        dataset = read(write_csv(tmp_path, HEADER, DRUM, DRUM, same, ABSEIL))
+        assert len(dataset.records) == 2
+        assert dataset.notes == ("rows that repeat another one, and count once: 2",)
+        assert read(write_csv(tmp_path, HEADER, DRUM, ABSEIL)).notes == ()
+
+    def test_an_id_must_be_text(self, tmp_path):
+        with pytest.raises(ValueError, match=r"line 2: youtube_id 'ab\\xe9' is not UTF-8"):
+            read(write_csv(tmp_path, data=f"{HEADER}\nrun,ab\xe9,1,2,train\n".encode("latin-1")))
 
     @pytest.mark.parametrize(
         ("lines", "message"),
@@ -103,6 +111,10 @@ class TestRows:
                 "line 3: .* has label 'yoga' .* 'air drumming' .* line 2",
             ),
             ((HEADER, DRUM, DRUM.replace("train", "test")), "line 3: .* split 'test', but .*'train' in .*line 2"),
+            (
+                (HEADER, "run,abc,1.0001,3,train", "run,abc,1.0002,3,train"),
+                r"line 3: 1\.0002 to 3\.0 s of 'abc' differs by less than a millisecond .* line 2: delete one",
+            ),
             ((HEADER, DRUM.replace("train", "dev")), "line 2: split 'dev' is not one of train, val"),
             ((HEADER, DRUM.replace("air drumming", "")), "line 2: no label, which only test videos may lack"),
             ((HEADER, "run,,1,2,train"), "line 2: no youtube_id"),

@@ -64,8 +64,44 @@ def test_columns_stand_in_any_order_and_others_are_ignored(tmp_path):
     assert places_of(read_youtube8m(path, file_names=[])) == [(f"{A}_000005_000015", f"{A}.mp4", 5.0, 15.0)]
 
 
-def test_what_is_listed_twice_is_one_record(tmp_path):
-    assert len(read_youtube8m(write(tmp_path, A, B, A), file_names=[]).records) == 2
+def test_what_is_listed_twice_is_one_record_and_is_counted(tmp_path):
+    dataset = read_youtube8m(write(tmp_path, A, B, A), file_names=[])
+    assert len(dataset.records) == 2
+    assert dataset.notes == ("rows that repeat another one, and count once: 1",)
+    assert read_youtube8m(write(tmp_path, A, B), file_names=[]).notes == ()
+
+
+@pytest.mark.parametrize("header", ["video", "Videos", "video_ids", "VideoId", "YouTube ID", "url", "vid"])
+def test_a_first_line_that_names_a_column_in_other_words_is_no_video(tmp_path, header):
+    for ids in ((A, B), ("abc", "abcde")):
+        with pytest.raises(
+            ValueError, match=f"line 1: '{header}' is no id, it seems to name the column: delete this line"
+        ):
+            read_youtube8m(write(tmp_path, header, *ids), file_names=[])
+
+
+def test_a_first_line_in_a_foreign_language_is_known_by_the_length_of_the_ids_below_it(tmp_path):
+    with pytest.raises(ValueError, match="line 1: 'Kennung' is no id"):
+        read_youtube8m(write(tmp_path, "Kennung", A, B), file_names=[])
+    for ids in (("nXSc", A), (A, "nXSc"), ("abc", "abcde"), ("abc",)):
+        assert len(read_youtube8m(write(tmp_path, *ids), file_names=[]).records) == len(ids)
+
+
+def test_an_id_that_is_not_text_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_bytes(b"abc\nab\xe9\n")
+    with pytest.raises(ValueError, match=r"list\.csv, line 2: id 'ab\\xe9' is not UTF-8"):
+        read_youtube8m(path, file_names=[])
+    id_map = tmp_path / "map.csv"
+    id_map.write_bytes(b"yt8m_id,youtube_id\nnXSc,ab\xe9\n")
+    with pytest.raises(ValueError, match=r"map\.csv, line 2: id 'ab\\xe9' is not UTF-8"):
+        read_youtube8m(write(tmp_path, "nXSc"), file_names=[], id_map=id_map)
+
+
+def test_a_map_with_two_videos_of_one_id_is_refused(tmp_path):
+    id_map = write_map(tmp_path, f"nXSc,{A}", f"nXSc,{A}", f"nXSc,{B}")
+    with pytest.raises(ValueError, match=rf"line 4: yt8m_id 'nXSc' has youtube_id '{B}', but '{A}' in a row before it"):
+        read_youtube8m(write(tmp_path, "nXSc"), file_names=[], id_map=id_map)
 
 
 @pytest.mark.parametrize("lines", [("nXSc", "zzZZ"), ("yt8m_id", "nXSc", "zzZZ"), ("id", "nXSc", "zzZZ")])
@@ -100,6 +136,11 @@ def test_of_a_map_of_all_videos_only_the_listed_ones_are_kept(tmp_path):
         (("youtube_id,start_seconds,end_seconds", f"{A},5,"), "line 2: start_seconds and end_seconds must both be"),
         (("youtube_id,start_seconds,end_seconds", f"{A},15,5"), "line 2: start_seconds must be at least 0"),
         (("yt8m_id", "nXSc"), "a column yt8m_id needs id_map"),
+        ((f"{A};5;15",), "line 1: expected an id"),
+        (
+            ("youtube_id,start_seconds,end_seconds", f"{A},1.0001,3", f"{A},1.0002,3"),
+            f"line 3: 1.0002 to 3.0 s of '{A}' differs by less than a millisecond",
+        ),
     ],
 )
 def test_a_bad_list_is_refused_with_its_line(tmp_path, lines, message):
