@@ -5,7 +5,6 @@ The table is Arrow: half a million rows are 100 MB.
 """
 
 import hashlib
-import itertools
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -33,26 +32,19 @@ from pipelines.shards.schemas import RECORD_SCHEMA
 from t3d_core.datasets.folder import INDEX_NAME, read_folder
 from t3d_core.datasets.hmdb51 import read_hmdb51
 from t3d_core.datasets.kinetics import read_kinetics
+from t3d_core.datasets.missing_videos import and_more, describe_none_found, notes_on_missing
 from t3d_core.datasets.records import VideoDataset, VideoRecord
 from t3d_core.datasets.splits import check_no_leak
 from t3d_core.datasets.synthetic import SyntheticSettings, write_synthetic
 from t3d_core.datasets.ucf101 import read_ucf101
-from t3d_core.datasets.unicode_form import is_utf8
-from t3d_core.datasets.video_files import (
-    VIDEO_EXTENSIONS,
-    describe_near_miss,
-    find_near_miss,
-    find_twins,
-    is_video_name,
-)
+from t3d_core.datasets.unicode_form import printable
+from t3d_core.datasets.video_files import VIDEO_EXTENSIONS, find_twins, is_video_name
 from t3d_core.datasets.youtube8m import read_youtube8m
 from t3d_core.errors import UserError
 
 # Part of the fingerprint: raise it when the same settings give other rows.
 _FORMAT = 2
 _ROWS_AT_ONCE = 10_000
-_COMPARED_PATHS = 1_000  # missing paths that are compared with the files there are
-_MAX_LABEL_NOTES = 3
 
 
 class Listing(NamedTuple):
@@ -106,11 +98,17 @@ def list_videos(config: PrepareConfig, *, output: Path) -> Listing:
     description = _describe(config, dataset, records) | {"official_overlaps": list(overlaps)}
     listing = Listing(root, records, description, _notes(config.dataset, root, found, dataset))
     if not listing.is_found().any():
-        first = os.fsdecode(records.column("path")[0].as_py())
+        missing = _missing(dataset, found)
         raise UserError(
-            f"not one of the {len(records)} listed videos of {dataset.name} is below root {config.dataset.root!r} (the "
-            f"first would be {first!r}, while the root holds {found.describe()}): "
-            f"{_near_miss(dataset, found) or 'give the folder of the videos as root'}"
+            describe_none_found(
+                missing,
+                num_listed=len(records),
+                name=dataset.name,
+                root=str(config.dataset.root),
+                first=f"'{printable(dataset.records[0].path)}'",
+                file_names=found.sizes,
+                holds=found.describe(),
+            )
         )
     return listing
 
@@ -172,41 +170,39 @@ def _csv_of(config: FolderDatasetConfig, root: VideoRoot) -> Path | None:
 
 def _notes(config: DatasetConfig, root: VideoRoot, found: FoundFiles, dataset: VideoDataset) -> tuple[str, ...]:
     """Notes on what was passed over; of a CSV nothing is, because what it names is looked for by name."""
-    notes = _notes_on_labels(dataset.class_names)
+    notes = dataset.notes + _note_on_labels(dataset.class_names)
     if not isinstance(config, FolderDatasetConfig):
         return found.note_of_left_behind() + notes
     if _csv_of(config, root) is None:
         return found.note_of_left_behind() + found.notes_by_extension() + _note_of_twins(dataset) + notes
-    near_miss = _near_miss(dataset, found)
-    return ((near_miss,) if near_miss else ()) + notes
+    missing = _missing(dataset, found)
+    return notes_on_missing(missing, file_names=found.sizes.keys() - {r.path for r in dataset.records}) + notes
 
 
-def _near_miss(dataset: VideoDataset, found: FoundFiles) -> str:
-    """What may be wrong with the paths of missing videos; empty where nothing is known."""
-    listed = {record.path for record in dataset.records}
-    missing = list(itertools.islice(sorted(listed - found.sizes.keys()), _COMPARED_PATHS))
-    if undecodable := next((path for path in missing if not is_utf8(path)), None):
-        shown = os.fsencode(undecodable).decode("utf-8", "backslashreplace")
-        return f"'{shown}' is missing, and is not UTF-8: save the CSV as UTF-8 (Excel: CSV UTF-8)"
-    near = find_near_miss(missing, file_names=found.sizes.keys() - listed)
-    return describe_near_miss(*near) if near else ""
+def _missing(dataset: VideoDataset, found: FoundFiles) -> list[str]:
+    """The paths without a file, in the list's order."""
+    return [record.path for record in dataset.records if record.path not in found.sizes]
 
 
 def _note_of_twins(dataset: VideoDataset) -> tuple[str, ...]:
-    """The note on two files of one name, such as a clip and its preview: held out or not, each would leak the other."""
+    """The note on files of one name, such as a clip and its preview: held out or not, each would leak the other."""
     twins = find_twins(record.path for record in dataset.records)
-    return () if twins is None else (f"{twins[0]!r} and {twins[1]!r} are two videos: delete one if it is a copy",)
+    return tuple(
+        f"{one!r} and {other!r} are two videos{and_more(twins)}: delete one if it is a copy" for one, other in twins[:1]
+    )
 
 
-def _notes_on_labels(class_names: Sequence[str]) -> tuple[str, ...]:
-    """Notes on classes whose names differ in letter case, blanks and underscores only."""
+def _note_on_labels(class_names: Sequence[str]) -> tuple[str, ...]:
+    """The note on classes whose names differ in letter case, blanks and underscores only."""
     first: dict[str, str] = {}
-    notes = []
-    for name in class_names:
-        other = first.setdefault(" ".join(name.casefold().replace("_", " ").split()), name)
-        if other != name:
-            notes.append(f"classes {other!r} and {name!r} are two, although they differ in case or blanks only")
-    return tuple(notes[:_MAX_LABEL_NOTES])
+    names = [
+        (first.setdefault(" ".join(name.casefold().replace("_", " ").split()), name), name) for name in class_names
+    ]
+    pairs = [(one, other) for one, other in names if one != other]
+    return tuple(
+        f"classes {one!r} and {other!r} are two, although they differ in case or blanks only{and_more(pairs)}"
+        for one, other in pairs[:1]
+    )
 
 
 def _shuffled_records(records: Iterable[VideoRecord], *, sizes: dict[str, int], seed: int) -> pa.Table:

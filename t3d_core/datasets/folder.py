@@ -10,7 +10,6 @@ it is decoded:
 Validation is carved out of training by source, as official splits have none (paper 4.1 uses the official ones).
 """
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +27,7 @@ from t3d_core.datasets.splits import (
     check_no_leak,
     cross_validation,
 )
-from t3d_core.datasets.unicode_form import nfc
+from t3d_core.datasets.unicode_form import nfc, printable
 from t3d_core.datasets.video_files import VIDEO_EXTENSIONS, FilesByPath, LookUp, describe_forms, is_video_name
 from t3d_core.errors import UserError
 
@@ -55,15 +54,12 @@ def read_folder(
         file_names: POSIX paths below the root of all files there are. Where no CSV is given, those that are called like
             videos are the annotation. video_ids are these paths, in NFC.
         name: Name of the data set.
-        annotations: CSV file. Columns other than path, label, group, split are ignored. A row whose file is not among
-            file_names is listed all the same.
+        annotations: CSV file. Other columns are ignored. A row whose file is not there is listed all the same.
         root: Folder or address that file_names are below. The CSV's paths are relative to it or to the CSV's own
             folder, or full (see `listed_paths`); rows outside the root are not read. Empty: they are relative to it.
         look_up: Looks for files that the CSV names and that file_names lacks.
-        is_labelled: False gives no labels and puts every video into train: held-out videos of the correspondence task
-            are chosen by the stage that needs them.
+        is_labelled: False gives no labels and puts every video into train: later stages hold out what they need.
         is_group_within_label: Groups are numbered within each class (UCF101's g01..g25): the source is label/group.
-            Without a group each video is its own source.
         val_fraction: Share of the videos carved out for validation. Where splits are given it is carved out of train,
             and only if they hold no val.
         test_fraction: Share carved out for testing where no splits are given.
@@ -74,39 +70,39 @@ def read_folder(
         UserError: The CSV is missing, there is no video, or a row is invalid (the message has its line), splits are
             given for some videos only, or one source stands on both sides of a split.
     """
-    check_fractions(test_fraction=test_fraction, val_fraction=val_fraction)
-    if num_folds is not None and not is_labelled:
-        raise UserError(f"num_folds {num_folds} is for labelled videos, given is_labelled=False: leave one of them out")
+    _check_shares(is_labelled=is_labelled, num_folds=num_folds, test_fraction=test_fraction, val_fraction=val_fraction)
     if annotations is None:
         entries = _read_folders(file_names, is_labelled=is_labelled)
     else:
-        files = FilesByPath(file_names, look_up=look_up)
-        entries = _read_csv(annotations, root=str(root), files=files)
-    if is_labelled:
-        _check_labels_and_splits(entries)
+        entries = _read_csv(annotations, root=str(root), files=FilesByPath(file_names, look_up=look_up))
     records = _to_records(entries, is_labelled=is_labelled, is_group_within_label=is_group_within_label)
-    if is_labelled:
-        has_splits = bool(entries[0].row.split)
-        if num_folds is not None:
-            records = cross_validation(records, num_folds=num_folds, val_fraction=val_fraction, seed=seed)
-        else:
-            records = _hold_out(
-                records, has_splits=has_splits, test_fraction=test_fraction, val_fraction=val_fraction, seed=seed
-            )
-    class_names = tuple(sorted({record.label for record in records if record.label is not None}))
-    dataset = VideoDataset(name=_printable(nfc(name)), class_names=class_names, records=records)
-    check_no_leak(dataset)
-    return dataset
+    if is_labelled and num_folds is not None:
+        records = cross_validation(records, num_folds=num_folds, val_fraction=val_fraction, seed=seed)
+    elif is_labelled and entries[0].row.split:
+        records = _hold_out_val(records, val_fraction=val_fraction, seed=seed)
+    elif is_labelled:
+        records = carve_test_and_val(records, test_fraction=test_fraction, val_fraction=val_fraction, seed=seed)
+    return _to_dataset(name, records)
 
 
-def _hold_out(
-    records: tuple[VideoRecord, ...], *, has_splits: bool, test_fraction: float, val_fraction: float, seed: int
-) -> tuple[VideoRecord, ...]:
-    if not has_splits:
-        return carve_test_and_val(records, test_fraction=test_fraction, val_fraction=val_fraction, seed=seed)
+def _check_shares(*, is_labelled: bool, num_folds: int | None, test_fraction: float, val_fraction: float) -> None:
+    check_fractions(test_fraction=test_fraction, val_fraction=val_fraction)
+    if num_folds is not None and not is_labelled:
+        raise UserError(f"num_folds {num_folds} is for labelled videos, given is_labelled=False: leave one of them out")
+
+
+def _hold_out_val(records: tuple[VideoRecord, ...], *, val_fraction: float, seed: int) -> tuple[VideoRecord, ...]:
+    """Carve validation out of given splits that hold none."""
     if val_fraction > 0 and ("val",) not in {record.splits for record in records}:
         return carve_by_source(records, fold=1, split_from="train", split_to="val", fraction=val_fraction, seed=seed)
     return records
+
+
+def _to_dataset(name: str, records: tuple[VideoRecord, ...]) -> VideoDataset:
+    class_names = tuple(sorted({record.label for record in records if record.label is not None}))
+    dataset = VideoDataset(name=printable(nfc(name)), class_names=class_names, records=records)
+    check_no_leak(dataset)
+    return dataset
 
 
 class _Row(NamedTuple):
@@ -127,6 +123,8 @@ class _Entry(NamedTuple):
 
 
 def _to_records(entries: list[_Entry], *, is_labelled: bool, is_group_within_label: bool) -> tuple[VideoRecord, ...]:
+    if is_labelled:
+        _check_labels_and_splits(entries)
     problems = Problems()
     records = []
     for entry in entries:
@@ -137,7 +135,7 @@ def _to_records(entries: list[_Entry], *, is_labelled: bool, is_group_within_lab
 
 
 def _to_record(entry: _Entry, *, is_labelled: bool, is_group_within_label: bool) -> VideoRecord:
-    row, video_id = entry.row, _printable(entry.path)
+    row, video_id = entry.row, printable(entry.path)
     source = row.group or video_id
     if is_group_within_label and row.group:
         if not row.label:
@@ -146,7 +144,7 @@ def _to_record(entry: _Entry, *, is_labelled: bool, is_group_within_label: bool)
     return VideoRecord(
         video_id=video_id,
         path=entry.file_name,
-        label=_printable(row.label) if is_labelled else None,
+        label=row.label if is_labelled else None,
         source=source,
         splits=(row.split or "train",) if is_labelled else ("train",),
     )
@@ -225,8 +223,3 @@ def _check_forms(names: list[str]) -> None:
         if len(forms) > 1:
             problems.add(describe_forms(path, forms))
     problems.check()
-
-
-def _printable(name: str) -> str:
-    r"""Write bytes that are not UTF-8 as \xNN, so that a name can be stored and logged."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")

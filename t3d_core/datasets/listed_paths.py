@@ -1,23 +1,29 @@
 """The paths that a CSV names become names of files below the root.
 
 People write paths relative to the root of the videos, relative to the CSV's own folder, or in full. A CSV is read in
-one way as a whole: in the one that finds more of its videos, because in large lists some are always missing.
+one way as a whole, and its rows decide in which. Full paths are the same in both and decide nothing.
+
+    rows that find a file                      the CSV is read
+    only below the root (some, or none)        relative to the root; what has no file is missing, as in all large lists
+    only below the CSV's folder                relative to the CSV's folder
+    some only in one, some only in the other   not at all: whichever were taken, files that are there would be missing
+    half of them or more in both               not at all: they may mean either file, and too few rows decide
+    fewer in both                              as the others: in large lists a few names are the same by chance
 """
 
 import os
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 from urllib.parse import unquote
 
-from t3d_core.datasets.video_files import FilesByPath, describe_near_miss
+from t3d_core.datasets.missing_videos import describe_none_found
+from t3d_core.datasets.video_files import FilesByPath
 from t3d_core.errors import UserError
 
 _OTHER_ROOT = re.compile(r"/|[A-Za-z]:/|[a-z][a-z0-9+]+:/")  # absolute, a drive of Windows, an address
-
-
-_COMPARED_PATHS = 1_000  # missing paths that are compared with the files there are
 
 
 class ListedPath(NamedTuple):
@@ -97,23 +103,22 @@ def find_listed(
         One entry a row; None for a path that lies outside the root.
 
     Raises:
-        UserError: The two ways of reading the CSV find equally many videos, or none.
+        UserError: The CSV can be read in two ways, and its rows mix them, do not decide, or find nothing in either.
     """
     ways = [_Way()]
     if root and "://" not in root:
         ways += _ways_from_folder(annotations.parent, root=Path(root))
     paths_by_way = [[way.apply(each) for each in listed] for way in ways]
     names_by_way = [files.find([path for path in paths if path is not None]) for paths in paths_by_way]
-    counts = [len(names) for names in names_by_way]
-    if len(ways) > 1 and counts[0] == counts[1] and not all(each.is_full for each in listed):
-        example = next(each.path for each in listed if not each.is_full)
-        tried = f"{str(Path(root) / example)!r} and {str(annotations.parent / example)!r}"
-        if counts[0]:
-            _refuse_both(counts[0], tried=tried, annotations=annotations)
-        _refuse_neither(paths_by_way, tried=tried, root=root, files=files)
-    best = counts.index(max(counts))
-    names = names_by_way[best]
-    return [None if path is None else FoundPath(path, names.get(path, path)) for path in paths_by_way[best]]
+    chosen = 0
+    if len(ways) > 1:
+        rows = _sort_rows(listed, paths_by_way, names_by_way)
+        if not any(names_by_way) and any(rows):
+            raise UserError(_describe_neither(paths_by_way, rows.neither[0], annotations, root=root, files=files))
+        _check_decides(rows, annotations=annotations, root=root)
+        chosen = 1 if rows.only_folder else 0
+    names = names_by_way[chosen]
+    return [None if path is None else FoundPath(path, names.get(path, path)) for path in paths_by_way[chosen]]
 
 
 class _Way(NamedTuple):
@@ -142,23 +147,63 @@ def _ways_from_folder(folder: Path, *, root: Path) -> list[_Way]:
     return []
 
 
-def _refuse_both(num_found: int, *, tried: str, annotations: Path) -> NoReturn:
-    raise UserError(
-        f"the paths of {annotations} lead to {num_found:,} files below the root, and to as many below the CSV's own "
-        f"folder (the first: {tried}): move the CSV into the root, where both mean the same"
+class _FoundRows(NamedTuple):
+    """The paths of a CSV that are not full, by where they have a file: below the root, below the CSV's folder."""
+
+    only_root: list[str]
+    only_folder: list[str]
+    both: list[str]
+    neither: list[str]
+
+
+def _sort_rows(
+    listed: Sequence[ListedPath],
+    paths_by_way: Sequence[Sequence[str | None]],
+    names_by_way: Sequence[Mapping[str, str]],
+) -> _FoundRows:
+    in_root, in_folder = names_by_way
+    groups: defaultdict[tuple[bool, bool], list[str]] = defaultdict(list)
+    for each, path, path_from_folder in zip(listed, *paths_by_way, strict=True):
+        if not each.is_full:
+            groups[path in in_root, path_from_folder in in_folder].append(each.path)
+    return _FoundRows(groups[True, False], groups[False, True], groups[True, True], groups[False, False])
+
+
+def _check_decides(rows: _FoundRows, *, annotations: Path, root: str) -> None:
+    """Refuse rows that mix the two ways, or most of which have a file in both."""
+    num_root, num_folder, num_both = map(len, (rows.only_root, rows.only_folder, rows.both))
+    if num_root and num_folder:
+        first = min(rows.only_root, rows.only_folder, key=len)[0]
+        raise UserError(
+            f"{annotations} mixes two ways of writing paths (rows with a file below the root only: {num_root:,}, below "
+            f"the CSV's own folder only: {num_folder:,}; looked for as "
+            f"{_tried(first, annotations, root=root, word='and')}): write all of them in one way, or in full"
+        )
+    if num_both and num_both >= max(num_root, num_folder):
+        raise UserError(
+            f"{annotations} can be read in two ways (rows with a file below the root and another below the CSV's own "
+            f"folder: {num_both:,}, such as {_tried(rows.both[0], annotations, root=root, word='and')}; with one of "
+            f"them only: {max(num_root, num_folder):,}): write full paths, or move the CSV into the root if they are "
+            f"relative to it"
+        )
+
+
+def _describe_neither(
+    paths_by_way: Sequence[Sequence[str | None]], first: str, annotations: Path, *, root: str, files: FilesByPath
+) -> str:
+    return describe_none_found(
+        [path for paths in paths_by_way for path in paths if path is not None],
+        num_listed=len(paths_by_way[0]),
+        name=Path(root).name,
+        root=root,
+        first=_tried(first, annotations, root=root, word="or"),
+        file_names=files.names,
+        holds=f"{len(files.names):,} other {'file' if len(files.names) == 1 else 'files'}",
     )
 
 
-def _refuse_neither(
-    paths_by_way: Sequence[Sequence[str | None]], *, tried: str, root: str, files: FilesByPath
-) -> NoReturn:
-    paths = [path for paths in paths_by_way for path in paths[:_COMPARED_PATHS] if path is not None]
-    near = files.find_near_miss(paths)
-    cure = describe_near_miss(*near) if near else "write paths relative to the root, or give another root"
-    raise UserError(
-        f"not one of the {len(paths_by_way[0])} listed videos of {Path(root).name} is below root {root!r} (the first "
-        f"was looked for as {tried}): {cure}"
-    )
+def _tried(path: str, annotations: Path, *, root: str, word: str) -> str:
+    return f"{str(Path(root) / path)!r} {word} {str(annotations.parent / path)!r}"
 
 
 def _without_empty_parts(path: str) -> str:

@@ -45,6 +45,11 @@ def extension_of(name: str) -> str:
     return base[place:].lower() if place > 0 else ""
 
 
+def without_extension(path: str) -> str:
+    """Give the path without the extension that `extension_of` gives; its letter case stays."""
+    return path[: len(path) - len(extension_of(path))]
+
+
 def is_video_name(name: str) -> bool:
     """Whether a file, named with or without its folders, is taken for a video where folders are searched.
 
@@ -158,6 +163,11 @@ class FilesByPath:
             if not name.isascii():
                 self._by_nfc.add(nfc(name), name)
 
+    @property
+    def names(self) -> Collection[str]:
+        """The known files, in no order."""
+        return self._names
+
     def __contains__(self, name: str) -> bool:
         return name in self._names
 
@@ -186,10 +196,6 @@ class FilesByPath:
             found |= {path: there[path] for path in missing if path in there}
         return found
 
-    def find_near_miss(self, missing: Iterable[str]) -> tuple[str, str] | None:
-        """As `find_near_miss`, among these files."""
-        return find_near_miss(missing, file_names=self._names)
-
 
 def describe_forms(path: str, names: Collection[str]) -> str:
     """The error of several files whose names look the same."""
@@ -199,30 +205,8 @@ def describe_forms(path: str, names: Collection[str]) -> str:
     )
 
 
-def find_near_miss(missing: Iterable[str], *, file_names: Iterable[str]) -> tuple[str, str] | None:
-    """Find a missing path, and a file that differs from it in extension or letter case only, if there are such two."""
-    keys = {key: path for path in missing for key in (nfc(path).lower(), _without_extension(nfc(path).lower()))}
-    for name in file_names if keys else ():
-        lower = nfc(name).lower()
-        if path := keys.get(lower) or keys.get(_without_extension(lower)):
-            return path, name
-    return None
-
-
-def describe_near_miss(path: str, name: str) -> str:
-    """What a near miss shows about a list."""
-    return f"{path!r} is missing, but there is {name!r}: write names with their extension, and in their letter case"
-
-
-def find_twins(names: Iterable[str]) -> tuple[str, str] | None:
-    """Find two files whose names differ in the extension only, if there are such two."""
+def find_twins(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Find the files whose names differ from an earlier one in the extension only, each after that one."""
     first: dict[str, str] = {}
-    for name in names:
-        other = first.setdefault(_without_extension(name), name)
-        if other != name:
-            return other, name
-    return None
-
-
-def _without_extension(path: str) -> str:
-    return path[: len(path) - len(extension_of(path))]
+    pairs = [(first.setdefault(without_extension(name), name), name) for name in names]
+    return [(one, other) for one, other in pairs if one != other]

@@ -152,3 +152,23 @@ def test_a_missing_path_that_is_not_utf8_is_a_note(tmp_path):
     (tmp_path / "lists" / "cp1252.csv").write_bytes(rows.encode("cp1252"))
     [note] = list_folder(root, annotations=tmp_path / "lists" / "cp1252.csv").notes
     assert note == r"'v/\xe9.mp4' is missing, and is not UTF-8: save the CSV as UTF-8 (Excel: CSV UTF-8)"
+
+
+def test_notes_are_one_counted_line_for_each_kind(tmp_path):
+    root = touch(tmp_path / "root", *(f"run/{name}.{end}" for name in "ab" for end in ("mp4", "gif")))
+    touch(root, *(f"{label}/c.mp4" for label in ("Run", "RUN", "High Jump", "high_jump")))
+    twins, labels = list_folder(root).notes
+    assert twins == "'run/a.gif' and 'run/a.mp4' are two videos (and 1 more): delete one if it is a copy"
+    assert labels.endswith("are two, although they differ in case or blanks only (and 2 more)")
+    rows = [f"v/{name}.MP4,x" for name in "abc"]
+    [near] = list_folder(touch(tmp_path / "other", "v/a.mp4", "v/b.mp4", "v/c.mp4", "d.mp4"), *rows, "d.mp4,y").notes
+    assert near.startswith("'v/a.MP4' is missing, but there is 'v/a.mp4' (and 2 more): write names")
+
+
+def test_rows_that_repeat_another_are_a_note(tmp_path):
+    (tmp_path / "ids.txt").write_text("xxxxxxxxxxx\nyyyyyyyyyyy\nxxxxxxxxxxx\n")
+    dataset = YouTube8MDatasetConfig(
+        root=str(touch(tmp_path / "root", "xxxxxxxxxxx.mp4")), annotations=tmp_path / "ids.txt"
+    )
+    listing = list_videos(PrepareConfig(dataset=dataset), output=tmp_path)
+    assert listing.notes == ("rows that repeat another one, and count once: 1",)

@@ -181,7 +181,7 @@ class TestAnnotations:
             (("path,label", "x/../../a.mp4,run"), "line 2: path .* must lead"),
             (("path,label", "/etc/passwd,run"), "line 2: path '/etc/passwd' must lead"),
             (("path,label", ",run"), "line 2: path '' must lead"),
-            (("path,label", "a.mp4"), "line 2: 1 values for 2 columns"),
+            (("path,label", "a.mp4"), "line 2: 1 value for 2 columns"),
             (("path,label", "a,b.mp4,run"), "line 2: 3 values for 2 columns"),
             (("path,label", "a.mp4,run", "b.mp4,"), "line 3: no label"),
             (("path,split", "a.mp4,train"), "line 2: no label"),

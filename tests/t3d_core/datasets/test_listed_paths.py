@@ -91,18 +91,43 @@ class TestWayOfReading:
         assert find(["a.mp4"], names=["lists/a.mp4"], **BELOW) == ["lists/a.mp4"]
         assert find(["run/a.mp4"], names=["run/a.mp4"], **BELOW) == ["run/a.mp4"]
 
-    def test_the_way_that_finds_more_is_taken_for_all_rows(self):
-        names = ["a.mp4", "b.mp4", "mine/c.mp4"]
-        paths = ["mine/a.mp4", "mine/b.mp4", "mine/c.mp4", "mine/missing.mp4"]
-        assert find(paths, names=names, **ABOVE) == ["a.mp4", "b.mp4", "c.mp4", "missing.mp4"]
+    def test_what_is_missing_in_the_way_that_finds_files_stays_missing(self):
+        paths = ["mine/a.mp4", "mine/b.mp4", "mine/missing.mp4"]
+        assert find(paths, names=["a.mp4", "b.mp4"], **ABOVE) == ["a.mp4", "b.mp4", "missing.mp4"]
 
-    def test_as_many_in_both_are_refused_with_both_paths(self):
-        with pytest.raises(ValueError, match=r"'/data/mine/mine/a\.mp4' and '/data/mine/a\.mp4'.*move the CSV"):
-            find(["mine/a.mp4"], names=["a.mp4", "mine/a.mp4"], **ABOVE)
+    @pytest.mark.parametrize("paths", [["mine/a.mp4", "b.mp4", "c.mp4"], ["mine/a.mp4", "mine/b.mp4", "c.mp4"]])
+    def test_rows_of_both_ways_are_refused_with_their_numbers(self, paths):
+        with pytest.raises(ValueError, match=r"mixes two ways.*: write all of them in one way, or in full") as caught:
+            find([*paths, "/data/mine/d.mp4"], names=["a.mp4", "b.mp4", "c.mp4", "d.mp4"], **ABOVE)
+        num_folder = sum(path.startswith("mine/") for path in paths)
+        assert f"the root only: {3 - num_folder}, below the CSV's own folder only: {num_folder};" in str(caught.value)
+        assert "move the CSV" not in str(caught.value)
+
+    def test_the_rarer_way_is_shown_in_both_places(self):
+        with pytest.raises(ValueError, match=r"as '/data/mine/c\.mp4' and '/data/mine/lists/c\.mp4'"):
+            find(["a.mp4", "b.mp4", "c.mp4"], names=["lists/a.mp4", "lists/b.mp4", "c.mp4"], **BELOW)
+
+    @pytest.mark.parametrize(
+        "paths", [["mine/a.mp4"], ["mine/a.mp4", "mine/b.mp4", "/data/mine/c.mp4", "mine/missing"]]
+    )
+    def test_rows_that_may_mean_either_file_are_refused_with_both_paths(self, paths):
+        message = r"can be read in two ways.*'/data/mine/mine/a\.mp4' and '/data/mine/a\.mp4'.*write full paths"
+        with pytest.raises(ValueError, match=message):
+            find(paths, names=["a.mp4", "mine/a.mp4", "b.mp4", "c.mp4"], **ABOVE)
+
+    @pytest.mark.parametrize("folder", ["", "lists/"])
+    def test_a_few_names_that_are_in_both_by_chance_do_not_matter(self, folder):
+        names = ["x0.mp4", "lists/x0.mp4", *(f"{folder}x{i}.mp4" for i in range(1, 9))]
+        paths = [f"x{i}.mp4" for i in range(10)]
+        assert find(paths, names=names, **BELOW) == [f"{folder}{path}" for path in paths]
 
     def test_none_in_both_is_refused_with_both_paths(self):
-        with pytest.raises(ValueError, match=r"not one of the 1 listed videos.*'/data/mine/a\.mp4' and '/data/a\.mp4'"):
+        with pytest.raises(ValueError, match=r"not one of the 1 listed videos.*'/data/mine/a\.mp4' or '/data/a\.mp4'"):
             find(["a.mp4"], names=["b.mp4"], **ABOVE)
+
+    def test_full_paths_decide_nothing(self):
+        paths = ["/data/mine/a.mp4", "/data/mine/b.mp4", "missing.mp4"]
+        assert find(paths, names=["a.mp4", "b.mp4"], **ABOVE) == ["a.mp4", "b.mp4", "missing.mp4"]
 
     def test_names_without_extension_are_refused_with_the_extension(self):
         for path in ("run/a", "mine/run/a"):
