@@ -25,6 +25,9 @@ _MARKS = {  # the longer marks first: that of UTF-16 begins that of UTF-32
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_READ_COLUMNS = frozenset(
+    "path label group split youtube_id yt8m_id video_id id time_start time_end start_seconds end_seconds".split()
+)
 _SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
 
 
@@ -78,7 +81,7 @@ def read_csv_rows(
                 if not any(cells) or _is_header(cells, header):
                     continue
                 with problems:
-                    _check_no_line_break(values, columns=header.columns, where=here)
+                    _check_no_line_break(values, header=header, where=here)
                     row = _to_row(cells, columns=header.columns, where=here)
                     if seconds and header.separator != ",":
                         row |= {name: _with_point(row[name]) for name in seconds if name in row}
@@ -189,11 +192,18 @@ def _is_header(cells: list[str], header: _Header) -> bool:
     return len(cells) > 1 and cells[0].lower() == header.columns[0] and [c.lower() for c in cells] == [*header.columns]
 
 
-def _check_no_line_break(values: list[str], *, columns: tuple[str, ...], where: str) -> None:
-    """Refuse a cell of several lines; a break behind its last one, as spreadsheets leave it, is only a blank."""
+def _check_no_line_break(values: list[str], *, header: _Header, where: str) -> None:
+    """Refuse a cell of several lines, unless it is a description: of a column that no list reads, and no rows in it.
+
+    A break behind the last line of a cell, as spreadsheets leave it, is only a blank.
+    """
     for place, value in enumerate(values):
-        if ("\n" in value or "\r" in value) and (more := re.split(r"\r\n?|\n", value.rstrip(_BLANKS))[1:]):
-            column = columns[place] if place < len(columns) else place + 1
+        if not ("\n" in value or "\r" in value):
+            continue
+        column = header.columns[place] if place < len(header.columns) else str(place + 1)
+        more = re.split(r"\r\n?|\n", value.rstrip(_BLANKS))[1:]
+        has_rows = any(line.count(header.separator) == len(header.columns) - 1 > 0 for line in more)
+        if more and (has_rows or column in _READ_COLUMNS):
             raise UserError(
                 f"{where}: the cell of column {column!r} holds a line break, after which comes {more[0]!r}: "
                 f"close its quote, or write it in one line"

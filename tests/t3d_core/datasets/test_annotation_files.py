@@ -167,3 +167,12 @@ def test_two_intervals_of_one_name_are_refused_with_both():
         ValueError, match=r"line 3: 1\.0002 to 3\.0 s of 'abc' differs .* 1\.0001 to 3\.0 s in line 2: del"
     ):
         check_same_times("abc", (1.0002, 3.0), (1.0001, 3.0), where="line 3", first_where="line 2")
+
+
+def test_a_description_of_several_lines_is_read_over_and_an_open_quote_in_one_is_not(tmp_path):
+    file = tmp_path / "list.csv"
+    file.write_bytes(b'path,label,text\na,x,"two\nlines, and a comma"\nb,y,"\n"\n')
+    assert [row["path"] for _, row in read_csv_rows(file, required=["path"])] == ["a", "b"]
+    file.write_bytes(b'path,label,text\na,x,"open\nb,y,more\n')
+    with pytest.raises(ValueError, match="line 2: the cell of column 'text' holds a line break, after which comes"):
+        list(read_csv_rows(file, required=["path"]))
