@@ -143,6 +143,7 @@ def _run(test: _Test, *, run_name: str, tags: Mapping[str, str]) -> tuple[Evalua
             raise UserError(f"no video can be tested: {describe_failures(failures, index)}")
         evaluation = evaluate_scores(
             scores,
+            index.source_N,
             num_listed=num_listed(test.folders, fold=config.data.fold, split=config.data.split),
             num_failed=len(failures),
             num_lost=sum(shard.num_rows for shard in index.skipped),

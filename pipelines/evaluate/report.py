@@ -1,7 +1,7 @@
 """Scores of videos become the files of a test: metrics.json, scores.parquet, the report on each class, failures.
 
 OUTPUT/metrics.json             an `Evaluation`
-OUTPUT/scores.parquet           a row a scored video: its class, the predicted class, the scores of all classes
+OUTPUT/scores.parquet           a row a scored video: source, class, predicted class, scores of all classes
 OUTPUT/classes.csv              a row a class: videos, accuracy, precision, the class it is most often confused with
 OUTPUT/confusion_matrix.csv     videos by class (rows) and predicted class (columns);  confusion_matrix.png  the picture
 OUTPUT/failures.parquet         videos that could not be read or decoded, with the reason; only when there are any
@@ -105,6 +105,7 @@ def _scores_table(scores: VideoScores, index: ShardIndex, card: WeightsCard) -> 
     table = pa.table(
         {
             "video_id": pa.array(index.video_id_N[is_scored_V], pa.string()),
+            "source": pa.array(index.source_names[index.source_N[is_scored_V]], pa.string()),
             "label": names[label_V],
             "predicted": names[predicted_classes(score_VK, label_V)],
             "num_views": scores.num_views_V[is_scored_V],

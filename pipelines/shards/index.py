@@ -31,10 +31,12 @@ class ShardIndex:
     Attributes:
         shard_paths: the shard files.
         class_names: label index -> name; empty when unlabelled.
+        source_names: DATASET/SOURCE, the same in every index of that data.
         shard_N: which shard file, an index into `shard_paths`.
         row_N: which row of that file.
         label_N: label index, -1 when unlabelled.
-        source_N: number of the source video; rows of one source never make a negative pair.
+        source_N: number of the source video, an index into `source_names`; rows of one source never make a negative
+            pair.
         is_h264_N: encoded by this project: no other frame needs the odd stored frames; false for a copy.
         frame_offset_N: stored frames before the row's first one (a stream copy begins at a key frame).
         num_frames_N: frames of the row.
@@ -47,6 +49,7 @@ class ShardIndex:
 
     shard_paths: tuple[str, ...]
     class_names: tuple[str, ...]
+    source_names: np.ndarray
     shard_N: np.ndarray
     row_N: np.ndarray
     label_N: np.ndarray
@@ -250,14 +253,16 @@ def _index_of(
     table: pa.Table, *, paths: tuple[str, ...], class_names: tuple[str, ...], skipped: tuple[SkippedShard, ...]
 ) -> ShardIndex:
     source = pc.binary_join_element_wise(table.column("dataset"), table.column("source"), "/")
+    source_names, source_N = np.unique(source.to_numpy(zero_copy_only=False), return_inverse=True)
     label = pc.index_in(table.column("label"), pa.array(class_names, pa.string()))
     return ShardIndex(
         shard_paths=paths,
         class_names=class_names,
+        source_names=source_names,
         shard_N=table.column("shard").to_numpy(),
         row_N=table.column("row").to_numpy(),
         label_N=label.fill_null(-1).to_numpy().astype(np.int64),
-        source_N=np.unique(source.to_numpy(zero_copy_only=False), return_inverse=True)[1].astype(np.int64),
+        source_N=source_N.astype(np.int64),
         is_h264_N=pc.equal(table.column("encoding"), "h264").to_numpy(),
         frame_offset_N=table.column("frame_offset").to_numpy(),
         num_frames_N=table.column("num_frames").to_numpy(),

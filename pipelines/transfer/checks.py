@@ -29,7 +29,8 @@ from pipelines.clips.config import ClipConfig
 from pipelines.clips.loader import BatchLoader
 from pipelines.clips.stream import batches_a_task, stream
 from pipelines.training.worker import Metrics, Worker
-from t3d_core.evaluation.representation import grouped_interval, probe_features, spread_of
+from t3d_core.evaluation.intervals import grouped_interval
+from t3d_core.evaluation.representation import probe_features, spread_of
 from t3d_core.models.execution import Execution
 from t3d_core.training.averaging import measure_batch_norms
 from t3d_core.training.tasks import CorrespondenceTask

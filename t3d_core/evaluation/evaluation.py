@@ -8,7 +8,10 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from t3d_core.evaluation.metrics import accuracy_interval, num_correct_top_k
+import numpy as np
+
+from t3d_core.evaluation.intervals import accuracy_interval
+from t3d_core.evaluation.metrics import is_correct_top_k
 from t3d_core.evaluation.video_scores import VideoScores
 
 _AVERAGED = ("clip_top1", "clip_top5", "video_top1", "video_top5", "avg_top1_top5", "coverage", "padded_share")
@@ -22,7 +25,7 @@ class Evaluation:
         clip_top1: over all views; a view is a clip (or the clips of all segments) in one crop.
         clip_top5: over all views.
         video_top1: over scored videos, each by the mean score of its views.
-        video_top1_low: lower end of its 95 % confidence interval over videos (Wilson).
+        video_top1_low: lower end of its 95 % confidence interval over source videos.
         video_top1_high: upper end.
         video_top5: over scored videos.
         video_top5_low: lower end of its interval.
@@ -74,6 +77,7 @@ class FoldsEvaluation:
 
 def evaluate_scores(
     scores: VideoScores,
+    source_V: np.ndarray,
     *,
     num_listed: int,
     num_failed: int,
@@ -86,6 +90,7 @@ def evaluate_scores(
 
     Args:
         scores: of at least one video.
+        source_V: number of the source of each video.
         num_listed: videos that the annotations list.
         num_failed: videos that could not be scored.
         num_lost: videos that were prepared once and are not there.
@@ -96,8 +101,9 @@ def evaluate_scores(
     counts, is_scored_V = scores.view_counts(), scores.is_scored_V
     score_VK, label_V = scores.mean_VK()[is_scored_V], scores.label_V[is_scored_V]
     num_videos = len(label_V)
-    num_top1, num_top5 = (num_correct_top_k(score_VK, label_V, k=k) for k in (1, 5))
-    top1, top5 = accuracy_interval(num_top1, num_videos), accuracy_interval(num_top5, num_videos)
+    is_top1_V, is_top5_V = (is_correct_top_k(score_VK, label_V, k=k) for k in (1, 5))
+    num_top1, num_top5 = int(is_top1_V.sum()), int(is_top5_V.sum())
+    top1, top5 = (accuracy_interval(is_top_V, source_V[is_scored_V]) for is_top_V in (is_top1_V, is_top5_V))
     return Evaluation(
         clip_top1=counts.num_top1 / counts.num_views,
         clip_top5=counts.num_top5 / counts.num_views,

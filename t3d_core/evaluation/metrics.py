@@ -3,10 +3,7 @@
 Legend: N examples, K classes.
 """
 
-from typing import NamedTuple
-
 import numpy as np
-from scipy.stats import binomtest
 
 
 def is_correct_top_k(score_NK: np.ndarray, label_N: np.ndarray, *, k: int) -> np.ndarray:
@@ -17,11 +14,6 @@ def is_correct_top_k(score_NK: np.ndarray, label_N: np.ndarray, *, k: int) -> np
     own_N1 = np.take_along_axis(score_NK, label_N[:, None], axis=1)
     num_below_N = (score_NK < own_N1).sum(axis=1)
     return num_below_N >= score_NK.shape[1] - k
-
-
-def num_correct_top_k(score_NK: np.ndarray, label_N: np.ndarray, *, k: int) -> int:
-    """Count the examples whose label is among the k highest scores, as in `is_correct_top_k`."""
-    return int(is_correct_top_k(score_NK, label_N, k=k).sum())
 
 
 def predicted_classes(score_NK: np.ndarray, label_N: np.ndarray) -> np.ndarray:
@@ -35,24 +27,3 @@ def predicted_classes(score_NK: np.ndarray, label_N: np.ndarray) -> np.ndarray:
     others_NK = score_NK.copy()
     np.put_along_axis(others_NK, label_N[:, None], -np.inf, axis=1)
     return np.where(is_correct_top_k(score_NK, label_N, k=1), label_N, others_NK.argmax(axis=1))
-
-
-class Interval(NamedTuple):
-    """A confidence interval, both ends in [0, 1]."""
-
-    low: float
-    high: float
-
-
-def accuracy_interval(num_correct: int, num_examples: int, *, confidence: float = 0.95) -> Interval:
-    """Give Wilson's interval of an accuracy: how far chance alone may have moved it, with so few examples.
-
-    The examples are treated as independent. Videos of one source are not, so the interval tends to be too narrow.
-
-    Args:
-        num_correct: correct ones of `num_examples`.
-        num_examples: at least 1.
-        confidence: in (0, 1).
-    """
-    interval = binomtest(num_correct, num_examples).proportion_ci(confidence, method="wilson")
-    return Interval(float(interval.low), float(interval.high))

@@ -3,12 +3,10 @@
 Not in the paper, which judges a transfer by fine-tuning alone. Legend: N examples, D feature width.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import bootstrap
 from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_predict
@@ -17,11 +15,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 from t3d_core.errors import UserError
-from t3d_core.evaluation.metrics import Interval
 
 _MAX_PARTS = 10  # of cross-validation
 _MAX_NEIGHBOURS = 5
-_RESAMPLES = 2000
 
 
 class ProbeAccuracy(NamedTuple):
@@ -100,36 +96,3 @@ def spread_of(feature_ND: npt.NDArray[np.floating]) -> FeatureSpread:
     singular = np.linalg.svd(feature_ND - feature_ND.mean(axis=0), compute_uv=False)
     share = singular[singular > 0] / max(float(singular.sum()), 1e-12)
     return FeatureSpread(std, float(np.exp(-(share * np.log(share)).sum())))
-
-
-def grouped_interval(
-    statistic: Callable[..., float], *groups: npt.NDArray[np.integer], confidence: float = 0.95
-) -> Interval:
-    """Give the confidence interval of a statistic of examples that come in groups, by resampling whole groups.
-
-    Ten clips of one video say little more than one: an interval over clips would be too narrow.
-
-    Args:
-        statistic: takes how often each example's group was drawn, an array (N,) for each of `groups`, and gives the
-            number.
-        groups: the group of each example, (N,); several where an example is of several, as a pair of two videos is.
-        confidence: of the interval.
-    """
-    names, places = np.unique(np.concatenate(groups), return_inverse=True)
-    if len(names) < 2:
-        return Interval(float("nan"), float("nan"))
-
-    def of_groups(drawn: npt.NDArray[np.integer]) -> float:
-        num_drawn = np.bincount(drawn, minlength=len(names))
-        return statistic(*np.split(num_drawn[places], np.cumsum([len(group) for group in groups])[:-1]))
-
-    drawn = bootstrap(
-        (np.arange(len(names)),),
-        of_groups,
-        vectorized=False,
-        n_resamples=_RESAMPLES,
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
-    return Interval(float(drawn.confidence_interval.low), float(drawn.confidence_interval.high))

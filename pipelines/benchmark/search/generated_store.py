@@ -80,7 +80,7 @@ def _log_test(trained: Run, scores: Path, *, is_correct_V: np.ndarray) -> None:
     labels = ["jump"] * len(is_correct_V)
     predicted = ["jump" if is_correct else "walk" for is_correct in is_correct_V]
     ids = [f"video-{number}" for number in range(len(is_correct_V))]
-    pq.write_table(pa.table({"video_id": ids, "label": labels, "predicted": predicted}), scores)
+    pq.write_table(pa.table({"video_id": ids, "source": ids, "label": labels, "predicted": predicted}), scores)
     with start_run(
         tracking_uri=trained.tracking_uri,
         experiment=TrackingConfig().experiment,

@@ -21,11 +21,13 @@ from pipelines.evaluate.job import run_evaluate
 from pipelines.evaluate.scoring import Scored, Scorer
 from pipelines.shards.index import load_index
 from t3d_core.errors import UserError
+from t3d_core.evaluation.intervals import accuracy_interval
 from t3d_core.evaluation.video_scores import VideoScores
 from t3d_core.training.checkpoint import load_model, save_weights
 from t3d_core.video.cropping import view_crops
 from t3d_core.video.decoding import decode_frames
 from t3d_core.video.sizes import resized_size
+from tests.pipelines.damage import changed_videos
 from tests.pipelines.evaluate.small_network import (
     evaluate_config,
     network_input,
@@ -175,6 +177,24 @@ def test_metrics_follow_from_the_scores_file(tested):
     assert (metrics["num_listed"], metrics["num_videos"], metrics["num_failed"]) == (NUM_TEST_VIDEOS, len(rows), 2)
     assert metrics["coverage"] == (NUM_TEST_VIDEOS - 2) / NUM_TEST_VIDEOS
     assert metrics["num_clips"] == metrics["num_views"] == 2 * len(rows)
+
+
+def test_intervals_are_over_sources_which_the_scores_name(synthetic_shards, weights, tmp_path, without_ray):
+    shards = shutil.copytree(synthetic_shards, tmp_path / "shards")
+    with changed_videos(shards) as videos:
+        for number, video in enumerate(videos):
+            video["source"] = f"scene{number % 4}"
+    run_evaluate(evaluate_config(shards, tmp_path, weights))
+    metrics, table = read_results(tmp_path / "result")
+    index = load_index([shards], fold=1, splits=["test"])
+    source_of = dict(zip(index.video_id_N, index.source_names[index.source_N], strict=True))
+    assert table.column("source").to_pylist() == [source_of[video_id] for video_id in table["video_id"].to_pylist()]
+    is_correct_V = np.array([row["label"] == row["predicted"] for row in table.to_pylist()])
+    source_V = np.unique(table.column("source").to_pylist(), return_inverse=True)[1]
+    assert len(set(source_V)) == 4
+    expected = accuracy_interval(is_correct_V, source_V)
+    assert (metrics["video_top1_low"], metrics["video_top1_high"]) == expected
+    assert expected != accuracy_interval(is_correct_V, np.arange(len(source_V)))
 
 
 def test_classes_are_reported_as_scikit_learn_counts_them(tested):

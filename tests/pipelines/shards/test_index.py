@@ -39,6 +39,15 @@ def keep_in_split(folder, split, shards_kept):
             video["splits"] = moved(video["splits"], video["shard"])
 
 
+def test_a_source_has_one_name_in_every_index_of_its_data(synthetic_shards):
+    of_test, of_all = (
+        load_index([synthetic_shards], fold=1, splits=splits) for splits in (["test"], ["train", "val", "test"])
+    )
+    for index in (of_test, of_all, of_all.select(np.arange(3, 7))):
+        names = index.source_names[index.source_N]
+        assert list(names) == [f"synthetic/{video_id}" for video_id in index.video_id_N]
+
+
 def test_a_missing_and_a_cut_off_shard_are_left_out_and_recorded_with_their_rows(shards, caplog):
     whole, listed = load_index([shards], fold=1, splits=["train"]), num_listed([shards], fold=1, split="train")
     shard_file(shards, 1).unlink()

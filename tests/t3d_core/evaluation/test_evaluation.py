@@ -11,7 +11,7 @@ from t3d_core.evaluation.video_scores import VideoScores
 NUM_CLASSES = 20
 
 
-def evaluation_of(seed, *, num_videos=40, num_listed=50, num_crops=3, num_segments=2):
+def evaluation_of(seed, *, num_videos=40, num_listed=50, num_crops=3, num_segments=2, videos_a_source=1):
     rng = np.random.default_rng(seed)
     label_V = rng.integers(0, NUM_CLASSES, num_videos)
     video_N = np.concatenate([np.arange(num_videos), rng.integers(0, num_videos, 80)])
@@ -21,6 +21,7 @@ def evaluation_of(seed, *, num_videos=40, num_listed=50, num_crops=3, num_segmen
     scores.add(video_N, score_NK, np.full(len(video_N), 8))
     evaluation = evaluate_scores(
         scores,
+        np.arange(num_videos) // videos_a_source,
         num_listed=num_listed,
         num_failed=2,
         num_lost=3,
@@ -43,6 +44,15 @@ def test_accuracies_are_those_of_scikit_learn():
         assert getattr(evaluation, f"video_top{k}_low") < of_videos < getattr(evaluation, f"video_top{k}_high")
     assert 0 < evaluation.video_top1 < evaluation.video_top5 < 1
     assert evaluation.avg_top1_top5 == pytest.approx((evaluation.video_top1 + evaluation.video_top5) / 2)
+
+
+def test_intervals_are_over_the_sources_of_the_scored_videos():
+    width_of = {}
+    for videos_a_source in (1, 4, 40):
+        evaluation, *_ = evaluation_of(0, videos_a_source=videos_a_source)
+        width_of[videos_a_source] = evaluation.video_top1_high - evaluation.video_top1_low
+    assert width_of[1] != width_of[4]
+    assert width_of[40] == 1, "one source says nothing of others"
 
 
 def test_counts_say_what_was_scored():

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from t3d_core.evaluation.metrics import accuracy_interval
-from t3d_core.evaluation.representation import grouped_interval, probe_features, spread_of
+from t3d_core.evaluation.representation import probe_features, spread_of
 
 
 @pytest.fixture
@@ -54,33 +53,3 @@ def test_the_spread_tells_a_point_a_line_and_a_ball_apart(rng):
     assert spread_of(point).std < 1e-6
     half = np.concatenate([rng.normal(size=(4000, 4)), np.zeros((4000, 4))], axis=1)
     assert spread_of(half).effective_rank == pytest.approx(4, abs=0.05)
-
-
-def test_an_interval_over_groups_is_that_of_single_examples_where_each_is_its_own_group(rng):
-    hit_N = rng.random(400) < 0.7
-    found = grouped_interval(lambda weight_N: float(np.average(hit_N, weights=weight_N)), np.arange(400))
-    assert found == pytest.approx(accuracy_interval(int(hit_N.sum()), 400), abs=0.01)
-
-
-def test_copies_of_an_example_do_not_narrow_the_interval(rng):
-    hit_N = rng.random(40) < 0.7
-    once, often = (
-        grouped_interval(
-            lambda weight_N, copies=copies: float(np.average(np.repeat(hit_N, copies), weights=weight_N)),
-            np.repeat(np.arange(40), copies),
-        )
-        for copies in (1, 10)
-    )
-    assert often == pytest.approx(once, abs=0.02)
-    assert all(np.isnan(grouped_interval(lambda _: 0.5, np.zeros(3, int))))
-
-
-def test_an_example_of_two_groups_is_told_how_often_either_was_drawn():
-    seen = []
-    grouped_interval(
-        lambda first, second: seen.append((first, second)) or 0.5, np.array([0, 0, 1]), np.array([1, 2, 2])
-    )
-    for first, second in seen:
-        assert first[0] == first[1]
-        assert (first[2], second[1]) == (second[0], second[2])
-        assert first[0] + first[2] + second[2] == 3
