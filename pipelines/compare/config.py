@@ -20,6 +20,7 @@ class CompareConfig(Section):
         "group_by",
         "stage",
         "metric",
+        "reference",
         "output",
         "tracking.uri",
     )
@@ -37,7 +38,10 @@ class CompareConfig(Section):
     """Stage of the runs to compare."""
     metric: str | None = None
     """Metric to compare. By default video_top1 of the tests, or val/clip_top1 if no run was tested (train);
-    check/pair_accuracy (transfer)."""
+    probe/linear_top1, or check/pair_accuracy if no run has a probe (transfer)."""
+    reference: str | None = None
+    """Row that the others are compared with, by its label, or by the name or id of one of its runs. By default the
+    baseline of the table, else the row whose runs are named first in `runs`, else made first; never the best row."""
     curves: tuple[str, ...] = ("val/loss", "val/clip_top1")
     """Metrics whose curves are drawn."""
     output: Annotated[UserPath | None, Role.PLACE] = None

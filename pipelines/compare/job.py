@@ -6,6 +6,7 @@ OUTPUT/comparison.html          all of it in one file
 """
 
 import datetime
+from dataclasses import replace
 from pathlib import Path
 
 from pipelines.compare.config import CompareConfig
@@ -37,7 +38,9 @@ def run_compare(config: CompareConfig) -> str:
 def write_comparison(comparison: Comparison, config: CompareConfig, output: Path, *, tracking_uri: str) -> str:
     """Write and log the report; return its summary."""
     output.mkdir(parents=True, exist_ok=True)
-    columns = columns_of(comparison, paired_differences(comparison.rows, tracking_uri=tracking_uri))
+    paired = paired_differences(comparison.rows, comparison.reference, tracking_uri=tracking_uri)
+    comparison = replace(comparison, notes=(*comparison.notes, *paired.notes))
+    columns = columns_of(comparison, paired.differences)
     pictures = plot_comparison(comparison, _curves(comparison, config.curves, tracking_uri))
     experiment = config.experiment or config.tracking.experiment
     footer = f"Experiment {experiment} of {tracking_uri}, {datetime.datetime.now():%Y-%m-%d %H:%M}."

@@ -7,7 +7,7 @@ from jinja2 import Environment
 
 from pipelines.compare.plots import Picture
 from pipelines.compare.runs import Comparison
-from pipelines.compare.table import Column
+from pipelines.compare.table import Column, shown
 
 _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string("""\
 <!doctype html>
@@ -121,6 +121,7 @@ def render_page(comparison: Comparison, columns: Sequence[Column], pictures: Seq
         }
         for picture in pictures
     ]
+    columns = shown(columns)
     rows = [[column.cell(row) for column in columns] for row in comparison.rows]
     return _PAGE.render(
         title=comparison.title,

@@ -120,19 +120,19 @@ def with_distinct_labels(rows: Sequence[Row]) -> list[Row]:
     by_label: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_label[row.label].append(row)
-    distinct = []
-    for label, alike in by_label.items():
-        names = differing_settings([row.runs[0] for row in alike]) if len(alike) > 1 else ()
-        has_folds = len({row.folds for row in alike}) > 1
-        for place, row in enumerate(alike, start=1):
-            first = row.runs[0]
-            parts = [
-                f"{name.rpartition('.')[2]}={first.settings.get(name, first.facts.get(name, '-'))}" for name in names
-            ]
-            parts += [f"folds {' '.join(row.folds)}"] if has_folds else []
-            parts = parts or ([f"no. {place}"] if len(alike) > 1 else [])
-            distinct.append(replace(row, label=", ".join([label, *parts])))
-    return distinct
+    return [replace(row, label=_distinct_label(row, by_label[row.label])) for row in rows]
+
+
+def _distinct_label(row: Row, alike: Sequence[Row]) -> str:
+    """The label of a row, with what distinguishes it from `alike`, the rows with that label."""
+    if len(alike) == 1:
+        return row.label
+    first = row.runs[0]
+    names = differing_settings([each.runs[0] for each in alike])
+    parts = [f"{name.rpartition('.')[2]}={first.settings.get(name, first.facts.get(name, '-'))}" for name in names]
+    if len({each.folds for each in alike}) > 1:
+        parts.append(f"folds {' '.join(row.folds)}")
+    return ", ".join([row.label, *(parts or [f"no. {alike.index(row) + 1}"])])
 
 
 def _paper_row(facts: Mapping[str, str], table: PaperTable | None) -> PaperRow | None:

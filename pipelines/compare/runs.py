@@ -9,6 +9,7 @@ from pipelines.compare.config import CompareConfig
 from pipelines.compare.measured import PAIRS, TESTED, VALIDATED, Measured, differing_settings, find_tests, measure
 from pipelines.compare.notes import differences_from_paper, left_out, unevenness
 from pipelines.compare.paper_tables import TABLES, PaperTable
+from pipelines.compare.reference import Reference, choose_reference
 from pipelines.compare.rows import Row, group_runs, make_row, with_distinct_labels
 from pipelines.tracking.recorded import RecordedRun, find_runs
 from t3d_core.errors import UserError
@@ -22,6 +23,7 @@ class Comparison:
         title: of the table.
         metric: what is compared.
         rows: best first.
+        reference: the row that the others are compared with.
         table: that of the paper; None without one.
         notes: how the runs differ from the paper's, what was left out, what is missing.
     """
@@ -29,6 +31,7 @@ class Comparison:
     title: str
     metric: str
     rows: tuple[Row, ...]
+    reference: Reference
     table: PaperTable | None
     notes: tuple[str, ...] = field(default=())
 
@@ -37,7 +40,8 @@ def compare_runs(config: CompareConfig, *, tracking_uri: str) -> Comparison:
     """Read the runs and group them.
 
     Raises:
-        UserError: the experiment or a named run is not in the store, or nothing in it can be compared.
+        UserError: the experiment or a named run is not in the store, nothing in it can be compared, or the
+            reference names no row.
     """
     experiment = config.experiment or config.tracking.experiment
     runs = find_runs(tracking_uri, experiment=experiment)
@@ -61,6 +65,7 @@ def compare_runs(config: CompareConfig, *, tracking_uri: str) -> Comparison:
     axes = table.axes if table else tuple(config.group_by) or _usual_axes(comparable)
     groups, num_older = group_runs(comparable, axes if config.group_by else ())
     rows = with_distinct_labels([make_row(group, axes, table) for group in groups])
+    reference = choose_reference(rows, config.reference, table)
     sign = -1 if is_more_better(metric) else 1
     rows.sort(key=lambda row: (math.isnan(row.mean), sign * row.mean))  # NaN comes last
     notes = [
@@ -70,7 +75,7 @@ def compare_runs(config: CompareConfig, *, tracking_uri: str) -> Comparison:
         *unevenness(rows),
     ]
     title = f"Table {config.table}: {table.title}" if table else f"{experiment}, by {', '.join(axes) or 'nothing'}"
-    return Comparison(title, metric, tuple(rows), table, tuple(notes))
+    return Comparison(title, metric, tuple(rows), reference, table, tuple(notes))
 
 
 def is_more_better(metric: str) -> bool:

@@ -20,11 +20,12 @@ class Cell(NamedTuple):
 
 
 class Column(NamedTuple):
-    """One column; a column without any value is left out."""
+    """One column; a column without any value is left out, and one that is not shown is in the CSV alone."""
 
     name: str
     meaning: str
     cell: Callable[[Row], Cell]
+    is_shown: bool = True
 
 
 def columns_of(comparison: Comparison, paired: Mapping[str, PairedDifference]) -> list[Column]:
@@ -32,7 +33,7 @@ def columns_of(comparison: Comparison, paired: Mapping[str, PairedDifference]) -
 
     Args:
         comparison: the rows.
-        paired: label of a row -> its difference from the first row.
+        paired: label of a row -> its difference from the reference.
     """
     metric = comparison.metric
     columns = [
@@ -49,14 +50,21 @@ def columns_of(comparison: Comparison, paired: Mapping[str, PairedDifference]) -
         Column("paper", "the paper's figure (a single run)", lambda row: _number(_paper(row, metric), ".3f")),
         Column("- paper", "our figure minus the paper's", lambda row: _number(_less_paper(row, metric), "+.3f")),
         Column(
-            "- first",
-            "difference from the first row, on the same videos and seeds",
+            "- reference",
+            f"difference in {TESTED} from {comparison.reference.label}, on the same videos and seeds",
             lambda row: _number(paired[row.label].difference if row.label in paired else None, "+.3f"),
         ),
         Column(
-            "p",
-            "how often chance alone gives a difference this large (permutation test over videos)",
+            "p (Holm)",
+            "how often chance alone gives a difference this large anywhere in this table: signs flipped by source "
+            "video, adjusted over the table by Holm's method",
+            lambda row: _number(paired[row.label].adjusted_p_value if row.label in paired else None, ".3f"),
+        ),
+        Column(
+            "p unadjusted",
+            "how often chance alone gives a difference this large in one comparison (signs flipped by source video)",
             lambda row: _number(paired[row.label].p_value if row.label in paired else None, ".3f"),
+            is_shown=False,
         ),
         Column(
             "GMAC",
@@ -79,8 +87,14 @@ def columns_of(comparison: Comparison, paired: Mapping[str, PairedDifference]) -
     return [column for column in columns if any(column.cell(row).value is not None for row in comparison.rows)]
 
 
+def shown(columns: Sequence[Column]) -> list[Column]:
+    """The columns for readers."""
+    return [column for column in columns if column.is_shown]
+
+
 def as_lines(comparison: Comparison, columns: Sequence[Column]) -> list[str]:
     """The table for a terminal, and its notes."""
+    columns = shown(columns)
     rows = [[column.cell(row).text for column in columns] for row in comparison.rows]
     notes = [f"note: {note}" for note in comparison.notes]
     return [comparison.title, *format_table([column.name for column in columns], rows), *notes]
@@ -92,6 +106,7 @@ def as_markdown(comparison: Comparison, columns: Sequence[Column]) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(" ".join(cell.replace("|", r"\|").split()) for cell in cells) + " |"
 
+    columns = shown(columns)
     header = [line([column.name for column in columns]), line(["---", *["---:"] * (len(columns) - 1)])]
     rows = [line([column.cell(row).text for column in columns]) for row in comparison.rows]
     return "\n".join(

@@ -1,112 +1,157 @@
 """Two rows of a table, tested with the same seeds on the same videos, become a difference and its p-value."""
 
-import itertools
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.compare.reference import Reference
 from pipelines.compare.rows import Row
 from pipelines.tracking.recorded import RecordedRun, fetch_artifact
+from t3d_core.evaluation.paired_test import holm_adjusted, sign_flip_p_values
 
 _SCORES = "scores.parquet"
-_NUM_RESAMPLES = 9999
-_MOST_IN_ALL_WAYS = 13  # 2^13 ways are fewer than are drawn otherwise
-_SIGNS_AT_ONCE = 1_000_000  # 8 MB of them
+_TestedVideo = tuple[str, str]  # fold and video_id: a video may be tested in several folds, by other networks
 
 
 class PairedDifference(NamedTuple):
-    """How much more often one row is right than another, over the same videos.
+    """How much more often one row is right than the reference, over the same videos.
 
     Attributes:
-        difference: of accuracies, each the mean over seeds.
-        p_value: two-sided, of a permutation test over videos: how often chance alone gives a difference this large. It
-            covers the choice of videos, but not the choice of seeds.
-        num_videos: videos that both were tested on.
+        difference: of accuracies, each the mean over seeds and folds.
+        p_value: two-sided, by the signs of sources (`sign_flip_p_values`): it covers the choice of sources, but not the
+            choice of seeds. None where scores have no sources.
+        adjusted_p_value: the same, adjusted over all p-values of the table (`holm_adjusted`).
     """
 
     difference: float
-    p_value: float
-    num_videos: int
+    p_value: float | None = None
+    adjusted_p_value: float | None = None
 
 
-def paired_differences(rows: Sequence[Row], *, tracking_uri: str) -> dict[str, PairedDifference]:
-    """Compare rows with the first one, video by video: label of a row -> its difference.
+@dataclass(frozen=True)
+class Paired:
+    """Label of a row -> its difference from the reference, and notes on how they were found."""
 
-    Rows that were not tested, or have other seeds, folds or videos than the first, are left out.
+    differences: Mapping[str, PairedDifference] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Tests:
+    """What the tests of a row say, video by video.
+
+    Attributes:
+        num_of: tests of each video.
+        share_of: what each video contributes to the row's accuracy; the sum is that accuracy.
+        source_of: source of each video; None if tests do not name them.
     """
-    first = rows[0]
-    candidates = [row for row in rows[1:] if (row.seeds, row.folds) == (first.seeds, first.folds)]
-    of_first = _accuracy_by_video(first, tracking_uri) if candidates else None
-    if of_first is None:
-        return {}
-    differences: dict[str, list[float]] = {}
-    for row in candidates:
-        ours = _accuracy_by_video(row, tracking_uri)
-        if ours is not None and ours.keys() == of_first.keys():
-            differences[row.label] = [ours[video_id] - of_first[video_id] for video_id in of_first]
-    if not differences:
-        return {}
-    difference_RV = np.array(list(differences.values()))
-    return {
-        label: PairedDifference(float(difference_V.mean()), float(p_value), len(difference_V))
-        for label, difference_V, p_value in zip(
-            differences, difference_RV, permutation_p_values(difference_RV), strict=True
-        )
+
+    num_of: Counter[_TestedVideo]
+    share_of: Mapping[_TestedVideo, float]
+    source_of: Mapping[_TestedVideo, str] | None
+
+
+def paired_differences(rows: Sequence[Row], reference: Reference, *, tracking_uri: str) -> Paired:
+    """Compare rows with the reference, video by video.
+
+    Rows that were not tested, or have other seeds, folds or videos than the reference, are left out. Scores without
+    sources, as `evaluate` wrote them once, give a difference without a p-value.
+    """
+    [own] = [row for row in rows if row.label == reference.label]
+    others = [row for row in rows if row is not own and any(each.test for each in row.runs)]
+    of_own = _read_tests(own, tracking_uri) if others else None
+    if of_own is None:
+        note = f"There are no differences from {own.label}, because it has no scores of videos."
+        return Paired(notes=(note,) if others else ())
+    comparable = [row for row in others if (row.seeds, row.folds) == (own.seeds, own.folds)]
+    tests = {row.label: _read_tests(row, tracking_uri) for row in comparable}
+    alike = {label: each for label, each in tests.items() if each is not None and _are_of_same_videos(each, of_own)}
+    differences = {
+        label: PairedDifference(sum(each.share_of.values()) - sum(of_own.share_of.values()))
+        for label, each in alike.items()
     }
+    with_sources = [label for label, each in alike.items() if each.source_of and of_own.source_of]
+    if with_sources:
+        difference_RS = np.stack([_by_source(alike[label], of_own) for label in with_sources])
+        p_value_R = sign_flip_p_values(difference_RS)
+        for label, p_value, adjusted in zip(with_sources, p_value_R, holm_adjusted(p_value_R), strict=True):
+            differences[label] = PairedDifference(differences[label].difference, float(p_value), float(adjusted))
+    return Paired(differences, tuple(_notes(rows, reference, differences, of_own)))
 
 
-def permutation_p_values(difference_RV: np.ndarray) -> np.ndarray:
-    """Two-sided p-values (R,) of the means of paired differences, by changing signs (one way counts as seen).
-
-    If few videos of a row differ, all ways are taken; otherwise random ways, the same for all rows.
-
-    Args:
-        difference_RV: for each of R rows, one difference per video (V).
-    """
-    is_few_R = np.count_nonzero(difference_RV, axis=1) <= _MOST_IN_ALL_WAYS
-    p_value_R = np.empty(len(difference_RV))
-    for row in np.flatnonzero(is_few_R):
-        moved_V = difference_RV[row][difference_RV[row] != 0]
-        sign_WV = np.array(list(itertools.product((-1, 1), repeat=len(moved_V))))
-        p_value_R[row] = _as_extreme(sign_WV, moved_V[None]).mean()
-    many_RV = difference_RV[~is_few_R]
-    if len(many_RV):
-        rng = np.random.default_rng(0)
-        at_once = max(1, _SIGNS_AT_ONCE // many_RV.shape[1])
-        num_extreme_R = np.ones(len(many_RV))
-        for first in range(0, _NUM_RESAMPLES, at_once):
-            num_ways = min(at_once, _NUM_RESAMPLES - first)
-            sign_WV = 2 * rng.integers(0, 2, (num_ways, many_RV.shape[1]), np.int8) - 1
-            num_extreme_R += _as_extreme(sign_WV, many_RV).sum(axis=0)
-        p_value_R[~is_few_R] = num_extreme_R / (1 + _NUM_RESAMPLES)
-    return p_value_R
+def _are_of_same_videos(tests: _Tests, others: _Tests) -> bool:
+    has_same_sources = tests.source_of is None or others.source_of is None or tests.source_of == others.source_of
+    return tests.num_of == others.num_of and has_same_sources
 
 
-def _as_extreme(sign_WV: np.ndarray, difference_RV: np.ndarray) -> np.ndarray:
-    """Whether a row's sum with these signs is as far from zero as with its own (W, R), up to rounding."""
-    sum_WR = sign_WV.astype(np.float64) @ difference_RV.T
-    return np.abs(sum_WR) >= np.abs(difference_RV.sum(axis=1)) - 1e-9
+def _by_source(tests: _Tests, reference: _Tests) -> np.ndarray:
+    """The difference from the reference that the videos of each source contribute (S,), in an order of names."""
+    assert reference.source_of is not None, "rows without sources are left out"
+    difference_of: dict[str, float] = defaultdict(float)
+    for video, source in reference.source_of.items():
+        difference_of[source] += tests.share_of[video] - reference.share_of[video]
+    return np.array([difference_of[source] for source in sorted(difference_of)])
 
 
-def _accuracy_by_video(row: Row, tracking_uri: str) -> dict[str, float] | None:
-    """For each video, the share of the row's tests that were right; None if a test has no scores."""
-    correct: dict[str, list[bool]] = {}
+def _notes(
+    rows: Sequence[Row], reference: Reference, differences: Mapping[str, PairedDifference], of_reference: _Tests
+) -> list[str]:
+    """What differences and p-values are of, and which are missing."""
+    notes = [f"Differences are from {reference.label}, {reference.reason}."] if differences else []
+    num_tested = sum(each.p_value is not None for each in differences.values())
+    if num_tested and of_reference.source_of:
+        num_sources = len({*of_reference.source_of.values()})
+        notes.append(
+            f"p is by the signs of {num_sources:,} source videos, adjusted over the {num_tested} differences of this "
+            "table (Holm); it covers the choice of videos, not of seeds."
+        )
+    if unlike := [row.label for row in rows if row.label not in {reference.label, *differences}]:
+        notes.append(f"Not tested with the seeds and on the videos of {reference.label}: {'; '.join(unlike)}.")
+    if without := [label for label, each in differences.items() if each.p_value is None]:
+        notes.append(
+            f"No p for {'; '.join(without)}: these scores, or those of {reference.label}, do not name the sources of "
+            "their videos, because an earlier version wrote them: test again with jobs/evaluate.py."
+        )
+    return notes
+
+
+def _read_tests(row: Row, tracking_uri: str) -> _Tests | None:
+    """The tests of a row's runs; None if a run has no scores."""
+    num_of: Counter[_TestedVideo] = Counter()
+    share_of: dict[_TestedVideo, float] = defaultdict(float)
+    source_of: dict[_TestedVideo, str] = {}
     for each in row.runs:
         scores = None if each.test is None else _read_scores(tracking_uri, each.test)
         if scores is None:
             return None
-        for video_id, is_correct in zip(*scores, strict=True):
-            correct.setdefault(video_id, []).append(is_correct)
-    return {video_id: sum(of_video) / len(of_video) for video_id, of_video in correct.items()}
+        fold = each.run.params.get("data.fold", "1")
+        videos = [(fold, video_id) for video_id in scores.video_id_V]
+        num_of.update(videos)
+        for video, is_correct in zip(videos, scores.is_correct_V, strict=True):
+            share_of[video] += is_correct / len(videos) / len(row.runs)
+        if scores.source_V is not None:
+            source_of.update(zip(videos, scores.source_V, strict=True))
+    return _Tests(num_of, share_of, source_of if len(source_of) == len(num_of) else None)
 
 
-def _read_scores(tracking_uri: str, test: RecordedRun) -> tuple[Sequence[str], Sequence[bool]] | None:
+class _Scores(NamedTuple):
+    video_id_V: Sequence[str]
+    is_correct_V: Sequence[bool]
+    source_V: Sequence[str] | None
+
+
+def _read_scores(tracking_uri: str, test: RecordedRun) -> _Scores | None:
     path = fetch_artifact(tracking_uri, test, _SCORES)
     if path is None:
         return None
-    table = pq.read_table(path, columns=["video_id", "label", "predicted"])
+    known = pq.read_schema(path).names
+    wanted = ["video_id", "label", "predicted", *(["source"] if "source" in known else [])]
+    table = pq.read_table(path, columns=wanted)
     is_correct = pc.equal(table.column("label"), table.column("predicted"))
-    return table.column("video_id").to_pylist(), is_correct.to_pylist()
+    source_V = table.column("source").to_pylist() if "source" in known else None
+    return _Scores(table.column("video_id").to_pylist(), is_correct.to_pylist(), source_V)

@@ -1,45 +1,98 @@
 """Differences between rows, and how sure they are."""
 
+import csv
+import io
+
 import numpy as np
 import pytest
-from scipy import stats
 
 from pipelines.compare.config import CompareConfig
 from pipelines.compare.job import run_compare
-from pipelines.compare.videos import permutation_p_values
+from pipelines.compare.videos import paired_differences
+from t3d_core.evaluation.paired_test import holm_adjusted
 
 
-@pytest.mark.parametrize("num_videos", [3, 12, 2000])
-def test_the_permutation_test_of_right_and_wrong_is_the_sign_test(num_videos):
-    rng = np.random.default_rng(num_videos)
-    difference_RV = rng.choice([-1.0, 0.0, 1.0], (4, num_videos), p=[0.28, 0.4, 0.32])
-    difference_RV[-1] = 0.0
-    expected = [
-        stats.binomtest(int((row_V > 0).sum()), moved).pvalue if (moved := int((row_V != 0).sum())) else 1.0
-        for row_V in difference_RV
-    ]
-    assert permutation_p_values(difference_RV) == pytest.approx(expected, abs=0.015)
-
-
-@pytest.mark.parametrize("num_moved", [0, 1, 2, 6, 13])
-def test_where_few_videos_differ_all_ways_are_taken(num_moved):
-    difference_RV = np.zeros((2, 100))
-    difference_RV[0, 10 : 10 + num_moved] = 1 / 3
-    assert permutation_p_values(difference_RV) == pytest.approx([min(1.0, 2 * 0.5**num_moved), 1.0], rel=1e-12)
-    assert permutation_p_values(difference_RV[:, :1]) == pytest.approx([1.0, 1.0])
-
-
-def test_differences_of_means_over_seeds_are_tested_as_by_scipy():
-    difference_RV = np.random.default_rng(0).choice(np.arange(-3, 4) / 3, (3, 60)) + np.array([[0.0], [0.1], [0.3]])
-    expected = [
-        stats.permutation_test((row_V,), np.mean, permutation_type="samples", n_resamples=9999, rng=1).pvalue
-        for row_V in difference_RV
-    ]
-    assert permutation_p_values(difference_RV) == pytest.approx(expected, abs=0.015)
+def compared(store, **settings):
+    """The comparison, and what is paired in it."""
+    comparison = store.compare(**settings)
+    return comparison, paired_differences(comparison.rows, comparison.reference, tracking_uri=store.uri)
 
 
 def test_other_videos_are_not_compared_one_by_one(store):
     store.trained_and_tested(seed=0, value=0.5, correct=[True, False])
     store.trained_and_tested(seed=0, value=0.5, correct=[True, False, True], **{"model.kind": "c3d"})
     summary = run_compare(CompareConfig(tracking={"uri": store.uri}, output=store.folder / "report"))
-    assert " - first" not in summary
+    assert " - reference" not in summary
+    assert "Not tested with the seeds and on the videos of" in summary
+
+
+def test_videos_of_one_source_are_one_observation(store):
+    """The first is right where the second is wrong, in ten videos of two sources: four ways to give signs."""
+    sources = [f"scene{number // 5}" for number in range(10)]
+    for kind, correct in (("t3d_121", [True] * 10), ("c3d", [False] * 10)):
+        store.trained_and_tested(seed=0, value=0.5, correct=correct, sources=sources, **{"model.kind": kind})
+    comparison, paired = compared(store)
+    [difference] = paired.differences.values()
+    assert comparison.reference.label == "kind=t3d_121"
+    assert difference == pytest.approx((-1, 0.5, 0.5))
+    assert any("signs of 2 source videos" in note for note in paired.notes)
+
+
+def test_a_video_that_two_folds_test_is_two_tests_of_one_source(store):
+    """As in HMDB51. The difference is that of the rows' means over folds, whose sizes differ."""
+    right = {"t3d_121": {1: [True, True], 2: [True] * 4}, "c3d": {1: [False, True], 2: [True, False, False, True]}}
+    for kind, of_folds in right.items():
+        for fold, correct in of_folds.items():
+            store.trained_and_tested(
+                seed=0, value=float(np.mean(correct)), correct=correct, **{"model.kind": kind, "data.fold": fold}
+            )
+    comparison, paired = compared(store)
+    mean_of = {row.label: row.mean for row in comparison.rows}
+    [difference] = paired.differences.values()
+    assert difference.difference == pytest.approx(mean_of["kind=c3d"] - mean_of["kind=t3d_121"]) == -0.5
+    assert difference.p_value == pytest.approx(2 / 2**3)  # v0, v1 and v2 differ
+
+
+def test_videos_of_one_name_in_two_data_sets_are_not_compared(store):
+    for dataset in ("ucf101", "hmdb51"):
+        trained = store.train(seed=0, dataset=dataset)
+        store.test(trained, value=0.5, correct=[True, False], sources=[f"{dataset}-a", f"{dataset}-b"])
+    assert compared(store)[1].differences == {}
+
+
+def test_scores_without_sources_have_a_difference_and_no_p(store):
+    for kind, sources in (("t3d_121", None), ("c3d", ()), ("resnet3d_18", None)):
+        correct = [True, False, kind == "c3d", kind == "c3d"]
+        store.trained_and_tested(seed=0, value=0.5, correct=correct, sources=sources, **{"model.kind": kind})
+    summary = run_compare(CompareConfig(tracking={"uri": store.uri}, output=store.folder / "report"))
+    assert "No p for kind=c3d: these scores, or those of kind=t3d_121, do not name the sources" in summary
+    rows = {row["row"]: row for row in csv.DictReader(io.StringIO((store.folder / "report/table.csv").read_text()))}
+    assert (rows["kind=c3d"]["- reference"], rows["kind=c3d"]["p (Holm)"]) == ("0.5", "")
+    assert rows["kind=resnet3d_18"]["p (Holm)"] == "1.0"
+
+
+def test_without_sources_of_the_reference_no_row_has_a_p(store):
+    for kind, sources in (("t3d_121", ()), ("c3d", None)):
+        store.trained_and_tested(seed=0, value=0.5, correct=[True, False], sources=sources, **{"model.kind": kind})
+    [difference] = compared(store)[1].differences.values()
+    assert difference == (0, None, None)
+
+
+def test_p_values_are_adjusted_over_the_rows_of_the_table(store):
+    rng = np.random.default_rng(0)
+    for number, kind in enumerate(("t3d_121", "c3d", "resnet3d_18", "resnet3d_34")):
+        correct = rng.random(40) < 0.2 + 0.2 * number
+        store.trained_and_tested(seed=0, value=float(correct.mean()), correct=correct, **{"model.kind": kind})
+    differences = list(compared(store)[1].differences.values())
+    assert len(differences) == 3
+    expected = holm_adjusted(np.array([each.p_value for each in differences]))
+    assert [each.adjusted_p_value for each in differences] == pytest.approx(expected)
+    assert any(each.adjusted_p_value > each.p_value for each in differences)
+
+
+def test_a_reference_that_was_not_tested_gives_no_differences_and_a_note(store):
+    store.train(seed=0)
+    store.trained_and_tested(seed=0, value=0.5, correct=[True, False], **{"model.kind": "c3d"})
+    _, paired = compared(store, metric="val/clip_top1")
+    assert paired.differences == {}
+    assert paired.notes == ("There are no differences from kind=t3d_121, because it has no scores of videos.",)

@@ -45,8 +45,11 @@ class Store:
         self.client.set_terminated(run_id, status)
         return run_id
 
-    def test(self, trained, *, value, correct=None, coverage=1.0, **params):
-        """A test of a training run, with a table of its videos when `correct` says which are right."""
+    def test(self, trained, *, value, correct=None, sources=None, coverage=1.0, **params):
+        """A test of a training run, with a table of its videos when `correct` says which are right.
+
+        By default each video is its own source; with () there are no sources, as in tables of earlier versions.
+        """
         way = {"data.split": "test", "num_crops": 1, "num_clips": None}
         run_id = self._run({"stage": "evaluate", "trained_by": trained}, {**way, **params})
         for name, each in {"video_top1": value, "coverage": coverage, "num_videos": 100}.items():
@@ -55,12 +58,15 @@ class Store:
             path = self.folder / "scores.parquet"
             predicted = ["jump" if right else "walk" for right in correct]
             ids = [f"v{number}" for number in range(len(correct))]
-            pq.write_table(pa.table({"video_id": ids, "label": ["jump"] * len(ids), "predicted": predicted}), path)
+            columns = {"video_id": ids, "label": ["jump"] * len(ids), "predicted": predicted}
+            if sources is None or len(sources):
+                columns["source"] = [f"ucf101/{source}" for source in (ids if sources is None else sources)]
+            pq.write_table(pa.table(columns), path)
             self.client.log_artifact(run_id, str(path))
         self.client.set_terminated(run_id, "FINISHED")
 
-    def trained_and_tested(self, *, value, correct=None, coverage=1.0, **settings):
-        self.test(self.train(**settings), value=value, correct=correct, coverage=coverage)
+    def trained_and_tested(self, *, value, correct=None, sources=None, coverage=1.0, **settings):
+        self.test(self.train(**settings), value=value, correct=correct, sources=sources, coverage=coverage)
 
     def compare(self, **config):
         return compare_runs(CompareConfig(tracking={"uri": self.uri}, **config), tracking_uri=self.uri)
