@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from pipelines.compare.measured import PAPERS_WAY_OF_TESTING, differing_settings
+from pipelines.compare.measured import PAIRS, PAPERS_WAY_OF_TESTING, differing_settings
 from pipelines.compare.paper_tables import PaperTable
 from pipelines.compare.rows import Row
 from pipelines.tracking.recorded import RecordedRun
 from pipelines.tracking.runs import REASON
+from pipelines.transfer.config import PROBED
 
 
 def differences_from_paper(rows: Sequence[Row], table: PaperTable) -> list[str]:
@@ -34,7 +35,8 @@ def left_out(
     if len(notes) > 5:
         notes = [*notes[:5], f"... and {len(notes) - 5} more runs that did not end"]
     if num_without:
-        notes.append(f"{num_without} of {len(ended)} runs have no {metric} and are not compared: test them first")
+        cure = f"give them a probe, or compare by --metric {PAIRS}" if metric == PROBED else "test them first"
+        notes.append(f"{num_without} of {len(ended)} runs have no {metric} and are not compared: {cure}")
     if num_older:
         notes.append(f"{num_older} older runs are left out: a newer run has the same settings, seed and fold")
     return notes

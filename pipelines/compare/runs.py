@@ -12,6 +12,7 @@ from pipelines.compare.paper_tables import TABLES, PaperTable
 from pipelines.compare.reference import Reference, choose_reference
 from pipelines.compare.rows import Row, group_runs, make_row, with_distinct_labels
 from pipelines.tracking.recorded import RecordedRun, find_runs
+from pipelines.transfer.config import PROBED
 from t3d_core.errors import UserError
 
 
@@ -55,7 +56,7 @@ def compare_runs(config: CompareConfig, *, tracking_uri: str) -> Comparison:
         )
     by_id = {run.run_id: run for run in runs}
     tests, notes_of_tests = find_tests(runs, {run.run_id for run in ended})
-    metric = config.metric or _usual_metric(config.stage, bool(tests))
+    metric = config.metric or _usual_metric(config.stage, ended, is_tested=bool(tests))
     measured = [measure(run, tests.get(run.run_id), by_id, metric) for run in ended]
     table = TABLES[config.table] if config.table is not None else None
     comparable = [each for each in measured if each is not None]
@@ -96,9 +97,9 @@ def _chosen(of_stage: list[RecordedRun], runs: list[RecordedRun], named: Sequenc
     return list(chosen.values())
 
 
-def _usual_metric(stage: str, is_tested: bool) -> str:
-    if stage == "transfer":
-        return PAIRS
+def _usual_metric(stage: str, runs: Sequence[RecordedRun], *, is_tested: bool) -> str:
+    if stage == "transfer":  # pairs are often judged by what features do not keep
+        return PROBED if any(PROBED in run.metrics for run in runs) else PAIRS
     return TESTED if is_tested else VALIDATED
 
 

@@ -13,15 +13,19 @@ from pipelines.runtime.paths import input_path, output_path
 from pipelines.search.config import SearchConfig
 from pipelines.search.space import Point, check_points, grid_points
 from pipelines.search.trial import TRANSFER, SearchPlan, TrialConfig
+from pipelines.settings.build import changed
 from pipelines.settings.recipe import read_recipe
 from pipelines.shards.index import load_index
 from pipelines.train.config import ResolvedTrainConfig
 from pipelines.training.run_folder import check_surroundings
+from pipelines.transfer.config import PROBED, TransferConfig
 from t3d_core.errors import UserError
 
 
 def make_plan(config: SearchConfig, folder: Path, *, tracking_uri: str) -> SearchPlan:
     """Read the recipes, try every value of the space on them, and find the shards.
+
+    Transfers whose recipe has a probe are compared by it, because pairs are often judged by what features do not keep.
 
     Raises:
         UserError: settings that are wrong, one line each.
@@ -37,6 +41,8 @@ def make_plan(config: SearchConfig, folder: Path, *, tracking_uri: str) -> Searc
     }
     plan = SearchPlan(config, base, transfer_base, common, folder)
     of_base = check_space(plan)
+    if config.metric is None and isinstance(of_base, TransferConfig) and of_base.has_probe():
+        plan = replace(plan, config=changed(config, {"metric": PROBED}))
     storage = output_path(config.storage)
     folders = prepared_shards(of_base.data, storage=storage, before_work=partial(check_surroundings, of_base))
     index = load_index(folders, fold=of_base.data.fold, splits=["train"])

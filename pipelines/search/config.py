@@ -178,8 +178,9 @@ class SearchConfig(Section):
     transfer_before: TransferBeforeConfig | None = None
     """A transfer run whose student is the start of all trials with `init_from: transfer`. By default there is none."""
     metric: str | None = None
-    """Metric by which trials are compared, one that a validation logs. By default val/clip_top1 (train) or
-    check/pair_accuracy (transfer). Less is better if its name ends in loss, else more."""
+    """Metric by which trials are compared, one that a validation logs. By default val/clip_top1 (train), or for
+    transfers probe/linear_top1 if the base recipe has a probe, else check/pair_accuracy. Less is better if its name
+    ends in loss, else more."""
     sampler: SamplerConfig = SamplerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     limits: LimitsConfig = LimitsConfig()
@@ -201,7 +202,7 @@ class SearchConfig(Section):
     """Name of the search; giving the same name again resumes it. By default a new name."""
 
     def watched_metric(self) -> str:
-        """The metric by which trials are compared."""
+        """The metric by which trials are compared; `make_plan` has set it where the base recipe has a probe."""
         return self.metric or {"train": "val/clip_top1", "transfer": "check/pair_accuracy"}[self.job]
 
     def is_more_better(self) -> bool:

@@ -61,6 +61,7 @@ def run_search(config: SearchConfig) -> str:
     """
     path = output_path(config.storage) / (config.name or new_name("search"))
     plan = make_plan(config, path, tracking_uri=tracking_uri_of(config.tracking))
+    config = plan.config
     reject = Rejection(plan)
     check_some_point_is_left(config, reject)
     session.connect()

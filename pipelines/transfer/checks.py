@@ -10,8 +10,11 @@ check/match_share_own_time            share of clips that are judged a match wit
 check/match_share_other_time          the same with another time of their video; if it is equal, time is not seen
 check/other_time_share                share of clips whose video has another time without a common frame
 check/feature_std, effective_rank     how much of their space the student's features fill
-probe/linear_top1, knn_top1           a classifier on frozen features of a labelled set, across its sources
-probe/..._own_statistics              the same, with batch norm statistics measured on that set
+probe/linear_top1, _low, _high        a classifier on frozen features of a labelled set, across its sources, and its
+                                      95 % interval over them
+probe/knn_top1, _low, _high           the same of nearest neighbours
+probe/..._own_statistics              the same, with batch norm statistics measured on that set: transductive, because
+                                      the features depend on the clips that are classified
 
 Legend: B clips of a batch, N all clips, D feature width.
 """
@@ -159,7 +162,14 @@ class Examiner:
 
 def _metrics_of_probe(found: dict[str, np.ndarray], *, suffix: str) -> Metrics:
     accuracy = probe_features(found["feature"], found["label"], found["source"])
-    return {f"probe/{name}{suffix}": value for name, value in accuracy._asdict().items()}
+    metrics: Metrics = {}
+    for kind, top1, interval in (
+        ("linear", accuracy.linear_top1, accuracy.linear_interval),
+        ("knn", accuracy.knn_top1, accuracy.knn_interval),
+    ):
+        name = f"probe/{kind}_top1{suffix}"
+        metrics |= {name: top1, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return metrics
 
 
 def _metrics_of_pairs(found: dict[str, np.ndarray]) -> Metrics:

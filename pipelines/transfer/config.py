@@ -10,6 +10,8 @@ from pipelines.settings.section import Address, Role, Section, UserPath
 from pipelines.training.config import RunConfig, ScheduleConfig, check_inflation
 from t3d_core.errors import UserError
 
+PROBED = "probe/linear_top1"  # the metric that decides between transfers with a probe
+
 
 class TransferDataConfig(DataConfig):
     """Which prepared rows the transfer reads: those of split `train`; labels are ignored."""
@@ -146,6 +148,10 @@ class TransferConfig(RunConfig):
     schedule: ScheduleConfig = ScheduleConfig(kind="step")
     checks: Annotated[ChecksConfig, Role.VIEW] = ChecksConfig()
     probe: Annotated[ProbeConfig, Role.VIEW] = ProbeConfig()
+
+    def has_probe(self) -> bool:
+        """Whether validations log `PROBED`."""
+        return bool(self.probe.shards) and self.objective == "correspondence"
 
     @model_validator(mode="after")
     def _worker_sees_pairs(self) -> "TransferConfig":

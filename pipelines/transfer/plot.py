@@ -51,10 +51,10 @@ _PANELS = (
     _Panel(
         "Frozen features on labelled videos: top-1",
         (
-            _Line("probe/linear_top1", "linear", "#08519c"),
-            _Line("probe/linear_top1_own_statistics", "linear, batch norms measured there", "#6baed6"),
+            _Line("probe/linear_top1", "linear, 95 % interval", "#08519c"),
+            _Line("probe/linear_top1_own_statistics", "linear, own batch norms (transductive)", "#6baed6"),
             _Line("probe/knn_top1", "neighbours", "#e6550d", "--"),
-            _Line("probe/knn_top1_own_statistics", "neighbours, batch norms measured there", "#fdae6b", "--"),
+            _Line("probe/knn_top1_own_statistics", "neighbours, own batch norms (transductive)", "#fdae6b", "--"),
         ),
     ),
     _Panel(
@@ -91,8 +91,8 @@ def _draw(axes: Axes, panel: _Panel, curves: Curves) -> None:
         steps, values = zip(*curves[line.metric], strict=True)
         marker = "o" if len(steps) < _FEW_POINTS else None
         axes.plot(steps, values, line.style, color=line.colour, label=line.name, marker=marker, markersize=3)
-        if f"{line.metric}_low" in curves:
-            low, high = ([value for _, value in curves[f"{line.metric}_{end}"]] for end in ("low", "high"))
+        if line is panel.lines[0] and f"{line.metric}_low" in curves:
+            (steps, low), (_, high) = (zip(*curves[f"{line.metric}_{end}"], strict=True) for end in ("low", "high"))
             axes.fill_between(steps, low, high, color=line.colour, alpha=0.15, linewidth=0)
     axes.set_title(panel.title, fontsize=10, color=_INK, loc="left")
     axes.set_xlabel("step", fontsize=9, color=_INK)

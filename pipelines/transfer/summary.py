@@ -55,7 +55,12 @@ def _describe_checks(before: Metrics, after: Metrics) -> list[Field]:
     def change(name: str, digits: int = 3) -> str:
         """Before and after training; a run may have begun without this measurement."""
         began = f"{before[name]:.{digits}f} before, " if name in before else ""
-        return f"{began}{after[name]:.{digits}f} after"
+        return f"{began}{after[name]:.{digits}f} after{interval(name)}"
+
+    def interval(name: str) -> str:
+        if f"{name}_low" not in after:
+            return ""
+        return f" (95 % interval {after[f'{name}_low']:.3f} to {after[f'{name}_high']:.3f})"
 
     fields: list[Field] = []
     if "check/pair_accuracy" in after:
@@ -63,9 +68,8 @@ def _describe_checks(before: Metrics, after: Metrics) -> list[Field]:
         fields.append(
             (
                 "checks",
-                f"pairs {of['pair_accuracy']:.3f} (95 % interval {of['pair_accuracy_low']:.3f} to "
-                f"{of['pair_accuracy_high']:.3f}), in other colours {of['pair_accuracy_jittered']:.3f}, frames "
-                f"shuffled {of['pair_accuracy_shuffled']:.3f}",
+                f"pairs {of['pair_accuracy']:.3f}{interval('check/pair_accuracy')}, in other colours "
+                f"{of['pair_accuracy_jittered']:.3f}, frames shuffled {of['pair_accuracy_shuffled']:.3f}",
             )
         )
         if "match_share_other_time" in of:
@@ -75,7 +79,7 @@ def _describe_checks(before: Metrics, after: Metrics) -> list[Field]:
             )
         rank, spread = change("check/effective_rank", 1), change("check/feature_std", 2)
         fields.append(("", f"features: effective rank {rank}; spread {spread}"))
-    for suffix, what in (("", "as trained"), ("_own_statistics", "measured on the probe's videos")):
+    for suffix, what in (("", "as trained"), ("_own_statistics", "measured on the probe's videos (transductive)")):
         if f"probe/linear_top1{suffix}" in after:
             linear, neighbours = (change(f"probe/{kind}_top1{suffix}") for kind in ("linear", "knn"))
             fields.append(("probe", f"linear {linear}; neighbours {neighbours}; batch norms {what}"))

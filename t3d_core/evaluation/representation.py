@@ -15,16 +15,27 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 from t3d_core.errors import UserError
+from t3d_core.evaluation.intervals import Interval, accuracy_interval
 
 _MAX_PARTS = 10  # of cross-validation
 _MAX_NEIGHBOURS = 5
 
 
 class ProbeAccuracy(NamedTuple):
-    """Share of the examples that a simple classifier on the features gets right, in [0, 1]."""
+    """Share of the examples that simple classifiers on the features get right, in [0, 1].
+
+    Attributes:
+        linear_top1: of the logistic regression.
+        knn_top1: of the neighbours.
+        linear_interval: 95 % interval over groups: how far the choice of the groups that were classified may have moved
+            the share. It does not cover what the classifiers learned from the other groups.
+        knn_interval: the same of the neighbours.
+    """
 
     linear_top1: float
     knn_top1: float
+    linear_interval: Interval
+    knn_interval: Interval
 
 
 class FeatureSpread(NamedTuple):
@@ -62,15 +73,19 @@ def probe_features(
     if not np.isfinite(feature_ND).all():
         raise UserError("a probe needs finite features")
 
-    def accuracy(classifier: ClassifierMixin) -> float:
+    def is_correct(classifier: ClassifierMixin) -> npt.NDArray[np.bool_]:
         parts = GroupKFold(min(_MAX_PARTS, num_groups))
         predicted_N = cross_val_predict(classifier, feature_ND, label_N, groups=group_N, cv=parts)
-        return float((predicted_N == label_N).mean())
+        return predicted_N == label_N
 
     neighbours = KNeighborsClassifier(min(_MAX_NEIGHBOURS, num_groups - 1))
+    linear_N = is_correct(make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000)))
+    knn_N = is_correct(make_pipeline(Normalizer(), neighbours))
     return ProbeAccuracy(
-        accuracy(make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))),
-        accuracy(make_pipeline(Normalizer(), neighbours)),
+        float(linear_N.mean()),
+        float(knn_N.mean()),
+        accuracy_interval(linear_N, group_N),
+        accuracy_interval(knn_N, group_N),
     )
 
 

@@ -45,6 +45,13 @@ class Store:
         self.client.set_terminated(run_id, status)
         return run_id
 
+    def transfer(self, *, metrics, **params):
+        """A transfer run."""
+        run_id = self._run({"stage": "transfer"}, {"seed": 0, **params})
+        for name, each in metrics.items():
+            self.client.log_metric(run_id, name, each, step=10)
+        self.client.set_terminated(run_id, "FINISHED")
+
     def test(self, trained, *, value, correct=None, sources=None, coverage=1.0, **params):
         """A test of a training run, with a table of its videos when `correct` says which are right.
 

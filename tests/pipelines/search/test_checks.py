@@ -3,13 +3,15 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
-from pipelines.search.checks import check_space
+from pipelines.search.checks import check_space, make_plan
 from pipelines.search.config import SearchConfig
 from pipelines.search.job import run_search
 from pipelines.search.trial import SearchPlan
 from pipelines.settings.recipe import read_recipe
 from t3d_core.errors import UserError
+from tests.pipelines.search.conftest import MODEL
 
 RECIPES = Path(__file__).parents[3] / "jobs" / "recipes"
 
@@ -79,3 +81,29 @@ def test_limits_that_no_point_meets_are_refused_with_what_the_points_cost(search
         ValueError, match=r"growth_rate=4: [\d,]+ parameters, limits.max_parameters 1,000; growth_rate=8"
     ):
         run_search(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "probe", "expected"),
+    [
+        ({}, {"shards": ["labelled"]}, "probe/linear_top1"),
+        ({}, {}, "check/pair_accuracy"),
+        ({"metric": "check/pair_accuracy"}, {"shards": ["labelled"]}, "check/pair_accuracy"),
+        ({"settings": {"probe.shards": ["labelled"]}}, {}, "probe/linear_top1"),
+        (
+            {"settings": {"objective": "frame_regression"}, "metric": None},
+            {"shards": ["labelled"]},
+            "check/pair_accuracy",
+        ),
+    ],
+)
+def test_a_probe_decides_between_transfers_where_there_is_one(
+    changes, probe, expected, search_of, synthetic_shards, tmp_path
+):
+    recipe = {"data": {"shards": [str(synthetic_shards)]}, "model": MODEL, "clip": {"num_frames": 16}, "probe": probe}
+    (tmp_path / "transfer.yaml").write_text(yaml.safe_dump(recipe))
+    config = search_of(
+        **{"job": "transfer", "base": tmp_path / "transfer.yaml", "space": {"pairs": {"grid": ["all"]}}} | changes
+    )
+    plan = make_plan(config, tmp_path / "search", tracking_uri="sqlite:///none.db")
+    assert plan.config.watched_metric() == expected

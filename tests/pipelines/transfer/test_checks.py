@@ -134,8 +134,14 @@ def test_the_probe_tries_frozen_features_and_leaves_the_student_as_it_was(weizma
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
     found = examiner_of(worker_of(tmp_path), student).probe(loader)
     assert set(found) == {
-        f"probe/{kind}_top1{suffix}" for kind in ("linear", "knn") for suffix in ("", "_own_statistics")
+        f"probe/{kind}_top1{suffix}{end}"
+        for kind in ("linear", "knn")
+        for suffix in ("", "_own_statistics")
+        for end in ("", "_low", "_high")
     }
+    low, top1, high = (found[f"probe/linear_top1{end}"] for end in ("_low", "", "_high"))
+    assert low < top1 < high
+    assert high - low > 0.15, "over five people, not over their clips"
     assert all(0 <= value <= 1 for value in found.values())
     assert found["probe/linear_top1"] > 0.15  # chance 0.1: where a person stands tells something
     assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())

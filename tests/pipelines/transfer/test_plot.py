@@ -57,5 +57,13 @@ def test_a_name_of_any_kind_stands_inside_the_picture(monkeypatch, name):
     assert title.get_window_extent().height < 30  # one line
 
 
+def test_the_band_of_a_probe_begins_where_its_interval_was_first_measured(axes_of):
+    """A run that an earlier version began has fewer ends of intervals than accuracies."""
+    probe = {"probe/linear_top1": [(0, 0.3), (5, 0.4)], "probe/knn_top1": [(0, 0.3), (5, 0.4)]}
+    ends = {f"{name}_{end}": [(5, value)] for name in probe for end, value in (("low", 0.2), ("high", 0.6))}
+    [band] = axes_of(probe | ends)["Frozen features on labelled videos"].collections
+    assert {*band.get_paths()[0].vertices[:, 0]} == {5}
+
+
 def test_a_probe_without_checks_is_drawn_alone(axes_of):
     assert list(axes_of({"probe/linear_top1": [(0, 0.3), (5, 0.4)]})) == ["Frozen features on labelled videos"]

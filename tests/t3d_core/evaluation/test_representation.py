@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from t3d_core.evaluation.intervals import accuracy_interval
 from t3d_core.evaluation.representation import probe_features, spread_of
 
 
@@ -12,8 +13,25 @@ def rng():
 def test_features_that_tell_the_class_across_groups_are_classified_and_noise_is_not(rng):
     label_N, group_N = np.tile(np.arange(4), 30), np.repeat(np.arange(6), 20)
     told = np.eye(4)[label_N] + 0.05 * rng.normal(size=(120, 4))
-    assert min(probe_features(told, label_N, group_N)) > 0.95
-    assert max(probe_features(rng.normal(size=(120, 4)), label_N, group_N)) < 0.45  # chance 0.25
+    of_classes = probe_features(told, label_N, group_N)
+    assert min(of_classes.linear_top1, of_classes.knn_top1) > 0.95
+    of_noise = probe_features(rng.normal(size=(120, 4)), label_N, group_N)
+    assert max(of_noise.linear_top1, of_noise.knn_top1) < 0.45  # chance 0.25
+
+
+def test_the_interval_of_a_probe_is_over_groups(rng):
+    """Two of six people are strangers to the others: what is right of one person is no proof for the next."""
+    label_N, person_N = np.tile(np.arange(4), 30), np.repeat(np.arange(6), 20)
+    is_strange_N = person_N < 2
+    feature_ND = np.eye(4)[np.where(is_strange_N, (label_N + 1 + person_N) % 4, label_N)] + 0.05 * rng.normal(
+        size=(120, 4)
+    )
+    found = probe_features(feature_ND, label_N, person_N)
+    assert found.linear_top1 == pytest.approx(4 / 6)
+    assert found.linear_interval == accuracy_interval(~is_strange_N, person_N)
+    assert found.linear_interval.high - found.linear_interval.low > 0.5
+    by_clip = accuracy_interval(~is_strange_N, np.arange(120))
+    assert by_clip.high - by_clip.low < 0.2
 
 
 def test_what_only_tells_the_group_earns_nothing(rng):
