@@ -35,7 +35,7 @@ def choose_reference(rows: Sequence[Row], named: str | None, table: PaperTable |
         for row in rows:
             if row.paper is not None and row.paper.label == baseline:
                 return Reference(row.label, "the baseline of the paper's table")
-    return Reference(rows[0].label, "whose runs were named first, or else made first")
+    return Reference(rows[0].label, "the first row in the order in which runs were named, or else made")
 
 
 def _named_row(rows: Sequence[Row], named: str) -> Row:

@@ -68,18 +68,19 @@ def paired_differences(rows: Sequence[Row], reference: Reference, *, tracking_ur
     if of_own is None:
         note = f"There are no differences from {own.label}, because it has no scores of videos."
         return Paired(notes=(note,) if others else ())
-    comparable = [row for row in others if (row.seeds, row.folds) == (own.seeds, own.folds)]
-    tests = {row.label: _read_tests(row, tracking_uri) for row in comparable}
-    alike = {label: each for label, each in tests.items() if each is not None and _are_of_same_videos(each, of_own)}
-    differences = {
-        label: PairedDifference(sum(each.share_of.values()) - sum(of_own.share_of.values()))
-        for label, each in alike.items()
-    }
-    with_sources = [label for label, each in alike.items() if each.source_of and of_own.source_of]
-    if with_sources:
-        difference_RS = np.stack([_by_source(alike[label], of_own) for label in with_sources])
-        p_value_R = sign_flip_p_values(difference_RS)
-        for label, p_value, adjusted in zip(with_sources, p_value_R, holm_adjusted(p_value_R), strict=True):
+    differences: dict[str, PairedDifference] = {}
+    difference_of: dict[str, np.ndarray] = {}
+    for row in others:
+        # One row after another, because hundreds of rows of thousands of videos would fill the memory.
+        tests = _read_tests(row, tracking_uri) if (row.seeds, row.folds) == (own.seeds, own.folds) else None
+        if tests is None or not _are_of_same_videos(tests, of_own):
+            continue
+        differences[row.label] = PairedDifference(sum(tests.share_of.values()) - sum(of_own.share_of.values()))
+        if tests.source_of and of_own.source_of:
+            difference_of[row.label] = _by_source(tests, of_own)
+    if difference_of:
+        p_value_R = sign_flip_p_values(np.stack([*difference_of.values()]))
+        for label, p_value, adjusted in zip(difference_of, p_value_R, holm_adjusted(p_value_R), strict=True):
             differences[label] = PairedDifference(differences[label].difference, float(p_value), float(adjusted))
     return Paired(differences, tuple(_notes(rows, reference, differences, of_own)))
 
@@ -107,8 +108,8 @@ def _notes(
     if num_tested and of_reference.source_of:
         num_sources = len({*of_reference.source_of.values()})
         notes.append(
-            f"p is by the signs of {num_sources:,} source videos, adjusted over the {num_tested} differences of this "
-            "table (Holm); it covers the choice of videos, not of seeds."
+            f"p is by the signs of {num_sources:,} source videos, adjusted for {num_tested} "
+            f"comparison{'s' if num_tested > 1 else ''} (Holm). It covers the choice of videos, not of seeds."
         )
     if unlike := [row.label for row in rows if row.label not in {reference.label, *differences}]:
         notes.append(f"Not tested with the seeds and on the videos of {reference.label}: {'; '.join(unlike)}.")

@@ -17,7 +17,7 @@ def ids(store):
 def test_by_default_it_is_the_row_whose_runs_were_made_first(store, ids):
     comparison = store.compare()
     assert comparison.rows[0].label == "kind=c3d"
-    assert comparison.reference == ("kind=t3d_121", "whose runs were named first, or else made first")
+    assert comparison.reference == ("kind=t3d_121", "the first row in the order in which runs were named, or else made")
 
 
 def test_runs_that_are_named_come_in_the_order_of_their_names(store, ids):
@@ -33,7 +33,7 @@ def test_rows_that_share_a_label_keep_the_order_of_their_runs(store):
 def test_a_table_of_the_paper_has_its_baseline(store, ids):
     assert store.compare(table=4).reference == ("DenseNet3D", "the baseline of the paper's table")
     without = store.compare(table=4, runs=("my t3d_121", "my c3d")).reference
-    assert without == ("T3D", "whose runs were named first, or else made first")
+    assert without == ("T3D", "the first row in the order in which runs were named, or else made")
 
 
 @pytest.mark.parametrize("named", ["kind=c3d", "my c3d", "id"])
