@@ -15,6 +15,7 @@ from pipelines.tracking.recorded import RecordedRun, fetch_artifact
 from t3d_core.evaluation.paired_test import holm_adjusted, sign_flip_p_values
 
 _SCORES = "scores.parquet"
+_MAX_LISTED = 5
 _TestedVideo = tuple[str, str]  # fold and video_id: a video may be tested in several folds, by other networks
 
 
@@ -112,13 +113,18 @@ def _notes(
             f"comparison{'s' if num_tested > 1 else ''} (Holm). It covers the choice of videos, not of seeds."
         )
     if unlike := [row.label for row in rows if row.label not in {reference.label, *differences}]:
-        notes.append(f"Not tested with the seeds and on the videos of {reference.label}: {'; '.join(unlike)}.")
+        notes.append(f"Not tested with the seeds and on the videos of {reference.label}: {_listed(unlike)}.")
     if without := [label for label, each in differences.items() if each.p_value is None]:
         notes.append(
-            f"No p for {'; '.join(without)}: these scores, or those of {reference.label}, do not name the sources of "
+            f"No p for {_listed(without)}: these scores, or those of {reference.label}, do not name the sources of "
             "their videos, because an earlier version wrote them: test again with jobs/evaluate.py."
         )
     return notes
+
+
+def _listed(labels: Sequence[str]) -> str:
+    more = f"; ... and {len(labels) - _MAX_LISTED} more" if len(labels) > _MAX_LISTED else ""
+    return "; ".join(labels[:_MAX_LISTED]) + more
 
 
 def _read_tests(row: Row, tracking_uri: str) -> _Tests | None:

@@ -92,7 +92,12 @@ def test_a_run_reports_whether_it_learns_or_cheats_before_and_after(small_run, w
     checked, validated = (dict(curves[f"{kind}/pair_accuracy"]) for kind in ("check", "val"))
     assert checked == pytest.approx(validated)
     assert re.search(r"checks: +pairs 0\.\d+ \(95 % interval 0\.\d+ to [01]\.\d+\), in other colours 0\.\d+", summary)
-    assert len(re.findall(r"probe: +linear 0\.\d+ before, 0\.\d+ after; neighbours 0\.\d+ before", summary)) == 2
+    interval = r"\(95 % interval 0\.\d+ to [01]\.\d+\)"
+    probed = (
+        rf"probe: +linear 0\.\d+ before, 0\.\d+ after {interval}; neighbours 0\.\d+ before, 0\.\d+ after {interval}"
+    )
+    assert len(re.findall(probed, summary)) == 2
+    assert summary.count("(transductive)") == 1
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     [run] = client.search_runs([client.get_experiment_by_name("t3d").experiment_id])
     assert "checks.png" in [artifact.path for artifact in client.list_artifacts(run.info.run_id)]
@@ -166,7 +171,7 @@ def test_a_run_resumed_with_a_probe_reports_what_it_has(small_run, weizmann_shar
     probe = {"shards": (weizmann_shards,), "max_videos": 20}
     looked_at = small_run(name="later", checkpoint={"every_steps": 1}, checks={"max_clips": 100}, probe=probe)
     summary = run_transfer(looked_at)
-    assert re.search(r"probe: +linear 0\.\d+ after; neighbours", summary)
+    assert re.search(r"probe: +linear 0\.\d+ after \(95 % interval .*\); neighbours", summary)
     assert re.search(r"effective rank \d+\.\d after", summary)
 
 
