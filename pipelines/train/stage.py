@@ -55,7 +55,7 @@ class ClassificationStage:
             initialize_from(net, self.init_from, class_names=card.class_names, replace_head=self.config.replace_head)
         net.num_segments = card.num_segments
         if self.config.freeze_backbone:
-            net.freeze_features()
+            net.freeze_backbone()
         alphas = self.config.augmentation.model_dump(include={"mixup_alpha", "cutmix_alpha"})
         mixing = Mixing(**alphas, num_classes=len(card.class_names)) if any(alphas.values()) else None
         return ClassificationTask(net, label_smoothing=self.config.label_smoothing, mixing=mixing)

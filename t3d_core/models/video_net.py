@@ -114,17 +114,20 @@ class VideoNet(nn.Module):
             if isinstance(module, RecomputableLayer):
                 module.is_recomputed = is_recomputed
 
-    def freeze_features(self) -> None:
-        """Train the head alone from now on: the weights before it get no gradients and their statistics stand still."""
-        self.features.requires_grad_(False)
+    def freeze_backbone(self) -> None:
+        """Train the linear head alone from now on: no other weight gets a gradient, and all statistics stand still."""
+        self.requires_grad_(False)
+        self.classifier.requires_grad_(True)
         self.is_frozen = True
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "VideoNet":
-        """Switch between training and evaluation; frozen features stay in evaluation."""
+        """Switch between training and evaluation; a frozen backbone stays in evaluation."""
         super().train(mode)
         if self.is_frozen:
-            self.features.eval()
+            for part in self.children():
+                if part not in (self.head_drop, self.classifier):
+                    part.eval()
         return self
 
     def forward(self, clip_BCTHW: Tensor) -> Tensor:

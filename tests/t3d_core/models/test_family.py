@@ -106,6 +106,33 @@ def test_every_parameter_gets_a_gradient(name):
 
 
 @every_net
+def test_with_a_frozen_backbone_real_steps_move_the_linear_head_and_nothing_else_buffers_included(name):
+    net = build(name, drop_rate=0.5).eval()
+    net.freeze_backbone()
+    net.train()
+    clip = smallest_clip(net, batch=3)
+    before = copy.deepcopy(net.state_dict())
+    learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(learning, lr=0.1, momentum=0.9, weight_decay=0.01)
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(clip), torch.tensor([0, 1, 2])).backward()
+        optimizer.step()
+        net.eval().train()  # as around a validation
+    moved = {key for key, tensor in net.state_dict().items() if not torch.equal(tensor, before[key])}
+    assert moved == {"classifier.weight", "classifier.bias"}
+
+
+@every_net
+def test_no_dropout_acts_on_the_features_of_a_frozen_backbone(name):
+    net = build(name, drop_rate=0.5)
+    net.freeze_backbone()
+    clip = smallest_clip(net)
+    with torch.no_grad():
+        assert torch.equal(net.train().forward_features(clip), net.eval().forward_features(clip))
+
+
+@every_net
 def test_convolutions_start_with_he_initialisation_and_the_head_with_bias_0(name):
     net = build(name)
     weight = max((m.weight for m in net.features.modules() if isinstance(m, nn.Conv3d)), key=torch.numel)
