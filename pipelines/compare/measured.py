@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.compare.paper_tables import family_of
-from pipelines.settings.section import NOT_THE_EXPERIMENT, is_among, names_of_roles
+from pipelines.settings.section import NOT_THE_EXPERIMENT, added_defaults, is_among, names_of_roles
 from pipelines.tracking.recorded import AXIS, POINT, STARTED_FROM, TRAINED_BY, RecordedRun
 from pipelines.train.config import TrainConfig
 from pipelines.transfer.config import TransferConfig
@@ -16,6 +16,8 @@ TESTED, VALIDATED, PAIRS = "video_top1", "val/clip_top1", "check/pair_accuracy"
 PAPERS_WAY_OF_TESTING = {"data.split": "test", "num_crops": "1", "num_clips": "None"}
 # Parameters and sections that record where and how a run was made, not what it is.
 _NOT_SETTINGS = {*names_of_roles(TrainConfig, NOT_THE_EXPERIMENT), *names_of_roles(TransferConfig, NOT_THE_EXPERIMENT)}
+# Parameters that runs of earlier versions lack, with the value that describes what those runs did.
+_ADDED = {name: str(value) for name, value in (added_defaults(TrainConfig) | added_defaults(TransferConfig)).items()}
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,16 @@ def find_tests(runs: Sequence[RecordedRun], trained: Collection[str]) -> tuple[d
 def settings_of(run: RecordedRun, by_id: Mapping[str, RecordedRun]) -> dict[str, str]:
     """What identifies a run, except seed and fold: parameters, data, and the run whose weights it took.
 
+    A parameter that was added later counts only where it differs from its default, so that older runs stay comparable.
     Members of a population also have the name of their search, because their settings changed during training.
     """
     origin = by_id.get(run.tags.get(STARTED_FROM, ""))
     settings = {
         name: value
         for name, value in run.params.items()
-        if not is_among(name, _NOT_SETTINGS) and not (origin is not None and name == "init_from")
+        if not is_among(name, _NOT_SETTINGS)
+        and _ADDED.get(name) != value
+        and not (origin is not None and name == "init_from")
     }
     settings["dataset"] = " + ".join(run.datasets)
     if origin is not None:

@@ -39,12 +39,21 @@ from pipelines.search.stopping import EarlyStopping, Reports
 from pipelines.search.summary import describe_search, describe_trial
 from pipelines.search.trial import SearchPlan, TrialConfig, run_trial
 from pipelines.search.trial_source import TrialSource
-from pipelines.settings.section import RESUMABLE, config_fingerprint, flatten, names_of_roles
+from pipelines.settings.section import (
+    RESUMABLE,
+    added_defaults,
+    config_fingerprint,
+    flatten,
+    names_of_roles,
+    without_added,
+)
 from pipelines.tracking.models import register_model_of
 from pipelines.tracking.recorded import PARENT, find_runs
 from pipelines.tracking.runs import Run
+from pipelines.train.config import TrainConfig
 from pipelines.training.checkpoints import CheckpointFolder
 from pipelines.training.run_folder import run_id_of
+from pipelines.transfer.config import TransferConfig
 from t3d_core.errors import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -86,11 +95,14 @@ def run_search(config: SearchConfig) -> str:
 
 
 def _fingerprint(plan: SearchPlan) -> str:
-    """All that decides what a search computes: its settings, and those of the recipes that it names."""
+    """All that decides what a search computes: its settings, and those of the recipes that it names.
+
+    A recipe may have been extended since by settings that were added, with what they did before.
+    """
+    added = added_defaults(TrainConfig) | added_defaults(TransferConfig)
     parts = [
         config_fingerprint(plan.config, exclude=names_of_roles(SearchConfig, RESUMABLE)),
-        plan.base,
-        plan.transfer_base,
+        *(None if recipe is None else without_added(recipe, added) for recipe in (plan.base, plan.transfer_base)),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -1,7 +1,8 @@
 """One section of a config: frozen and checked; as parameters, as a fingerprint.
 
 The role of a setting is marked once, on its field, with a `Role`. The roles determine which settings may change when a
-run is resumed, and which make two runs the same experiment.
+run is resumed, and which make two runs the same experiment. A setting that was added later is marked with `ADDED`: with
+its default, a run is the same experiment as the runs that were made before there was this setting.
 """
 
 import enum
@@ -10,7 +11,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -34,6 +35,12 @@ class Role(enum.Enum):
     ROUNDING = "how the result is computed: the same except for rounding"
     REPLICATE = "which repetition of the experiment it is"
 
+
+class _Added(enum.Enum):
+    MARK = "a setting that earlier versions lack, whose default is what they did"
+
+
+ADDED = _Added.MARK
 
 # A resumed run computes what it would have computed; only its surroundings may change.
 RESUMABLE = frozenset({Role.PLACE, Role.RUNNING, Role.VIEW, Role.SPEED})
@@ -81,6 +88,28 @@ def _marked(section: type[BaseModel], roles: Collection[Role], *, prefix: str) -
                 yield from _marked(inner, roles, prefix=f"{prefix}{name}.")
 
 
+def added_defaults(config_class: type[BaseModel]) -> dict[str, object]:
+    """Dotted name -> default, as MLflow and fingerprints see it, of the settings that are marked with `ADDED`."""
+    return dict(_added(config_class, prefix=""))
+
+
+def _added(section: type[BaseModel], *, prefix: str) -> Iterator[tuple[str, object]]:
+    for name, field in section.model_fields.items():
+        if ADDED in field.metadata:
+            yield f"{prefix}{name}", field.get_default()
+        for inner in sections_of(field.annotation):
+            yield from _added(inner, prefix=f"{prefix}{name}.")
+
+
+def without_added(tree: Tree, added: Mapping[str, object], *, prefix: str = "") -> Tree:
+    """A copy of a recipe's tree without the settings in `added` that have the default given there."""
+    return {
+        name: without_added(value, added, prefix=f"{prefix}{name}.") if isinstance(value, dict) else value
+        for name, value in tree.items()
+        if not (f"{prefix}{name}" in added and value == added[f"{prefix}{name}"])
+    }
+
+
 def flatten(config: BaseModel) -> dict[str, object]:
     """Dotted name -> value (text, number, bool or None; lists as JSON text): the parameters of an MLflow run."""
     leaves = dotted_leaves(config.model_dump(mode="json", by_alias=True))
@@ -88,11 +117,15 @@ def flatten(config: BaseModel) -> dict[str, object]:
 
 
 def config_fingerprint(config: BaseModel, *, exclude: Collection[str] = ()) -> str:
-    """SHA-256 (64 hex digits) over the settings and their values, without the dotted names or sections in `exclude`."""
+    """SHA-256 (64 hex digits) over the settings and their values, without the dotted names or sections in `exclude`.
+
+    A setting that is marked with `ADDED` counts only where it has another value than its default.
+    """
+    added = added_defaults(type(config))
     kept = {
         name: value
         for name, value in dotted_leaves(config.model_dump(mode="json", by_alias=True))
-        if not is_among(name, exclude)
+        if not is_among(name, exclude) and not (name in added and value == added[name])
     }
     canonical = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

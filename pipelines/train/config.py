@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt, model_validator
 from pipelines.clips.config import AugmentationConfig, ClipConfig
 from pipelines.networks.config import ModelConfig
 from pipelines.prepare.config import DataConfig
-from pipelines.settings.section import Address, Fraction, Role
+from pipelines.settings.section import ADDED, Address, Fraction, Role
 from pipelines.training.config import RunConfig, ScheduleConfig, check_inflation
 from t3d_core.errors import UserError
 
@@ -66,6 +66,9 @@ class TrainConfig(RunConfig):
     `{fold}` becomes the fold's number. By default only data.fold is trained."""
     freeze_backbone: bool = False
     """Train only the linear classifier; the rest keeps the weights and statistics of init_from (TSN, paper 4.6)."""
+    freeze_backbone_epochs: Annotated[int, Field(ge=0), ADDED] = 0
+    """Epochs at the start in which only the linear classifier learns, as with freeze_backbone; then all weights do.
+    By default all learn from the first step (paper)."""
     init_from: Address | None = None
     """Weights to start from: a file, a checkpoint or run folder, runs:/..., models:/... or the id of an MLflow run. By
     default training starts from random weights."""
@@ -96,6 +99,7 @@ class TrainConfig(RunConfig):
                 f"precise_bn_steps {self.precise_bn_steps} would measure the statistics that freeze_backbone keeps: "
                 "leave one of them out"
             )
+        self._check_frozen_epochs()
         if self.folds and self.name is None:
             raise UserError(
                 f"folds {list(self.folds)} makes one run a fold, NAME-fold{self.folds[0]} and so on: add --name NAME"
@@ -106,6 +110,31 @@ class TrainConfig(RunConfig):
         if self.alias is not None and self.register is None:
             raise UserError(f"alias {self.alias!r} needs the name of a registered model: add --register NAME")
         return self
+
+    def _check_frozen_epochs(self) -> None:
+        num_epochs = self.freeze_backbone_epochs
+        if not num_epochs:
+            return
+        if self.freeze_backbone:
+            raise UserError(
+                f"freeze_backbone_epochs {num_epochs} is a part of the run, and freeze_backbone true all of it: leave "
+                "one of them out"
+            )
+        if self.init_from is None and self.inflate_from is None:
+            raise UserError(
+                f"freeze_backbone_epochs {num_epochs} keeps the weights of another run: add --init_from WEIGHTS or "
+                "--inflate_from WEIGHTS"
+            )
+        if num_epochs >= self.epochs:
+            raise UserError(
+                f"freeze_backbone_epochs {num_epochs} must be less than epochs {self.epochs}: lower it, or train the "
+                "head alone with --freeze_backbone true"
+            )
+        if self.precise_bn_steps:
+            raise UserError(
+                f"precise_bn_steps {self.precise_bn_steps} would measure the statistics that freeze_backbone_epochs "
+                f"{num_epochs} keeps: leave one of them out"
+            )
 
 
 class ResolvedTrainConfig(TrainConfig):

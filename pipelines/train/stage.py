@@ -19,7 +19,7 @@ from pipelines.train.config import ResolvedTrainConfig
 from pipelines.training.stage import random_crop_of
 from pipelines.training.worker import Metrics, Worker
 from t3d_core.errors import UserError
-from t3d_core.models import build_model
+from t3d_core.models import VideoNet, build_model
 from t3d_core.models.execution import Execution
 from t3d_core.training.checkpoint import initialize_from, save_weights
 from t3d_core.training.mixing import Mixing
@@ -59,6 +59,19 @@ class ClassificationStage:
         alphas = self.config.augmentation.model_dump(include={"mixup_alpha", "cutmix_alpha"})
         mixing = Mixing(**alphas, num_classes=len(card.class_names)) if any(alphas.values()) else None
         return ClassificationTask(net, label_smoothing=self.config.label_smoothing, mixing=mixing)
+
+    def set_trained(self, net: nn.Module, *, step: int) -> bool:
+        """Freeze the backbone, statistics included, in the epochs of `freeze_backbone_epochs`; train all afterwards."""
+        assert isinstance(net, VideoNet), "built above"
+        is_frozen = self.config.freeze_backbone or step < self.order.steps_before(self.config.freeze_backbone_epochs)
+        if net.is_frozen == is_frozen:
+            return False
+        if is_frozen:
+            net.freeze_backbone()
+        else:
+            net.is_frozen = False
+            net.requires_grad_(True).train(net.training)
+        return True
 
     def train_batches(self, *, steps: range, places: Sequence[range]) -> Iterator[NumpyBatch]:
         """This worker's micro-batches of `steps`."""

@@ -3,9 +3,10 @@
 import torch
 from torch import nn
 
-from pipelines.training.config import OptimizerConfig, RunConfig
+from pipelines.training.config import AdamWConfig, OptimizerConfig, RunConfig
 from t3d_core.models.execution import Execution
-from t3d_core.training.optimization import Schedule, build_sgd
+from t3d_core.training.optimization import Schedule, build_adamw, build_sgd
+from t3d_core.training.parameter_groups import parameter_groups
 from t3d_core.training.schedules import linearly_scaled
 from t3d_core.video.augmentation import ColorAugmentation
 
@@ -21,17 +22,21 @@ def build_colors(config: RunConfig) -> ColorAugmentation:
     return ColorAugmentation(**config.augmentation.model_dump(include=names))
 
 
-def build_optimizer(
-    parameters: list[nn.Parameter], config: OptimizerConfig, *, batch_size: int
-) -> torch.optim.Optimizer:
-    """SGD over these parameters, its learning rate scaled to the batch where the config asks for it."""
-    return build_sgd(
-        parameters,
-        lr=linearly_scaled(config.lr, global_batch_size=batch_size, base_batch_size=config.base_batch_size),
-        momentum=config.momentum,
-        is_nesterov=config.nesterov,
-        weight_decay=config.weight_decay,
+def build_optimizer(net: nn.Module, config: OptimizerConfig | AdamWConfig, *, batch_size: int) -> torch.optim.Optimizer:
+    """The optimiser of all parameters that get gradients, its rate scaled to the batch where the config asks for it."""
+    lr = linearly_scaled(config.lr, global_batch_size=batch_size, base_batch_size=config.base_batch_size)
+    weight_decay = config.weight_decay
+    groups = parameter_groups(
+        net,
+        lr=lr,
+        weight_decay=weight_decay,
+        head_lr_scale=config.head_lr_scale,
+        layer_decay=config.layer_decay,
+        decay_norms_and_biases=config.decay_norms_and_biases,
     )
+    if isinstance(config, AdamWConfig):
+        return build_adamw(groups, lr=lr, betas=config.betas, eps=config.eps, weight_decay=weight_decay)
+    return build_sgd(groups, lr=lr, momentum=config.momentum, is_nesterov=config.nesterov, weight_decay=weight_decay)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: RunConfig, *, steps_an_epoch: float) -> Schedule:

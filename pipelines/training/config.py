@@ -1,13 +1,13 @@
 """What all training runs have in common: clips, optimiser, schedule, workers, checkpoints; defaults are the paper's."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.clips.config import IMAGENET, AugmentationConfig, ClipConfig
 from pipelines.networks.config import ComputeConfig
-from pipelines.settings.section import Fraction, Role, Section, UserPath
+from pipelines.settings.section import ADDED, Fraction, Role, Section, UserPath
 from pipelines.tracking.config import TrackingConfig
 from t3d_core.errors import UserError
 from t3d_core.training.schedules import ScheduleKind, linearly_scaled
@@ -28,29 +28,64 @@ class TrainComputeConfig(ComputeConfig):
         return self
 
 
-class OptimizerConfig(Section):
-    """SGD (paper 4.4)."""
+class _AnyOptimizerConfig(Section):
+    """What the optimisers have in common."""
 
-    lr: PositiveFloat = 0.1
+    lr: PositiveFloat
     """Learning rate at the start (cosine, one_cycle: at the peak)."""
     base_batch_size: PositiveInt | None = None
     """Clips a step for which `lr` is given; another batch scales it: lr * global_batch_size / base_batch_size. By
     default `lr` is used as given, whatever the batch."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    """Decay of all parameters."""
+    decay_norms_and_biases: Annotated[bool, ADDED] = True
+    """Let biases and the scales and shifts of batch norms decay too. With false only kernels and matrices do (Paper:
+    not in it)."""
+    head_lr_scale: Annotated[PositiveFloat, ADDED] = 1.0
+    """Factor of the learning rate of a classifier's linear head, such as 10 when only the head is new (Paper: not in
+    it)."""
+    layer_decay: Annotated[float, Field(gt=0, le=1), ADDED] = 1.0
+    """Factor of a classifier's learning rate from each depth (stage) to the one before it, for fine-tuning. The head
+    has `lr` times head_lr_scale, the stem the smallest rate (BEiT. Paper: not in it)."""
+    clip_grad_norm: PositiveFloat | None = None
+    """Largest L2 norm of the gradient over all parameters; a larger gradient is scaled down to it. By default nothing
+    is clipped (paper)."""
+
+
+class OptimizerConfig(_AnyOptimizerConfig):
+    """SGD (paper 4.4)."""
+
+    kind: Annotated[Literal["sgd"], ADDED] = "sgd"
+    """Optimiser: sgd (the paper's) or adamw."""
+    lr: PositiveFloat = 0.1
+    """Learning rate at the start (cosine, one_cycle: at the peak)."""
     momentum: Fraction = 0.9
     """Momentum of SGD."""
     nesterov: bool = True
     """Use Nesterov momentum."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     """L2 penalty on all parameters."""
-    clip_grad_norm: PositiveFloat | None = None
-    """Largest L2 norm of the gradient over all parameters; a larger gradient is scaled down to it. By default nothing
-    is clipped (paper)."""
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> "OptimizerConfig":
         if self.nesterov and self.momentum == 0:
             raise UserError("nesterov is a form of momentum, which is 0: add --optimizer.nesterov false")
         return self
+
+
+class AdamWConfig(_AnyOptimizerConfig):
+    """Adam with decoupled weight decay (Paper: not in it); defaults are PyTorch's."""
+
+    kind: Literal["adamw"] = "adamw"
+    """Optimiser: sgd (the paper's) or adamw."""
+    lr: PositiveFloat = 1e-3
+    """Learning rate at the start (cosine, one_cycle: at the peak)."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay a step of the averages of the gradient and of its square."""
+    eps: PositiveFloat = 1e-8
+    """Added to the root of the average square."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Share of all parameters that a step takes away, times the learning rate."""
 
 
 class ScheduleConfig(Section):
@@ -142,7 +177,7 @@ class RunConfig(Section):
     """Seed of initial weights, order of clips, crops and flips."""
     clip: ClipConfig = ClipConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: Annotated[OptimizerConfig | AdamWConfig, Field(discriminator="kind")] = OptimizerConfig()
     schedule: ScheduleConfig
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay a step of an exponential moving average of the weights, which is validated and kept in their place. By

@@ -78,6 +78,8 @@ class _Training:
         if worker.checkpoint is not None:
             position = self.learner.restore(worker.checkpoint, keeps_settings=worker.interval is not None)
             self.step, self.worker_seconds_before, self.validations = position
+        self.stage.set_trained(self.task.net, step=self.step)
+        self.net = self.worker.wrap(self.task.net)
 
     def _build_network(self) -> None:
         """Make the network, what runs it, and what changes it, in the order in which random numbers are drawn."""
@@ -88,10 +90,9 @@ class _Training:
             self.task.net = nn.SyncBatchNorm.convert_sync_batchnorm(self.task.net)
         execution = build_execution(config)
         execution.prepare(self.task.net, num_frames=config.clip.num_frames, size=config.clip.crop_size)
-        self.net = worker.wrap(self.task.net)
         self.parameters = [parameter for parameter in self.task.net.parameters() if parameter.requires_grad]
         average = WeightAverage(self.task.net, decay=config.ema_decay) if config.ema_decay else None
-        optimizer = build_optimizer(self.parameters, config.optimizer, batch_size=config.global_batch_size)
+        optimizer = build_optimizer(self.task.net, config.optimizer, batch_size=config.global_batch_size)
         schedule = build_schedule(optimizer, config, steps_an_epoch=self.num_steps / config.epochs)
         self.learner = Learner(self.task.net, average, optimizer, schedule)
         self.forward = Forward(
@@ -113,6 +114,8 @@ class _Training:
         batches = self.stage.train_batches(steps=range(self.step, self.last_step), places=self.places)
         batches = self.worker.noted(batches)
         while self.step < self.last_step and not self.learner.schedule.has_ended:
+            if self.stage.set_trained(self.task.net, step=self.step):
+                self.net = self.worker.wrap(self.task.net)  # data-parallel networks know who gets a gradient
             with meter.step():
                 self._train_step(batches, meter)
             if self.step == first_step + 1:
@@ -136,7 +139,7 @@ class _Training:
             with self._synchronised(place is self.places[-1]):
                 losses.append(MicroBatchLoss(self._backward(batch, weight, place, meter), batch))
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        meter.gradient_norm, meter.lr = norm.item(), optimizer.param_groups[0]["lr"]
+        meter.gradient_norm, meter.lr = norm.item(), self.learner.schedule.lr
         self.guard.check(losses, gradient_norm=meter.gradient_norm, step=self.step, lr=meter.lr)
         if self.config.optimizer.clip_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.optimizer.clip_grad_norm, norm)

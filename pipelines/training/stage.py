@@ -48,6 +48,9 @@ class Stage(Protocol):
     def build_task(self) -> Task:
         """Make the network and its loss, with initial weights, on the CPU."""
 
+    def set_trained(self, net: nn.Module, *, step: int) -> bool:
+        """Choose which parameters of the task's network `step` (0-based) trains; return whether that changed."""
+
     def train_batches(self, *, steps: range, places: Sequence[range]) -> Iterator[NumpyBatch]:
         """This worker's micro-batches of `steps`, at its places in the global batch."""
 

@@ -56,11 +56,11 @@ class Learner(NamedTuple):
         self.net.load_state_dict(state["net"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        own = {name: self.optimizer.defaults[name] for name in ("lr", "momentum", "nesterov", "weight_decay")}
+        own = [{name: group[name] for name in group if name != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
         if keeps_settings:
-            for group in self.optimizer.param_groups:
-                group.update(own)
+            for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+                group.update(settings)
         self.schedule.load_state_dict(state["schedule"])
         # Checkpoints of the first versions hold no worker_seconds.
         return Position(state["step"], state.get("worker_seconds", 0.0), state["validations"])

@@ -168,6 +168,11 @@ class TransferConfig(RunConfig):
                 f"teacher.num_frames {self.teacher.num_frames} is more than the clip has (clip.num_frames "
                 f"{self.clip.num_frames}): leave it out, and the teacher sees all of them"
             )
+        if (scales := (self.optimizer.head_lr_scale, self.optimizer.layer_decay)) != (1, 1):
+            raise UserError(
+                f"optimizer.head_lr_scale {scales[0]:g} and optimizer.layer_decay {scales[1]:g} are for classifiers: "
+                "leave both at 1"
+            )
         check_inflation(self.inflate_from, self.clip)
         return self
 

@@ -70,6 +70,10 @@ class CorrespondenceStage:
         )
         return CorrespondenceTask(net, teacher, pairs=self.config.pairs)
 
+    def set_trained(self, net: nn.Module, *, step: int) -> bool:
+        """Leave the network as it is: all of it is trained in every step."""
+        return False
+
     def train_batches(self, *, steps: range, places: Sequence[range]) -> Iterator[NumpyBatch]:
         """This worker's micro-batches of `steps`."""
         return train_batches(self.loader(self.train_index), self.order, steps=steps, places=places)

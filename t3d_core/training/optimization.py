@@ -1,10 +1,10 @@
-"""Parameters become an SGD optimiser, and a learning rate that changes by one of the named schedules (paper 4.4)."""
+"""Parameters become an optimiser, and learning rates that change by one of the named schedules (paper 4.4)."""
 
 from collections.abc import Iterable
 from typing import Any, get_args
 
 from torch import nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import (
     ConstantLR,
     CosineAnnealingLR,
@@ -17,23 +17,51 @@ from torch.optim.lr_scheduler import (
 )
 
 from t3d_core.errors import UserError
+from t3d_core.training.parameter_groups import ParameterGroup
 from t3d_core.training.schedules import ScheduleKind
 
 _WARMUP_START = 0.01
 _BY_STEP = (CosineAnnealingLR, SequentialLR, OneCycleLR)
 # 0.7 * 0.1 is a little less than 0.07: a rate that only rounding puts below the smallest one counts as equal.
 _ROUNDING = 1 - 1e-9
+# PyTorch's plateau leaves a rate as it is that would fall by less.
+_SMALLEST_FALL = 1e-8
 
 
 def build_sgd(
-    parameters: Iterable[nn.Parameter], *, lr: float, momentum: float, is_nesterov: bool, weight_decay: float
+    parameters: Iterable[nn.Parameter] | Iterable[ParameterGroup],
+    *,
+    lr: float,
+    momentum: float,
+    is_nesterov: bool,
+    weight_decay: float,
 ) -> SGD:
-    """Build the paper's optimiser: SGD with Nesterov momentum and weight decay."""
+    """Build the paper's optimiser: SGD with Nesterov momentum and weight decay.
+
+    A parameter group has its own rate and decay; `lr` and `weight_decay` are for those without.
+    """
     return SGD(parameters, lr=lr, momentum=momentum, nesterov=is_nesterov, weight_decay=weight_decay)
+
+
+def build_adamw(
+    parameters: Iterable[nn.Parameter] | Iterable[ParameterGroup],
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+) -> AdamW:
+    """Build Adam with decoupled weight decay (Loshchilov & Hutter, arXiv 1711.05101); groups as in `build_sgd`.
+
+    Paper: not in it.
+    """
+    return AdamW(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
 
 class Schedule:
     """The learning rate over a run; it is notified of every step and epoch, and uses those that its kind depends on.
+
+    Every parameter group keeps its `lr_scale`: all rates change by the same factors at the same time.
 
     Kinds: `constant`; `step`, times `factor` every `every_epochs` epochs (paper: transfer); `plateau`, times `factor`
     when the validation loss has not fallen in more than `patience` validations (paper: training); `cosine`, up in a
@@ -56,29 +84,39 @@ class Schedule:
         min_lr: float = 0.0,
         warmup_steps: int = 0,
     ) -> None:
-        """Attach to `optimizer`, whose learning rate is the start (`cosine`, `one_cycle`: the peak).
+        """Attach to `optimizer`, whose learning rates are the start (`cosine`, `one_cycle`: the peak).
+
+        `min_lr` is compared with `lr`, the rate at scale 1.
 
         Raises:
             UserError: the kind is unknown, or the warm-up or the smallest rate leaves nothing to go down to.
         """
         self.has_ended = False
         self._optimizer, self._min_lr = optimizer, min_lr
+        # Taken before a checkpoint replaces the groups: those of earlier versions have no scale.
+        scales = [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
+        self._scale = scales[0]
         self._scheduler: LRScheduler
         if kind == "constant":
             self._scheduler = ConstantLR(optimizer, factor=1.0)
         elif kind == "step":
             self._scheduler = StepLR(optimizer, step_size=every_epochs, gamma=factor)
         elif kind == "plateau":
-            if min_lr > min(self._rates()):
-                raise UserError(f"schedule.min_lr {min_lr} must be at most the optimizer's lr {min(self._rates())}")
-            self._scheduler = ReduceLROnPlateau(optimizer, factor=factor, patience=patience)
+            if min_lr * _ROUNDING > self.lr:
+                raise UserError(f"schedule.min_lr {min_lr} must be at most the optimizer's lr {self.lr}")
+            smallest = _SMALLEST_FALL * min(scales)
+            self._scheduler = ReduceLROnPlateau(optimizer, factor=factor, patience=patience, eps=smallest)
         elif kind == "cosine":
             self._scheduler = _cosine(optimizer, num_steps=num_steps, warmup_steps=warmup_steps)
         elif kind == "one_cycle":
-            peak = optimizer.param_groups[0]["lr"]
-            self._scheduler = OneCycleLR(optimizer, max_lr=peak, total_steps=num_steps, cycle_momentum=False)
+            self._scheduler = OneCycleLR(optimizer, max_lr=self._rates(), total_steps=num_steps, cycle_momentum=False)
         else:
             raise UserError(f"schedule.kind {kind!r} is unknown: choose one of {', '.join(get_args(ScheduleKind))}")
+
+    @property
+    def lr(self) -> float:
+        """The learning rate now of parameters whose scale is 1."""
+        return self._rates()[0] / self._scale
 
     def after_step(self) -> None:
         """Record that one optimiser step was made, and that another one follows."""
@@ -96,8 +134,7 @@ class Schedule:
             return
         before = self._rates()
         self._scheduler.step(loss)
-        after = self._rates()
-        if after != before and min(after) < self._min_lr * _ROUNDING:
+        if self._rates() != before and self.lr < self._min_lr * _ROUNDING:
             self.has_ended = True
             for group, rate in zip(self._optimizer.param_groups, before, strict=True):
                 group["lr"] = rate

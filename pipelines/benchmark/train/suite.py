@@ -99,7 +99,7 @@ def _surroundings(data: BenchmarkData, folder: Path) -> dict[str, Any]:
     """Where a run reads and writes, and a rate at which the loss stays finite."""
     return {
         "data": {"shards": (data.shards,)},
-        "optimizer": {"lr": 0.01},
+        "optimizer": {"kind": "sgd", "lr": 0.01},
         "schedule": {"kind": "constant"},
         "tracking": {"uri": f"sqlite:///{folder}/mlflow.db"},
         "storage": folder / "runs",

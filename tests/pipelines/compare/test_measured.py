@@ -41,3 +41,11 @@ def test_weights_of_unlike_transfers_are_unlike(store):
     rows = store.compare(table=8).rows
     assert [row.values for row in rows] == [(0.6, 0.6), (0.5, 0.5)]
     assert all(row.label.startswith("T3D, Transfer, init=transfer (") for row in rows)
+
+
+def test_runs_of_before_a_setting_was_added_share_a_row_with_those_that_have_its_default(store):
+    store.trained_and_tested(seed=0, value=0.6)
+    now = {"optimizer.kind": "sgd", "optimizer.layer_decay": 1.0, "freeze_backbone_epochs": 0}
+    store.trained_and_tested(seed=1, value=0.8, **now)
+    store.trained_and_tested(seed=2, value=0.9, **now | {"optimizer.layer_decay": 0.75})
+    assert sorted(row.values for row in store.compare().rows) == [(0.6, 0.8), (0.9,)]

@@ -1,22 +1,26 @@
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
 
+from pipelines.networks.config import T3DConfig
 from pipelines.search.config import SearchConfig
 from pipelines.settings.section import (
+    ADDED,
     RESUMABLE,
     Address,
     Role,
     Section,
     UserPath,
+    added_defaults,
     config_fingerprint,
     flatten,
     names_of_roles,
+    without_added,
 )
-from pipelines.train.config import TrainConfig
-from pipelines.transfer.config import TransferConfig
+from pipelines.train.config import TrainConfig, TrainDataConfig
+from pipelines.transfer.config import TransferConfig, TransferDataConfig
 from tests.pipelines.settings.example import LinearHead, Optimizer, Train
 
 
@@ -56,6 +60,64 @@ def test_the_fingerprint_changes_with_every_setting_but_the_excluded():
 
 def test_the_fingerprint_of_a_config_stays_what_it_is():
     assert config_fingerprint(LinearHead()) == "d08712cb484a4f1224dacea761cab0af36c20bdc44fd364f12fd316946cff39f"
+
+
+class Sgd(Section):
+    """As it was at first, with a setting that came later."""
+
+    kind: Annotated[Literal["sgd"], ADDED] = "sgd"
+    lr: float = 0.1
+    scale: Annotated[float | None, Field(gt=0), ADDED] = None
+
+
+class Adam(Section):
+    """A kind that came later."""
+
+    kind: Literal["adam"] = "adam"
+    lr: float = 0.1
+
+
+class Later(Section):
+    """Settings of a later version."""
+
+    seed: int = 0
+    optimizer: Annotated[Sgd | Adam, Field(discriminator="kind")] = Sgd()
+
+
+class Earlier(Section):
+    """The same of an earlier version."""
+
+    seed: int = 0
+    optimizer: dict[str, float] = Field(default_factory=lambda: {"lr": 0.1})
+
+
+def test_a_setting_that_was_added_counts_only_where_it_is_not_at_its_default():
+    assert added_defaults(Later) == {"optimizer.kind": "sgd", "optimizer.scale": None}
+    of_all = [config_fingerprint(config) for config in (
+        Earlier(), Later(optimizer=Sgd(scale=1.0)), Later(optimizer=Adam()), Later(optimizer=Sgd(lr=1.0))
+    )]  # fmt: skip
+    assert config_fingerprint(Later()) == of_all[0]
+    assert len(set(of_all)) == 4
+
+
+def test_a_recipe_that_was_extended_by_added_settings_at_their_defaults_is_the_one_before():
+    extended = {"name": "a", "seed": 0, "optimizer": {"kind": "sgd", "lr": 0.1, "scale": None}}
+    before = {"name": "a", "seed": 0, "optimizer": {"lr": 0.1}}
+    assert without_added(extended, added_defaults(Later)) == before
+    changed = {"optimizer": {"kind": "adam", "scale": 2.0}}
+    assert without_added(changed, added_defaults(Later)) == changed
+
+
+def test_runs_of_earlier_versions_are_resumed_with_the_settings_that_they_had():
+    """The fingerprints are those of version 7987218 (2026-11-30): settings that came since are marked with `ADDED`."""
+    configs = (
+        TrainConfig(data=TrainDataConfig(shards=(Path("x"),)), model=T3DConfig()),
+        TransferConfig(data=TransferDataConfig(shards=(Path("x"),)), model=T3DConfig()),
+    )
+    assert [config_fingerprint(config, exclude=names_of_roles(type(config), RESUMABLE)) for config in configs] == [
+        "6cd93760b340f05f610d389cdb403315225284ae9a995f83e5a6343ad5518e5c",
+        "3333c3eecd249aaca72afc0e5e2433e4fc1fb6e437331d00fbfba876c6a97aaa",
+    ]
 
 
 class Places(Section):

@@ -9,10 +9,20 @@ from pipelines.training.config import ScheduleConfig
     ("changes", "message"),
     [
         ({"freeze_backbone": True}, "freeze_backbone true keeps the weights of another run"),
+        ({"freeze_backbone_epochs": 1}, "freeze_backbone_epochs 1 keeps the weights of another run: add --init_from"),
+        ({"freeze_backbone_epochs": 1, "init_from": "x"}, "freeze_backbone_epochs 1 must be less than epochs 1"),
+        (
+            {"freeze_backbone_epochs": 1, "freeze_backbone": True, "init_from": "x"},
+            "freeze_backbone_epochs 1 is a part of the run, and freeze_backbone true all of it: leave one",
+        ),
+        (
+            {"freeze_backbone_epochs": 1, "precise_bn_steps": 2, "epochs": 2, "inflate_from": "densenet121"},
+            "precise_bn_steps 2 would measure the statistics that freeze_backbone_epochs 1 keeps",
+        ),
         ({"folds": (1, 2)}, r"folds \[1, 2\] makes one run a fold, NAME-fold1 and so on: add --name NAME"),
         ({"schedule": ScheduleConfig(kind="cosine", warmup_epochs=1)}, "warmup_epochs 1 must be less than epochs 1"),
         ({"schedule": {"kind": "plateau", "min_lr": 0.1}}, r"min_lr 0\.1 is above the learning rate 0\.05"),
-        ({"optimizer": {"momentum": 0}}, "momentum, which is 0: add --optimizer.nesterov false"),
+        ({"optimizer": {"kind": "sgd", "momentum": 0}}, "momentum, which is 0: add --optimizer.nesterov false"),
         ({"seed": -1}, "greater than or equal to 0"),
         ({"compute": {"sync_batch_norm": True}}, "sync_batch_norm true works on GPUs only"),
         (

@@ -17,7 +17,7 @@ from pipelines.evaluate.config import EvaluateConfig, EvaluateDataConfig
 from pipelines.evaluate.job import run_evaluate
 from pipelines.train.config import TrainAugmentationConfig, TrainDataConfig
 from pipelines.train.job import run_train
-from pipelines.training.config import CheckpointConfig, ScalingConfig
+from pipelines.training.config import AdamWConfig, CheckpointConfig, ScalingConfig
 from t3d_core.training.checkpoint import load_model, save_weights
 from t3d_core.training.weights_card import read_card
 
@@ -135,6 +135,33 @@ def test_segments_of_a_video_are_one_example_and_the_card_says_so(config_of, tra
     before, after = (load_file(run / "model.safetensors") for run in (trained, tmp_path / "runs" / "tsn"))
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"classifier.weight", "classifier.bias"}
+
+
+def test_the_head_learns_alone_in_the_first_epochs_also_of_a_run_that_was_interrupted(config_of, trained, tmp_path):
+    every = CheckpointConfig(every_steps=1, num_to_keep=99)
+    optimizer = AdamWConfig(head_lr_scale=10.0, layer_decay=0.5, decay_norms_and_biases=False)
+    config = config_of(
+        name="whole", init_from=str(trained), epochs=3, freeze_backbone_epochs=1, checkpoint=every, optimizer=optimizer
+    )
+    run_train(config)
+    num_frozen_steps = 4  # 29 rows in steps of 8: the fifth step is the first that begins in the second epoch
+    before = load_file(trained / "model.safetensors")
+    for step in (1, num_frozen_steps, num_frozen_steps + 1):
+        after = load_file(tmp_path / "runs" / "whole" / f"checkpoint_{step:08d}" / "model.safetensors")
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        is_frozen = moved == {"classifier.weight", "classifier.bias"}
+        assert is_frozen == (step <= num_frozen_steps)
+    assert {name.rpartition(".")[2] for name in moved} >= {"weight", "bias", "running_mean", "running_var"}
+    for last in (2, num_frozen_steps, num_frozen_steps + 2):
+        name = f"interrupted_{last}"
+        shutil.copytree(tmp_path / "runs" / "whole", tmp_path / "runs" / name)
+        for made_later in ("summary.txt", "model.safetensors", "metrics.jsonl"):
+            (tmp_path / "runs" / name / made_later).unlink()
+        for folder in sorted((tmp_path / "runs" / name).glob("checkpoint_*"))[last:]:
+            shutil.rmtree(folder)
+        run_train(config.model_copy(update={"name": name}))
+        whole, resumed = (load_file(tmp_path / "runs" / run / "model.safetensors") for run in ("whole", name))
+        assert all(torch.equal(whole[tensor], resumed[tensor]) for tensor in whole)
 
 
 def test_each_fold_is_a_run_of_its_own_from_the_weights_of_that_fold(config_of, trained, tmp_path, capsys):

@@ -25,6 +25,21 @@ def test_two_real_workers_make_the_steps_and_the_counts_of_one(settings, synthet
             torch.testing.assert_close(weights[2][tensor_name], of_one, rtol=1e-3, atol=1e-4)
 
 
+def test_two_real_workers_train_the_head_alone_and_then_all_as_one_does(settings, synthetic_shards, tmp_path):
+    """In the frozen epoch batch norms use their own statistics; afterwards each sees its micro-batch of 4."""
+    run_train(train_config(settings, synthetic_shards, name="before"))
+    weights = {}
+    for num_workers in (0, 2):
+        scaling = ScalingConfig(num_workers=num_workers, resources_per_worker={"CPU": 0.5})
+        name, init_from = f"w{num_workers}", str(tmp_path / "runs" / "before")
+        first = {"init_from": init_from, "epochs": 2, "freeze_backbone_epochs": 1, "micro_batch_size": 4}
+        run_train(train_config(settings, synthetic_shards, name=name, scaling=scaling, **first))
+        weights[num_workers] = load_file(tmp_path / "runs" / name / "model.safetensors")
+    for tensor_name, of_one in weights[0].items():
+        if "running" not in tensor_name and "num_batches" not in tensor_name:
+            torch.testing.assert_close(weights[2][tensor_name], of_one, rtol=1e-3, atol=1e-4)
+
+
 def test_workers_that_leave_no_cpu_for_decoding_are_refused(settings, synthetic_shards):
     scaling = ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1.0})
     with pytest.raises(ValueError, match=r"1 CPU that must be left for decoding make 3 CPU, but the cluster has 2"):

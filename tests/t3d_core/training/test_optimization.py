@@ -1,3 +1,4 @@
+import copy
 import io
 from math import cos, pi
 from typing import get_args
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from t3d_core.training.optimization import Schedule, build_sgd
+from t3d_core.training.optimization import Schedule, build_adamw, build_sgd
 from t3d_core.training.schedules import ScheduleKind
 
 NUM_STEPS = 8
@@ -157,6 +158,83 @@ def test_the_optimiser_moves_as_sgd_with_nesterov_momentum_and_weight_decay():
     optimizer.step()
     # gradient 1 + 0.5 * 2 = 2; Nesterov's first move is 2 + 0.9 * 2 = 3.8.
     assert parameter.item() == pytest.approx(2.0 - 0.1 * 3.8)
+
+
+def test_adamw_moves_by_the_rate_in_its_first_step_and_decays_apart_from_the_gradient():
+    parameter = nn.Parameter(torch.tensor([2.0, 2.0]))
+    optimizer = build_adamw([parameter], lr=0.1, betas=(0.9, 0.999), eps=1e-12, weight_decay=0.5)
+    parameter.grad = torch.tensor([3.0, -0.01])
+    optimizer.step()
+    # 2 - 0.1 * 0.5 * 2 = 1.9, then the rate in the direction against the gradient, however large that is.
+    assert parameter.tolist() == pytest.approx([1.8, 2.0])
+
+
+SCALES = (0.25, 1.0, 10.0)
+
+
+def scaled_optimizer(lr=0.8):
+    """The first group is not the one whose scale is 1."""
+    groups = []
+    for scale in SCALES:
+        parameter = nn.Parameter(torch.zeros(1))
+        parameter.grad = torch.zeros(1)
+        groups.append({"params": [parameter], "lr": lr * scale, "weight_decay": 0.0, "lr_scale": scale})
+    return build_sgd(groups, lr=lr, momentum=0.9, is_nesterov=True, weight_decay=0.0)
+
+
+@pytest.mark.parametrize("kind", get_args(ScheduleKind))
+def test_every_group_follows_the_schedule_at_its_own_scale(kind):
+    settings = {"warmup_steps": 2} if kind == "cosine" else {}
+    plain, scaled = new_optimizer(), scaled_optimizer()
+    of_plain, of_scaled = (new_schedule(optimizer, kind, **settings) for optimizer in (plain, scaled))
+    for step in range(NUM_STEPS):
+        lr = plain.param_groups[0]["lr"]
+        rates = [group["lr"] for group in scaled.param_groups]
+        assert rates == pytest.approx([lr * scale for scale in SCALES], rel=1e-12)
+        assert (of_plain.lr, of_scaled.lr) == (lr, pytest.approx(lr))
+        run(plain, of_plain, [step])
+        run(scaled, of_scaled, [step])
+
+
+def test_a_plateau_ends_by_the_rate_at_scale_1_and_lowers_the_smallest_rates_too():
+    optimizer = scaled_optimizer(lr=1e-7)
+    schedule = new_schedule(optimizer, "plateau", factor=0.5, patience=0, min_lr=5e-8)
+    for _ in range(2):
+        schedule.after_validation(1.0)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([5e-8 * scale for scale in SCALES])
+    assert not schedule.has_ended
+    schedule.after_validation(1.0)
+    assert schedule.has_ended
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([5e-8 * scale for scale in SCALES])
+
+
+def test_a_smallest_rate_equal_to_the_first_is_accepted_at_any_scale():
+    for lr in (0.1, 0.3, 0.7):
+        new_schedule(scaled_optimizer(lr), "plateau", min_lr=lr)
+
+
+@pytest.mark.parametrize("kind", get_args(ScheduleKind))
+def test_a_schedule_of_groups_continues_from_its_state(kind):
+    whole, resumed = scaled_optimizer(), scaled_optimizer()
+    of_whole = new_schedule(whole, kind)
+    run(whole, of_whole, range(3))
+    optimizer_state, schedule_state = copy.deepcopy([whole.state_dict(), of_whole.state_dict()])
+    of_resumed = new_schedule(resumed, kind)
+    resumed.load_state_dict(optimizer_state)
+    of_resumed.load_state_dict(schedule_state)
+    assert run(resumed, of_resumed, range(3, NUM_STEPS)) == run(whole, of_whole, range(3, NUM_STEPS))
+    assert [group["lr"] for group in resumed.param_groups] == [group["lr"] for group in whole.param_groups]
+
+
+def test_a_state_of_before_there_were_scales_is_taken():
+    optimizer = scaled_optimizer()
+    optimizer.param_groups[:] = optimizer.param_groups[1:2]
+    schedule = new_schedule(optimizer, "step")
+    state = copy.deepcopy(optimizer.state_dict())
+    del state["param_groups"][0]["lr_scale"]
+    optimizer.load_state_dict(state)
+    run(optimizer, schedule, range(4))
+    assert schedule.lr == pytest.approx(0.4)
 
 
 def test_an_unknown_schedule_is_refused_with_the_known_ones():
