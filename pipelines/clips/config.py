@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from pipelines.settings.section import Fraction, Section
+from pipelines.settings.section import ADDED, Fraction, Section
 from t3d_core.errors import UserError
 from t3d_core.video.sizes import default_short_side
 
@@ -18,8 +18,12 @@ class ClipConfig(Section):
 
     num_frames: PositiveInt = 32
     """Frames of a clip (paper Table 3)."""
-    frame_stride: PositiveInt = 2
-    """Distance from one frame of a clip to the next, in frames of the video (paper Table 6)."""
+    frame_stride: PositiveInt | None = 2
+    """Distance from one frame of a clip to the next, in frames of the video (paper Table 6). With none,
+    seconds_per_frame is the distance."""
+    seconds_per_frame: Annotated[float | None, Field(ge=0.001), ADDED] = None
+    """Distance from one frame of a clip to the next in seconds, for videos of different frame rates (Paper: not in it).
+    With `--clip.frame_stride none`; each video takes its frames nearest to these moments."""
     crop_size: PositiveInt = 224
     """Side of the square crop in pixels (paper Table 5)."""
     short_side: PositiveInt | None = None
@@ -34,6 +38,19 @@ class ClipConfig(Section):
     """Mean that is subtracted from RGB on the 0..1 scale."""
     std: PositiveColor = IMAGENET[1]
     """Standard deviation that RGB is divided by after that."""
+
+    @model_validator(mode="after")
+    def _one_distance(self) -> "ClipConfig":
+        if self.frame_stride is not None and self.seconds_per_frame is not None:
+            raise UserError(
+                f"clip.frame_stride {self.frame_stride} and clip.seconds_per_frame {self.seconds_per_frame:g} both set "
+                "the distance of frames: leave one of them out (--clip.frame_stride none)"
+            )
+        if self.frame_stride is None and self.seconds_per_frame is None:
+            raise UserError(
+                "clip.frame_stride none needs a distance in seconds: add --clip.seconds_per_frame, such as 0.08"
+            )
+        return self
 
     @model_validator(mode="after")
     def _crop_fits(self) -> "ClipConfig":

@@ -11,7 +11,14 @@ import numpy as np
 
 from pipelines.clips.batch import NumpyBatch
 from pipelines.shards.index import ShardIndex
-from t3d_core.video.clip_sampling import ClipIndices, ShortVideo, random_segments, uniform_clips
+from t3d_core.video.clip_sampling import (
+    ClipIndices,
+    ShortVideo,
+    Stride,
+    random_segments,
+    stride_of_clip,
+    uniform_clips,
+)
 from t3d_core.video.cropping import Crop, center_crop, mirrored, random_five_crop, random_resized_crop
 from t3d_core.video.decoding import FrameView, decode_views
 from t3d_core.video.sizes import resized_size
@@ -19,14 +26,15 @@ from t3d_core.video.sizes import resized_size
 
 @dataclass(frozen=True)
 class ClipView:
-    """How the network sees a clip: sizes in pixels, frames in numbers."""
+    """How the network sees a clip: sizes in pixels, frames in numbers; one of the two distances of frames is None."""
 
     num_frames: int
-    frame_stride: int
+    frame_stride: int | None
     crop_size: int
     short_side: int
     short_video: ShortVideo
     num_segments: int = 1
+    seconds_per_frame: float | None = None
 
 
 class View(Protocol):
@@ -91,6 +99,11 @@ class BatchLoader:
         blank = self._blank_clip()
         return self._stack([load_or_blank(self._center_clip, int(row), blank=blank) for row in rows], rows)
 
+    def stride_of(self, row: int) -> Stride:
+        """Distance of the frames of a row's clips, in frames of the row."""
+        clip = self.clip
+        return stride_of_clip(clip.frame_stride, clip.seconds_per_frame, fps=float(self.index.fps_N[row]))
+
     def test_size(self, row: int) -> tuple[int, int]:
         """(height, width) in pixels of a row's frames before they are cut."""
         return self._scaled_size(row, self.clip.short_side)
@@ -113,7 +126,7 @@ class BatchLoader:
             int(self.index.num_frames_N[row]),
             num_clips=self.clip.num_segments,
             num_frames=self.clip.num_frames,
-            frame_stride=self.clip.frame_stride,
+            frame_stride=self.stride_of(row),
             short_video=self.clip.short_video,
         )
 
@@ -129,11 +142,11 @@ class BatchLoader:
             int(self.index.num_frames_N[row]),
             num_segments=self.clip.num_segments,
             num_frames=self.clip.num_frames,
-            frame_stride=self.clip.frame_stride,
+            frame_stride=self.stride_of(row),
             short_video=self.clip.short_video,
             rng=rng,
             # Where odd stored frames are non-reference frames, even starts decode half as much at even strides.
-            start_multiple=2 if self.index.is_h264_N[row] and self.clip.frame_stride % 2 == 0 else 1,
+            start_multiple=2 if self.index.is_h264_N[row] and self.stride_of(row) % 2 == 0 else 1,
         )
 
     def _draw(

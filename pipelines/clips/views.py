@@ -65,7 +65,8 @@ class ViewPlan:
     def _clips(self, row: int) -> list[Clips]:
         """The clips of a row's views of one crop, in order of time."""
         view, num_frames = self.loader.clip, int(self.loader.index.num_frames_N[row])
-        shape: dict[str, Any] = {name: getattr(view, name) for name in ("num_frames", "frame_stride", "short_video")}
+        shape: dict[str, Any] = {name: getattr(view, name) for name in ("num_frames", "short_video")}
+        shape["frame_stride"] = self.loader.stride_of(row)
         if view.num_segments > 1:
             return [tuple(uniform_clips(num_frames, num_clips=view.num_segments, **shape))]
         if self.num_clips is not None:

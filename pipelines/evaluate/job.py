@@ -95,7 +95,8 @@ def _prepare(configs: Sequence[EvaluateConfig], outputs: Sequence[Path]) -> list
     for config, loaded, output in zip(configs, models, outputs, strict=True):
         if config.data.split == "test":
             check_fold(loaded.card, config.checkpoint or "the newest run", datasets=datasets, fold=config.data.fold)
-        index = load_index(folders, fold=config.data.fold, splits=[config.data.split])
+        has_fps = loaded.card.seconds_per_frame is not None
+        index = load_index(folders, fold=config.data.fold, splits=[config.data.split], has_fps=has_fps)
         label_V = _labels_of_model(index, loaded.card, split=config.data.split, fold=config.data.fold)
         tests.append(_Test(config, loaded, folders, index, label_V, output))
     check(read=folders)

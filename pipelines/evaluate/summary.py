@@ -26,7 +26,7 @@ def describe_evaluation(evaluation: Evaluation, card: WeightsCard) -> list[Field
             "tested",
             f"{evaluation.num_videos} of {evaluation.num_listed} listed videos (coverage {evaluation.coverage:.1%}), "
             f"{evaluation.num_views} views{padded}; {card.model_kind}, {segments}{card.num_frames} frames of "
-            f"{card.crop_size} px at stride {card.frame_stride}",
+            f"{card.crop_size} px at {card.describe_distance()}",
         ),
     ]
 

@@ -147,7 +147,7 @@ def _video_clips(path: Path, card: WeightsCard) -> CheckClips:
                 info.num_frames,
                 num_clips=sum(CHECKED_BATCHES),
                 num_frames=card.num_frames,
-                frame_stride=card.frame_stride,
+                frame_stride=card.stride_at(info.fps),
                 short_video=card.short_video,
             )
             size = resized_size(info.height, info.width, short_side=card.short_side)
@@ -183,7 +183,7 @@ def _summary(
             ("network", card.model_kind),
             (
                 "takes",
-                f"{INPUT_NAME}, uint8 RGB (any, {card.num_frames}, {size}, {size}, 3): stride {card.frame_stride}, "
+                f"{INPUT_NAME}, uint8 RGB (any, {card.num_frames}, {size}, {size}, 3): {card.describe_distance()}, "
                 f"short side scaled to {card.short_side} px, centre crop",
             ),
             ("gives", f"{output_name(card)}, float32{f' (any, {len(card.class_names)})' if card.class_names else ''}"),

@@ -35,6 +35,7 @@ def card_of(model: ModelConfig, clip: ClipConfig, *, class_names: tuple[str, ...
         mean=clip.mean,
         std=clip.std,
         num_segments=clip.num_segments,
+        seconds_per_frame=clip.seconds_per_frame,
     )
 
 
@@ -65,6 +66,7 @@ def view_of(card: WeightsCard) -> ClipView:
         short_side=card.short_side,
         short_video=card.short_video,
         num_segments=card.num_segments,
+        seconds_per_frame=card.seconds_per_frame,
     )
 
 

@@ -119,12 +119,24 @@ def _read_report(folder: ShardFolder, shard: int, columns: list[str] | None = No
             table = file.read(columns=columns)
             if columns is None and names != REPORT_SCHEMA.names:  # made before there were notes
                 table = table.append_column(REPORT_SCHEMA.field("notes"), pa.nulls(len(table), pa.list_(pa.string())))
-            return table
+            return table if columns is not None else _with_fps(table)
     except DAMAGE as error:
         raise UserError(
             f"{path} cannot be read ({describe_damage(error)}): run jobs/prepare.py again after deleting it; its "
             "shard is then made again"
         ) from error
+
+
+def _with_fps(report: pa.Table) -> pa.Table:
+    """A report whose rows have a frame rate, null where it was made before tables had it."""
+    rows, place = report.column("rows").combine_chunks(), REPORT_SCHEMA.get_field_index("rows")
+    if rows.type == REPORT_SCHEMA.field(place).type:
+        return report
+    of_rows = rows.flatten()
+    parts = [*of_rows.flatten(), pa.nulls(len(of_rows), pa.float64())]
+    item = REPORT_SCHEMA.field(place).type.value_type
+    extended = pa.ListArray.from_arrays(rows.offsets, pa.StructArray.from_arrays(parts, fields=list(item)))
+    return report.set_column(place, REPORT_SCHEMA.field(place), extended)
 
 
 class _LateReports:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.shards.folder import ShardFolder, describe_shards, open_shard_folder
-from pipelines.shards.reading import SkippedShard, describe_damage, describe_skipped, read_frames, read_videos
+from pipelines.shards.reading import SkippedShard, describe_damage, describe_skipped, read_fps, read_frames, read_videos
 from t3d_core.errors import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ class ShardIndex:
         height_N: pixels, as stored.
         width_N: pixels, as stored.
         key_distance_N: frames from key frame to key frame, 0 where unknown (see `decoding.decode_frames`).
+        fps_N: frames a second; NaN where the tables of an earlier version lack it and it was not asked for.
         video_id_N: id of the video the row was cut from.
         skipped: shards that are missing or have another size, with their number of rows of the wanted splits.
     """
@@ -60,6 +61,7 @@ class ShardIndex:
     height_N: np.ndarray
     width_N: np.ndarray
     key_distance_N: np.ndarray
+    fps_N: np.ndarray
     video_id_N: np.ndarray
     skipped: tuple[SkippedShard, ...] = ()
 
@@ -83,7 +85,14 @@ class ShardIndex:
         return read_frames(self.shard_paths[self.shard_N[position]], int(self.row_N[position]))
 
 
-def load_index(folders: Sequence[Path], *, fold: int, splits: Sequence[str], may_be_empty: bool = False) -> ShardIndex:
+def load_index(
+    folders: Sequence[Path],
+    *,
+    fold: int,
+    splits: Sequence[str],
+    may_be_empty: bool = False,
+    has_fps: bool = False,
+) -> ShardIndex:
     """Read the index of all rows in one of `splits` of official fold `fold` (1-based).
 
     A shard that is missing or truncated is left out with a warning and listed in `skipped`. Prepare has finished in
@@ -94,6 +103,7 @@ def load_index(folders: Sequence[Path], *, fold: int, splits: Sequence[str], may
         fold: official split list.
         splits: train, val, test.
         may_be_empty: return an index without rows where no video is listed in these splits.
+        has_fps: every row needs its frame rate; shards whose tables lack it are opened for it.
 
     Raises:
         UserError: a folder is missing, unfinished or damaged, or has none of its shards; a label is not a class; the
@@ -128,7 +138,17 @@ def load_index(folders: Sequence[Path], *, fold: int, splits: Sequence[str], may
         _LOG.warning("Split %s of fold %d: %s", "/".join(splits), fold, line)
     if not len(table) and (skipped or not may_be_empty):
         raise UserError(_describe_empty(whole, folders, fold=fold, splits=splits, skipped=skipped))
-    return _index_of(table, paths=tuple(paths), class_names=class_names, skipped=tuple(skipped))
+    index = _index_of(table, paths=tuple(paths), class_names=class_names, skipped=tuple(skipped))
+    return _with_fps_of_shards(index) if has_fps else index
+
+
+def _with_fps_of_shards(index: ShardIndex) -> ShardIndex:
+    """The index with the frame rates of shards that were prepared before tables had them."""
+    fps_N = index.fps_N.copy()
+    for shard in np.unique(index.shard_N[np.isnan(fps_N)]):
+        is_in_N = index.shard_N == shard
+        fps_N[is_in_N] = read_fps(index.shard_paths[shard])[index.row_N[is_in_N]]
+    return replace(index, fps_N=fps_N)
 
 
 def _read_rows(folder: ShardFolder, description: dict[str, Any], *, first_shard: int) -> pa.Table:
@@ -148,6 +168,8 @@ def _read_rows(folder: ShardFolder, description: dict[str, Any], *, first_shard:
     table = videos.take(pc.list_parent_indices(rows_of_video))
     for name in of_rows.column_names:
         table = table.append_column(name, of_rows.column(name))
+    if "fps" not in table.column_names:  # prepared before tables had it
+        table = table.append_column("fps", pa.nulls(len(table), pa.float64()))
     table = table.filter(pc.field("shard") < first_shard + description["num_shards"])
     return table.sort_by([("shard", "ascending"), ("row", "ascending")])
 
@@ -269,6 +291,7 @@ def _index_of(
         height_N=table.column("height").to_numpy(),
         width_N=table.column("width").to_numpy(),
         key_distance_N=table.column("key_distance").fill_null(0).to_numpy(),
+        fps_N=table.column("fps").fill_null(np.nan).to_numpy(),
         video_id_N=table.column("video_id").to_numpy(zero_copy_only=False),
         skipped=skipped,
     )

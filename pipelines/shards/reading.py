@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -50,6 +51,19 @@ def read_frames(path: str, row: int) -> bytes:
 
 def _frames_of(table: pa.Table) -> bytes:
     return table.column(0)[0].as_py()
+
+
+def read_fps(path: str) -> np.ndarray:
+    """Read the frames a second of all rows of a shard, float64.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        table = pq.read_table(path, columns=["fps"], page_checksum_verification=True)
+    except DAMAGE as error:
+        raise UserError(f"the frame rates of shard {path} cannot be read: {describe_damage(error)}; {_CURE}") from error
+    return table.column("fps").to_numpy()
 
 
 def read_row(

@@ -34,7 +34,7 @@ SHARD_SCHEMA = pa.schema(
     ]
 )
 # One row of a shard as the index of a training run needs it, so that 5,000 shards need not be opened.
-INDEXED_COLUMNS = ["encoding", "frame_offset", "num_frames", "height", "width", "key_distance"]
+INDEXED_COLUMNS = ["encoding", "frame_offset", "num_frames", "height", "width", "key_distance", "fps"]
 _ROW_TYPE = pa.struct([("row", pa.int32()), *map(SHARD_SCHEMA.field, INDEXED_COLUMNS)])
 REPORT_SCHEMA = pa.schema(
     [
@@ -51,7 +51,7 @@ REPORT_SCHEMA = pa.schema(
         ("source_bytes", pa.int64()),
         ("stored_bytes", pa.int64()),
         ("shard_bytes", pa.int64()),
-        ("rows", pa.list_(_ROW_TYPE)),
+        ("rows", pa.list_(_ROW_TYPE)),  # fps: reports that were made before it was indexed lack it
         ("notes", pa.list_(pa.string())),  # last: reports that were made before it lack it
     ]
 )

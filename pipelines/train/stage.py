@@ -111,8 +111,9 @@ def build_stage(config: ResolvedTrainConfig, folders: list[Path], init_from: Pat
     Raises:
         UserError: there are no labelled training rows, or the weights are of another fold of the same videos.
     """
-    train_index = load_index(folders, fold=config.data.fold, splits=["train"])
-    val_index = load_index(folders, fold=config.data.fold, splits=["val"], may_be_empty=True)
+    has_fps = config.clip.seconds_per_frame is not None
+    train_index = load_index(folders, fold=config.data.fold, splits=["train"], has_fps=has_fps)
+    val_index = load_index(folders, fold=config.data.fold, splits=["val"], may_be_empty=True, has_fps=has_fps)
     if not train_index.class_names or (train_index.label_N < 0).any():
         raise UserError(
             f"data.shards {[str(f) for f in folders]} have no labelled rows of split train in fold "

@@ -46,12 +46,13 @@ def run_transfer(config: TransferConfig, launch: Launch = TERMINAL) -> str:
     check_teacher(teacher, crop_size=config.teacher.crop_size, what=what)
     storage = output_path(config.storage)
     folders = prepared_shards(config.data, storage=storage, before_work=partial(check_surroundings, config))
-    index = load_index(folders, fold=config.data.fold, splits=["train"])
+    has_fps = config.clip.seconds_per_frame is not None
+    index = load_index(folders, fold=config.data.fold, splits=["train"], has_fps=has_fps)
     # A single source held out would have no negative pair.
     train_index, val_index = hold_out(index, fraction=config.data.holdout_fraction, seed=config.seed, at_least=2)
     _check_sources(train_index, config)
     stage = (TwinStage if is_twin else CorrespondenceStage)(
-        config, card, train_index, val_index, _load_probe(config.probe)
+        config, card, train_index, val_index, _load_probe(config.probe, has_fps=has_fps)
     )
     check_surroundings(config, read=folders)
     with open_run(stage, kind="transfer", shards=folders, tags=launch.tags, run_name=launch.run_name) as folder:
@@ -96,7 +97,7 @@ def _check_sources(train_index: ShardIndex, config: TransferConfig) -> None:
         )
 
 
-def _load_probe(config: ProbeConfig) -> ShardIndex | None:
+def _load_probe(config: ProbeConfig, *, has_fps: bool) -> ShardIndex | None:
     """The labelled rows of the probe.
 
     Raises:
@@ -105,7 +106,7 @@ def _load_probe(config: ProbeConfig) -> ShardIndex | None:
     if not config.shards:
         return None
     folders = [input_path(path) for path in config.shards]
-    index = load_index(folders, fold=config.fold, splits=["train"])
+    index = load_index(folders, fold=config.fold, splits=["train"], has_fps=has_fps)
     if not index.class_names:
         raise UserError(f"probe.shards {[str(path) for path in config.shards]} have no labels: prepare a labelled set")
     index = share_of_classes(index, min(1.0, config.max_videos / len(index)))

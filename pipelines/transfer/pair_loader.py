@@ -126,7 +126,7 @@ class PairLoader(BatchLoader):
         other = max(drawn, key=lambda each: abs(each.frame_indices[0] - moment.frame_indices[0]))
         distance = abs(int(other.frame_indices[0] - moment.frame_indices[0]))
         seen = {f"other_{name}": value for name, value in self._teacher_sees(other).items()}
-        span = clip_span(self.clip.num_frames, self.clip.frame_stride)
+        span = clip_span(self.clip.num_frames, self.stride_of(moment.row))
         return seen | {"is_other_time_B": distance >= span}
 
     def _random_moment(self, row: int, rng: np.random.Generator) -> _Moment:

@@ -94,6 +94,8 @@ def _fingerprint(config: TransferConfig, teacher: FrozenTeacher, loader: PairLoa
     """A hash of all that the features follow from, except the shards: teacher, views, and which rows have features."""
     view = {name: value for name, value in asdict(loader.teacher).items() if name not in _NOT_OF_THE_VIEW}
     clip = {name: getattr(loader.clip, name) for name in ("num_frames", "frame_stride", "short_video")}
+    if loader.clip.seconds_per_frame is not None:
+        clip["seconds_per_frame"] = loader.clip.seconds_per_frame
     sizes = (loader.clip.crop_size, loader.clip.short_side)
     crop = [asdict(loader.random_crop), *sizes] if config.teacher.shared_crop else None
     program = config.teacher.weights.read_bytes() if isinstance(config.teacher, ExportedTeacherConfig) else b""

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from t3d_core.datasets.unicode_form import nfc
 from t3d_core.errors import UserError
+from t3d_core.video.clip_sampling import Stride, stride_of_clip
 
 METADATA_KEY = "t3d"
 
@@ -24,7 +25,7 @@ class WeightsCard:
         model_arguments: the other arguments of `build_model`.
         class_names: label index -> name; empty for a network without a head.
         num_frames: frames of a clip.
-        frame_stride: source frames from one clip frame to the next.
+        frame_stride: source frames from one clip frame to the next; None with `seconds_per_frame`.
         short_side: pixels to which the shorter side is scaled before the crop.
         crop_size: pixels of the square crop.
         short_video: what fills a clip when the video is shorter: `loop` or `repeat_last`.
@@ -34,13 +35,14 @@ class WeightsCard:
         datasets: data sets whose labelled videos it was trained on last; empty if there are none.
         fold: the official split list that it was trained on.
         run_id: the tracked run that trained it.
+        seconds_per_frame: seconds from one clip frame to the next; None with `frame_stride`.
     """
 
     model_kind: str
     model_arguments: dict[str, Any]
     class_names: tuple[str, ...]
     num_frames: int
-    frame_stride: int
+    frame_stride: int | None
     short_side: int
     crop_size: int
     short_video: Literal["loop", "repeat_last"]
@@ -50,6 +52,17 @@ class WeightsCard:
     datasets: tuple[str, ...] = ()
     fold: int | None = None
     run_id: str | None = None
+    seconds_per_frame: float | None = None
+
+    def stride_at(self, fps: float) -> Stride:
+        """The distance of clip frames in a video of `fps` frames a second, in frames of that video."""
+        return stride_of_clip(self.frame_stride, self.seconds_per_frame, fps=fps)
+
+    def describe_distance(self) -> str:
+        """How far clip frames are apart, in words."""
+        if self.frame_stride is not None:
+            return f"stride {self.frame_stride}"
+        return f"{self.seconds_per_frame:g} s a frame"
 
     def places_of(self, class_names: Sequence[str]) -> list[int]:
         """Give the place among `class_names` of the card of each of these names; they are compared in NFC.

@@ -1,8 +1,16 @@
-"""A number of frames goes in, the frame indices of clips come out; integers only (paper 4.4, Tables 3 and 6).
+"""A number of frames goes in, the frame indices of clips come out; exact on integers (paper 4.4, Tables 3 and 6).
 
 A clip is `num_frames` frames, `frame_stride` apart. It covers `clip_span` frames of the video:
 
     num_frames 4, frame_stride 2      x . x . x . x      span 7
+
+Videos of 15 to 60 frames a second show the same moments when the distance is one in time (`stride_of_seconds`). The
+stride is then a fraction, and frame k of a clip that starts at s is s + k * stride, rounded, half a frame up. For
+1/10 second:
+
+    30 fps, stride 3      x..x..x..x
+    20 fps, stride 2      x.x.x.x
+    15 fps, stride 3/2    x.xx.x        frames 0, 1.5 -> 2, 3, 4.5 -> 5
 
 A video shorter than the span is completed by the `short_video` rule, and the made-up indices are counted, so that their
 share can be reported with every metric. With 5 frames in the video and the clip above:
@@ -12,6 +20,8 @@ share can be reported with every metric. With 5 frames in the video and the clip
     repeat_last      0   2   4   4        the last frame stands still
 """
 
+from collections.abc import Iterable
+from fractions import Fraction
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -20,6 +30,11 @@ import numpy.typing as npt
 from t3d_core.errors import UserError
 
 ShortVideo = Literal["loop", "repeat_last"]
+Stride = int | Fraction
+"""Distance of the frames of a clip in frames of the video, above 0; below 1 frames repeat."""
+
+# Rates and distances come as floats; this recovers 30000/1001 and 1001/15000.
+_MAX_DENOMINATOR = 1_000_000
 
 
 class ClipIndices(NamedTuple):
@@ -29,18 +44,37 @@ class ClipIndices(NamedTuple):
     num_padded: int
 
 
-def clip_span(num_frames: int, frame_stride: int) -> int:
+def stride_of_seconds(seconds_per_frame: float, *, fps: float) -> Fraction:
+    """The stride, in frames of a video of `fps` frames a second, that `seconds_per_frame` seconds are.
+
+    Both numbers stand for the simple fractions near them, so that 1/15 second is 2 frames of 30 a second.
+    """
+    if not (seconds_per_frame > 0 and fps > 0):
+        raise UserError(f"seconds_per_frame and fps must be above 0, got {seconds_per_frame} and {fps}")
+    seconds, rate = (Fraction(number).limit_denominator(_MAX_DENOMINATOR) for number in (seconds_per_frame, fps))
+    return seconds * rate
+
+
+def stride_of_clip(frame_stride: int | None, seconds_per_frame: float | None, *, fps: float) -> Stride:
+    """The stride in a video of `fps` frames a second, where exactly one of the two distances is given."""
+    if frame_stride is not None:
+        return frame_stride
+    assert seconds_per_frame is not None, "checked where settings and weights are read"
+    return stride_of_seconds(seconds_per_frame, fps=fps)
+
+
+def clip_span(num_frames: int, frame_stride: Stride) -> int:
     """Frames of the video that a clip covers, from its first to its last frame."""
-    if num_frames < 1 or frame_stride < 1:
+    if num_frames < 1 or frame_stride <= 0:
         raise UserError(f"num_frames and frame_stride must be >= 1, got {num_frames} and {frame_stride}")
-    return (num_frames - 1) * frame_stride + 1
+    return int(_multiples([num_frames - 1], frame_stride)[0]) + 1
 
 
 def random_clip(
     video_num_frames: int,
     *,
     num_frames: int,
-    frame_stride: int,
+    frame_stride: Stride,
     short_video: ShortVideo,
     rng: np.random.Generator,
     start_multiple: int = 1,
@@ -52,7 +86,7 @@ def random_clip(
     Args:
         video_num_frames: frames in the video.
         num_frames: frames in the clip.
-        frame_stride: distance of its frames.
+        frame_stride: distance of its frames, in frames of the video.
         short_video: what completes a video shorter than the span; the clip then starts at 0.
         rng: draws the start.
         start_multiple: starts are multiples of it. 2 fits our shards, where every odd frame is a B-frame that no
@@ -75,7 +109,7 @@ def random_segments(
     *,
     num_segments: int,
     num_frames: int,
-    frame_stride: int,
+    frame_stride: Stride,
     short_video: ShortVideo,
     rng: np.random.Generator,
     start_multiple: int = 1,
@@ -106,7 +140,7 @@ def random_segments(
 
 
 def uniform_clips(
-    video_num_frames: int, *, num_clips: int, num_frames: int, frame_stride: int, short_video: ShortVideo
+    video_num_frames: int, *, num_clips: int, num_frames: int, frame_stride: Stride, short_video: ShortVideo
 ) -> list[ClipIndices]:
     """`num_clips` clips at even distances, the first at the start and the last at the end; one clip is the centre.
 
@@ -123,7 +157,7 @@ def uniform_clips(
 
 
 def non_overlapping_clips(
-    video_num_frames: int, *, num_frames: int, frame_stride: int, short_video: ShortVideo
+    video_num_frames: int, *, num_frames: int, frame_stride: Stride, short_video: ShortVideo
 ) -> list[ClipIndices]:
     """The testing clips of a video: side by side from frame 0, at least one (paper 4.4).
 
@@ -131,20 +165,36 @@ def non_overlapping_clips(
                                                      [----][----]---   the tail is shorter than a span: dropped
 
     Paper: 4.4 says "non-overlapping 32-frame clips" and no more. Clips start every num_frames * frame_stride frames, so
-    that the grid of sampled frames continues across clips and at stride 2 every start is even. A tail shorter than a
-    span is dropped: completing it would put made-up frames into the score of every video. Only a video without any
-    full clip is completed by `short_video`, so that every video is scored.
+    that the grid of sampled frames continues across clips and at stride 2 every start is even; where the stride is a
+    fraction, every frame of the grid is rounded by itself. A tail shorter than a span is dropped: completing it would
+    put made-up frames into the score of every video. Only a video without any full clip is completed by `short_video`,
+    so that every video is scored.
     """
     _check_video(video_num_frames)
-    room = max(video_num_frames - clip_span(num_frames, frame_stride), 0)
-    starts = range(0, room + 1, num_frames * frame_stride)
-    return [_clip_at(start, video_num_frames, num_frames, frame_stride, short_video) for start in starts]
+    clip_span(num_frames, frame_stride)
+    clips: list[ClipIndices] = []
+    first = 0
+    while not clips or _multiples([first + num_frames - 1], frame_stride)[0] < video_num_frames:
+        grid = _multiples(range(first, first + num_frames), frame_stride)
+        clips.append(_completed(grid, video_num_frames, short_video))
+        first += num_frames
+    return clips
 
 
 def _clip_at(
-    start: int, video_num_frames: int, num_frames: int, frame_stride: int, short_video: ShortVideo
+    start: int, video_num_frames: int, num_frames: int, frame_stride: Stride, short_video: ShortVideo
 ) -> ClipIndices:
-    indices = start + np.arange(num_frames, dtype=np.int64) * frame_stride
+    return _completed(start + _multiples(range(num_frames), frame_stride), video_num_frames, short_video)
+
+
+def _multiples(numbers: Iterable[int], frame_stride: Stride) -> npt.NDArray[np.int64]:
+    """Each number times the stride, rounded to a whole frame, halves up."""
+    p, q = frame_stride.numerator, frame_stride.denominator
+    return np.array([(2 * number * p + q) // (2 * q) for number in numbers], np.int64)
+
+
+def _completed(indices: npt.NDArray[np.int64], video_num_frames: int, short_video: ShortVideo) -> ClipIndices:
+    """The clip of these frames; those after the end of the video are made up."""
     num_padded = int((indices >= video_num_frames).sum())
     if short_video == "loop":
         return ClipIndices(indices % video_num_frames, num_padded)

@@ -1,6 +1,6 @@
 """What can befall a prepared folder after it was written."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,6 +35,24 @@ def changed_videos(folder: Path) -> Iterator[list[dict]]:
     videos = pq.read_table(path).to_pylist()
     yield videos
     pq.write_table(pa.Table.from_pylist(videos, schema=REPORT_SCHEMA), path)
+
+
+def without_fps(table_file: Path, *, shards: Sequence[str] | None = None) -> None:
+    """Take the frame rates out of the rows of a table, as they were before tables had them.
+
+    Args:
+        table_file: `videos.parquet`, or a report.
+        shards: names of shards; those of other shards keep a rate in the table, and these get none (null).
+    """
+    videos = pq.read_table(table_file).to_pylist()
+    for row in (row for video in videos if shards is None or video["shard"] in shards for row in video["rows"]):
+        del row["fps"]
+    schema = REPORT_SCHEMA
+    if shards is None:
+        place = schema.get_field_index("rows")
+        fields = [field for field in schema.field(place).type.value_type if field.name != "fps"]
+        schema = schema.set(place, pa.field("rows", pa.list_(pa.struct(fields))))
+    pq.write_table(pa.Table.from_pylist(videos, schema=schema), table_file)
 
 
 def _place_of(path: Path, row_group: int, column: str) -> tuple[int, int]:

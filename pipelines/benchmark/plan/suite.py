@@ -29,7 +29,7 @@ from pipelines.transfer.config import ExportedTeacherConfig, TransferConfig
 from t3d_core.errors import UserError
 from t3d_core.models import build_model, count_parameters, count_training_macs
 from t3d_core.transfer.teacher import build_untrained_teacher
-from t3d_core.video.clip_sampling import random_clip
+from t3d_core.video.clip_sampling import random_clip, stride_of_clip
 from t3d_core.video.container import VideoError
 from t3d_core.video.cropping import center_crop
 from t3d_core.video.decoding import decode_frames, probe
@@ -160,7 +160,7 @@ def _windows(segment: EncodedSegment, clip: ClipConfig) -> Iterator[Callable[[],
         drawn = random_clip(
             segment.num_frames,
             num_frames=clip.num_frames,
-            frame_stride=clip.frame_stride,
+            frame_stride=stride_of_clip(clip.frame_stride, clip.seconds_per_frame, fps=segment.fps),
             short_video=clip.short_video,
             rng=rng,
         )

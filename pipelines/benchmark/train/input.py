@@ -33,7 +33,7 @@ from pipelines.clips.loader import BatchLoader, ClipView
 from pipelines.clips.order import TrainOrder, micro_batches
 from pipelines.clips.stream import load_places, train_batches
 from pipelines.shards.index import load_index
-from t3d_core.video.clip_sampling import random_clip
+from t3d_core.video.clip_sampling import random_clip, stride_of_clip
 from t3d_core.video.cropping import center_crop
 from t3d_core.video.sizes import resized_size
 
@@ -169,7 +169,7 @@ class _SourceVideos(Dataset):
         indices = random_clip(
             clip.info.num_frames,
             num_frames=view.num_frames,
-            frame_stride=view.frame_stride,
+            frame_stride=stride_of_clip(view.frame_stride, view.seconds_per_frame, fps=clip.info.fps),
             short_video=view.short_video,
             rng=np.random.default_rng(random.getrandbits(32)),
         ).frame_indices

@@ -1,11 +1,14 @@
 """Rows become clips; those that cannot be read become a reason."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipelines.clips.loader import BatchLoader, ClipView
+from pipelines.clips.views import ViewPlan
+from t3d_core.video.storage import encode_video
 from tests.pipelines.whole_height_views import views
 
 VIEW = ClipView(num_frames=8, frame_stride=2, crop_size=32, short_side=37, short_video="loop")
@@ -42,3 +45,61 @@ def test_frames_that_cannot_be_decoded_are_told_as_frames_that_cannot_be_read(in
     batch = BatchLoader(index, VIEW).random_batch(np.arange(2), [[0], [1]])
     assert ["not a video" in reason for reason in batch["reason_B"]] == [True, True]
     assert not batch["clip_BTHWC"].any()
+
+
+def test_seconds_that_are_a_whole_number_of_frames_give_the_clips_of_that_stride(index):
+    rows, seeds = np.arange(6), [[0, 0, row] for row in range(6)]
+    by_seconds = replace(VIEW, frame_stride=None, seconds_per_frame=0.08)  # of 25 frames a second
+    for segments in (1, 2):
+        batches = []
+        for view in (VIEW, by_seconds):
+            loader = BatchLoader(index, replace(view, num_segments=segments))
+            batches.append([loader.random_batch(rows, seeds), loader.center_batch(rows)])
+        for one, other in zip(*batches, strict=True):
+            assert one.keys() == other.keys()
+            assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@dataclass
+class Scene:
+    """The index of one scene at several rates: it gets lighter by 60 levels a second."""
+
+    folder: Path
+    fps_N: np.ndarray
+
+    def __post_init__(self):
+        self.num_frames_N = np.round(3 * self.fps_N).astype(int)
+        self.height_N = self.width_N = np.full(len(self.fps_N), 32)
+        self.frame_offset_N = self.label_N = self.source_N = np.zeros(len(self.fps_N), int)
+        self.key_distance_N = np.full(len(self.fps_N), 32)
+        self.is_h264_N = np.ones(len(self.fps_N), bool)
+
+    def __len__(self):
+        return len(self.fps_N)
+
+    def frames(self, row):
+        path = self.folder / f"{row}.mp4"
+        if not path.exists():
+            level_T = np.arange(self.num_frames_N[row]) / self.fps_N[row] * 60 + 30
+            frames = (np.full((32, 32, 3), level, np.uint8) for level in np.round(level_T))
+            encode_video(frames, path=path, fps=self.fps_N[row])
+        return path.read_bytes()
+
+
+def test_clips_of_videos_of_other_rates_show_the_same_moments(tmp_path):
+    index = Scene(tmp_path, np.array([15.0, 24.0, 30000 / 1001, 30.0, 60.0]))
+    view = replace(VIEW, frame_stride=None, seconds_per_frame=0.1, num_frames=10, short_side=32)
+    plan = ViewPlan(BatchLoader(index, view))
+    batch = plan.batch(range(plan.num_views))
+    assert not any(batch["reason_B"])
+    level_BT = batch["clip_BSTHWC"].mean(axis=(1, 3, 4, 5))
+    for clip_number in (0, 1):
+        expected_T = 30 + 60 * 0.1 * (np.arange(10) + 10 * clip_number)
+        for row, fps in enumerate(index.fps_N):
+            level_T = level_BT[np.flatnonzero(batch["row_B"] == row)[clip_number]]
+            assert np.abs(level_T - expected_T).max() < 60 * 0.5 / fps + 1.5  # half a frame, and the encoding
+    middle_BT = BatchLoader(index, view).center_batch(np.arange(5))["clip_BTHWC"].mean(axis=(2, 3, 4))
+    assert np.abs(middle_BT - middle_BT[3]).max() < 60 / 15 + 1.5  # a clip starts at a frame
+    by_stride = BatchLoader(index, replace(VIEW, num_frames=10, short_side=32)).center_batch(np.arange(5))
+    slope_B = np.ptp(by_stride["clip_BTHWC"].mean(axis=(2, 3, 4)), axis=1)
+    assert slope_B[0] > 3 * slope_B[4], "with a stride in frames they do not"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,7 @@ from pipelines.prepare.make import prepare
 from pipelines.shards.folder import ShardFolder, describe_shards
 from pipelines.shards.index import load_index
 from pipelines.shards.schemas import REPORT_SCHEMA
+from tests.pipelines.damage import without_fps
 from tests.pipelines.prepare.made_videos import (
     config,
     failures_of,
@@ -169,6 +171,22 @@ def test_reports_from_before_there_were_notes_are_read(local_ray, half_there, tm
     prepare(half_there, output)
     assert "left/b.mp4" not in failures_of(output)
     assert pq.read_table(output / "videos.parquet").schema.names == REPORT_SCHEMA.names
+
+
+def test_reports_from_before_there_were_frame_rates_are_read(local_ray, half_there, tmp_path):
+    output = tmp_path / "out"
+    prepare(half_there, output)
+    for report in (output / "reports").iterdir():
+        without_fps(report)
+    complete(half_there)
+    prepare(half_there, output)
+    assert "left/b.mp4" not in failures_of(output)
+    assert pq.read_table(output / "videos.parquet").schema.equals(REPORT_SCHEMA)
+    assert np.isnan(load_index([output], fold=1, splits=["train", "test"]).fps_N).any()
+    index = load_index([output], fold=1, splits=["train", "test"], has_fps=True)
+    of_shards = [pq.read_table(path, columns=["fps"]).column("fps").to_pylist() for path in index.shard_paths]
+    assert index.fps_N.tolist() == [fps for of_shard in of_shards for fps in of_shard]
+    assert_index_is_of_the_shards(output)
 
 
 @pytest.mark.usefixtures("tracking_uri")

@@ -9,7 +9,7 @@ import pytest
 from pipelines.shards.index import load_index, num_listed
 from pipelines.shards.reading import describe_skipped
 from pipelines.shards.selection import hold_out, share_of_classes
-from tests.pipelines.damage import changed_videos, cut_off, damage_row, damage_splits, flip
+from tests.pipelines.damage import changed_videos, cut_off, damage_row, damage_splits, flip, without_fps
 
 
 @pytest.fixture
@@ -163,6 +163,41 @@ def test_a_damaged_row_costs_no_other(shards):
     with pytest.raises(ValueError, match="row 4 cannot be read"):
         index.frames(row)
     assert all(index.frames(other) for other in range(48) if other != row)
+
+
+def test_frame_rates_are_in_the_tables_and_no_shard_is_opened_for_them(shards, monkeypatch):
+    monkeypatch.setattr("pipelines.shards.index.read_fps", lambda path: pytest.fail(f"{path} is opened"))
+    assert set(load_index([shards], fold=1, splits=["train"], has_fps=True).fps_N) == {25.0}
+
+
+@pytest.mark.parametrize("some", [None, ["000001.parquet", "000003.parquet"]])
+def test_frame_rates_that_older_tables_lack_come_from_the_shards_where_they_are_needed(shards, some, monkeypatch):
+    without_fps(shards / "videos.parquet", shards=some)
+    without = load_index([shards], fold=1, splits=["train"])
+    lack_N = np.isin(without.shard_N, [1, 3]) if some else np.ones(len(without), bool)
+    assert np.isnan(without.fps_N).tolist() == lack_N.tolist()
+    index = load_index([shards], fold=1, splits=["train"], has_fps=True)
+    assert set(index.fps_N) == {25.0}
+    assert index.fingerprint() == without.fingerprint(), "a run of before is resumed"
+    rates = np.arange(10.0)
+    monkeypatch.setattr("pipelines.shards.index.read_fps", lambda path: rates)
+    read = load_index([shards], fold=1, splits=["train"], has_fps=True)
+    assert read.fps_N[lack_N].tolist() == read.row_N[lack_N].tolist(), "each row has its own"
+
+
+def test_folders_of_both_versions_are_read_together(shards, synthetic_shards):
+    without_fps(shards / "videos.parquet")
+    index = load_index([synthetic_shards, shards], fold=1, splits=["train"], has_fps=True)
+    assert set(index.fps_N) == {25.0}
+
+
+def test_a_shard_whose_frame_rates_cannot_be_read_is_named_with_the_cure(shards):
+    without_fps(shards / "videos.parquet")
+    path = shard_file(shards, 0)
+    path.write_bytes(b"0" * path.stat().st_size)
+    with pytest.raises(ValueError, match=r"frame rates of shard .*0.parquet cannot be read: .*run jobs/prepare.py"):
+        load_index([shards], fold=1, splits=["train"], has_fps=True)
+    assert len(load_index([shards], fold=1, splits=["train"])) > 0
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "videos.parquet"])

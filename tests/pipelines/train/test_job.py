@@ -164,6 +164,26 @@ def test_the_head_learns_alone_in_the_first_epochs_also_of_a_run_that_was_interr
         assert all(torch.equal(whole[tensor], resumed[tensor]) for tensor in whole)
 
 
+def test_a_distance_in_seconds_gives_the_weights_of_that_stride_and_goes_with_them(config_of, trained, tmp_path):
+    clip = ClipConfig(num_frames=16, frame_stride=None, seconds_per_frame=0.04, crop_size=32)  # of 25 frames a second
+    run_train(config_of(name="seconds", clip=clip))
+    weights = tmp_path / "runs" / "seconds" / "model.safetensors"
+    by_stride, by_seconds = load_file(trained / "model.safetensors"), load_file(weights)
+    assert all(torch.equal(by_stride[name], by_seconds[name]) for name in by_stride)
+    card = read_card(weights)
+    assert (card.frame_stride, card.seconds_per_frame, card.stride_at(50.0)) == (None, 0.04, 2)
+    run_train(config_of(name="next", init_from=str(weights), model=None, clip=None))
+    assert read_card(tmp_path / "runs" / "next" / "model.safetensors").seconds_per_frame == 0.04
+    data = EvaluateDataConfig(shards=config_of().data.shards)
+    tested = {name: EvaluateConfig(data=data, checkpoint=str(path), output=tmp_path / name) for name, path in {
+        "stride": trained, "seconds": weights
+    }.items()}  # fmt: skip
+    lines = {name: run_evaluate(config).splitlines()[:2] for name, config in tested.items()}
+    assert lines["seconds"][0] == lines["stride"][0]
+    assert "32 px at 0.04 s a frame" in lines["seconds"][1]
+    assert "32 px at stride 1" in lines["stride"][1]
+
+
 def test_each_fold_is_a_run_of_its_own_from_the_weights_of_that_fold(config_of, trained, tmp_path, capsys):
     """The synthetic data set has one fold; the third one is only looked for."""
     shutil.copytree(trained, tmp_path / "runs" / "base-fold1")

@@ -1,7 +1,7 @@
 import pytest
 
 from pipelines.clips.config import ClipConfig
-from pipelines.training.config import ScalingConfig
+from pipelines.training.config import OptimizerConfig, ScalingConfig
 from tests.pipelines.training.small_runs import train_config, transfer_config
 
 
@@ -22,6 +22,24 @@ def test_a_batch_that_workers_cannot_share_is_refused_with_the_settings(settings
         train_config(settings, synthetic_shards, micro_batch_size=3)
     with pytest.raises(ValueError, match=r"gives a worker fewer than 2 clips at once"):
         transfer_config(settings, synthetic_shards, scaling=ScalingConfig(num_workers=8))
+
+
+def test_exactly_one_distance_of_frames_is_given():
+    assert ClipConfig(frame_stride=None, seconds_per_frame=0.08).seconds_per_frame == 0.08
+    with pytest.raises(
+        ValueError, match=r"frame_stride 2 and clip.seconds_per_frame 0.08 both .*--clip.frame_stride none"
+    ):
+        ClipConfig(seconds_per_frame=0.08)
+    with pytest.raises(ValueError, match=r"clip.frame_stride none needs .*: add --clip.seconds_per_frame"):
+        ClipConfig(frame_stride=None)
+
+
+@pytest.mark.parametrize("scale", [{"head_lr_scale": 10.0}, {"layer_decay": 0.75}])
+def test_rates_by_depth_are_refused_in_a_transfer(settings, synthetic_shards, scale):
+    with pytest.raises(
+        ValueError, match=r"optimizer.head_lr_scale \S+ and optimizer.layer_decay \S+ are for classifiers"
+    ):
+        transfer_config(settings, synthetic_shards, optimizer=OptimizerConfig(**scale))
 
 
 def test_the_least_number_of_workers_is_not_above_the_most():

@@ -70,6 +70,18 @@ def test_a_literal_pair_is_drawn_anew_and_a_negative_has_frames_of_another_sourc
 
 
 @pytest.mark.parametrize("num_views", [None, 6])
+def test_seconds_that_are_a_whole_number_of_frames_give_the_pairs_of_that_stride(index, num_views):
+    by_seconds = replace(CLIP_48, frame_stride=None, seconds_per_frame=0.08)  # of 25 frames a second
+    teacher = replace(TEACHER_48, has_other_time=True, num_views=num_views)
+    one, other = (
+        PairLoader(index, clip, teacher=teacher).random_batch(np.arange(6), [[0, 0, row] for row in range(6)])
+        for clip in (CLIP_48, by_seconds)
+    )
+    assert one.keys() == other.keys()
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("num_views", [None, 6])
 def test_another_time_shares_no_frame_with_the_clip_where_the_row_is_long_enough(index, num_views):
     teacher = replace(TEACHER_48, has_other_time=True, num_views=num_views)
     rows = np.arange(len(index))

@@ -1,4 +1,5 @@
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from t3d_core.video.clip_sampling import (
     non_overlapping_clips,
     random_clip,
     random_segments,
+    stride_of_clip,
+    stride_of_seconds,
     uniform_clips,
 )
 
@@ -174,3 +177,106 @@ def test_clips_of_a_part_start_anywhere_in_it():
         for _ in range(300)
     ]
     assert [sorted(set(starts)) for starts in zip(*drawn, strict=True)] == [[0, 2], [10, 12], [20, 22]]
+
+
+RATES = (15.0, 20.0, 24.0, 24000 / 1001, 25.0, 30000 / 1001, 30.0, 50.0, 60000 / 1001, 60.0)
+SECONDS = (1 / 30, 0.05, 1 / 15, 0.08, 1001 / 15000, 0.1, 0.25)
+
+
+def all_clips(video_num_frames, seed=0, **shape):
+    """Clips of every kind."""
+    return [
+        random_clip(video_num_frames, rng=np.random.default_rng(seed), **shape),
+        *random_segments(video_num_frames, num_segments=3, rng=np.random.default_rng(seed), **shape),
+        *uniform_clips(video_num_frames, num_clips=3, **shape),
+        *non_overlapping_clips(video_num_frames, **shape),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fps", "stride", "drawn"),
+    [(30.0, 3, "x..x..x..x"), (20.0, 2, "x.x.x.x"), (15.0, Fraction(3, 2), "x.xx.x"), (10.0, 1, "xxxx")],
+)
+def test_a_tenth_of_a_second_at_four_rates(fps, stride, drawn):
+    found = stride_of_seconds(0.1, fps=fps)
+    assert found == stride
+    [clip, *_] = uniform_clips(len(drawn), num_clips=1, num_frames=4, frame_stride=found, short_video="loop")
+    assert clip.frame_indices.tolist() == [place for place, mark in enumerate(drawn) if mark == "x"]
+    assert clip_span(4, found) == len(drawn)
+
+
+@pytest.mark.parametrize(
+    ("seconds_per_frame", "fps", "stride"),
+    [(1001 / 15000, 30000 / 1001, 2), (1 / 15, 30.0, 2), (1 / 15, 60.0, 4), (0.066666667, 30.0, 2), (0.08, 25.0, 2)],
+)
+def test_whole_multiples_are_whole_in_spite_of_floats(seconds_per_frame, fps, stride):
+    assert stride_of_seconds(seconds_per_frame, fps=fps) == stride
+    assert stride_of_clip(None, seconds_per_frame, fps=fps) == stride
+    assert stride_of_clip(7, None, fps=fps) == 7
+
+
+@given(video_num_frames=st.integers(1, 400), seed=st.integers(0, 99), **CLIP_SHAPES)
+def test_a_whole_stride_gives_the_same_clips_as_an_integer_and_as_a_fraction(video_num_frames, seed, **shape):
+    as_fraction = shape | {"frame_stride": Fraction(shape["frame_stride"])}
+    for one, other in zip(
+        all_clips(video_num_frames, seed, **shape), all_clips(video_num_frames, seed, **as_fraction), strict=True
+    ):
+        assert one.frame_indices.tolist() == other.frame_indices.tolist()
+        assert one.num_padded == other.num_padded
+
+
+@given(
+    fps=st.sampled_from(RATES),
+    seconds_per_frame=st.sampled_from(SECONDS),
+    num_seconds=st.integers(1, 20),
+    num_frames=st.integers(1, 33),
+    seed=st.integers(0, 99),
+)
+def test_every_frame_of_a_clip_is_within_half_a_source_frame_of_its_moment(
+    fps, seconds_per_frame, num_seconds, num_frames, seed
+):
+    stride = stride_of_seconds(seconds_per_frame, fps=fps)
+    shape = {"num_frames": num_frames, "frame_stride": stride, "short_video": "loop"}
+    video_num_frames = round(num_seconds * fps)
+    drawn = random_segments(video_num_frames, num_segments=3, rng=np.random.default_rng(seed), **shape)
+    for clip in (*drawn, *uniform_clips(video_num_frames, num_clips=3, **shape)):
+        indices = clip.frame_indices.tolist()
+        if clip.num_padded == 0:
+            assert 0 <= indices[0] <= indices[-1] < video_num_frames
+            distances = [abs(index - indices[0] - number * stride) for number, index in enumerate(indices)]
+            assert max(distances) <= Fraction(1, 2)
+    for clip_number, clip in enumerate(non_overlapping_clips(video_num_frames, **shape)):
+        for number, index in enumerate(clip.frame_indices.tolist(), start=clip_number * num_frames):
+            assert clip.num_padded or abs(index - number * stride) <= Fraction(1, 2)
+
+
+@given(
+    rates=st.tuples(st.sampled_from(RATES), st.sampled_from(RATES)),
+    seconds_per_frame=st.sampled_from(SECONDS),
+    num_frames=st.integers(1, 33),
+)
+def test_testing_clips_show_the_same_moments_at_two_rates(rates, seconds_per_frame, num_frames):
+    videos = []
+    for fps in rates:
+        stride = stride_of_seconds(seconds_per_frame, fps=fps)
+        clips = non_overlapping_clips(
+            round(20 * fps), num_frames=num_frames, frame_stride=stride, short_video="repeat_last"
+        )
+        videos.append([[index / fps for index in clip.frame_indices] for clip in clips if not clip.num_padded])
+    assert abs(len(videos[0]) - len(videos[1])) <= 1, "the end of a video may be half a frame away"
+    limit = sum(0.5 / fps for fps in rates) + 1e-9
+    for one, other in zip(*videos, strict=False):
+        assert max(abs(a - b) for a, b in zip(one, other, strict=True)) <= limit
+
+
+def test_a_video_slower_than_the_clip_repeats_frames():
+    stride = stride_of_seconds(0.04, fps=10.0)
+    [clip] = uniform_clips(3, num_clips=1, num_frames=6, frame_stride=stride, short_video="loop")
+    assert clip.frame_indices.tolist() == [0, 0, 1, 1, 2, 2]
+    assert clip.num_padded == 0
+
+
+@pytest.mark.parametrize(("seconds_per_frame", "fps"), [(0.0, 25.0), (0.1, 0.0), (0.1, float("nan"))])
+def test_a_distance_or_a_rate_that_is_none_is_named(seconds_per_frame, fps):
+    with pytest.raises(ValueError, match="seconds_per_frame and fps must be above 0, got"):
+        stride_of_seconds(seconds_per_frame, fps=fps)
