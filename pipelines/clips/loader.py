@@ -69,11 +69,20 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchLoader:
-    """Decodes rows on the CPU workers."""
+    """Decodes rows on the CPU workers.
+
+    Attributes:
+        index: the rows.
+        clip: how the network sees them.
+        random_crop: how random clips are cut and mirrored.
+        mirrored_label_K: label of a random clip, by the label of its row, where the clip is mirrored; by default the
+            row's own.
+    """
 
     index: ShardIndex
     clip: ClipView
     random_crop: RandomCrop = RandomCrop()
+    mirrored_label_K: np.ndarray | None = None
 
     @property
     def bytes_a_clip(self) -> int:
@@ -133,9 +142,14 @@ class BatchLoader:
     def _random_clip(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
         clips = self._random_segments(row, rng)
         indices = np.concatenate([clip.frame_indices for clip in clips])
-        [frames_THWC] = self._decode(row, [self._draw(row, indices, self.clip, self.random_crop, rng)])
+        drawn = self._draw(row, indices, self.clip, self.random_crop, rng)
+        [frames_THWC] = self._decode(row, [drawn])
         num_padded = sum(clip.num_padded for clip in clips)
-        return {"clip_BTHWC": self._in_segments(frames_THWC), "num_padded_B": num_padded}
+        return {
+            "clip_BTHWC": self._in_segments(frames_THWC),
+            "num_padded_B": num_padded,
+            "is_flipped_B": drawn.is_flipped,
+        }
 
     def _random_segments(self, row: int, rng: np.random.Generator) -> list[ClipIndices]:
         return random_segments(
@@ -193,7 +207,7 @@ class BatchLoader:
 
     def _blank(self) -> dict[str, Any]:
         """The replacement of a random clip that cannot be read."""
-        return self._blank_clip()
+        return self._blank_clip() | {"is_flipped_B": False}
 
     def _blank_clip(self) -> dict[str, Any]:
         view = self.clip
@@ -202,7 +216,11 @@ class BatchLoader:
 
     def _stack(self, clips: list[dict[str, Any]], rows: np.ndarray) -> NumpyBatch:
         stacked = {name: np.stack([clip[name] for clip in clips]) for name in clips[0]}
-        return stacked | {"label_B": self.index.label_N[rows], "source_B": self.index.source_N[rows], "row_B": rows}
+        label_B = self.index.label_N[rows]
+        is_flipped_B = stacked.pop("is_flipped_B", np.zeros(len(rows), bool))
+        if self.mirrored_label_K is not None:
+            label_B = np.where(is_flipped_B, self.mirrored_label_K[label_B], label_B)
+        return stacked | {"label_B": label_B, "source_B": self.index.source_N[rows], "row_B": rows}
 
 
 def load_or_blank(load: Callable[..., dict[str, Any]], *arguments: Any, blank: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from pipelines.settings.options import Tree, sections_of
+from pipelines.settings.options import Tree, members_of, sections_of
 
 # pydantic warns of a field `register` because metaclasses have a method of that name; instances have none.
 warnings.filterwarnings("ignore", message='Field name "register"')
@@ -111,8 +111,13 @@ def without_added(tree: Tree, added: Mapping[str, object], *, prefix: str = "") 
 
 
 def flatten(config: BaseModel) -> dict[str, object]:
-    """Dotted name -> value (text, number, bool or None; lists as JSON text): the parameters of an MLflow run."""
-    leaves = dotted_leaves(config.model_dump(mode="json", by_alias=True))
+    """Dotted name -> value (text, number, bool or None; lists as JSON text): the parameters of an MLflow run.
+
+    A map from text to text is one value, because MLflow refuses some of the names that people choose in it.
+    """
+    leaves = dotted_leaves(
+        config.model_dump(mode="json", by_alias=True), whole=set(_text_maps(type(config), prefix=""))
+    )
     return {name: json.dumps(value) if isinstance(value, list | dict) else value for name, value in leaves}
 
 
@@ -136,10 +141,19 @@ def is_among(name: str, names: Collection[str]) -> bool:
     return any(f"{name}.".startswith(f"{each}.") for each in names)
 
 
-def dotted_leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and value of every setting of a tree; an empty mapping counts as a value."""
+def _text_maps(section: type[BaseModel], *, prefix: str) -> Iterator[str]:
+    """Dotted names of the settings that may be a map from text to text."""
+    for name, field in section.model_fields.items():
+        if dict[str, str] in members_of(field.annotation):
+            yield f"{prefix}{name}"
+        for inner in sections_of(field.annotation):
+            yield from _text_maps(inner, prefix=f"{prefix}{name}.")
+
+
+def dotted_leaves(tree: Tree, prefix: str = "", *, whole: Collection[str] = ()) -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of every setting of a tree; an empty mapping, and one in `whole`, count as a value."""
     for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from dotted_leaves(value, f"{prefix}{name}.")
+        if isinstance(value, dict) and value and f"{prefix}{name}" not in whole:
+            yield from dotted_leaves(value, f"{prefix}{name}.", whole=whole)
         else:
             yield f"{prefix}{name}", value

@@ -10,6 +10,7 @@ from pipelines.prepare.config import DataConfig
 from pipelines.settings.section import ADDED, Address, Fraction, Role
 from pipelines.training.config import RunConfig, ScheduleConfig, check_inflation
 from t3d_core.errors import UserError
+from t3d_core.training.mirrored_labels import partners
 
 
 class TrainDataConfig(DataConfig):
@@ -25,11 +26,23 @@ class TrainDataConfig(DataConfig):
 class TrainAugmentationConfig(AugmentationConfig):
     """What is changed at random in the clips, and in their labels."""
 
+    flip: bool | Annotated[dict[str, str], Field(min_length=1)] = True  # type: ignore[assignment]
+    """Mirror half of the clips, left to right (paper 4.4). A map, such as {move_left: move_right}, does so too, and
+    gives a mirrored clip of either class the label of the other; tests are not mirrored (Paper: not in it)."""
     mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
     """Mix two clips and their labels with a weight drawn from Beta(x, x); 0 turns it off. If cutmix_alpha is set too,
     each micro-batch uses one of the two."""
     cutmix_alpha: Annotated[float, Field(ge=0)] = 0.0
     """Put a rectangle of one clip into another, with an area from Beta(x, x) and labels by area; 0 turns it off."""
+
+    @model_validator(mode="after")
+    def _sides_are_pairs(self) -> "TrainAugmentationConfig":
+        partners(self.sides())
+        return self
+
+    def sides(self) -> dict[str, str]:
+        """Classes that change sides in a mirrored clip; none where `flip` is no map."""
+        return {} if isinstance(self.flip, bool) else self.flip
 
 
 class TrainConfig(RunConfig):

@@ -22,6 +22,7 @@ from t3d_core.errors import UserError
 from t3d_core.models import VideoNet, build_model
 from t3d_core.models.execution import Execution
 from t3d_core.training.checkpoint import initialize_from, save_weights
+from t3d_core.training.mirrored_labels import mirrored_labels
 from t3d_core.training.mixing import Mixing
 from t3d_core.training.tasks import ClassificationTask, Task
 from t3d_core.training.weights_card import WeightsCard, read_card
@@ -75,8 +76,13 @@ class ClassificationStage:
 
     def train_batches(self, *, steps: range, places: Sequence[range]) -> Iterator[NumpyBatch]:
         """This worker's micro-batches of `steps`."""
-        random_crop = random_crop_of(self.config.augmentation)
-        loader = BatchLoader(self.train_index, view_of(self.card), random_crop=random_crop)
+        augmentation, class_names = self.config.augmentation, self.card.class_names
+        loader = BatchLoader(
+            self.train_index,
+            view_of(self.card),
+            random_crop=random_crop_of(augmentation),
+            mirrored_label_K=mirrored_labels(augmentation.sides(), class_names),
+        )
         return train_batches(loader, self.order, steps=steps, places=places)
 
     def validation_batches(self, *, rank: int, world_size: int) -> Iterator[NumpyBatch]:
@@ -109,7 +115,8 @@ def build_stage(config: ResolvedTrainConfig, folders: list[Path], init_from: Pat
         init_from: weights to start from.
 
     Raises:
-        UserError: there are no labelled training rows, or the weights are of another fold of the same videos.
+        UserError: there are no labelled training rows, or the weights are of another fold of the same videos, or
+            `augmentation.flip` names classes that there are not.
     """
     has_fps = config.clip.seconds_per_frame is not None
     train_index = load_index(folders, fold=config.data.fold, splits=["train"], has_fps=has_fps)
@@ -119,6 +126,7 @@ def build_stage(config: ResolvedTrainConfig, folders: list[Path], init_from: Pat
             f"data.shards {[str(f) for f in folders]} have no labelled rows of split train in fold "
             f"{config.data.fold}: prepare a labelled data set, or choose another --data.fold"
         )
+    mirrored_labels(config.augmentation.sides(), train_index.class_names)
     train_index = share_of_classes(train_index, config.data.class_share)
     if not len(val_index):
         train_index, val_index = hold_out(train_index, fraction=config.data.holdout_fraction, seed=config.seed)

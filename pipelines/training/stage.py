@@ -73,4 +73,4 @@ class Stage(Protocol):
 
 def random_crop_of(augmentation: AugmentationConfig) -> RandomCrop:
     """How the CPU workers cut and mirror clips; the training device does the rest of the section."""
-    return RandomCrop(crop=augmentation.crop, min_area=augmentation.min_area, flip=augmentation.flip)
+    return RandomCrop(crop=augmentation.crop, min_area=augmentation.min_area, flip=bool(augmentation.flip))

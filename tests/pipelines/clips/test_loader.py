@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.clips.loader import BatchLoader, ClipView
+from pipelines.clips.loader import BatchLoader, ClipView, RandomCrop
 from pipelines.clips.views import ViewPlan
 from t3d_core.video.storage import encode_video
 from tests.pipelines.whole_height_views import views
@@ -45,6 +45,39 @@ def test_frames_that_cannot_be_decoded_are_told_as_frames_that_cannot_be_read(in
     batch = BatchLoader(index, VIEW).random_batch(np.arange(2), [[0], [1]])
     assert ["not a video" in reason for reason in batch["reason_B"]] == [True, True]
     assert not batch["clip_BTHWC"].any()
+
+
+@pytest.mark.parametrize("num_segments", [1, 2])
+def test_a_mirrored_clip_gets_the_label_of_the_other_side(index, num_segments):
+    rows, seeds = np.arange(len(index)), [[0, 0, row] for row in range(len(index))]
+    view = replace(VIEW, num_segments=num_segments)
+    mirrored_label_K = np.arange(len(index.class_names))
+    mirrored_label_K[:4] = [1, 0, 2, 3]
+    loader = BatchLoader(index, view, RandomCrop("random_resized"), mirrored_label_K)
+    batch = loader.random_batch(rows, seeds)
+    plain = BatchLoader(index, view, RandomCrop("random_resized")).random_batch(rows, seeds)
+    upright = BatchLoader(index, view, RandomCrop("random_resized", flip=False), mirrored_label_K)
+    upright = upright.random_batch(rows, seeds)
+    assert np.array_equal(batch["clip_BTHWC"], plain["clip_BTHWC"])
+    assert np.array_equal(upright["label_B"], index.label_N)
+    assert np.array_equal(loader.center_batch(rows)["label_B"], index.label_N)
+    is_mirrored_B = np.array(
+        [not np.array_equal(*clips) for clips in zip(batch["clip_BTHWC"], upright["clip_BTHWC"], strict=True)]
+    )
+    assert 0.2 < is_mirrored_B.mean() < 0.8
+    expected_B = np.where(is_mirrored_B, mirrored_label_K[index.label_N], index.label_N)
+    assert np.array_equal(batch["label_B"], expected_B)
+    assert (batch["label_B"] != plain["label_B"]).sum() > 1
+    assert batch["label_B"].dtype == plain["label_B"].dtype
+    assert batch.keys() == plain.keys() == loader.center_batch(rows).keys()
+
+
+def test_a_clip_that_cannot_be_read_keeps_its_label(damaged_index):
+    mirrored_label_K = np.arange(len(damaged_index.class_names))[::-1]
+    loader = BatchLoader(damaged_index, VIEW, mirrored_label_K=mirrored_label_K)
+    batch = loader.random_batch(np.arange(3), [[0], [1], [2]])
+    assert [bool(reason) for reason in batch["reason_B"]] == [False, True, False]
+    assert batch["label_B"][1] == damaged_index.label_N[1]
 
 
 def test_seconds_that_are_a_whole_number_of_frames_give_the_clips_of_that_stride(index):

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,7 +20,7 @@ from pipelines.settings.section import (
     names_of_roles,
     without_added,
 )
-from pipelines.train.config import TrainConfig, TrainDataConfig
+from pipelines.train.config import TrainAugmentationConfig, TrainConfig, TrainDataConfig
 from pipelines.transfer.config import TransferConfig, TransferDataConfig
 from tests.pipelines.settings.example import LinearHead, Optimizer, Train
 
@@ -44,6 +45,16 @@ def test_flatten_gives_dotted_names_and_plain_values():
         "name": "train",
         "home": "nowhere",
     }
+
+
+def test_a_map_from_text_to_text_is_one_parameter_whatever_its_names():
+    flip = {"pulling [a cord] left": "pulling [a cord] right", "b.c": "d"}
+    config = TrainConfig(data=TrainDataConfig(), model=T3DConfig(), augmentation={"flip": flip})
+    named = {name: value for name, value in flatten(config).items() if "flip" in name}
+    assert named == {"augmentation.flip": json.dumps(flip)}
+    assert config_fingerprint(config) == config_fingerprint(
+        config.model_copy(update={"augmentation": TrainAugmentationConfig(flip=dict(reversed(flip.items())))})
+    )
 
 
 def test_the_fingerprint_changes_with_every_setting_but_the_excluded():

@@ -19,6 +19,8 @@ from pipelines.training.config import ScheduleConfig
             {"freeze_backbone_epochs": 1, "precise_bn_steps": 2, "epochs": 2, "inflate_from": "densenet121"},
             "precise_bn_steps 2 would measure the statistics that freeze_backbone_epochs 1 keeps",
         ),
+        ({"augmentation": {"flip": {"a": "b", "c": "b"}}}, "flip gives class 'b' the partner 'c' and the partner 'a'"),
+        ({"augmentation": {"flip": {}}}, "at least 1 item"),
         ({"folds": (1, 2)}, r"folds \[1, 2\] makes one run a fold, NAME-fold1 and so on: add --name NAME"),
         ({"schedule": ScheduleConfig(kind="cosine", warmup_epochs=1)}, "warmup_epochs 1 must be less than epochs 1"),
         ({"schedule": {"kind": "plateau", "min_lr": 0.1}}, r"min_lr 0\.1 is above the learning rate 0\.05"),

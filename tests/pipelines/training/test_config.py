@@ -42,6 +42,11 @@ def test_rates_by_depth_are_refused_in_a_transfer(settings, synthetic_shards, sc
         transfer_config(settings, synthetic_shards, optimizer=OptimizerConfig(**scale))
 
 
+def test_a_transfer_has_no_labels_that_could_change_sides(settings, synthetic_shards):
+    with pytest.raises(ValueError, match=r"augmentation.flip\s+Input should be a valid boolean"):
+        transfer_config(settings, synthetic_shards, augmentation={"flip": {"move_left": "move_right"}})
+
+
 def test_the_least_number_of_workers_is_not_above_the_most():
     with pytest.raises(ValueError, match=r"num_workers \[3, 2\] must be \[least, most\]"):
         ScalingConfig(num_workers=(3, 2))
