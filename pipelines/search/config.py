@@ -14,6 +14,9 @@ from t3d_core.errors import UserError
 
 # What population based training may change while a run trains: neither its network nor its order of clips.
 CHANGEABLE = ("optimizer", "augmentation", "label_smoothing")
+# These of the optimiser decide which groups of parameters it has, and with them what its state is of.
+_GROUPS = ("kind", "decay_norms_and_biases", "head_lr_scale", "layer_decay")
+_FIXED = tuple(f"optimizer.{name}" for name in _GROUPS)
 # What the search itself sets for each trial.
 _RESERVED = ("seed", *names_of_roles(TrainConfig, {Role.PLACE}), *names_of_roles(TransferConfig, {Role.PLACE}))
 _AXIS_NAME = re.compile(r"[\w\-. /]+", re.ASCII)  # MLflow takes these as the name of a tag
@@ -266,9 +269,12 @@ class SearchConfig(Section):
             raise UserError("scheduler pbt changes settings during training, which sampler tpe cannot follow: set "
                              "sampler.kind to random or grid")  # fmt: skip
         for name, axis in self.space.items():
-            fixed = sorted(each for each in axis.settings(name) if each.partition(".")[0] not in CHANGEABLE)
+            fixed = sorted(
+                each for each in axis.settings(name) if each.partition(".")[0] not in CHANGEABLE or each in _FIXED
+            )
             if fixed:
                 raise UserError(
                     f"space.{name}: scheduler pbt changes settings during training, and {fixed[0]} cannot change then: "
-                    f"vary only settings of {', '.join(CHANGEABLE)}, or choose another scheduler"
+                    f"vary only settings of {', '.join(CHANGEABLE)} (but not {', '.join(_FIXED)}), or choose another "
+                    "scheduler"
                 )

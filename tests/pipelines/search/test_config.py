@@ -35,6 +35,10 @@ import pytest
             "space.net: scheduler pbt changes settings during training, and model.kind cannot",
         ),
         (
+            {"space": {"optimizer.layer_decay": {"grid": [0.5, 1.0]}}, "scheduler": {"kind": "pbt"}},
+            "scheduler pbt changes settings during training, and optimizer.layer_decay cannot change then",
+        ),
+        (
             {"space": {"optimizer.lr": {"choice": [1]}}, "sampler": {"kind": "tpe"}, "scheduler": {"kind": "pbt"}},
             "which sampler tpe cannot follow",
         ),
