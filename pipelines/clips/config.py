@@ -23,7 +23,7 @@ class ClipConfig(Section):
     seconds_per_frame is the distance."""
     seconds_per_frame: Annotated[float | None, Field(ge=0.001), ADDED] = None
     """Distance from one frame of a clip to the next in seconds, for videos of different frame rates (Paper: not in it).
-    With `--clip.frame_stride none`; each video takes its frames nearest to these moments."""
+    With `--clip.frame_stride none`; each video takes its frames nearest to these moments, at its average frame rate."""
     crop_size: PositiveInt = 224
     """Side of the square crop in pixels (paper Table 5)."""
     short_side: PositiveInt | None = None

@@ -131,6 +131,12 @@ def test_the_clips_of_the_check_are_scaled_and_cropped_as_those_that_the_network
     assert np.abs(clips.clip_BTHWC[3].numpy().astype(int) - last).mean() < 8
 
 
+def test_the_clips_of_the_check_keep_a_distance_in_seconds_at_the_rate_of_the_video(config):
+    by_seconds = replace(CARD, frame_stride=None, seconds_per_frame=0.2)  # two frames of ten a second
+    clips, expected = (export._video_clips(config.video, card).clip_BTHWC for card in (by_seconds, CARD))
+    assert torch.equal(clips, expected)
+
+
 def test_without_folding_the_file_keeps_its_batch_norms(config, tmp_path):
     for is_folded in (True, False):
         export.run_export(with_changes(config, output=tmp_path / f"{is_folded}.pt2", fold_batch_norm=is_folded))
