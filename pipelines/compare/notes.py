@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pipelines.compare.measured import PAIRS, PAPERS_WAY_OF_TESTING, differing_settings
 from pipelines.compare.paper_tables import PaperTable
 from pipelines.compare.rows import Row
-from pipelines.tracking.recorded import RecordedRun
+from pipelines.tracking.recorded import SEEN_BEFORE, RecordedRun
 from pipelines.tracking.runs import REASON
 from pipelines.transfer.config import PROBED
 
@@ -39,6 +39,17 @@ def left_out(
         notes.append(f"{num_without} of {len(ended)} runs have no {metric} and are not compared: {cure}")
     if num_older:
         notes.append(f"{num_older} older runs are left out: a newer run has the same settings, seed and fold")
+    return notes
+
+
+def seen_before(rows: Sequence[Row]) -> list[str]:
+    """The warnings of runs and tests whose weights saw videos of the test before."""
+    notes = []
+    for row in rows:
+        runs = [
+            run for each in row.runs for run in (each.test, each.run) if run is not None and SEEN_BEFORE in run.tags
+        ]
+        notes += [f"WARNING, {row.label}: {text}." for text in dict.fromkeys(run.tags[SEEN_BEFORE] for run in runs)]
     return notes
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pipelines.compare.config import CompareConfig
 from pipelines.compare.measured import PAIRS, TESTED, VALIDATED, Measured, differing_settings, find_tests, measure
-from pipelines.compare.notes import differences_from_paper, left_out, unevenness
+from pipelines.compare.notes import differences_from_paper, left_out, seen_before, unevenness
 from pipelines.compare.paper_tables import TABLES, PaperTable
 from pipelines.compare.reference import Reference, choose_reference
 from pipelines.compare.rows import Row, group_runs, make_row, with_distinct_labels
@@ -70,6 +70,7 @@ def compare_runs(config: CompareConfig, *, tracking_uri: str) -> Comparison:
     sign = -1 if is_more_better(metric) else 1
     rows.sort(key=lambda row: (math.isnan(row.mean), sign * row.mean))  # NaN comes last
     notes = [
+        *seen_before(rows),
         *(differences_from_paper(rows, table) if table else ()),
         *left_out(chosen, ended, num_without=len(ended) - len(comparable), metric=metric, num_older=num_older),
         *notes_of_tests,

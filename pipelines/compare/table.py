@@ -10,6 +10,7 @@ from pipelines.compare.rows import Row
 from pipelines.compare.runs import Comparison
 from pipelines.compare.videos import PairedDifference
 from pipelines.runtime.text_table import format_table
+from pipelines.tracking.recorded import SEEN_BEFORE
 
 
 class Cell(NamedTuple):
@@ -81,6 +82,7 @@ def columns_of(comparison: Comparison, paired: Mapping[str, PairedDifference]) -
         Column(
             "coverage", "share of the listed videos that was tested", lambda row: _number(row.metric("coverage"), ".1%")
         ),
+        Column("seen before", "runs whose weights saw videos of the test before: see the notes", _seen_before),
         Column("GPU-hours", "cost of all its runs", lambda row: _hours(row, "GPU")),
         Column("CPU-hours", "cost of all its runs, if they had no GPUs", lambda row: _hours(row, "CPU")),
     ]
@@ -142,6 +144,11 @@ def _paper(row: Row, metric: str) -> float | None:
 def _less_paper(row: Row, metric: str) -> float | None:
     paper = _paper(row, metric)
     return None if paper is None else row.mean - paper
+
+
+def _seen_before(row: Row) -> Cell:
+    runs = [each for each in row.runs if any(SEEN_BEFORE in run.tags for run in (each.run, each.test) if run)]
+    return _number(len(runs) or None, "d")
 
 
 def _hours(row: Row, unit: str) -> Cell:

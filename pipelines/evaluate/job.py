@@ -25,7 +25,8 @@ from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.report import report_videos, write_failures, write_metrics, write_results
 from pipelines.evaluate.scoring import score_videos
 from pipelines.evaluate.summary import describe_classes, describe_evaluation, describe_failures, describe_folds
-from pipelines.networks.weights import check_fold, locate_weights, newest_run, view_of
+from pipelines.networks.lineage import Lineage, check_lineage, evaluated_by_test
+from pipelines.networks.weights import locate_weights, newest_run, view_of
 from pipelines.prepare.make import prepared_shards
 from pipelines.runtime.job_run import open_job_run, tracking_uri_of
 from pipelines.runtime.paths import base_folder, new_name, output_path
@@ -35,7 +36,7 @@ from pipelines.settings.terminal import format_summary, seen_from_here
 from pipelines.shards.folder import describe_shards, open_shard_folder
 from pipelines.shards.index import ShardIndex, load_index, num_listed
 from pipelines.shards.reading import describe_skipped, read_videos
-from pipelines.tracking.recorded import PARENT, TRAINED_BY
+from pipelines.tracking.recorded import PARENT, SEEN_BEFORE, TRAINED_BY
 from pipelines.tracking.runs import Run
 from t3d_core.errors import UserError
 from t3d_core.evaluation.evaluation import Evaluation, average_folds, evaluate_scores
@@ -53,6 +54,7 @@ class _Test:
     index: ShardIndex
     label_V: np.ndarray
     output: Path
+    warning: str | None
 
 
 def run_evaluate(config: EvaluateConfig, *, tags: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -90,17 +92,26 @@ def _prepare(configs: Sequence[EvaluateConfig], outputs: Sequence[Path]) -> list
         check_start, tracking_uri=tracking_uri, num_workers=common.num_workers, resources_of_worker=reserved
     )
     folders = prepared_shards(common.data, storage=storage, before_work=check)
-    datasets = [describe_shards(folder)["dataset"] for folder in folders]
     tests = []
     for config, loaded, output in zip(configs, models, outputs, strict=True):
-        if config.data.split == "test":
-            check_fold(loaded.card, config.checkpoint or "the newest run", datasets=datasets, fold=config.data.fold)
         has_fps = loaded.card.seconds_per_frame is not None
         index = load_index(folders, fold=config.data.fold, splits=[config.data.split], has_fps=has_fps)
         label_V = _labels_of_model(index, loaded.card, split=config.data.split, fold=config.data.fold)
-        tests.append(_Test(config, loaded, folders, index, label_V, output))
+        warning = _check_unseen(config, loaded.card, folders, index)
+        tests.append(_Test(config, loaded, folders, index, label_V, output, warning))
     check(read=folders)
     return tests
+
+
+def _check_unseen(config: EvaluateConfig, card: WeightsCard, folders: list[Path], index: ShardIndex) -> str | None:
+    """Refuse a test on videos that the network was trained on; print and return a warning if it only saw some."""
+    if config.data.split == "train":
+        return None
+    lineage = Lineage(config.checkpoint or "the newest run", card.lineage)
+    warning = check_lineage(lineage, evaluated_by_test(folders, index, fold=config.data.fold))
+    if warning is not None:
+        print(f"WARNING: {warning}", flush=True)
+    return warning
 
 
 def _load(config: EvaluateConfig, *, tracking_uri: str, storage: Path) -> LoadedModel:
@@ -158,7 +169,8 @@ def _run(test: _Test, *, run_name: str, tags: Mapping[str, str]) -> tuple[Evalua
         run.log_metrics({name: float(value) for name, value in dataclasses.asdict(evaluation).items()}, step=0)
         for path in [*written, *filter(None, [failures_file])]:
             run.log_artifact(path)
-    fields = [*describe_evaluation(evaluation, card), *(("skipped", line) for line in describe_skipped(index.skipped))]
+    fields = [*describe_evaluation(evaluation, card), *((("WARNING", test.warning),) if test.warning else ())]
+    fields += [*(("skipped", line) for line in describe_skipped(index.skipped))]
     if failures:
         fields.append(("failed", f"{describe_failures(failures, index)}; all are listed in {failures_file}"))
     fields += [
@@ -204,7 +216,8 @@ def _trained_by(card: WeightsCard) -> dict[str, str]:
 
 @contextmanager
 def _open_run(config: EvaluateConfig, test: _Test, *, run_name: str, tags: Mapping[str, str]) -> Iterator[Run]:
-    tags = {**_trained_by(test.loaded.card), **tags}
+    seen = {SEEN_BEFORE: test.warning} if test.warning else {}
+    tags = {**_trained_by(test.loaded.card), **seen, **tags}
     with open_job_run(config, config.tracking, stage="evaluate", run_name=run_name, tags=tags) as run:
         for path in test.folders:
             described = describe_shards(path)

@@ -1,7 +1,6 @@
 """Weights files as the pipelines use them: their cards and config sections, and where a file is found."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -68,20 +67,6 @@ def view_of(card: WeightsCard) -> ClipView:
         num_segments=card.num_segments,
         seconds_per_frame=card.seconds_per_frame,
     )
-
-
-def check_fold(card: WeightsCard, weights: str | Path, *, datasets: Iterable[str], fold: int) -> None:
-    """Refuse a network of another fold of the same data set: it was trained on videos that this fold tests.
-
-    Raises:
-        UserError: it is of another fold.
-    """
-    common = sorted(set(card.datasets) & set(datasets))
-    if common and card.fold != fold:
-        raise UserError(
-            f"{weights} was trained on fold {card.fold} of {', '.join(common)}, and with it on test videos of fold "
-            f"{fold}: take fold {card.fold} (--data.fold {card.fold}), or the network of fold {fold}"
-        )
 
 
 def check_network(card: WeightsCard, *, batch_size: int) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipelines.networks.lineage import check_lineage, evaluated_by_run, lineage_of
 from pipelines.networks.weights import check_network, costs_of, locate_weights
 from pipelines.prepare.make import prepared_shards
 from pipelines.runtime import pools
@@ -29,7 +30,7 @@ def make_plan(config: SearchConfig, folder: Path, *, tracking_uri: str) -> Searc
 
     Raises:
         UserError: settings that are wrong, one line each.
-        UserError: shards or weights that do not exist.
+        UserError: shards or weights that do not exist, or weights that were trained on videos that trials test.
     """
     base = read_recipe(input_path(config.base))
     before = config.transfer_before
@@ -46,6 +47,7 @@ def make_plan(config: SearchConfig, folder: Path, *, tracking_uri: str) -> Searc
     storage = output_path(config.storage)
     folders = prepared_shards(of_base.data, storage=storage, before_work=partial(check_surroundings, of_base))
     index = load_index(folders, fold=of_base.data.fold, splits=["train"])
+    _check_lineages(plan, folders)
     common |= {"data.shards": [str(path) for path in folders], "data.prepare": None}
     return replace(plan, common=common, class_names=index.class_names if config.job == "train" else ())
 
@@ -77,6 +79,26 @@ def check_space(plan: SearchPlan) -> TrialConfig:
     for weights in sorted(started_from):
         locate_weights(weights, tracking_uri=plan.common["tracking.uri"])
     return of_base
+
+
+def _check_lineages(plan: SearchPlan, folders: list[Path]) -> None:
+    """Refuse weights that were trained on what the trials test; print what the others have seen.
+
+    Raises:
+        UserError: as `check_lineage`.
+    """
+    trials = [plan.trial_config(settings, seed=0, name="trial") for _, settings in check_points(plan.config.space)]
+    started = {
+        (trial.init_from, trial.data.fold)
+        for trial in trials
+        if isinstance(trial, ResolvedTrainConfig) and trial.init_from is not None and trial.init_from != TRANSFER
+    }
+    for init_from, fold in sorted(started):
+        lineage = lineage_of(locate_weights(init_from, tracking_uri=plan.common["tracking.uri"]), None)
+        val_index = load_index(folders, fold=fold, splits=["val"], may_be_empty=True)
+        warning = check_lineage(lineage, evaluated_by_run(folders, val_index, fold=fold))
+        if warning is not None:
+            print(f"WARNING: {warning}", flush=True)
 
 
 def _problems_of_scheduler(config: SearchConfig, of_base: TrialConfig) -> list[str]:

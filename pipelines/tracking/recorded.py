@@ -24,6 +24,7 @@ PARENT = "mlflow.parentRunId"
 STARTED_FROM = "started_from"  # tag of a training run: the run whose weights it starts from
 POINT, AXIS = "point", "axis."  # tags of a trial: what its point is called, and its value on each axis
 TRAINED_BY = "trained_by"  # tag of a test: the run whose weights it tests
+SEEN_BEFORE = "seen_before"  # tag of a training run or a test: which of its test videos its weights saw before
 _RUNS_A_PAGE = 100
 
 

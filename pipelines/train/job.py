@@ -1,6 +1,7 @@
 """Labelled shards, with or without weights to start from, become a video classifier (paper 4.4)."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from pipelines.settings.build import changed
 from pipelines.settings.terminal import format_summary, seen_from_here
 from pipelines.shards.index import load_index
 from pipelines.tracking.models import log_model, register_model
-from pipelines.tracking.recorded import STARTED_FROM
+from pipelines.tracking.recorded import SEEN_BEFORE, STARTED_FROM
 from pipelines.train.config import ResolvedTrainConfig, TrainConfig, resolve
 from pipelines.train.stage import ClassificationStage, build_stage
 from pipelines.training.run import FinishedRun, describe_padding, fit
@@ -88,11 +89,13 @@ def _train_one(given: TrainConfig, launch: Launch) -> str:
     stage = build_stage(config, folders, init_from)
     stage.build_task()  # a network or weights that do not fit are refused here, not on a worker
     check_surroundings(config, read=folders)
-    tags = {**launch.tags, **_origin_of(init_from)}
+    for warning in stage.warnings:
+        print(f"WARNING: {warning}", flush=True)
+    tags = {**launch.tags, **_origin_of(init_from), **_tags_of(stage.warnings)}
     with open_run(stage, kind="train", shards=folders, tags=tags, run_name=launch.run_name) as folder:
         if folder.summary is not None:
             return folder.summary
-        stage = replace(stage, card=replace(stage.card, run_id=folder.run.run_id))
+        stage = replace(stage, card=stage.card.of_run(folder.run.run_id))
         initial = folder.path / "initial.safetensors"  # in the run's folder, so that every node finds it
         if inflated is not None:
             save_weights(inflated, initial, card=card)
@@ -108,6 +111,10 @@ def _origin_of(init_from: Path | None) -> dict[str, str]:
     """The tag that names the run whose weights this one starts from."""
     run_id = None if init_from is None else read_card(init_from).run_id
     return {} if run_id is None else {STARTED_FROM: run_id}
+
+
+def _tags_of(warnings: Sequence[str]) -> dict[str, str]:
+    return {SEEN_BEFORE: "; ".join(warnings)} if warnings else {}
 
 
 def _locate_init(config: TrainConfig) -> Path | None:
@@ -152,6 +159,7 @@ def _summary(
             ),
             ("loss", f"{before['loss']:.3f} before, {after['loss']:.3f} after{describe_padding(after)}"),
             *finished.describe_unreadable(),
+            *(("WARNING", warning) for warning in stage.warnings),
             ("weights", str(finished.weights)),
             ("model", registered),
             ("mlflow", finished.run.describe()),

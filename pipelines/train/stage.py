@@ -11,8 +11,8 @@ from pipelines.clips.batch import NumpyBatch
 from pipelines.clips.loader import BatchLoader
 from pipelines.clips.order import TrainOrder
 from pipelines.clips.stream import batches_a_task, stream, train_batches
-from pipelines.networks.weights import card_of, check_fold, view_of
-from pipelines.shards.folder import describe_shards
+from pipelines.networks.lineage import check_holdout, check_lineage, evaluated_by_run, lineage_of, step_of
+from pipelines.networks.weights import card_of, view_of
 from pipelines.shards.index import ShardIndex, load_index
 from pipelines.shards.selection import hold_out, share_of_classes
 from pipelines.train.config import ResolvedTrainConfig
@@ -25,7 +25,7 @@ from t3d_core.training.checkpoint import initialize_from, save_weights
 from t3d_core.training.mirrored_labels import mirrored_labels
 from t3d_core.training.mixing import Mixing
 from t3d_core.training.tasks import ClassificationTask, Task
-from t3d_core.training.weights_card import WeightsCard, read_card
+from t3d_core.training.weights_card import WeightsCard
 
 # Most clips of one validation batch, which one task decodes.
 _VALIDATION_CLIPS = 16
@@ -33,7 +33,10 @@ _VALIDATION_CLIPS = 16
 
 @dataclass(frozen=True)
 class ClassificationStage:
-    """Trains a classifier on labelled rows; validates on the middle clip of every validation row."""
+    """Trains a classifier on labelled rows; validates on the middle clip of every validation row.
+
+    `warnings` are about what the weights that it starts from have seen.
+    """
 
     config: ResolvedTrainConfig
     card: WeightsCard
@@ -41,6 +44,7 @@ class ClassificationStage:
     val_index: ShardIndex
     init_from: Path | None
     weights_name: str = "model.safetensors"
+    warnings: tuple[str, ...] = ()
 
     @property
     def order(self) -> TrainOrder:
@@ -115,7 +119,7 @@ def build_stage(config: ResolvedTrainConfig, folders: list[Path], init_from: Pat
         init_from: weights to start from.
 
     Raises:
-        UserError: there are no labelled training rows, or the weights are of another fold of the same videos, or
+        UserError: there are no labelled training rows, the weights were trained on videos that test or validate, or
             `augmentation.flip` names classes that there are not.
     """
     has_fps = config.clip.seconds_per_frame is not None
@@ -128,11 +132,23 @@ def build_stage(config: ResolvedTrainConfig, folders: list[Path], init_from: Pat
         )
     mirrored_labels(config.augmentation.sides(), train_index.class_names)
     train_index = share_of_classes(train_index, config.data.class_share)
+    held_out = None
     if not len(val_index):
         train_index, val_index = hold_out(train_index, fraction=config.data.holdout_fraction, seed=config.seed)
-    datasets = tuple(describe_shards(folder)["dataset"] for folder in folders)
-    if init_from is not None:
-        check_fold(read_card(init_from), init_from, datasets=datasets, fold=config.data.fold)
+        held_out = val_index
+    lineage = lineage_of(init_from, config.inflate_from)
+    step = step_of(
+        "train",
+        folders,
+        train_index,
+        fold=config.data.fold,
+        is_labelled=True,
+        held_out=held_out,
+        holdout_seed=config.seed,
+    )
+    unknown_holdout = check_holdout(lineage, step)
+    seen = check_lineage(lineage, evaluated_by_run(folders, val_index, fold=config.data.fold))
     card = card_of(config.model, config.clip, class_names=train_index.class_names)
-    card = replace(card, datasets=datasets, fold=config.data.fold)
-    return ClassificationStage(config, card, train_index, val_index, init_from)
+    card = replace(card, lineage=(*lineage.steps, step))
+    warnings = tuple(filter(None, (unknown_holdout, seen)))
+    return ClassificationStage(config, card, train_index, val_index, init_from, warnings=warnings)

@@ -1,6 +1,6 @@
 """The folder of a named run, which a later start with the same name resumes; and how a run is launched.
 
-STORAGE/NAME/run.json              what the run is: stage, settings, MLflow run
+STORAGE/NAME/run.json              what the run is: stage, settings, MLflow run, the chain of its weights
 STORAGE/NAME/checkpoint_STEP/      weights and training state; the newest few (`training.checkpoints`)
 STORAGE/NAME/metrics.jsonl         its curves, also before MLflow has them
 STORAGE/NAME/unreadable.jsonl      clips that could not be read, if any
@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,8 @@ def open_run(
         with folder.open_run(config, config.tracking, known=known, stage=kind, run_name=run_name, tags=tags) as run:
             if known is None:
                 run.log_metrics(costs_of(stage.card), step=0)
-                folder.record(config, run, stage=kind, rows=rows)
+                lineage = [asdict(step) for step in stage.card.of_run(run.run_id).lineage]
+                folder.record(config, run, stage=kind, rows=rows, lineage=lineage)
             for shard_folder, description in descriptions.items():
                 run.log_dataset(description["dataset"], description["fingerprint"], str(shard_folder))
             yield RunFolder(path, run, _read_summary(path, weights_name=stage.weights_name))

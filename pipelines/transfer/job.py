@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from pipelines.networks.inflated import inflated_net
+from pipelines.networks.lineage import lineage_of, step_of
 from pipelines.networks.weights import card_of, check_network
 from pipelines.prepare.make import prepared_shards
 from pipelines.runtime.files import whole_file
@@ -51,6 +52,9 @@ def run_transfer(config: TransferConfig, launch: Launch = TERMINAL) -> str:
     # A single source held out would have no negative pair.
     train_index, val_index = hold_out(index, fraction=config.data.holdout_fraction, seed=config.seed, at_least=2)
     _check_sources(train_index, config)
+    # The whole index, because cached features are computed of held-out rows too.
+    step = step_of("transfer", folders, index, fold=config.data.fold, is_labelled=False)
+    card = replace(card, lineage=(*lineage_of(None, config.inflate_from).steps, step))
     stage = (TwinStage if is_twin else CorrespondenceStage)(
         config, card, train_index, val_index, _load_probe(config.probe, has_fps=has_fps)
     )
@@ -58,7 +62,7 @@ def run_transfer(config: TransferConfig, launch: Launch = TERMINAL) -> str:
     with open_run(stage, kind="transfer", shards=folders, tags=launch.tags, run_name=launch.run_name) as folder:
         if folder.summary is not None:
             return folder.summary
-        stage = replace(stage, card=replace(card, run_id=folder.run.run_id))
+        stage = replace(stage, card=card.of_run(folder.run.run_id))
         if inflated is not None:
             initial = folder.path / "initial.safetensors"  # where every node finds it
             save_weights(inflated, initial, card=card)

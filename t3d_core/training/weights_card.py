@@ -2,8 +2,8 @@
 
 import difflib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from t3d_core.datasets.unicode_form import nfc
 from t3d_core.errors import UserError
+from t3d_core.training.lineage import TrainingStep
 from t3d_core.video.clip_sampling import Stride, stride_of_clip
 
 METADATA_KEY = "t3d"
@@ -32,8 +33,7 @@ class WeightsCard:
         mean: of each RGB channel, on the 0..1 scale.
         std: of each RGB channel, on the 0..1 scale.
         num_segments: clips of a video that make one example (`VideoNet.num_segments`).
-        datasets: data sets whose labelled videos it was trained on last; empty if there are none.
-        fold: the official split list that it was trained on.
+        lineage: the trainings behind the weights, the oldest first.
         run_id: the tracked run that trained it.
         seconds_per_frame: seconds from one clip frame to the next; None with `frame_stride`.
     """
@@ -49,8 +49,7 @@ class WeightsCard:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     num_segments: int = 1
-    datasets: tuple[str, ...] = ()
-    fold: int | None = None
+    lineage: tuple[TrainingStep, ...] = ()
     run_id: str | None = None
     seconds_per_frame: float | None = None
 
@@ -63,6 +62,11 @@ class WeightsCard:
         if self.frame_stride is not None:
             return f"stride {self.frame_stride}"
         return f"{self.seconds_per_frame:g} s a frame"
+
+    def of_run(self, run_id: str) -> "WeightsCard":
+        """The card with the tracked run that trains the network: that of the last step."""
+        last = tuple(replace(step, run_id=run_id) for step in self.lineage[-1:])
+        return replace(self, run_id=run_id, lineage=(*self.lineage[:-1], *last))
 
     def places_of(self, class_names: Sequence[str]) -> list[int]:
         """Give the place among `class_names` of the card of each of these names; they are compared in NFC.
@@ -94,11 +98,25 @@ def read_card(path: Path) -> WeightsCard:
     except (SafetensorError, OSError) as error:
         raise UserError(f"weights file {path} cannot be read: {error}") from error
     try:
-        return WeightsCard(**_with_tuples(json.loads(metadata[METADATA_KEY])))
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        return _card_of(json.loads(metadata[METADATA_KEY]))
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise UserError(
             f"weights file {path} does not describe its network: give a file that this project wrote"
         ) from error
+
+
+def steps_of(described: Iterable[Mapping[str, Any]]) -> tuple[TrainingStep, ...]:
+    """The steps of a chain, from JSON."""
+    return tuple(TrainingStep(**_with_tuples(step)) for step in described)
+
+
+def _card_of(described: dict[str, Any]) -> WeightsCard:
+    """The card of its JSON; an older version kept the data of the last training alone, which becomes one step."""
+    datasets, fold = described.pop("datasets", ()), described.pop("fold", None)
+    lineage = steps_of(described.pop("lineage", ()))
+    if datasets and not lineage:
+        lineage = (TrainingStep("train", tuple(datasets), fold, is_labelled=True, run_id=described.get("run_id")),)
+    return WeightsCard(**_with_tuples(described), lineage=lineage)
 
 
 def _with_tuples(value: Any) -> Any:

@@ -106,16 +106,17 @@ def test_weights_of_another_fold_of_the_same_videos_are_refused_in_training_and_
     """The synthetic data set has one fold: another one stands in the card."""
     weights = Path(shutil.copy(trained / "model.safetensors", tmp_path))
     card = read_card(weights)
-    assert (card.datasets, card.fold) == (("synthetic",), 1)
+    [step] = card.lineage
+    assert (step.datasets, step.fold, step.is_labelled, step.run_id) == (("synthetic",), 1, True, card.run_id)
     loaded = load_model(weights)
-    save_weights(loaded.model, weights, card=replace(card, fold=2))
+    save_weights(loaded.model, weights, card=replace(card, lineage=(replace(step, fold=2),)))
     message = r"was trained on fold 2 of synthetic, and with it on test videos of fold 1: take fold 2"
     with pytest.raises(ValueError, match=message):
         run_train(config_of(name="other", init_from=str(weights)))
     data = EvaluateDataConfig(shards=config_of().data.shards)
     with pytest.raises(ValueError, match=message):
         run_evaluate(EvaluateConfig(data=data, checkpoint=str(weights), output=tmp_path / "out"))
-    save_weights(loaded.model, weights, card=replace(card, fold=2, datasets=("another",)))
+    save_weights(loaded.model, weights, card=replace(card, lineage=(replace(step, fold=2, datasets=("another",)),)))
     run_train(config_of(name="other", init_from=str(weights)))
 
 

@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from t3d_core.training.checkpoint import (
     save_training_state,
     save_weights,
 )
+from t3d_core.training.lineage import TrainingStep
 from t3d_core.training.optimization import Schedule, build_sgd
 from t3d_core.training.weights_card import WeightsCard, read_card
 
@@ -38,6 +39,7 @@ CARD = WeightsCard(
     short_video="loop",
     mean=(0.1, 0.2, 0.3),
     std=(0.4, 0.5, 0.6),
+    lineage=(TrainingStep("transfer", ("videos",), 1, is_labelled=False, sketch=("01", "23")),),
 )
 
 
@@ -70,6 +72,14 @@ def test_a_network_comes_back_bit_for_bit_with_its_card_and_ready_to_predict(tmp
 
 def test_reading_the_card_alone_gives_what_was_written(tmp_path):
     assert read_card(saved(tmp_path)[1]) == CARD
+
+
+def test_a_card_of_an_older_version_has_its_last_training_as_lineage(tmp_path):
+    old = asdict(replace(CARD, run_id="0123")) | {"datasets": ["ucf101"], "fold": 2}
+    del old["lineage"]
+    save_file({"weight": torch.zeros(1)}, tmp_path / "old.safetensors", metadata={"t3d": json.dumps(old)})
+    step = TrainingStep("train", ("ucf101",), 2, is_labelled=True, run_id="0123")
+    assert read_card(tmp_path / "old.safetensors") == replace(CARD, run_id="0123", lineage=(step,))
 
 
 def test_a_classifier_takes_all_but_the_head_from_a_student_without_one(tmp_path):
