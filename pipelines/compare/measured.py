@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipelines.compare.paper_tables import family_of
 from pipelines.settings.section import NOT_THE_EXPERIMENT, added_defaults, is_among, names_of_roles
-from pipelines.tracking.recorded import AXIS, POINT, STARTED_FROM, TRAINED_BY, RecordedRun
+from pipelines.tracking.recorded import AXIS, HELD_OUT, NOTHING, POINT, STARTED_FROM, TRAINED_BY, RecordedRun
 from pipelines.train.config import TrainConfig
 from pipelines.transfer.config import TransferConfig
 
@@ -57,7 +57,7 @@ def measure(
     }
     of_search = {name: value for name, value in run.tags.items() if name.startswith(AXIS)}
     point = {"point": run.tags.get(POINT, "")}
-    return Measured(run, test, {**run.params, **derived, **of_search, **point}, settings, metrics[metric])
+    return Measured(run, test, {**run.params, **settings, **derived, **of_search, **point}, settings, metrics[metric])
 
 
 def find_tests(runs: Sequence[RecordedRun], trained: Collection[str]) -> tuple[dict[str, RecordedRun], list[str]]:
@@ -102,12 +102,27 @@ def settings_of(run: RecordedRun, by_id: Mapping[str, RecordedRun]) -> dict[str,
         and not (origin is not None and name == "init_from")
     }
     settings["dataset"] = " + ".join(run.datasets)
+    if (held_out := _held_out(run, by_id)) is not None:
+        settings["data.holdout_seed"] = held_out
     if origin is not None:
         described = json.dumps(settings_of(origin, by_id), sort_keys=True)
         settings["init"] = f"{_init_of(run, by_id)} ({hashlib.sha256(described.encode()).hexdigest()[:6]})"
     if any(name.startswith("setting/") for name in run.metrics):
         settings["population"] = run.tags.get("search", "-")
     return settings
+
+
+def _held_out(run: RecordedRun, by_id: Mapping[str, RecordedRun]) -> str | None:
+    """By which seed a training run held out the sources that validate; None if its fold has a split `val`.
+
+    An older run does not record it. It held out nothing if a newer run of the same data did not.
+    """
+    if run.tags.get("stage") != "train":
+        return None
+    if HELD_OUT in run.tags:
+        return None if run.tags[HELD_OUT] == NOTHING else run.tags[HELD_OUT]
+    newer = [each for each in by_id.values() if each.datasets == run.datasets and HELD_OUT in each.tags]
+    return None if any(each.tags[HELD_OUT] == NOTHING for each in newer) else "as seed"
 
 
 def differing_settings(measured: Sequence[Measured]) -> tuple[str, ...]:

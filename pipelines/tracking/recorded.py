@@ -25,6 +25,8 @@ STARTED_FROM = "started_from"  # tag of a training run: the run whose weights it
 POINT, AXIS = "point", "axis."  # tags of a trial: what its point is called, and its value on each axis
 TRAINED_BY = "trained_by"  # tag of a test: the run whose weights it tests
 SEEN_BEFORE = "seen_before"  # tag of a training run or a test: which of its test videos its weights saw before
+HELD_OUT = "held_out"  # tag of a training run: the seed of the sources of split `train` that validate, or NOTHING
+NOTHING = "nothing"
 _RUNS_A_PAGE = 100
 
 

@@ -18,6 +18,10 @@ class TrainDataConfig(DataConfig):
 
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the source videos of split `train` that validate when the fold has no split `val`."""
+    # Not in a run's fingerprint: `run.json` holds the rows themselves, and older runs, which lack it, can be resumed.
+    holdout_seed: Annotated[int, Field(ge=0), Role.RUNNING] = 0
+    """Seed of the choice of these source videos: runs with other `seed`s validate on the same ones (ours). Older runs
+    held out by `seed`."""
     class_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the training rows of every class to train on, the same rows in every run (paper Table 8: 0.5 of
     Kinetics)."""

@@ -1,7 +1,6 @@
 """Labelled shards, with or without weights to start from, become a video classifier (paper 4.4)."""
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from pipelines.settings.build import changed
 from pipelines.settings.terminal import format_summary, seen_from_here
 from pipelines.shards.index import load_index
 from pipelines.tracking.models import log_model, register_model
-from pipelines.tracking.recorded import SEEN_BEFORE, STARTED_FROM
+from pipelines.tracking.recorded import HELD_OUT, NOTHING, SEEN_BEFORE, STARTED_FROM
 from pipelines.train.config import ResolvedTrainConfig, TrainConfig, resolve
 from pipelines.train.stage import ClassificationStage, build_stage
 from pipelines.training.run import FinishedRun, describe_padding, fit
@@ -91,7 +90,7 @@ def _train_one(given: TrainConfig, launch: Launch) -> str:
     check_surroundings(config, read=folders)
     for warning in stage.warnings:
         print(f"WARNING: {warning}", flush=True)
-    tags = {**launch.tags, **_origin_of(init_from), **_tags_of(stage.warnings)}
+    tags = {**launch.tags, **_origin_of(init_from), **_tags_of(stage)}
     with open_run(stage, kind="train", shards=folders, tags=tags, run_name=launch.run_name) as folder:
         if folder.summary is not None:
             return folder.summary
@@ -113,8 +112,11 @@ def _origin_of(init_from: Path | None) -> dict[str, str]:
     return {} if run_id is None else {STARTED_FROM: run_id}
 
 
-def _tags_of(warnings: Sequence[str]) -> dict[str, str]:
-    return {SEEN_BEFORE: "; ".join(warnings)} if warnings else {}
+def _tags_of(stage: ClassificationStage) -> dict[str, str]:
+    """The tags that name the held-out part, and what the initial weights have seen."""
+    seed = stage.card.lineage[-1].holdout_seed
+    tags = {HELD_OUT: NOTHING if seed is None else str(seed)}
+    return tags | ({SEEN_BEFORE: "; ".join(stage.warnings)} if stage.warnings else {})
 
 
 def _locate_init(config: TrainConfig) -> Path | None:

@@ -134,7 +134,9 @@ def build_stage(config: ResolvedTrainConfig, folders: list[Path], init_from: Pat
     train_index = share_of_classes(train_index, config.data.class_share)
     held_out = None
     if not len(val_index):
-        train_index, val_index = hold_out(train_index, fraction=config.data.holdout_fraction, seed=config.seed)
+        train_index, val_index = hold_out(
+            train_index, fraction=config.data.holdout_fraction, seed=config.data.holdout_seed
+        )
         held_out = val_index
     lineage = lineage_of(init_from, config.inflate_from)
     step = step_of(
@@ -144,7 +146,7 @@ def build_stage(config: ResolvedTrainConfig, folders: list[Path], init_from: Pat
         fold=config.data.fold,
         is_labelled=True,
         held_out=held_out,
-        holdout_seed=config.seed,
+        holdout_seed=config.data.holdout_seed,
     )
     unknown_holdout = check_holdout(lineage, step)
     seen = check_lineage(lineage, evaluated_by_run(folders, val_index, fold=config.data.fold))

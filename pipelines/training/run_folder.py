@@ -131,7 +131,7 @@ def open_run(
     with folder.exclusive():
         known = folder.known(when_changed="made with other settings or shards")
         if known is not None:
-            _check_rows(stage, folder, known=known.get("rows"), now=rows)
+            _check_rows(stage, folder, known=known, now=rows)
         tags = {"recipe_fingerprint": fingerprint, **tags}
         with folder.open_run(config, config.tracking, known=known, stage=kind, run_name=run_name, tags=tags) as run:
             if known is None:
@@ -174,14 +174,25 @@ def _describe_rows(stage: Stage) -> dict[str, dict[str, Any]]:
     }
 
 
-def _check_rows(stage: Stage, folder: NamedFolder, *, known: dict[str, Any] | None, now: dict[str, Any]) -> None:
-    if known is None:
+def _check_rows(stage: Stage, folder: NamedFolder, *, known: dict[str, Any], now: dict[str, Any]) -> None:
+    if "rows" not in known:
         raise UserError(f"{folder.describe()} was begun by an older version of this project: give another --name")
-    if known == now:
+    then = known["rows"]
+    if then == now:
         return
-    counts = ", ".join(f"{split}: {known[split]['count']} then, {now[split]['count']} now" for split in known)
+    counts = ", ".join(f"{split}: {then[split]['count']} then, {now[split]['count']} now" for split in then)
     lost = "; ".join(describe_skipped(list({*stage.train_index.skipped, *stage.val_index.skipped})))
     raise UserError(
         f"{folder.describe()} began with other rows ({counts}), so its clips would come in another order"
         f"{f'; {lost}' if lost else ''}: restore the shards as they were, or give another --name"
+        f"{_describe_holdout(stage, known)}"
     )
+
+
+def _describe_holdout(stage: Stage, known: dict[str, Any]) -> str:
+    """How to hold out what the first start of a training run held out; empty if this start does."""
+    now = [step.holdout_seed for step in stage.card.lineage[-1:]]
+    then = [step["holdout_seed"] for step in known["lineage"][-1:]] if "lineage" in known else [stage.config.seed]
+    if not now or None in (*now, *then) or now == then:
+        return ""
+    return f"; it held out other videos: --data.holdout_seed {then[0]} holds out those"

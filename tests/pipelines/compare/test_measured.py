@@ -49,3 +49,18 @@ def test_runs_of_before_a_setting_was_added_share_a_row_with_those_that_have_its
     store.trained_and_tested(seed=1, value=0.8, **now)
     store.trained_and_tested(seed=2, value=0.9, **now | {"optimizer.layer_decay": 0.75})
     assert sorted(row.values for row in store.compare().rows) == [(0.6, 0.8), (0.9,)]
+
+
+def test_runs_that_held_out_other_videos_are_not_one_row(store):
+    for seed in range(2):
+        store.train(seed=seed)  # as older versions recorded them: what is held out follows the seed
+        store.train(seed=seed, tags={"held_out": "0"})
+    rows = {row.label: row.seeds for row in store.compare().rows}
+    assert rows == {"holdout_seed=0": ("0", "1"), "holdout_seed=as seed": ("0", "1")}
+
+
+def test_runs_on_data_with_a_validation_split_are_one_row_whatever_holds_out(store):
+    store.train(seed=0)
+    store.train(seed=1, tags={"held_out": "nothing"})
+    [row] = store.compare().rows
+    assert row.seeds == ("0", "1")

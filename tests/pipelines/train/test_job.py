@@ -20,6 +20,7 @@ from pipelines.train.job import run_train
 from pipelines.training.config import AdamWConfig, CheckpointConfig, ScalingConfig
 from t3d_core.training.checkpoint import load_model, save_weights
 from t3d_core.training.weights_card import read_card
+from tests.pipelines.damage import changed_videos
 
 CLIP = ClipConfig(num_frames=16, frame_stride=1, crop_size=32)
 
@@ -81,6 +82,25 @@ def test_a_run_is_not_resumed_where_other_rows_can_be_read(config_of, synthetic_
     described.write_text(json.dumps(known))
     with pytest.raises(ValueError, match="begun by an older version of this project: give another --name"):
         run_train(config)
+
+
+def test_a_run_of_an_older_version_is_resumed_with_the_videos_that_its_seed_held_out(
+    config_of, synthetic_shards, tmp_path
+):
+    shards = shutil.copytree(synthetic_shards, tmp_path / "copy", ignore=shutil.ignore_patterns("features"))
+    with changed_videos(shards) as videos:
+        for video in videos:
+            video["splits"] = ["train"]
+    data = TrainDataConfig(shards=(shards,), holdout_fraction=0.3, holdout_seed=3)
+    run_train(config_of(name="mine", data=data, seed=3))
+    described = tmp_path / "runs" / "mine" / "run.json"
+    known = json.loads(described.read_text())
+    del known["lineage"]
+    described.write_text(json.dumps(known))
+    now = config_of(name="mine", data=data.model_copy(update={"holdout_seed": 0}), seed=3)
+    with pytest.raises(ValueError, match=r"began with other rows .*: --data.holdout_seed 3 holds out those"):
+        run_train(now)
+    assert "top-1" in run_train(config_of(name="mine", data=data, seed=3))
 
 
 def test_a_run_that_was_killed_before_its_id_was_kept_is_one_in_mlflow(config_of, tmp_path, monkeypatch):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -6,17 +8,49 @@ from pipelines.shards.index import load_index
 from pipelines.train.config import TrainAugmentationConfig, TrainDataConfig
 from pipelines.train.stage import build_stage
 from pipelines.training.stage import random_crop_of
+from t3d_core.training.checkpoint import save_weights
 
 
-def test_videos_without_a_validation_split_are_validated_on_held_out_sources(config_of, synthetic_config, tmp_path):
+@pytest.fixture
+def without_val(synthetic_config, tmp_path):
     dataset = synthetic_config.dataset.model_copy(update={"val_fraction": 0.0, "videos_per_class": 2})
     prepare(synthetic_config.model_copy(update={"dataset": dataset}), tmp_path / "shards of mine")
-    folders = [tmp_path / "shards of mine"]
-    stage = build_stage(config_of(data=TrainDataConfig(shards=tuple(folders), holdout_fraction=0.25)), folders, None)
-    [whole] = {len(load_index(folders, fold=1, splits=["train"]))}
+    return tmp_path / "shards of mine"
+
+
+def test_videos_without_a_validation_split_are_validated_on_held_out_sources(config_of, without_val):
+    data = TrainDataConfig(shards=(without_val,), holdout_fraction=0.25)
+    stage = build_stage(config_of(data=data), [without_val], None)
+    [whole] = {len(load_index([without_val], fold=1, splits=["train"]))}
     assert len(stage.train_index) + len(stage.val_index) == whole
     assert len(stage.val_index) == round(0.25 * whole)
     assert not set(stage.train_index.video_id_N) & set(stage.val_index.video_id_N)
+
+
+def test_all_seeds_validate_on_the_same_sources_and_another_holdout_seed_on_others(config_of, without_val):
+    def held_out(*, seed, **data):
+        settings = TrainDataConfig(shards=(without_val,), holdout_fraction=0.25, **data)
+        return build_stage(config_of(data=settings, seed=seed), [without_val], None).val_index.video_id_N.tolist()
+
+    assert held_out(seed=0) == held_out(seed=1) == held_out(seed=2)
+    assert held_out(seed=0, holdout_seed=1) != held_out(seed=0)
+
+
+def test_weights_that_were_trained_on_held_out_videos_are_refused_or_reported(config_of, without_val, tmp_path):
+    def stage(*, init_from=None, holdout_seed=0):
+        data = TrainDataConfig(shards=(without_val,), holdout_fraction=0.25, holdout_seed=holdout_seed)
+        return build_stage(config_of(data=data), [without_val], init_from)
+
+    first, weights = stage(), tmp_path / "model.safetensors"
+    net = first.build_task().net
+    save_weights(net, weights, card=first.card)
+    assert stage(init_from=weights).warnings == ()
+    with pytest.raises(ValueError, match=r"another held-out part \(data.holdout_seed 0, here 1\).* validate on videos"):
+        stage(init_from=weights, holdout_seed=1)
+    older = replace(first.card.lineage[0], sketch=(), held_out=None, holdout_seed=None)
+    save_weights(net, weights, card=replace(first.card, lineage=(older,)))
+    [warning] = stage(init_from=weights, holdout_seed=1).warnings
+    assert "does not record which videos it held out" in warning
 
 
 def test_a_share_of_the_classes_is_trained_on_and_everything_validates(config_of, synthetic_shards):
