@@ -102,6 +102,7 @@ def settings_of(run: RecordedRun, by_id: Mapping[str, RecordedRun]) -> dict[str,
         and not (origin is not None and name == "init_from")
     }
     settings["dataset"] = " + ".join(run.datasets)
+    settings |= _clips_at_once(run.params)
     if (held_out := _held_out(run, by_id)) is not None:
         settings["data.holdout_seed"] = held_out
     if origin is not None:
@@ -110,6 +111,18 @@ def settings_of(run: RecordedRun, by_id: Mapping[str, RecordedRun]) -> dict[str,
     if any(name.startswith("setting/") for name in run.metrics):
         settings["population"] = run.tags.get("search", "-")
     return settings
+
+
+def _clips_at_once(params: Mapping[str, str]) -> dict[str, str]:
+    """The clips of a forward pass, which batch norms and pairs see, and with synchronised ones those of all workers."""
+    if "global_batch_size" not in params:
+        return {}
+    workers = json.loads(params.get("scaling.num_workers", "1"))
+    most = max(1, *workers) if isinstance(workers, list) else max(1, workers)
+    given = params.get("micro_batch_size", "None")
+    size = int(params["global_batch_size"]) // most if given == "None" else int(given)
+    synchronised = params.get("compute.sync_batch_norm") == "True"
+    return {"micro_batch_size": str(size)} | ({"batch_norm_clips": str(size * most)} if synchronised else {})
 
 
 def _held_out(run: RecordedRun, by_id: Mapping[str, RecordedRun]) -> str | None:

@@ -163,7 +163,8 @@ class RunConfig(Section):
     """Clips (with num_segments: videos) a step, over all workers."""
     micro_batch_size: PositiveInt | None = None
     """Clips that go through a worker's network at once; the gradients of a step add up. Batch norms and negative pairs
-    see these clips only. By default a worker's whole part of the batch."""
+    see these clips only. By default a worker's whole part of the batch: the first start settles its size, and a
+    resume on other workers keeps it."""
     epochs: PositiveInt
     """Passes over the training rows."""
     epoch_share: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -198,6 +199,11 @@ class RunConfig(Section):
         """Fewest clips that go through a network at once."""
         return self.micro_batch_size or self.global_batch_size // max(1, self.scaling.most_workers())
 
+    def batch_norm_clips(self) -> int:
+        """Clips over which batch norms take their statistics: with `sync_batch_norm` those of all workers."""
+        num_workers = max(1, self.scaling.most_workers()) if self.compute.sync_batch_norm else 1
+        return self.smallest_batch() * num_workers
+
     @model_validator(mode="after")
     def _batch_can_be_shared(self) -> "RunConfig":
         num_parts = self.global_batch_size // (self.micro_batch_size or 1)
@@ -210,6 +216,13 @@ class RunConfig(Section):
             raise UserError(
                 f"global_batch_size {self.global_batch_size} in parts of {self.micro_batch_size or 1} gives too few "
                 f"parts for scaling.num_workers {self.scaling.num_workers}: raise it, or lower the number of workers"
+            )
+        if self.micro_batch_size is None and self.global_batch_size % max(1, self.scaling.most_workers()):
+            size = next(size for size in range(self.smallest_batch(), 0, -1) if self.global_batch_size % size == 0)
+            raise UserError(
+                f"global_batch_size {self.global_batch_size} gives scaling.num_workers {self.scaling.num_workers} "
+                f"unequal parts, and so their batch norms other numbers of clips: add --micro_batch_size {size}, or "
+                "choose another number of workers"
             )
         if self.schedule.kind == "cosine" and self.schedule.warmup_epochs >= self.epochs:
             raise UserError(
@@ -240,11 +253,16 @@ class RunConfig(Section):
             raise UserError(
                 "compute.sync_batch_norm true works on GPUs only: add --scaling.use_gpu true, or leave it off"
             )
-        possible = range(self.scaling.fewest_workers(), self.scaling.most_workers() + 1)
-        if self.micro_batch_size and (uneven := [number for number in possible if number and num_parts % number]):
+        num_workers = self.scaling.most_workers()
+        if self.scaling.fewest_workers() != num_workers:
+            raise UserError(
+                "compute.sync_batch_norm takes statistics over all workers, whose number would change with "
+                f"scaling.num_workers {list(self.scaling.num_workers)}: give one number"  # type: ignore[arg-type]
+            )
+        if self.micro_batch_size and num_workers and num_parts % num_workers:
             raise UserError(
                 "compute.sync_batch_norm needs the same number of micro-batches on every worker, but "
-                f"{num_parts} cannot be dealt evenly to {' or '.join(map(str, uneven))} workers: choose another "
+                f"{num_parts} cannot be dealt evenly to {num_workers} workers: choose another "
                 "scaling.num_workers or micro_batch_size"
             )
 

@@ -11,6 +11,7 @@ from pipelines.settings.terminal import Field, format_summary, seen_from_here
 from pipelines.tracking.metric_log import drain
 from pipelines.tracking.runs import PausedError, Run
 from pipelines.training.checkpoints import CheckpointFolder
+from pipelines.training.clips_at_once import with_clips_at_once
 from pipelines.training.config import RunConfig
 from pipelines.training.progress import Listeners, ProgressBar
 from pipelines.training.run_folder import TERMINAL, Launch, RunFolder, metrics_file, read_unreadable, unreadable_file
@@ -58,6 +59,13 @@ def fit(stage: Stage, folder: RunFolder, launch: Launch = TERMINAL) -> FinishedR
         PausedError: the interval of `launch` is over, and the run is not.
         Exception: the error of a worker, when workers failed more often than `failure.max_failures` allows.
     """
+    resolved = with_clips_at_once(stage.config, folder.clips_at_once, run=f"run {folder.path.name!r}")
+    if launch.shows_progress and resolved.micro_batch_size != stage.config.micro_batch_size:
+        print(
+            f"micro-batches of {resolved.micro_batch_size} clips, also when the run resumes on other workers",
+            flush=True,
+        )
+    stage = replace(stage, config=resolved)  # type: ignore[type-var]
     interval = launch.interval
     if interval is not None:
         stage = replace(stage, config=changed(stage.config, interval.settings))  # type: ignore[type-var]

@@ -25,6 +25,7 @@ from pipelines.settings.section import RESUMABLE, config_fingerprint, names_of_r
 from pipelines.shards.folder import describe_shards
 from pipelines.shards.reading import describe_skipped
 from pipelines.tracking.runs import Run
+from pipelines.training.clips_at_once import clips_at_once, with_clips_at_once
 from pipelines.training.config import RunConfig
 from pipelines.training.stage import Stage
 from pipelines.training.worker import Interval, Metrics, ignore
@@ -74,11 +75,15 @@ TERMINAL = Launch()
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's own folder, the MLflow run that records it, and its closing summary if it has ended before."""
+    """One run's own folder, the MLflow run that records it, and its closing summary if it has ended before.
+
+    `clips_at_once` is what the first start settled (see `training.clips_at_once`).
+    """
 
     path: Path
     run: Run
     summary: str | None
+    clips_at_once: Mapping[str, int]
 
     def close(self, summary: str) -> str:
         """Keep the closing summary: started again, the finished run only prints it."""
@@ -120,7 +125,7 @@ def open_run(
 
     Raises:
         UserError: the name belongs to a run with other settings or shards; or another job is training it; or the
-            rows that can be read differ from those of its first start.
+            rows that can be read differ from those of its first start, or the workers cannot have its micro-batches.
     """
     config = stage.config
     path = output_path(config.storage) / (config.name or new_name(kind))
@@ -132,15 +137,19 @@ def open_run(
         known = folder.known(when_changed="made with other settings or shards")
         if known is not None:
             _check_rows(stage, folder, known=known, now=rows)
+        settled = (known or {}).get("clips_at_once") or clips_at_once(config)
+        summary = _read_summary(path, weights_name=stage.weights_name)
+        if summary is None:
+            with_clips_at_once(config, settled, run=folder.describe())
         tags = {"recipe_fingerprint": fingerprint, **tags}
         with folder.open_run(config, config.tracking, known=known, stage=kind, run_name=run_name, tags=tags) as run:
             if known is None:
                 run.log_metrics(costs_of(stage.card), step=0)
                 lineage = [asdict(step) for step in stage.card.of_run(run.run_id).lineage]
-                folder.record(config, run, stage=kind, rows=rows, lineage=lineage)
+                folder.record(config, run, stage=kind, rows=rows, lineage=lineage, clips_at_once=settled)
             for shard_folder, description in descriptions.items():
                 run.log_dataset(description["dataset"], description["fingerprint"], str(shard_folder))
-            yield RunFolder(path, run, _read_summary(path, weights_name=stage.weights_name))
+            yield RunFolder(path, run, summary, settled)
 
 
 def _summary_file(path: Path) -> Path:

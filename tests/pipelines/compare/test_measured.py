@@ -64,3 +64,23 @@ def test_runs_on_data_with_a_validation_split_are_one_row_whatever_holds_out(sto
     store.train(seed=1, tags={"held_out": "nothing"})
     [row] = store.compare().rows
     assert row.seeds == ("0", "1")
+
+
+def test_runs_whose_batch_norms_saw_other_numbers_of_clips_are_not_one_row(store):
+    for seed, num_workers in enumerate(("1", "8", "[1, 8]")):
+        store.train(seed=seed, **{"scaling.num_workers": num_workers})
+    rows = {row.label: row.seeds for row in store.compare().rows}
+    assert rows == {"micro_batch_size=64": ("0",), "micro_batch_size=8": ("1", "2")}
+
+
+def test_runs_of_one_micro_batch_are_one_row_on_any_number_of_workers(store):
+    for seed, num_workers in enumerate(("1", "2", "8")):
+        store.train(seed=seed, micro_batch_size=8, **{"scaling.num_workers": num_workers})
+    assert [row.seeds for row in store.compare().rows] == [("0", "1", "2")]
+
+
+def test_batch_norms_over_all_workers_see_the_clips_of_all(store):
+    for seed, num_workers in enumerate(("1", "8")):
+        settings = {"micro_batch_size": 8, "compute.sync_batch_norm": True, "scaling.num_workers": num_workers}
+        store.train(seed=seed, **settings)
+    assert {row.label for row in store.compare().rows} == {"batch_norm_clips=8", "batch_norm_clips=64"}

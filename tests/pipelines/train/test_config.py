@@ -30,7 +30,7 @@ from pipelines.training.config import ScheduleConfig
         (
             {
                 "compute": {"sync_batch_norm": True},
-                "scaling": {"num_workers": (1, 4), "use_gpu": True},
+                "scaling": {"num_workers": 3, "use_gpu": True},
                 "micro_batch_size": 2,
             },
             "4 cannot be dealt evenly to 3 workers",
