@@ -29,6 +29,9 @@ _LITE_MEAN, _LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 # A step has a thousand images (32 clips of 32 frames): their maps together would take many times the student's memory.
 _IMAGES_AT_ONCE = 64
 
+# Rounding moves a feature by several digits less. Dropout at a rate of 0.0001 and statistics of a batch move it more.
+_MAX_DIFFERENCE = 0.01
+
 
 class FrozenTeacher(nn.Module):
     """A 2D network that never learns: no gradients, always `eval()`, its own normalisation.
@@ -61,9 +64,9 @@ class FrozenTeacher(nn.Module):
         return super().train(False)
 
     def fingerprint(self) -> str:
-        """A hash of its weights, statistics and normalisation."""
+        """A hash of its weights, statistics, constants and normalisation."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
+        for name, tensor in sorted((self.state_dict() | dict(self.named_buffers())).items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -107,6 +110,8 @@ class _ExportedNetwork(nn.Module):
         super().__init__()
         self._file = file
         self.program = torch.export.load(io.BytesIO(file)).module()
+        for module in self.program.modules():
+            _make_constants_buffers(module)
 
     def __reduce__(self) -> tuple[type["_ExportedNetwork"], tuple[bytes]]:
         return _ExportedNetwork, (self._file,)
@@ -117,6 +122,13 @@ class _ExportedNetwork(nn.Module):
 
     def forward(self, image_NCHW: Tensor) -> Tensor:
         return self.program(image_NCHW)
+
+
+def _make_constants_buffers(module: nn.Module) -> None:
+    """Let the tensors that a program holds as plain attributes move and be found as its other ones."""
+    for name, constant in [each for each in vars(module).items() if isinstance(each[1], Tensor)]:
+        delattr(module, name)
+        module.register_buffer(name, constant, persistent=False)
 
 
 class _TorchvisionTeacher(NamedTuple):
@@ -196,28 +208,52 @@ def load_exported_teacher(
 
 
 def check_teacher(teacher: FrozenTeacher, *, crop_size: int, what: str) -> None:
-    """Check that a teacher gives finite features of its width, on frames of noise.
+    """Check that a teacher gives finite features of its width, which follow from each clip alone, on frames of noise.
 
     Args:
-        teacher: the teacher.
+        teacher: the teacher; it sees five frames.
         crop_size: side of its frames in pixels.
         what: what errors call it.
 
     Raises:
-        UserError: it cannot take the frames, or gives features of another shape or that are not finite.
+        UserError: it cannot take the frames, or gives features of another shape or that are not finite; or it was
+            exported in training mode: its features follow from chance or from the rest of the batch, or it changes.
     """
-    noise = torch.Generator().manual_seed(0)
+    before = teacher.fingerprint()
+    frames_BTHWC = _noise_of_three_contrasts(crop_size)
     # Neither number of images is that of `load_exported_teacher`: a program may be bound to one.
-    for num_clips in (1, 3):
-        frames_BTHWC = torch.randint(0, 256, (num_clips, 1, crop_size, crop_size, 3), generator=noise)
-        feature_BD = _run(teacher, frames_BTHWC.to(torch.uint8), what=what)
-        if feature_BD.shape != (num_clips, teacher.feature_dim):
-            raise UserError(
-                f"{what} gives features of shape {tuple(feature_BD.shape)} for {num_clips} clips: they must be of "
-                f"shape ({num_clips}, {teacher.feature_dim})"
-            )
-        if not feature_BD.isfinite().all():
-            raise UserError(f"{what} gives features that are not finite: its weights are damaged")
+    alone_BD, again_BD = (_checked_features(teacher, frames_BTHWC[:1], what=what) for _ in range(2))
+    together_BD = _checked_features(teacher, frames_BTHWC, what=what)
+    _check_same(again_BD, alone_BD, f"{what} gives other features when it sees the same clip again")
+    if teacher.fingerprint() != before:
+        raise UserError(f"{what} changes its own weights or statistics as it is used: export it after model.eval()")
+    _check_same(together_BD[:1], alone_BD, f"{what} gives a clip other features in a batch of 3 than alone")
+
+
+def _noise_of_three_contrasts(crop_size: int) -> Tensor:
+    """Three clips of one frame, of unlike brightness and contrast, so that statistics of a batch are of none alone."""
+    noise = torch.Generator().manual_seed(0)
+    frames_BTHWC = torch.randint(0, 256, (3, 1, crop_size, crop_size, 3), generator=noise)
+    return (frames_BTHWC // torch.tensor([1, 4, 16]).reshape(3, 1, 1, 1, 1)).to(torch.uint8)
+
+
+def _checked_features(teacher: FrozenTeacher, frames_BTHWC: Tensor, *, what: str) -> Tensor:
+    feature_BD = _run(teacher, frames_BTHWC, what=what)
+    num_clips = len(frames_BTHWC)
+    if feature_BD.shape != (num_clips, teacher.feature_dim):
+        raise UserError(
+            f"{what} gives features of shape {tuple(feature_BD.shape)} for {num_clips} clips: they must be of "
+            f"shape ({num_clips}, {teacher.feature_dim})"
+        )
+    if not feature_BD.isfinite().all():
+        raise UserError(f"{what} gives features that are not finite: its weights are damaged")
+    return feature_BD
+
+
+def _check_same(found_BD: Tensor, expected_BD: Tensor, problem: str) -> None:
+    difference, size = (found_BD - expected_BD).norm(), expected_BD.norm()
+    if difference > _MAX_DIFFERENCE * size:
+        raise UserError(f"{problem} ({(difference / size).item():.1%} apart): export it after model.eval()")
 
 
 def _run(network: nn.Module, images: Tensor, *, what: str) -> Tensor:

@@ -285,9 +285,10 @@ class FeaturesAndMaps(Maps):
         return map_NCHW.mean(dim=(2, 3)), map_NCHW
 
 
-def export(network, path, *, is_any_number=True):
+def export(network, path, *, is_any_number=True, in_training=False):
     number = {0: torch.export.Dim("N")} if is_any_number else None
-    program = torch.export.export(network.eval(), (torch.zeros(2, 3, 32, 32),), dynamic_shapes=(number,))
+    network.train(in_training)
+    program = torch.export.export(network, (torch.zeros(2, 3, 32, 32),), dynamic_shapes=(number,))
     torch.export.save(program, path)
     return path
 
@@ -353,3 +354,63 @@ def test_features_that_are_not_finite_are_refused(tmp_path):
 def test_features_of_another_width_than_stated_are_refused():
     with pytest.raises(ValueError, match=r"^mine gives features of shape \(1, 5\) for 1 clips.*\(1, 4\)"):
         check_teacher(FrozenTeacher(Own(), feature_dim=4), crop_size=32, what="mine")
+
+
+class OwnOfTheBatchAlone(Own):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(5, track_running_stats=False)
+
+
+class OwnWithDropout(Own):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.Dropout(0.1)
+
+
+@pytest.mark.parametrize(
+    ("network", "found"),
+    [
+        (Own, "changes its own weights or statistics as it is used"),
+        (OwnOfTheBatchAlone, r"gives a clip other features in a batch of 3 than alone \([0-9.]+% apart\)"),
+        (OwnWithDropout, r"gives other features when it sees the same clip again \([0-9.]+% apart\)"),
+    ],
+)
+def test_a_network_that_was_exported_in_training_mode_is_refused_with_the_cure(network, found, tmp_path):
+    teacher = load_exported_teacher(export(network(), tmp_path / "own.pt2", in_training=True), **OWN)
+    with pytest.raises(ValueError, match=rf"^own\.pt2 {found}.*: export it after model\.eval\(\)$"):
+        check_teacher(teacher, crop_size=32, what="own.pt2")
+
+
+@pytest.mark.parametrize("network", [Own, OwnWithDropout])
+def test_the_same_networks_pass_when_they_are_exported_after_eval_and_keep_their_fingerprint(network, tmp_path):
+    teacher = load_exported_teacher(export(network(), tmp_path / "own.pt2"), **OWN)
+    before = teacher.fingerprint()
+    check_teacher(teacher, crop_size=32, what="own.pt2")
+    assert teacher.fingerprint() == before
+
+
+class WithConstants(Own):
+    """What `state_dict` leaves out: a tensor that is no buffer, one that is not saved, and a literal."""
+
+    def __init__(self, *, plain=1.0, unsaved=1.0):
+        super().__init__()
+        self.plain = torch.full((5,), plain)
+        self.register_buffer("unsaved", torch.full((5,), unsaved), persistent=False)
+
+    def forward(self, image_NCHW):
+        return super().forward(image_NCHW) * self.plain * self.unsaved
+
+
+def test_the_fingerprint_of_an_exported_network_holds_the_tensors_that_its_state_leaves_out(tmp_path):
+    def fingerprint(**constants):
+        return load_exported_teacher(export(WithConstants(**constants), tmp_path / "own.pt2"), **OWN).fingerprint()
+
+    assert fingerprint() == fingerprint()
+    assert len({fingerprint(), fingerprint(plain=2.0), fingerprint(unsaved=2.0)}) == 3
+
+
+def test_the_constants_of_an_exported_network_move_with_it(tmp_path):
+    teacher = load_exported_teacher(export(WithConstants(), tmp_path / "own.pt2"), **OWN).to("meta")
+    assert {tensor.device.type for tensor in teacher.buffers()} == {"meta"}
+    assert teacher(random_frames_BTHWC(size=32).to("meta")).device.type == "meta"
