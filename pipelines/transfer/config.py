@@ -33,8 +33,8 @@ class _TeacherConfig(Section):
     crop_size: PositiveInt = 224
     """Pixels of the teacher's square crop."""
     shared_crop: bool = False
-    """Show the teacher the same part of the frame as the student, mirrored alike. With false it gets a crop and a flip
-    of its own, because equal pixels invite a shortcut."""
+    """Show the teacher the same part of the frame as the student, mirrored alike. With false it gets a crop of its own,
+    and with augmentation.flip a flip of its own, because equal pixels invite a shortcut."""
 
 
 class ImageNetTeacherConfig(_TeacherConfig):

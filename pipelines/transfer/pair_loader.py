@@ -27,7 +27,8 @@ class TeacherView:
         num_frames: frames of the clip that it sees, evenly spread.
         crop_size: pixels of its square.
         short_side: pixels of the shorter side before the crop.
-        is_shared_crop: cut and mirrored as the clip is; otherwise it has a crop and a flip of its own.
+        is_shared_crop: cut and mirrored as the clip is; otherwise it has a crop of its own, and a flip of its own
+            where clips may be mirrored.
         is_literal: each pair is drawn by itself: frames of the clip's time, or of a clip of another source.
         has_other_time: add frames of another time of the same row, as far from the clip as the row allows.
         num_views: number of places of a row at which clips start and teachers' crops lie, the same in every epoch; by
@@ -164,9 +165,8 @@ class PairLoader(BatchLoader):
     def _draw_for_teacher(self, moment: _Moment) -> Drawn:
         if self.teacher.is_shared_crop:
             return self._draw_both(moment, moment.rng)[1]
-        return self._draw(
-            moment.row, moment.frame_indices[self.teacher_positions], self.teacher, RandomCrop(), moment.rng
-        )
+        own_crop, indices = RandomCrop(flip=self.random_crop.flip), moment.frame_indices[self.teacher_positions]
+        return self._draw(moment.row, indices, self.teacher, own_crop, moment.rng)
 
     def _blank(self) -> dict[str, Any]:
         blank = self._blank_clip() | self._blank_teacher() | ({"is_match_B": False} if self.teacher.is_literal else {})

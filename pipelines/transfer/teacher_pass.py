@@ -97,7 +97,9 @@ def _fingerprint(config: TransferConfig, teacher: FrozenTeacher, loader: PairLoa
     if loader.clip.seconds_per_frame is not None:
         clip["seconds_per_frame"] = loader.clip.seconds_per_frame
     sizes = (loader.clip.crop_size, loader.clip.short_side)
-    crop = [asdict(loader.random_crop), *sizes] if config.teacher.shared_crop else None
+    # Files of views that may be mirrored keep the name that they had before flips could be turned off.
+    own_crop = None if loader.random_crop.flip else {"flip": False}
+    crop = [asdict(loader.random_crop), *sizes] if config.teacher.shared_crop else own_crop
     program = config.teacher.weights.read_bytes() if isinstance(config.teacher, ExportedTeacherConfig) else b""
     named = [config.teacher.kind, hashlib.sha256(program).hexdigest(), teacher.fingerprint()]
     described = json.dumps([named, view, clip, crop, config.data.fold], sort_keys=True)

@@ -109,3 +109,30 @@ def test_clips_start_at_the_fixed_views_and_the_teacher_sees_no_other_crop_there
         np.array([1]), np.array([1])
     )
     assert np.array_equal(other["teacher_frames_BTHWC"][0], fixed["teacher_frames_BTHWC"][1])
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_views": 3}, {"is_literal": True}, {"is_shared_crop": True}])
+def test_without_flips_neither_network_sees_a_mirrored_frame(index, changes):
+    teacher = replace(TEACHER_48, has_other_time=True, **changes)
+    rows = np.arange(len(index))
+    batch = PairLoader(index, CLIP_48, RandomCrop(flip=False), teacher=teacher).random_batch(rows, [[r] for r in rows])
+    is_match_B = batch.get("is_match_B", np.ones(len(rows), bool))
+    for row in rows:
+        seen = [batch[name][row] for name in ("clip_BTHWC", "other_teacher_frames_BTHWC")]
+        seen += [batch["teacher_frames_BTHWC"][row]] if is_match_B[row] else []
+        assert all(1 in {flip for *_, flip in views(index, row, frames)} for frames in seen)
+
+
+def test_without_flips_the_views_of_a_cached_pass_are_those_with_flips_but_not_mirrored(index):
+    rows, numbers = np.repeat(np.arange(8), 2), np.tile([0, 1], 8)
+    teacher = replace(TEACHER_48, num_views=2)
+    plain, flipped = (
+        PairLoader(index, CLIP_48, RandomCrop(flip=flip), teacher=teacher).view_batch(rows, numbers)[
+            "teacher_frames_BTHWC"
+        ]
+        for flip in (False, True)
+    )
+    is_mirrored_B = [not np.array_equal(*both) for both in zip(plain, flipped, strict=True)]
+    assert any(is_mirrored_B)
+    flipped[is_mirrored_B] = flipped[is_mirrored_B, :, :, ::-1]
+    assert np.array_equal(plain, flipped)
