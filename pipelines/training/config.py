@@ -25,6 +25,11 @@ class TrainComputeConfig(ComputeConfig):
     def _one_of_two(self) -> "TrainComputeConfig":
         if self.compile and self.recompute:
             raise UserError("compile and recompute cannot be combined: choose one")
+        if self.compile and self.sync_batch_norm:
+            raise UserError(
+                "compute.compile true and compute.sync_batch_norm true cannot be combined, because compiled networks "
+                "with synchronised batch norms break in PyTorch: leave one of them off"
+            )
         return self
 
 

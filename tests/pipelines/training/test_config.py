@@ -1,7 +1,7 @@
 import pytest
 
 from pipelines.clips.config import ClipConfig
-from pipelines.training.config import OptimizerConfig, ScalingConfig
+from pipelines.training.config import OptimizerConfig, ScalingConfig, TrainComputeConfig
 from tests.pipelines.training.small_runs import train_config, transfer_config
 
 
@@ -50,3 +50,11 @@ def test_a_transfer_has_no_labels_that_could_change_sides(settings, synthetic_sh
 def test_the_least_number_of_workers_is_not_above_the_most():
     with pytest.raises(ValueError, match=r"num_workers \[3, 2\] must be \[least, most\]"):
         ScalingConfig(num_workers=(3, 2))
+
+
+def test_compiling_with_synchronised_batch_norms_is_refused_with_both_settings_and_the_cure():
+    message = r"compute\.compile true and compute\.sync_batch_norm true cannot be combined, .*: leave one of them off"
+    with pytest.raises(ValueError, match=message):
+        TrainComputeConfig(compile=True, sync_batch_norm=True)
+    assert TrainComputeConfig(compile=True).compile
+    assert TrainComputeConfig(sync_batch_norm=True).sync_batch_norm
