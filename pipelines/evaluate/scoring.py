@@ -7,7 +7,7 @@ Legend: B views of a batch, S segments, T frames, H x W pixels, C channels, K cl
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -40,16 +40,24 @@ class Scorer:
     Its errors come back in `refusal_B`, because Ray would wrap an exception, and lose one of the constructor.
     """
 
-    def __init__(self, loaded: LoadedModel, *, compute: EvaluateComputeConfig, use_gpu: bool) -> None:
+    def __init__(self, loaded: LoadedModel, *, compute: EvaluateComputeConfig, batch_size: int, use_gpu: bool) -> None:
+        """Set up the network of `loaded` for batches of `batch_size` clips."""
         self._device = torch.device("cuda" if use_gpu else "cpu")
         self._card = loaded.card
         self._execution = Execution(**compute.model_dump(exclude={"fold_batch_norm", "transition_forms"}))
         self._net = (fold_batch_norms(loaded.model) if compute.fold_batch_norm else loaded.model).to(self._device)
         self._refusal = ""
         try:
-            self._execution.prepare(self._net, num_frames=self._card.num_frames, size=self._card.crop_size)
+            self._prepare(batch_size)
         except UserError as error:
             self._refusal = str(error)
+
+    def _prepare(self, batch_size: int) -> None:
+        card = self._card
+        for measured in self._execution.prepare(
+            self._net, num_frames=card.num_frames, size=card.crop_size, batch_size=batch_size, is_trained=False
+        ):
+            print(measured, flush=True)
 
     def __call__(self, row: NumpyBatch) -> NumpyBatch:
         """Score a batch that is one row of a data set (see `clips.stream.as_row`)."""
@@ -102,7 +110,7 @@ def score_videos(plan: ViewPlan, loaded: LoadedModel, label_V: np.ndarray, confi
 def _scored_batches(plan: ViewPlan, loaded: LoadedModel, config: EvaluateConfig) -> Iterator[NumpyBatch]:
     if config.num_workers:
         return unpacked_of_actors(_scored_by_actors(plan, loaded, config))
-    scorer = Scorer(loaded, compute=config.compute, use_gpu=config.use_gpu)
+    scorer = Scorer(loaded, **_settings_of_scorer(config))
     return map(scorer.score, unpacked(_decoded(plan, loaded, config)))
 
 
@@ -122,7 +130,7 @@ def _scored_by_actors(plan: ViewPlan, loaded: LoadedModel, config: EvaluateConfi
     return _decoded(plan, loaded, config).map_batches(
         Scorer,
         fn_constructor_args=(loaded,),
-        fn_constructor_kwargs={"compute": config.compute, "use_gpu": config.use_gpu},
+        fn_constructor_kwargs=_settings_of_scorer(config),
         batch_size=None,
         compute=ray.data.ActorPoolStrategy(size=config.num_workers),
         num_cpus=config.cpus_per_worker,
@@ -130,6 +138,10 @@ def _scored_by_actors(plan: ViewPlan, loaded: LoadedModel, config: EvaluateConfi
         # Given even when it is empty, unlike for `load`: Ray fuses steps with equal options, and actors would decode.
         label_selector=pools.selector("train"),
     )
+
+
+def _settings_of_scorer(config: EvaluateConfig) -> dict[str, Any]:
+    return {"compute": config.compute, "batch_size": config.batch_size, "use_gpu": config.use_gpu}
 
 
 def _refuse(batch: NumpyBatch) -> None:

@@ -27,7 +27,13 @@ class ClipClassifier(PythonModel):
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         net, self._card = load_model(Path(context.artifacts["weights"]))
         self._net = fold_batch_norms(net).to(self._device)
-        Execution().prepare(self._net, num_frames=self._card.num_frames, size=self._card.crop_size)
+        Execution().prepare(
+            self._net,
+            num_frames=self._card.num_frames,
+            size=self._card.crop_size,
+            batch_size=1,
+            is_trained=False,
+        )
 
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None

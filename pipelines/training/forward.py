@@ -10,6 +10,9 @@ from t3d_core.training.tasks import Batch, Task, TaskOutput
 from t3d_core.video.augmentation import ColorAugmentation
 from t3d_core.video.transforms import normalize_clip
 
+# Random numbers of training have been drawn with this many places of a batch; larger batches have more.
+_PLACES = 4_099
+
 
 class Forward:
     """Runs a task on loaded batches, one after the other."""
@@ -22,6 +25,7 @@ class Forward:
         clip: ClipConfig,
         colors: ColorAugmentation,
         seed: int,
+        global_batch_size: int,
         device: torch.device,
     ) -> None:
         """Run `task`, which lives on `device`.
@@ -32,10 +36,12 @@ class Forward:
             clip: how clips were taken; gives their mean and std.
             colors: changes of training clips.
             seed: of the run.
+            global_batch_size: clips of a step over all workers.
             device: of the task.
         """
         self._task, self._execution, self._clip = task, execution, clip
         self._colors, self._seed, self._device = colors, seed, device
+        self._num_places = max(_PLACES, global_batch_size)
 
     def training(self, net: nn.Module, batch: NumpyBatch, *, step: int, place: range) -> TaskOutput:
         """Run `net` on a micro-batch in new colours.
@@ -43,7 +49,7 @@ class Forward:
         Random numbers on the device follow from the step and the micro-batch's place in the global batch. A resumed
         run therefore draws the same numbers, on any number of workers.
         """
-        torch.manual_seed((self._seed * 1_000_003 + step) * 4_099 + place.start)
+        torch.manual_seed((self._seed * 1_000_003 + step) * self._num_places + place.start)
         return self._run(net, batch, is_training=True)
 
     def validation(self, net: nn.Module, batch: NumpyBatch) -> TaskOutput:

@@ -26,6 +26,7 @@ from pipelines.training.state import Learner, Position
 from pipelines.training.step_guard import MicroBatchLoss, StepGuard, StopError
 from pipelines.training.validation import Validator
 from pipelines.training.worker import Metrics, Worker
+from t3d_core.models.execution import Execution
 from t3d_core.training.averaging import WeightAverage
 
 _SHOWN_EVERY_SECONDS = 1.0
@@ -89,7 +90,7 @@ class _Training:
         if config.compute.sync_batch_norm:
             self.task.net = nn.SyncBatchNorm.convert_sync_batchnorm(self.task.net)
         execution = build_execution(config)
-        execution.prepare(self.task.net, num_frames=config.clip.num_frames, size=config.clip.crop_size)
+        self._prepare(execution)
         self.parameters = [parameter for parameter in self.task.net.parameters() if parameter.requires_grad]
         average = WeightAverage(self.task.net, decay=config.ema_decay) if config.ema_decay else None
         optimizer = build_optimizer(self.task.net, config.optimizer, batch_size=config.global_batch_size)
@@ -101,10 +102,25 @@ class _Training:
             clip=config.clip,
             colors=build_colors(config),
             seed=config.seed,
+            global_batch_size=config.global_batch_size,
             device=worker.device,
         )
         self.validator = Validator(self.stage, worker, self.task, forward=self.forward, execution=execution)
         self.guard = StepGuard(self.stage, worker)
+
+    def _prepare(self, execution: Execution) -> None:
+        """Set up the network for this device, and check its numbers there."""
+        clip, largest = self.config.clip, max(map(len, self.places))
+        measured = execution.prepare(
+            self.task.net,
+            num_frames=clip.num_frames,
+            size=clip.crop_size,
+            batch_size=largest * clip.num_segments,
+            is_trained=True,
+        )
+        if self.worker.rank == 0:
+            for each in measured:
+                print(each, flush=True)
 
     def run(self) -> None:
         if "initial" not in self.validations:

@@ -189,4 +189,9 @@ class TransferConfig(RunConfig):
             raise UserError(
                 "inflate_from is for a 3D network, but objective frame_regression trains a 2D one: leave it out"
             )
+        if self.compute.recompute:
+            raise UserError(
+                "compute.recompute true is for a 3D network, but objective frame_regression trains a 2D one: leave it "
+                "off"
+            )
         return self

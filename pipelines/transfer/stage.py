@@ -153,8 +153,9 @@ class TwinStage(CorrespondenceStage):
     def build_task(self) -> Task:
         """Make the twin with random weights, and the teacher."""
         teacher = teacher_of(self.config.teacher)
-        net = FrameRegressionNet(twin_of(self.card), teacher_dim=teacher.feature_dim)
-        return FrameRegressionTask(net, teacher, positions=self.loader(self.train_index).teacher_positions.tolist())
+        positions = self.loader(self.train_index).teacher_positions.tolist()
+        net = FrameRegressionNet(twin_of(self.card), teacher_dim=teacher.feature_dim, positions=positions)
+        return FrameRegressionTask(net, teacher)
 
     def examine(self, net: nn.Module, *, task: Task, worker: Worker, execution: Execution) -> Metrics:
         """Return nothing, because there are no pairs and no features of clips."""
@@ -163,7 +164,7 @@ class TwinStage(CorrespondenceStage):
     def save_weights(self, net: nn.Module, path: Path) -> None:
         """Write the twin's state, as `inflate_from` takes it."""
         assert isinstance(net, FrameRegressionNet), "built above"
-        torch.save({name: tensor.cpu() for name, tensor in net.twin.state_dict().items()}, path)
+        torch.save({name: tensor.cpu().contiguous() for name, tensor in net.twin.state_dict().items()}, path)
 
 
 def twin_of(card: WeightsCard) -> Twin:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from t3d_core.errors import UserError
 from t3d_core.model_names import TransitionForm
+from t3d_core.models.executable_net import ExecutableNet, check_finite
 from t3d_core.models.precision import full_precision
 from t3d_core.models.recompute import RecomputableLayer
 from t3d_core.models.temporal_transition import TemporalTransitionLayer
@@ -18,7 +19,7 @@ from t3d_core.models.transition_forms import checked_form, default_forms
 NUM_CHANNELS = 3
 
 
-class VideoNet(nn.Module):
+class VideoNet(ExecutableNet):
     """A 3D ConvNet: `features` make maps of a clip, their global average is the feature, a linear layer classifies it.
 
     Args:
@@ -36,11 +37,12 @@ class VideoNet(nn.Module):
         min_size: As given.
         num_segments: Clips of one video that make one example in `forward`; 1 by default.
         is_frozen: Whether the head alone is trained; false by default.
-        is_debugging: Whether clips and features are searched for values that are not finite; false by default.
 
     Raises:
         UserError: `num_classes` is negative, `drop_rate` is out of range, or forms do not fit the transitions.
     """
+
+    channels_last = torch.channels_last_3d
 
     def __init__(
         self,
@@ -58,7 +60,6 @@ class VideoNet(nn.Module):
         self.feature_dim, self.min_num_frames, self.min_size = feature_dim, min_num_frames, min_size
         self.num_segments = 1
         self.is_frozen = False
-        self.is_debugging = False
         self.head_drop = nn.Dropout(checked_drop_rate(drop_rate))
         self.classifier: nn.Module = nn.Identity()
         self.reset_classifier(num_classes)
@@ -108,6 +109,10 @@ class VideoNet(nn.Module):
         for transition, form in zip(transitions, forms, strict=True):
             transition.form = checked_form(form)
 
+    def compiled_part(self) -> nn.Module:
+        """Return `features`, which `forward_features` and `forward` both run."""
+        return self.features
+
     def set_recompute(self, is_recomputed: bool) -> None:
         """Keep the activations of every layer for backward, or compute them once more there."""
         for module in self.modules():
@@ -155,7 +160,7 @@ class VideoNet(nn.Module):
         with full_precision(maps_BCTHW):
             feature_BD = self._pool_features(maps_BCTHW.to(next(self.parameters()).dtype))
         if self.is_debugging:
-            _check_finite(feature_BD, "features")
+            check_finite(feature_BD, "features")
         return feature_BD
 
     def _consensus(self, feature_ND: Tensor) -> Tensor:
@@ -179,22 +184,13 @@ class VideoNet(nn.Module):
                 f"{self.min_num_frames} frames of {self.min_size} x {self.min_size} px"
             )
         if self.is_debugging:
-            _check_finite(clip_BCTHW, "clips")
+            check_finite(clip_BCTHW, "clips")
 
     def _init_weights(self) -> None:
         """He initialisation (paper 4.1, reference [14]); batch norm starts at 1 and 0, as PyTorch does."""
         for module in self.features.modules():
             if isinstance(module, nn.Conv3d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-
-
-def _check_finite(values: Tensor, what: str) -> None:
-    if not torch.isfinite(values).all():
-        counts = (~torch.isfinite(values)).flatten(1).sum(dim=1).tolist()
-        raise UserError(
-            f"the {what} of a batch hold values that are not finite (NaN or infinite): {counts} of "
-            f"{values[0].numel()} each; expected finite ones"
-        )
 
 
 def checked_drop_rate(drop_rate: float) -> float:

@@ -6,7 +6,6 @@ video that are classified together (`num_segments`): then `clip_BCTHW` holds B *
 """
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -17,7 +16,7 @@ from t3d_core.training.mixing import Mixing
 from t3d_core.transfer.correspondence import CorrespondenceNet
 from t3d_core.transfer.pairing import PairKind, Pairs, all_pairs, drawn_pairs, rolled_pairs
 from t3d_core.transfer.teacher import FrozenTeacher
-from t3d_core.transfer.twin import FrameRegressionNet, frames_at
+from t3d_core.transfer.twin import FrameRegressionNet
 
 Batch = dict[str, Tensor]
 
@@ -188,25 +187,23 @@ class FrameRegressionTask:
 
     count_names: tuple[str, ...] = ("loss_sum", "num_examples")
 
-    def __init__(self, net: FrameRegressionNet, teacher: FrozenTeacher, *, positions: Sequence[int]) -> None:
-        """Train `net` on the frames of each clip at `positions`, which are those that the teacher sees."""
+    def __init__(self, net: FrameRegressionNet, teacher: FrozenTeacher) -> None:
+        """Train `net` by the features of `teacher`, which sees the same frames of each clip."""
         self.net: nn.Module = net
         self.teacher = teacher
-        self.positions = torch.tensor(positions)
 
     def to(self, device: torch.device) -> None:
         """Move the network and the teacher."""
         self.net.to(device)
         self.teacher.to(device)
-        self.positions = self.positions.to(device)
 
     def __call__(self, net: nn.Module, batch: Batch) -> TaskOutput:
         """Guess the features of every frame."""
+        clip_BCTHW = batch["clip_BCTHW"]
         feature_ND = self.teacher.frame_features(batch["teacher_frames_BTHWC"]).flatten(0, 1)
         target_ND = functional.layer_norm(feature_ND, feature_ND.shape[1:])
-        guessed_ND = net(frames_at(batch["clip_BCTHW"], self.positions)).float()
-        losses_N = (guessed_ND - target_ND).square().mean(dim=1)
-        losses_B = losses_N.unflatten(0, (-1, len(self.positions))).mean(dim=1)
+        losses_N = (net(clip_BCTHW).float() - target_ND).square().mean(dim=1)
+        losses_B = losses_N.unflatten(0, (len(clip_BCTHW), -1)).mean(dim=1)
         return TaskOutput(
             losses_B.mean(),
             {

@@ -7,6 +7,7 @@ transfer is worth.
 Legend: B clips, T frames, N = B * T images, D feature width.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from torchvision.models import DenseNet
 from t3d_core.errors import UserError
 from t3d_core.models import VideoNet
 from t3d_core.models.densenet3d import DenseBlock, DenseLayer, DenseNet3D
+from t3d_core.models.executable_net import ExecutableNet, check_finite
 
 _DENSENET_BLOCKS = 4
 _OF_KIND = {"resnet3d_18": "resnet18", "resnet3d_34": "resnet34", "resnet3d_50": "resnet50", "inception3d": "googlenet"}
@@ -29,17 +31,44 @@ class Twin(NamedTuple):
     feature_dim: int
 
 
-class FrameRegressionNet(nn.Module):
-    """The twin and a linear layer to the teacher's width, which is dropped afterwards."""
+class FrameRegressionNet(ExecutableNet):
+    """The twin on frames of clips, and a linear layer to the teacher's width, which is dropped afterwards."""
 
-    def __init__(self, twin: Twin, *, teacher_dim: int) -> None:
+    channels_last = torch.channels_last
+
+    def __init__(self, twin: Twin, *, teacher_dim: int, positions: Sequence[int]) -> None:
+        """Put the layer on the twin, which sees the frames of each clip at `positions`: those that the teacher sees."""
         super().__init__()
         self.twin = twin.network
         self.regression = nn.Linear(twin.feature_dim, teacher_dim)
+        self.positions = tuple(positions)
 
-    def forward(self, image_NCHW: Tensor) -> Tensor:
-        """Guess the teacher's features (N, D) of images as the student takes them."""
-        return self.regression(self.twin(image_NCHW))
+    def compiled_part(self) -> nn.Module:
+        """Return the twin."""
+        return self.twin
+
+    def set_recompute(self, is_recomputed: bool) -> None:
+        """Keep all activations.
+
+        Raises:
+            UserError: They are to be recomputed.
+        """
+        if is_recomputed:
+            raise UserError("recompute is for 3D networks, but the network that is trained is a 2D twin: leave it off")
+
+    def forward(self, clip_BCTHW: Tensor) -> Tensor:
+        """Guess the teacher's features (N, D) of the frames of clips as the student takes them."""
+        return self.regression(self.forward_features(clip_BCTHW))
+
+    def forward_features(self, clip_BCTHW: Tensor) -> Tensor:
+        """Return the twin's own features (N, D) of the frames, one clip after the other."""
+        positions = torch.tensor(self.positions, device=clip_BCTHW.device)
+        if self.is_debugging:
+            check_finite(clip_BCTHW, "clips")
+        feature_ND = self.twin(frames_at(clip_BCTHW, positions))
+        if self.is_debugging:
+            check_finite(feature_ND, "features")
+        return feature_ND
 
 
 def build_twin(kind: str, net: VideoNet) -> Twin:

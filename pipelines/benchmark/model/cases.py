@@ -136,7 +136,8 @@ def runs_of(case: Case, net: nn.Module, clip_BCTHW: Tensor) -> dict[str, Callabl
 
 def _prepare(net: nn.Module, case: Case, clip_BCTHW: Tensor) -> None:
     if isinstance(net, VideoNet):
-        case.execution.prepare(net, num_frames=clip_BCTHW.shape[2], size=clip_BCTHW.shape[3])
+        batch_size, _, num_frames, size, _ = clip_BCTHW.shape
+        case.execution.prepare(net, num_frames=num_frames, size=size, batch_size=batch_size, is_trained=case.is_trained)
     elif case.execution.channels_last:
         for module in net.modules():
             if isinstance(module, nn.Conv3d):

@@ -38,7 +38,8 @@ def measure_plan(net: VideoNet, clip_BCTHW: Tensor, *, execution: Execution, rep
         execution: How training will run.
         repeats: Rounds in which all forms of all transitions take turns.
     """
-    execution.prepare(net, num_frames=clip_BCTHW.shape[2], size=clip_BCTHW.shape[3])
+    batch_size, _, num_frames, size, _ = clip_BCTHW.shape
+    execution.prepare(net, num_frames=num_frames, size=size, batch_size=batch_size, is_trained=True)
     inputs = _inputs_of_transitions(net.train(), clip_BCTHW)
     runs = {
         (index, form): _step(transition, maps_BCTHW, form, execution)

@@ -64,7 +64,7 @@ def plan_of(shards, weights, **changes):
 
 def scores_of(plan, weights, **compute):
     """What an actor gives for the first views, in this process."""
-    scorer = Scorer(load_model(weights), compute=EvaluateComputeConfig(**compute), use_gpu=False)
+    scorer = Scorer(load_model(weights), compute=EvaluateComputeConfig(**compute), batch_size=5, use_gpu=False)
     return scorer.score(plan.batch(range(5)))
 
 

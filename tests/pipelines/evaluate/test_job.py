@@ -18,7 +18,7 @@ from pipelines.clips.config import ClipConfig
 from pipelines.clips.stream import as_row
 from pipelines.clips.views import ViewPlan
 from pipelines.evaluate.job import run_evaluate
-from pipelines.evaluate.scoring import Scored, Scorer
+from pipelines.evaluate.scoring import Scored, Scorer, _settings_of_scorer
 from pipelines.shards.index import load_index
 from t3d_core.errors import UserError
 from t3d_core.evaluation.intervals import accuracy_interval
@@ -55,7 +55,7 @@ def without_ray(monkeypatch):
                 yield as_row(self.scorer.score(self.plan.batch(numbers[first : first + self.batch_size])))
 
     def batches(plan, loaded, config):
-        return Here(plan, Scorer(loaded, compute=config.compute, use_gpu=config.use_gpu), config.batch_size)
+        return Here(plan, Scorer(loaded, **_settings_of_scorer(config)), config.batch_size)
 
     monkeypatch.setattr("pipelines.evaluate.scoring._scored_by_actors", batches)
 

@@ -46,7 +46,7 @@ def test_a_view_without_pixels_gets_no_score_and_leaves_the_others_alone(damaged
     is_damaged_B = np.isin(plan.loader.index.video_id_N[batch["row_B"]], damaged.video_ids)
     assert is_damaged_B.sum() == 4
     assert np.array_equal(batch["reason_B"] != "", is_damaged_B)
-    scorer = Scorer(load_model(weights), compute=EvaluateComputeConfig(), use_gpu=False)
+    scorer = Scorer(load_model(weights), compute=EvaluateComputeConfig(), batch_size=4, use_gpu=False)
     score_BK = scorer.score(batch)["score_BK"]
     assert np.isnan(score_BK[is_damaged_B]).all()
     alone = scorer.score({name: column[~is_damaged_B] for name, column in batch.items()})["score_BK"]

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -36,12 +38,13 @@ class Seen:
 
 
 @pytest.mark.parametrize("stage", ["train", "transfer"])
-def test_the_switches_of_a_run_reach_its_network(stage, settings, synthetic_shards, monkeypatch):
+def test_the_switches_of_a_run_reach_its_network(stage, settings, synthetic_shards, monkeypatch, capsys):
     seen = Seen(monkeypatch)
     run, config = {"train": (run_train, train_config), "transfer": (run_transfer, transfer_config)}[stage]
     compute = TrainComputeConfig(precision="bf16", recompute=True, debug=True)
     run(config(settings, synthetic_shards, name="mine", epochs=1, compute=compute))
     assert {(True, True, False, True, True), (False, True, False, True, True)} <= seen.found  # bf16 on a CPU
+    assert re.search(r"bf16 compared with fp32: .*, gradients [\d.]+%; took [\d.]+ s\n", capsys.readouterr().out)
     run(config(settings, synthetic_shards, name="usual", epochs=1))
     assert {(True, False, True, False, False), (False, False, True, False, False)} <= seen.found
     seen.found.clear()

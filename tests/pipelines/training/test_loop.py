@@ -15,11 +15,14 @@ from pipelines.networks.config import T3DConfig
 from pipelines.train.config import TrainConfig, TrainDataConfig
 from pipelines.training.checkpoints import CheckpointFolder
 from pipelines.training.config import CheckpointConfig, OptimizerConfig, ScalingConfig, ScheduleConfig
+from pipelines.training.forward import Forward
 from pipelines.training.loop import run_training_loop
 from pipelines.training.run import describe_scaled_rate
 from pipelines.training.worker import Worker
+from t3d_core.models.execution import Execution
 from t3d_core.training.checkpoint import load_training_state
 from t3d_core.training.tasks import ClassificationTask
+from t3d_core.video.augmentation import ColorAugmentation
 
 NUM_ROWS, NUM_CLASSES, SIDE = 22, 3, 4
 
@@ -385,3 +388,38 @@ def test_what_a_stage_examines_is_logged_with_every_validation_and_belongs_to_it
     examined = [step for step, metrics in run.logged if "extra/number" in metrics]
     assert examined == [step for step, metrics in run.logged if "val/loss" in metrics]
     assert run.outcome.validations["initial"]["extra/number"] == 1.0
+
+
+def seeds_of(*, global_batch_size, steps, places):
+    """The seeds of the device's random numbers, by step and place in the batch, as a task finds them."""
+    forward = Forward(
+        lambda *_: torch.initial_seed(),
+        execution=Execution(),
+        clip=ClipConfig(),
+        colors=ColorAugmentation(),
+        seed=3,
+        global_batch_size=global_batch_size,
+        device=torch.device("cpu"),
+    )
+    batch = {"clip_BTHWC": np.zeros((1, 1, 1, 1, 3), np.uint8)}
+    return {
+        (step, place): forward.training(nn.Identity(), batch, step=step, place=range(place, place + 1))
+        for step in steps
+        for place in places
+    }
+
+
+def test_no_two_steps_and_places_of_a_run_draw_the_same_numbers_in_batches_of_any_size():
+    for size in (8, 4_099, 4_100, 20_000):
+        places = sorted({0, 1, size // 2, 4_098, 4_099, 8_198, size - 1} & set(range(size)))
+        seeds = list(seeds_of(global_batch_size=size, steps=range(40), places=places).values())
+        low_32_bits = {seed % 2**32 for seed in seeds}  # all that a generator on a CPU takes of a seed
+        assert len(low_32_bits) == len(seeds) == 40 * len(places)
+
+
+def test_the_numbers_of_batches_of_up_to_4099_clips_are_those_of_earlier_versions():
+    assert seeds_of(global_batch_size=64, steps=[5], places=[0, 7]) == {
+        (5, 0): (3 * 1_000_003 + 5) * 4_099,
+        (5, 7): (3 * 1_000_003 + 5) * 4_099 + 7,
+    }
+    assert seeds_of(global_batch_size=4_099, steps=[1], places=[4_098]) == {(1, 4_098): (3_000_009 + 2) * 4_099 - 1}

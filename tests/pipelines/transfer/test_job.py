@@ -154,6 +154,8 @@ def test_what_a_twin_cannot_have_is_refused(small_run):
         small_run(objective="frame_regression", cache={})
     with pytest.raises(ValidationError, match="objective frame_regression trains a 2D one"):
         small_run(objective="frame_regression", inflate_from="twin.pt")
+    with pytest.raises(ValidationError, match=r"compute\.recompute true is for a 3D network.*leave it off"):
+        small_run(objective="frame_regression", compute={"recompute": True})
     with pytest.raises(ValueError, match=r"model\.kind c3d has no 2D twin"):
         run_transfer(small_run(objective="frame_regression", model={"kind": "c3d"}))
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from t3d_core.models import T3D, build_model
-from t3d_core.models.execution import MAX_BF16_DIFFERENCE, Execution, bf16_difference
+from t3d_core.models.execution import Execution
 
 SMALL = {
     "growth_rate": 4,
@@ -17,6 +17,7 @@ SMALL = {
     "temporal_depths": ((1, 3, 6),),
 }
 CLIP = (2, 3, 16, 32, 32)
+OF_RUN = {"num_frames": CLIP[2], "size": CLIP[3], "batch_size": CLIP[0], "is_trained": True}
 
 
 def new_net(**arguments):
@@ -27,7 +28,7 @@ def new_net(**arguments):
 def one_step(net, execution, *, dtype=torch.float64):
     """Return the logits, the gradients by name and the buffers after a training pass."""
     net = copy.deepcopy(net).to(dtype)
-    execution.prepare(net, num_frames=CLIP[2], size=CLIP[3])
+    execution.prepare(net, **OF_RUN)
     clip = torch.randn(CLIP, dtype=dtype, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(2)  # dropout
     with execution.autocast(clip.device):
@@ -57,14 +58,13 @@ def test_recomputing_does_nothing_where_no_gradient_is_wanted():
 
 def test_channels_last_reaches_every_convolution():
     net = new_net()
-    Execution().prepare(net, num_frames=16, size=32)
+    Execution().prepare(net, **OF_RUN)
     convs = [module.weight for module in net.modules() if isinstance(module, nn.Conv3d)]
     assert all(weight.is_contiguous(memory_format=torch.channels_last_3d) for weight in convs)
 
 
 def test_bf16_changes_the_features_by_rounding_alone_and_keeps_the_weights_in_float32():
     net = new_net()
-    assert 0 < bf16_difference(net, torch.randn(CLIP)) < 0.02
     logits, gradients, buffers = one_step(net, Execution(precision="bf16"), dtype=torch.float32)
     plain_logits, plain_gradients, plain_buffers = one_step(net, Execution(), dtype=torch.float32)
     assert {grad.dtype for grad in gradients.values()} == {torch.float32}
@@ -76,48 +76,9 @@ def test_bf16_changes_the_features_by_rounding_alone_and_keeps_the_weights_in_fl
     assert torch.cosine_similarity(gradients[name].flatten(), plain_gradients[name].flatten(), dim=0) > 0.99
 
 
-class WrongInBf16(nn.Conv3d):
-    """As a convolution of cuDNN 9.10.2 was."""
-
-    def forward(self, x):
-        return super().forward(x) * (2 if torch.is_autocast_enabled("cpu") else 1)
-
-
-def test_a_kernel_that_is_wrong_in_bf16_is_refused_before_the_run_and_not_in_fp32():
-    net = new_net()
-    net.features.denseblock1.denselayer1.conv2.__class__ = WrongInBf16
-    net.features.denseblock2.denselayer1.conv2.__class__ = WrongInBf16
-    Execution().prepare(net, num_frames=16, size=32)
-    with pytest.raises(ValueError, match=r"bf16 gives other features than fp32 on cpu .*--compute.precision fp32"):
-        Execution(precision="bf16").prepare(net, num_frames=16, size=32)
-
-
-class ZeroInBf16(nn.Conv3d):
-    """A kernel that writes nothing."""
-
-    def forward(self, x):
-        return super().forward(x) * (0 if torch.is_autocast_enabled("cpu") else 1)
-
-
-@pytest.mark.heavy
-def test_a_single_wrong_convolution_is_enough():
-    torch.manual_seed(0)
-    net = build_model("t3d_121", num_classes=0)
-    assert bf16_difference(net, torch.randn(1, 3, 16, 64, 64)) < MAX_BF16_DIFFERENCE / 2
-    net.features.denseblock3.denselayer3.conv2.__class__ = ZeroInBf16
-    assert bf16_difference(net, torch.randn(1, 3, 16, 64, 64)) > MAX_BF16_DIFFERENCE
-
-
 def test_a_net_that_is_cast_to_bf16_itself_gives_bf16():
     net = build_model("resnet3d_18", num_classes=3).bfloat16().eval()
     assert net(torch.randn(CLIP, dtype=torch.bfloat16)).dtype == torch.bfloat16
-
-
-def test_weights_that_are_no_numbers_are_not_called_a_wrong_kernel():
-    net = new_net()
-    nn.init.constant_(net.features.conv0.weight, float("nan"))
-    with pytest.raises(ValueError, match="not finite for a random clip"):
-        Execution(precision="bf16").prepare(net, num_frames=16, size=32)
 
 
 def test_scores_and_features_are_float32_where_convolutions_run_in_bf16():
@@ -148,16 +109,8 @@ def test_gradients_in_bf16_are_the_same_at_every_call(recompute):
 def test_compile_makes_kernels_of_the_features_in_forward_features_too():
     net = new_net()
     assert net.features._compiled_call_impl is None
-    Execution(compile=True).prepare(net, num_frames=16, size=32)
+    Execution(compile=True).prepare(net, **OF_RUN)
     assert net.features._compiled_call_impl is not None
-
-
-def test_the_bf16_check_leaves_mode_and_statistics_alone():
-    net = new_net().train()
-    before = {name: buffer.clone() for name, buffer in net.named_buffers()}
-    bf16_difference(net, torch.randn(CLIP))
-    assert net.training
-    assert all(torch.equal(buffer, before[name]) for name, buffer in net.named_buffers())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -165,7 +118,7 @@ def test_values_that_are_not_finite_are_told_while_debugging_alone(value):
     net, clip = new_net(), torch.randn(CLIP)
     clip[1, 0, 3, 4, 5] = value
     net(clip)
-    Execution(debug=True).prepare(net, num_frames=16, size=32)
+    Execution(debug=True).prepare(net, **OF_RUN)
     with pytest.raises(ValueError, match=r"the clips of a batch .* not finite .* \[0, 1\] of 49152"):
         net(clip)
 
@@ -177,7 +130,7 @@ def test_compile_and_recompute_together_are_refused():
 
 def test_features_that_are_not_finite_are_told_while_debugging():
     net = new_net()
-    Execution(debug=True).prepare(net, num_frames=16, size=32)
+    Execution(debug=True).prepare(net, **OF_RUN)
     nn.init.constant_(net.features.denseblock2.denselayer1.conv2.weight, float("inf"))
     with pytest.raises(ValueError, match=r"the features of a batch .* not finite"):
         net(torch.randn(CLIP))

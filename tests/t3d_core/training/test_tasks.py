@@ -10,6 +10,7 @@ from t3d_core.training.mixing import MixedBatch, Mixing
 from t3d_core.training.tasks import ClassificationTask, CorrespondenceTask, FrameRegressionTask
 from t3d_core.transfer.correspondence import CorrespondenceNet
 from t3d_core.transfer.teacher import FrozenTeacher
+from t3d_core.transfer.twin import FrameRegressionNet, Twin
 
 
 class ClipAsFeature(nn.Module):
@@ -226,7 +227,9 @@ def test_the_frame_regression_guesses_the_standardised_features_of_the_frames_th
             return image_NCHW.mean(dim=(2, 3))
 
     teacher = FrozenTeacher(Colour(), feature_dim=3, mean=(0, 0, 0), std=(1 / 255,) * 3)
-    task = FrameRegressionTask(Colour(), teacher, positions=[0, 2])
+    net = FrameRegressionNet(Twin(Colour(), 3), teacher_dim=3, positions=[0, 2])
+    net.regression = nn.Identity()
+    task = FrameRegressionTask(net, teacher)
     # Frames of colour (1, 2, 3): standardised -1.22, 0, 1.22.
     frames_BTHWC = torch.tensor([1, 2, 3], dtype=torch.uint8).expand(2, 2, 4, 4, 3)
     clip_BCTHW = torch.zeros(2, 3, 3, 4, 4)
