@@ -6,7 +6,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.networks.config import ModelConfig
 from pipelines.prepare.config import DataConfig
-from pipelines.settings.section import Address, Role, Section, UserPath
+from pipelines.settings.section import ADDED, Address, Role, Section, UserPath
 from pipelines.training.config import RunConfig, ScheduleConfig, check_inflation
 from t3d_core.errors import UserError
 
@@ -127,7 +127,7 @@ class TransferConfig(RunConfig):
     objective: Literal["correspondence", "frame_regression"] = "correspondence"
     """What is learned: correspondence (the paper's) or frame_regression, a control. In the control the 2D twin of
     `model` learns the teacher's features of single frames, for inflate_from of later runs. It does not use pairs,
-    norm_features, checks and probe."""
+    projection, norm_features, checks and probe."""
     inflate_from: Address | None = None
     """2D weights to start the student from, repeated along time as in training: a network's name, or a file such as
     the twin.pt of frame_regression. By default it starts from random weights (paper)."""
@@ -138,6 +138,10 @@ class TransferConfig(RunConfig):
     """How frames and clips are paired. A match is a clip with its own frames. rolled: the other pair takes the frames
     of another clip of the batch. literal: each pair is drawn by itself, the other pair from two videos (paper, at
     twice the cost). all: every other clip of the batch gives a pair (ours)."""
+    projection: Annotated[Literal["auto", "always", "mlp"], ADDED] = "auto"
+    """Layers between the student's features and the pair head, dropped after the transfer. auto: a linear layer to 1024
+    where the student has another width. always: a linear layer for every student (paper 3.2: "we add a fully-connected
+    layer right after 3D Dense Block: Layer-4"). mlp: two linear layers with a ReLU between them (Paper: not in it)."""
     norm_features: bool = False
     """Batch-normalise the features of both networks before the pair head (ours). Without it they tend to collapse to
     one direction."""

@@ -66,6 +66,7 @@ class CorrespondenceStage:
             student,
             student_dim=student.feature_dim,
             teacher_dim=known.feature_dim,
+            projection=self.config.projection,
             norm_features=self.config.norm_features,
         )
         return CorrespondenceTask(net, teacher, pairs=self.config.pairs)

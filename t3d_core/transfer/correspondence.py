@@ -3,11 +3,15 @@
 Legend: B clips, D feature width, P pairs.
 """
 
+from typing import Literal
+
 from torch import Tensor, nn
 from torch.nn import functional
 
 from t3d_core.models.precision import full_precision
 from t3d_core.transfer.pairing import Pairs
+
+ProjectionKind = Literal["auto", "always", "mlp"]
 
 
 class PairHead(nn.Module):
@@ -43,6 +47,7 @@ class CorrespondenceNet(nn.Module):
         student_dim: int,
         teacher_dim: int,
         projection_dim: int = 1024,
+        projection: ProjectionKind = "auto",
         norm_features: bool = False,
     ) -> None:
         """Put the head on `student`.
@@ -51,7 +56,10 @@ class CorrespondenceNet(nn.Module):
             student: a 3D network with `forward_features(clip_BCTHW) -> (B, student_dim)`.
             student_dim: width of the student's feature.
             teacher_dim: width of the teacher's feature.
-            projection_dim: a student of another width gets a linear layer to this one, which is dropped afterwards.
+            projection_dim: width of what the head takes from the student.
+            projection: layers between the two, which are dropped afterwards. `auto`: a linear one where the widths
+                differ; `always`: a linear one for every student, as the paper's text has it (3.2); `mlp`: two with a
+                ReLU between them (Paper: not in it).
             norm_features: batch-normalise both features, without weights, before anything is made of them.
                 Paper: not in it. A student whose features are mostly alike can separate pairs by a few dimensions;
                 where every dimension has the same variance it must use them all.
@@ -60,8 +68,7 @@ class CorrespondenceNet(nn.Module):
         self.student = student
         self.student_norm = nn.BatchNorm1d(student_dim, affine=False) if norm_features else nn.Identity()
         self.teacher_norm = nn.BatchNorm1d(teacher_dim, affine=False) if norm_features else nn.Identity()
-        is_projected = student_dim != projection_dim
-        self.projection = nn.Linear(student_dim, projection_dim) if is_projected else nn.Identity()
+        self.projection = _projection(projection, student_dim, projection_dim)
         self.head = PairHead(projection_dim, teacher_dim)
 
     def forward(self, clip_BCTHW: Tensor, teacher_BD: Tensor, pairs: Pairs) -> Tensor:
@@ -79,3 +86,13 @@ class CorrespondenceNet(nn.Module):
         with full_precision(student_BD):
             projected_BD = self.projection(self.student_norm(student_BD))
             return self.head(projected_BD, self.teacher_norm(teacher_BD), pairs.clip_P, pairs.frames_P)
+
+
+def _projection(kind: ProjectionKind, student_dim: int, projection_dim: int) -> nn.Module:
+    if kind == "mlp":
+        return nn.Sequential(
+            nn.Linear(student_dim, projection_dim), nn.ReLU(), nn.Linear(projection_dim, projection_dim)
+        )
+    if kind == "always" or student_dim != projection_dim:
+        return nn.Linear(student_dim, projection_dim)
+    return nn.Identity()

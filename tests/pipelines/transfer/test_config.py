@@ -5,7 +5,9 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
+from pipelines.settings.section import added_defaults, config_fingerprint
 from pipelines.transfer.config import ImageNetTeacherConfig, TransferConfig
+from t3d_core.transfer.correspondence import ProjectionKind
 from t3d_core.transfer.pairing import PairKind
 from t3d_core.transfer.teacher import TEACHER_KINDS
 from tests.pipelines.transfer.small_runs import transfer_config
@@ -17,6 +19,17 @@ def test_a_recipe_may_name_every_teacher_that_there_is():
 
 def test_a_recipe_may_name_every_way_of_making_pairs():
     assert get_args(TransferConfig.model_fields["pairs"].annotation) == get_args(PairKind)
+
+
+def test_a_recipe_may_name_every_projection():
+    assert get_args(TransferConfig.model_fields["projection"].annotation) == get_args(ProjectionKind)
+
+
+def test_a_run_from_before_there_were_projections_is_the_same_experiment_with_the_default_and_no_other(tmp_path):
+    config = transfer_config({"kind": "resnet18"}, tmp_path)
+    assert added_defaults(TransferConfig)["projection"] == "auto"
+    of_default = config_fingerprint(config)
+    assert config_fingerprint(config.model_copy(update={"projection": "always"})) != of_default
 
 
 def test_a_teacher_of_ones_own_must_say_how_its_images_are_normalised(tmp_path):

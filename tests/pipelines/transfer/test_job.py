@@ -58,6 +58,13 @@ def test_the_other_ways_of_making_pairs_train_too(pairs, small_run, tmp_path):
     assert 5 < trained <= 7 if pairs == "all" else 0.2 < trained < 5
 
 
+@pytest.mark.parametrize("projection", ["always", "mlp"])
+def test_a_projection_is_dropped_after_the_transfer(projection, small_run, tmp_path):
+    run_transfer(small_run(name="projected", projection=projection))
+    names = load_file(tmp_path / "runs" / "projected" / "student.safetensors").keys()
+    assert names == build_model(num_classes=0, **MODEL).state_dict().keys()
+
+
 def test_fewer_source_videos_than_a_batch_are_refused(small_run):
     expected = (
         r"global_batch_size 64 is more than the 2\d source videos to train on.*: lower it, or prepare more videos"

@@ -34,6 +34,25 @@ def test_a_student_of_another_width_is_projected_and_the_head_takes_the_teachers
     assert net.head.first.in_features == 1024 + 512
 
 
+@pytest.mark.parametrize(
+    ("projection", "student_dim", "widths"),
+    [
+        ("auto", 1024, []),
+        ("auto", 30, [(30, 1024)]),
+        ("always", 1024, [(1024, 1024)]),
+        ("always", 30, [(30, 1024)]),
+        ("mlp", 1024, [(1024, 1024), (1024, 1024)]),
+        ("mlp", 30, [(30, 1024), (1024, 1024)]),
+    ],
+)
+def test_the_student_is_projected_as_asked(projection, student_dim, widths):
+    net = CorrespondenceNet(ClipAsFeature(), student_dim=student_dim, teacher_dim=8, projection=projection)
+    layers = [module for module in net.projection.modules() if isinstance(module, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in layers] == widths
+    pairs = rolled_pairs(torch.arange(2))
+    assert net(torch.randn(2, student_dim, 1, 1, 1), torch.randn(2, 8), pairs).shape == (4, 2)
+
+
 @pytest.mark.parametrize("kind", ["t3d", "densenet3d", "resnet3d_18"])
 def test_one_forward_pass_of_any_student_serves_both_kinds_of_pairs(kind):
     small = {"growth_rate": 4, "block_config": (2, 2, 2, 2), "num_init_features": 24, "bn_size": 2}
