@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from t3d_core.evaluation.metrics import num_correct_top_k
+from t3d_core.evaluation.metrics import is_correct_top_k
 from t3d_core.models import build_model
 from t3d_core.training.mixing import MixedBatch, Mixing
 from t3d_core.training.tasks import ClassificationTask, CorrespondenceTask, FrameRegressionTask
@@ -88,7 +88,7 @@ def test_classification_counts_top_1_and_top_5_as_testing_does(num_classes):
     task = ClassificationTask(nn.Identity())
     counts = floats(task(task.net, {"clip_BCTHW": logits, "label_B": label_B}).counts)
     for name, k in (("num_correct", 1), ("num_correct_top5", min(5, num_classes))):
-        assert counts[name] == num_correct_top_k(logits.numpy(), label_B.numpy(), k=k)
+        assert counts[name] == is_correct_top_k(logits.numpy(), label_B.numpy(), k=k).sum()
 
 
 def test_label_smoothing_is_for_training_only():
