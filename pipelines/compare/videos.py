@@ -113,7 +113,10 @@ def _notes(
             f"comparison{'s' if num_tested > 1 else ''} (Holm). It covers the choice of videos, not of seeds."
         )
     if unlike := [row.label for row in rows if row.label not in {reference.label, *differences}]:
-        notes.append(f"Not tested with the seeds and on the videos of {reference.label}: {_listed(unlike)}.")
+        notes.append(
+            f"Not tested with the seeds and on the videos of {reference.label}: {_listed(unlike)}. --reference "
+            "compares with one of them instead."
+        )
     if without := [label for label, each in differences.items() if each.p_value is None]:
         notes.append(
             f"No p for {_listed(without)}: these scores, or those of {reference.label}, do not name the sources of "

@@ -24,6 +24,7 @@ def test_other_videos_are_not_compared_one_by_one(store):
     summary = run_compare(CompareConfig(tracking={"uri": store.uri}, output=store.folder / "report"))
     assert " - reference" not in summary
     assert "Not tested with the seeds and on the videos of" in summary
+    assert "--reference compares with one of them instead" in summary
 
 
 def test_videos_of_one_source_are_one_observation(store):
