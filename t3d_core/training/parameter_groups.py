@@ -40,14 +40,16 @@ def parameter_groups(
         UserError: a scale other than 1 is given for a network without a linear head.
     """
     scale_of = _scales(net, head_lr_scale=head_lr_scale, layer_decay=layer_decay)
-    groups: dict[tuple[float, float], ParameterGroup] = {}
+    # Not by the decay itself: with any decay, 0 too, the groups are the same, and so is the state of their optimiser.
+    groups: dict[tuple[float, bool], ParameterGroup] = {}
     for name, parameter in net.named_parameters():
         if not parameter.requires_grad:
             continue
         scale = scale_of.get(name, 1.0)
-        decay = weight_decay if decay_norms_and_biases or parameter.ndim > 1 else 0.0
+        is_decayed = decay_norms_and_biases or parameter.ndim > 1
+        decay = weight_decay if is_decayed else 0.0
         group = {"params": [], "lr": lr * scale, "weight_decay": decay, "lr_scale": scale}
-        groups.setdefault((scale, decay), group)["params"].append(parameter)
+        groups.setdefault((scale, is_decayed), group)["params"].append(parameter)
     return list(groups.values())
 
 

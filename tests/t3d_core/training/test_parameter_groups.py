@@ -1,5 +1,6 @@
 import pytest
 from torch import nn
+from torch.optim import SGD
 
 from t3d_core.models import ResNet3D
 from t3d_core.training.parameter_groups import parameter_groups
@@ -49,6 +50,15 @@ def test_kernels_alone_decay_where_norms_and_biases_do_not():
     assert decays == {name: 0.0 if is_vector[name] else 1e-4 for name in is_vector}
     assert {name for name in decays if not decays[name]} >= {"features.bn1.weight", "classifier.bias"}
     assert len(groups) == 2
+
+
+def test_the_groups_are_the_same_for_any_decay_so_that_one_trial_takes_the_state_of_another():
+    net = new_net()
+    some, none = (
+        SGD(parameter_groups(net, lr=0.1, weight_decay=decay, decay_norms_and_biases=False)) for decay in (1e-4, 0.0)
+    )
+    none.load_state_dict(some.state_dict())
+    assert [group["weight_decay"] for group in none.param_groups] == [1e-4, 0.0]
 
 
 @pytest.mark.parametrize("scales", [{"head_lr_scale": 2.0}, {"layer_decay": 0.5}])
