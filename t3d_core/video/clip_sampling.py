@@ -66,7 +66,7 @@ def stride_of_clip(frame_stride: int | None, seconds_per_frame: float | None, *,
 def clip_span(num_frames: int, frame_stride: Stride) -> int:
     """Frames of the video that a clip covers, from its first to its last frame."""
     if num_frames < 1 or frame_stride <= 0:
-        raise UserError(f"num_frames and frame_stride must be >= 1, got {num_frames} and {frame_stride}")
+        raise UserError(f"num_frames must be >= 1 and frame_stride above 0, got {num_frames} and {frame_stride}")
     return int(_multiples([num_frames - 1], frame_stride)[0]) + 1
 
 

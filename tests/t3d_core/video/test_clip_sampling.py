@@ -120,8 +120,8 @@ def test_impossible_arguments_are_named():
         non_overlapping_clips(2, short_video="zero", **shape)
     with pytest.raises(ValueError, match="num_clips must be >= 1, got 0"):
         uniform_clips(9, num_clips=0, short_video="loop", **shape)
-    with pytest.raises(ValueError, match="frame_stride must be >= 1"):
-        clip_span(4, 0)
+    with pytest.raises(ValueError, match=r"num_frames must be >= 1 and frame_stride above 0, got 4 and -1/2"):
+        clip_span(4, Fraction(-1, 2))
 
 
 @given(
