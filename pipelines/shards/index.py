@@ -107,7 +107,8 @@ def load_index(
 
     Raises:
         UserError: a folder is missing, unfinished or damaged, or has none of its shards; a label is not a class; the
-            folders have different classes; the fold does not exist, or these splits are empty.
+            folders have different classes; the fold does not exist, or these splits are empty; a frame rate that is
+            needed is not above 0.
     """
     if not folders:
         raise UserError("data.shards names no folder: give one that jobs/prepare.py wrote")
@@ -139,7 +140,10 @@ def load_index(
     if not len(table) and (skipped or not may_be_empty):
         raise UserError(_describe_empty(whole, folders, fold=fold, splits=splits, skipped=skipped))
     index = _index_of(table, paths=tuple(paths), class_names=class_names, skipped=tuple(skipped))
-    return _with_fps_of_shards(index) if has_fps else index
+    if has_fps:
+        index = _with_fps_of_shards(index)
+        _check_fps(index)
+    return index
 
 
 def _with_fps_of_shards(index: ShardIndex) -> ShardIndex:
@@ -149,6 +153,18 @@ def _with_fps_of_shards(index: ShardIndex) -> ShardIndex:
         is_in_N = index.shard_N == shard
         fps_N[is_in_N] = read_fps(index.shard_paths[shard])[index.row_N[is_in_N]]
     return replace(index, fps_N=fps_N)
+
+
+def _check_fps(index: ShardIndex) -> None:
+    is_impossible_N = ~(np.isfinite(index.fps_N) & (index.fps_N > 0))
+    if is_impossible_N.any():
+        first = np.flatnonzero(is_impossible_N)[0]
+        raise UserError(
+            f"{is_impossible_N.sum()} of {len(index)} rows have an impossible frame rate, such as video "
+            f"{index.video_id_N[first]} with {index.fps_N[first]:g} frames a second in "
+            f"{index.shard_paths[index.shard_N[first]]}: take these videos out of the data and prepare it again, or train "
+            "with clip.frame_stride in place of clip.seconds_per_frame"
+        )
 
 
 def _read_rows(folder: ShardFolder, description: dict[str, Any], *, first_shard: int) -> pa.Table:

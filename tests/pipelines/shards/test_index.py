@@ -200,6 +200,17 @@ def test_a_shard_whose_frame_rates_cannot_be_read_is_named_with_the_cure(shards)
     assert len(load_index([shards], fold=1, splits=["train"])) > 0
 
 
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("inf")])
+def test_a_video_with_an_impossible_frame_rate_is_named_with_the_cure_where_rates_are_needed(shards, rate):
+    with changed_videos(shards) as videos:
+        [video, *_] = [video for video in videos if video["splits"] == ["train"]]
+        video["rows"][0]["fps"] = rate
+    message = rf"1 of 38 rows have .* such as video {video['video_id']} with {rate:g} .*: take these videos out"
+    with pytest.raises(ValueError, match=message):
+        load_index([shards], fold=1, splits=["train"], has_fps=True)
+    assert len(load_index([shards], fold=1, splits=["train"])) == 38
+
+
 @pytest.mark.parametrize("name", ["dataset.json", "videos.parquet"])
 def test_damaged_tables_are_refused_with_the_cure(shards, name):
     if name == "dataset.json":
