@@ -162,8 +162,8 @@ def _check_fps(index: ShardIndex) -> None:
         raise UserError(
             f"{is_impossible_N.sum()} of {len(index)} rows have an impossible frame rate, such as video "
             f"{index.video_id_N[first]} with {index.fps_N[first]:g} frames a second in "
-            f"{index.shard_paths[index.shard_N[first]]}: take these videos out of the data and prepare it again, or train "
-            "with clip.frame_stride in place of clip.seconds_per_frame"
+            f"{index.shard_paths[index.shard_N[first]]}: take these videos out of the data and prepare it again, or "
+            "train with clip.frame_stride in place of clip.seconds_per_frame"
         )
 
 
