@@ -59,7 +59,8 @@ class EvaluateConfig(Section):
     fold's number. By default only data.fold is tested."""
     num_crops: Literal[1, 3, 10] = 1
     """Squares of every clip that are scored. 1: the centre (paper 4.4). 3: along the longer side. 10: four corners and
-    the centre, each also mirrored."""
+    the centre, each also mirrored; refused for weights whose mirrored clips had the label of another class
+    (`augmentation.flip` with a map)."""
     num_clips: PositiveInt | None = None
     """Clips of every video, evenly spaced. By default all clips that do not overlap (paper 4.4)."""
     compute: EvaluateComputeConfig = EvaluateComputeConfig()

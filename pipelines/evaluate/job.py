@@ -124,6 +124,12 @@ def _load(config: EvaluateConfig, *, tracking_uri: str, storage: Path) -> Loaded
             f"num_clips {config.num_clips} is for networks that score clip by clip; {weights} takes "
             f"{card.num_segments} clips of a video at once (num_segments): leave num_clips out"
         )
+    if card.mirrored_classes and config.num_crops == 10:
+        one, other = card.mirrored_classes[0]
+        raise UserError(
+            f"num_crops {config.num_crops} also scores mirrored crops, and {weights} was trained to see {other!r} in a "
+            f"mirrored {one!r} (augmentation.flip): give --num_crops 1 or 3"
+        )
     loaded = load_model(weights)
     if config.compute.transition_forms is not None:
         loaded.model.set_transition_forms(config.compute.transition_forms)

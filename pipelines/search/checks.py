@@ -67,6 +67,7 @@ def check_space(plan: SearchPlan) -> TrialConfig:
     for where, settings in check_points(plan.config.space):
         try:
             trial = plan.trial_config(settings, seed=0, name="trial")
+            _check_crops(plan.config, trial)
             if isinstance(trial, ResolvedTrainConfig) and trial.init_from == TRANSFER:
                 plan.transfer_config(trial)
             elif isinstance(trial, ResolvedTrainConfig) and trial.init_from is not None:
@@ -79,6 +80,16 @@ def check_space(plan: SearchPlan) -> TrialConfig:
     for weights in sorted(started_from):
         locate_weights(weights, tracking_uri=plan.common["tracking.uri"])
     return of_base
+
+
+def _check_crops(config: SearchConfig, trial: TrialConfig) -> None:
+    """Refuse a test of mirrored crops that evaluation would refuse only at the end of the trial."""
+    is_sided = isinstance(trial, ResolvedTrainConfig) and bool(trial.augmentation.sides())
+    if config.test is not None and config.test.num_crops == 10 and is_sided:
+        raise UserError(
+            "test.num_crops 10 also scores mirrored crops, and augmentation.flip gives mirrored clips the label of "
+            "another class: give test.num_crops 1 or 3"
+        )
 
 
 def _check_lineages(plan: SearchPlan, folders: list[Path]) -> None:

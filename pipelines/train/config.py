@@ -32,7 +32,8 @@ class TrainAugmentationConfig(AugmentationConfig):
 
     flip: bool | Annotated[dict[str, str], Field(min_length=1)] = True  # type: ignore[assignment]
     """Mirror half of the clips, left to right (paper 4.4). A map, such as {move_left: move_right}, does so too, and
-    gives a mirrored clip of either class the label of the other; tests are not mirrored (Paper: not in it)."""
+    gives a mirrored clip of either class the label of the other; evaluation then refuses num_crops 10, half of
+    whose crops are mirrored (Paper: not in it)."""
     mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
     """Mix two clips and their labels with a weight drawn from Beta(x, x); 0 turns it off. If cutmix_alpha is set too,
     each micro-batch uses one of the two."""

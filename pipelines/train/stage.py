@@ -22,7 +22,7 @@ from t3d_core.errors import UserError
 from t3d_core.models import VideoNet, build_model
 from t3d_core.models.execution import Execution
 from t3d_core.training.checkpoint import initialize_from, save_weights
-from t3d_core.training.mirrored_labels import mirrored_labels
+from t3d_core.training.mirrored_labels import mirrored_classes, mirrored_labels
 from t3d_core.training.mixing import Mixing
 from t3d_core.training.tasks import ClassificationTask, Task
 from t3d_core.training.weights_card import WeightsCard
@@ -130,7 +130,7 @@ def build_stage(config: ResolvedTrainConfig, folders: list[Path], init_from: Pat
             f"data.shards {[str(f) for f in folders]} have no labelled rows of split train in fold "
             f"{config.data.fold}: prepare a labelled data set, or choose another --data.fold"
         )
-    mirrored_labels(config.augmentation.sides(), train_index.class_names)
+    sides = mirrored_classes(config.augmentation.sides(), train_index.class_names)
     train_index = share_of_classes(train_index, config.data.class_share)
     held_out = None
     if not len(val_index):
@@ -151,6 +151,6 @@ def build_stage(config: ResolvedTrainConfig, folders: list[Path], init_from: Pat
     unknown_holdout = check_holdout(lineage, step)
     seen = check_lineage(lineage, evaluated_by_run(folders, val_index, fold=config.data.fold))
     card = card_of(config.model, config.clip, class_names=train_index.class_names)
-    card = replace(card, lineage=(*lineage.steps, step))
+    card = replace(card, lineage=(*lineage.steps, step), mirrored_classes=sides)
     warnings = tuple(filter(None, (unknown_holdout, seen)))
     return ClassificationStage(config, card, train_index, val_index, init_from, warnings=warnings)

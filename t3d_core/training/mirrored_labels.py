@@ -58,6 +58,16 @@ def mirrored_labels(sides: Mapping[str, str], class_names: Sequence[str]) -> npt
     return np.array(labels, np.int64)
 
 
+def mirrored_classes(sides: Mapping[str, str], class_names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return the pairs of classes that change sides, each once, in the order and with the names of `class_names`.
+
+    Raises:
+        UserError: as `mirrored_labels`.
+    """
+    label_K = mirrored_labels(sides, class_names).tolist()
+    return tuple((class_names[one], class_names[other]) for one, other in enumerate(label_K) if one < other)
+
+
 def _with_nearest(name: str, known: Mapping[str, int]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0)
     return f"{name!r} (the nearest is {near[0]!r})" if near else repr(name)

@@ -36,6 +36,8 @@ class WeightsCard:
         lineage: the trainings behind the weights, the oldest first.
         run_id: the tracked run that trained it.
         seconds_per_frame: seconds from one clip frame to the next; None with `frame_stride`.
+        mirrored_classes: pairs of classes that change sides in a mirrored clip, if training gave such a clip the label
+            of the other class.
     """
 
     model_kind: str
@@ -52,6 +54,7 @@ class WeightsCard:
     lineage: tuple[TrainingStep, ...] = ()
     run_id: str | None = None
     seconds_per_frame: float | None = None
+    mirrored_classes: tuple[tuple[str, str], ...] = ()
 
     def stride_at(self, fps: float) -> Stride:
         """The distance of clip frames in a video of `fps` frames a second, in frames of that video."""

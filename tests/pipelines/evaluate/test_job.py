@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -335,6 +336,19 @@ def test_an_interrupted_fold_is_killed_in_mlflow_and_so_is_the_whole(two_folds, 
 
 def interrupt(*_):
     raise KeyboardInterrupt
+
+
+def test_mirrored_crops_are_refused_for_weights_whose_mirrored_clips_had_the_label_of_another_class(
+    synthetic_shards, weights, tmp_path, without_ray
+):
+    net, card = load_model(weights)
+    one, other = card.class_names[:2]
+    sided = tmp_path / "model.safetensors"
+    save_weights(net, sided, card=replace(card, mirrored_classes=((one, other),)))
+    message = rf"num_crops 10 .* to see '{other}' in a mirrored '{one}' .*: give --num_crops 1 or 3"
+    with pytest.raises(UserError, match=message):
+        run_evaluate(evaluate_config(synthetic_shards, tmp_path, sided, num_crops=10))
+    run_evaluate(evaluate_config(synthetic_shards, tmp_path, sided, num_crops=3))
 
 
 def test_workers_that_leave_no_cpu_for_decoding_are_refused(synthetic_shards, weights, tmp_path):

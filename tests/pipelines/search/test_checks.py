@@ -53,6 +53,14 @@ def test_an_axis_that_asks_for_another_ones_value_is_tried_with_it(search_of):
             {"space": {"optimizer.lr": {"uniform": [-1, 1]}}, "sampler": {"kind": "random"}},
             r"optimizer.lr: given -1.0, allowed: number>0",
         ),
+        (
+            {
+                "space": {"epochs": {"grid": [2]}},
+                "settings": {"augmentation.flip": {"move_left": "move_right"}},
+                "test": {"num_crops": 10},
+            },
+            r"test.num_crops 10 also scores mirrored crops, .*: give test.num_crops 1 or 3",
+        ),
         ({"space": {"epochs": {"grid": [2]}}, "settings": {"epoch": 1}}, r"epoch: given 1, no such setting"),
         (
             {"space": {"optimizer.lr": {"grid": [1, 2]}}, "scheduler": {"kind": "asha", "grace_epochs": 2}},

@@ -66,6 +66,7 @@ def test_classes_that_change_sides_are_those_of_the_data(config_of, synthetic_sh
     augmentation = TrainAugmentationConfig(flip={names[0]: names[1]})
     stage = build_stage(config_of(augmentation=augmentation), [synthetic_shards], None)
     assert random_crop_of(stage.config.augmentation).flip
+    assert stage.card.mirrored_classes == ((names[0], names[1]),)
     wrong = TrainAugmentationConfig(flip={names[0]: f"{names[1]}s"})
     with pytest.raises(ValueError, match=f"do not have: '{names[1]}s' .the nearest is '{names[1]}'.: give names of"):
         build_stage(config_of(augmentation=wrong), [synthetic_shards], None)

@@ -39,6 +39,7 @@ CARD = WeightsCard(
     short_video="loop",
     mean=(0.1, 0.2, 0.3),
     std=(0.4, 0.5, 0.6),
+    mirrored_classes=(("jump", "run"),),
     lineage=(TrainingStep("transfer", ("videos",), 1, is_labelled=False, sketch=("01", "23")),),
 )
 
@@ -76,10 +77,10 @@ def test_reading_the_card_alone_gives_what_was_written(tmp_path):
 
 def test_a_card_of_an_older_version_has_its_last_training_as_lineage(tmp_path):
     old = asdict(replace(CARD, run_id="0123")) | {"datasets": ["ucf101"], "fold": 2}
-    del old["lineage"]
+    del old["lineage"], old["mirrored_classes"]
     save_file({"weight": torch.zeros(1)}, tmp_path / "old.safetensors", metadata={"t3d": json.dumps(old)})
     step = TrainingStep("train", ("ucf101",), 2, is_labelled=True, run_id="0123")
-    assert read_card(tmp_path / "old.safetensors") == replace(CARD, run_id="0123", lineage=(step,))
+    assert read_card(tmp_path / "old.safetensors") == replace(CARD, run_id="0123", lineage=(step,), mirrored_classes=())
 
 
 def test_a_classifier_takes_all_but_the_head_from_a_student_without_one(tmp_path):

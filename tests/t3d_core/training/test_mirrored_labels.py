@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t3d_core.training.mirrored_labels import mirrored_labels, partners
+from t3d_core.training.mirrored_labels import mirrored_classes, mirrored_labels, partners
 
 CLASSES = ("clap", "move_left", "move_right", "throw_left", "throw_right")
 
@@ -57,3 +57,10 @@ def test_unknown_classes_are_refused_with_the_nearest_ones():
 
 def test_names_are_compared_as_they_look():
     assert mirrored_labels({"gauche e\u0301": "droite"}, ["gauche \u00e9", "droite"]).tolist() == [1, 0]
+
+
+def test_each_pair_of_classes_that_change_sides_is_given_once_with_the_names_of_the_data():
+    names = ("droite", "clap", "gauche e\u0301")
+    for sides in ({"gauche \u00e9": "droite"}, {"gauche \u00e9": "droite", "droite": "gauche \u00e9"}):
+        assert mirrored_classes(sides, names) == ((names[0], names[2]),)
+    assert mirrored_classes({}, names) == ()
