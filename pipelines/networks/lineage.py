@@ -150,11 +150,10 @@ def check_holdout(lineage: Lineage, step: TrainingStep) -> str | None:
         if not known.is_labelled or known.fold != step.fold or not set(known.datasets) & set(step.datasets):
             continue
         if known.held_out is not None and known.held_out != step.held_out:
+            difference, cure = _other_holdout(known, step)
             raise UserError(
-                f"{lineage.weights} was trained with another held-out part (data.holdout_seed {known.holdout_seed}, "
-                f"here {step.holdout_seed}), so this run would validate on videos that it was trained on: give "
-                f"--data.holdout_seed {known.holdout_seed} and the same data.holdout_fraction and data.class_share. "
-                f"Chain of the weights: {describe_lineage(lineage.steps)}"
+                f"{lineage.weights} was trained with another held-out part ({difference}), so this run would validate "
+                f"on videos that it was trained on: {cure}. Chain of the weights: {describe_lineage(lineage.steps)}"
             )
         if not known.sketch:
             return (
@@ -163,6 +162,26 @@ def check_holdout(lineage: Lineage, step: TrainingStep) -> str | None:
                 "of that run"
             )
     return None
+
+
+def _other_holdout(known: TrainingStep, step: TrainingStep) -> tuple[str, str]:
+    """Why two steps hold out other videos of the same fold, and what to do about it."""
+    cure = "start from other weights, or train on the same data"
+    if sorted(known.datasets) != sorted(step.datasets):
+        return f"data sets {' + '.join(known.datasets)}, here {' + '.join(step.datasets)}", cure
+    if sorted(known.fingerprints) != sorted(step.fingerprints):
+        then, now = (" + ".join(each.fingerprints) for each in (known, step))
+        return f"the data was prepared in another way: fingerprint {then}, here {now}", cure
+    if known.holdout_seed != step.holdout_seed:
+        return (
+            f"data.holdout_seed {known.holdout_seed}, here {step.holdout_seed}",
+            f"give --data.holdout_seed {known.holdout_seed} and the same data.holdout_fraction and data.class_share",
+        )
+    return (
+        f"data.holdout_seed {step.holdout_seed} as here, but another data.holdout_fraction or data.class_share, or "
+        "other videos in the shards",
+        f"{cure}, data.holdout_fraction and data.class_share",
+    )
 
 
 def _datasets(folders: Sequence[Path]) -> tuple[str, ...]:

@@ -53,6 +53,35 @@ def test_weights_that_were_trained_on_held_out_videos_are_refused_or_reported(co
     assert "does not record which videos it held out" in warning
 
 
+def test_another_held_out_part_is_refused_with_the_difference_and_a_cure_that_works(config_of, without_val, tmp_path):
+    def stage(*, init_from=None, **data):
+        settings = TrainDataConfig(shards=(without_val,), **{"holdout_fraction": 0.25} | data)
+        return build_stage(config_of(data=settings), [without_val], init_from)
+
+    def refusal(*, init_from, **data):
+        with pytest.raises(ValueError, match=r"another held-out part") as error:
+            stage(init_from=init_from, **data)
+        return str(error.value)
+
+    first, weights = stage(), tmp_path / "model.safetensors"
+    net, [step] = first.build_task().net, first.card.lineage
+    save_weights(net, weights, card=first.card)
+    for data in ({"holdout_fraction": 0.5}, {"class_share": 0.5}):
+        message = refusal(init_from=weights, **data)
+        assert "another data.holdout_fraction or data.class_share, or other videos in the shards" in message
+        assert "start from other weights, or train on the same data, data.holdout_fraction and data" in message
+    for changes, difference in (
+        ({"datasets": (*step.datasets, "ucf101"), "fingerprints": ()}, f"{step.datasets[0]} + ucf101, here"),
+        ({"fingerprints": ("0123",)}, "prepared in another way: fingerprint 0123, here"),
+    ):
+        other = replace(step, held_out="0", **changes)
+        save_weights(net, weights, card=replace(first.card, lineage=(other,)))
+        message = refusal(init_from=weights)
+        assert difference in message
+        assert "--data.holdout_seed" not in message
+        assert "start from other weights, or train on the same data. Chain" in message
+
+
 def test_a_share_of_the_classes_is_trained_on_and_everything_validates(config_of, synthetic_shards):
     data = TrainDataConfig(shards=(synthetic_shards,), class_share=0.5)
     whole, half = (build_stage(config, [synthetic_shards], None) for config in (config_of(), config_of(data=data)))
