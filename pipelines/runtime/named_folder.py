@@ -71,7 +71,7 @@ class NamedFolder:
             then, now = (each[:12] for each in (record["fingerprint"], self.fingerprint))
             raise UserError(
                 f"{self.describe()} was {when_changed} (fingerprint {then}, now {now}; see "
-                f"{self.path / 'recipe.yaml'}): give another --name"
+                f"{self.recipe_file}): give another --name"
             )
         return record
 
@@ -110,10 +110,18 @@ class NamedFolder:
 
     def record(self, config: Section, run: Run, **added: object) -> None:
         """Write the settings, and last the record of the start with `added`: a folder with a record is complete."""
-        (self.path / "recipe.yaml").write_text(to_yaml(config))
-        record = {"fingerprint": self.fingerprint, "mlflow_run_id": run.run_id, **added}
+        self.recipe_file.write_text(to_yaml(config))
+        self.extend_record({"fingerprint": self.fingerprint, "mlflow_run_id": run.run_id}, **added)
+
+    def extend_record(self, known: Mapping[str, Any], **added: object) -> None:
+        """Write the record of a start anew, with `added` to what is `known`."""
         with whole_file(self._record_file) as partial:
-            partial.write_text(json.dumps(record, indent=1))
+            partial.write_text(json.dumps({**known, **added}, indent=1))
+
+    @property
+    def recipe_file(self) -> Path:
+        """The settings of the first start."""
+        return self.path / "recipe.yaml"
 
     @property
     def _record_file(self) -> Path:

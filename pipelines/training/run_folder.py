@@ -21,6 +21,8 @@ from pipelines.runtime.job_run import tracking_uri_of
 from pipelines.runtime.named_folder import NamedFolder, read_record
 from pipelines.runtime.paths import new_name, output_path
 from pipelines.runtime.start_checks import check_start
+from pipelines.settings.build import changed
+from pipelines.settings.recipe import read_recipe
 from pipelines.settings.section import RESUMABLE, config_fingerprint, names_of_roles
 from pipelines.shards.folder import describe_shards
 from pipelines.shards.reading import describe_skipped
@@ -137,8 +139,11 @@ def open_run(
         known = folder.known(when_changed="made with other settings or shards")
         if known is not None:
             _check_rows(stage, folder, known=known, now=rows)
-        settled = (known or {}).get("clips_at_once") or clips_at_once(config)
         summary = _read_summary(path, weights_name=stage.weights_name)
+        if known is not None and summary is None and "clips_at_once" not in known:
+            known = known | {"clips_at_once": _clips_of_older_start(config, folder)}
+            folder.extend_record(known)
+        settled = (known or {}).get("clips_at_once") or clips_at_once(config)
         if summary is None:
             with_clips_at_once(config, settled, run=folder.describe())
         tags = {"recipe_fingerprint": fingerprint, **tags}
@@ -196,6 +201,22 @@ def _check_rows(stage: Stage, folder: NamedFolder, *, known: dict[str, Any], now
         f"{f'; {lost}' if lost else ''}: restore the shards as they were, or give another --name"
         f"{_describe_holdout(stage, known)}"
     )
+
+
+def _clips_of_older_start(config: RunConfig, folder: NamedFolder) -> dict[str, int]:
+    """What the workers of the first start gave, which an older version did not record.
+
+    Raises:
+        UserError: their parts of the batch were unequal.
+    """
+    num_workers = read_recipe(folder.recipe_file)["scaling"]["num_workers"]
+    try:
+        return clips_at_once(changed(config, {"scaling.num_workers": num_workers}))
+    except UserError as error:
+        raise UserError(
+            f"{folder.describe()} was begun by an older version of this project with scaling.num_workers "
+            f"{num_workers}, which cannot be resumed ({error}): give another --name"
+        ) from error
 
 
 def _describe_holdout(stage: Stage, known: dict[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """What batch norms and pairs see at once stays the same when a run resumes on other workers."""
 
+import json
+
 import pytest
 
 from pipelines.train.job import run_train
@@ -47,6 +49,22 @@ def test_a_resume_on_more_workers_than_parts_is_refused_with_the_number_that_wor
     message = r"began with 8 clips in a forward pass.*: resume it with --scaling.num_workers 1 or fewer"
     with pytest.raises(ValueError, match=message):
         run_train(train_config(settings, synthetic_shards, name="mine", scaling=TWO))
+
+
+def test_a_run_of_an_older_version_keeps_the_clips_of_the_workers_that_its_recipe_records(
+    start, settings, synthetic_shards, tmp_path
+):
+    start(1)
+    record = tmp_path / "runs" / "mine" / "run.json"
+    known = json.loads(record.read_text())
+    settled = known.pop("clips_at_once")
+    record.write_text(json.dumps(known))
+    message = r"began with 8 clips in a forward pass.*: resume it with --scaling.num_workers 1 or fewer"
+    for _ in range(2):  # the first refusal records what it found
+        with pytest.raises(ValueError, match=message):
+            run_train(train_config(settings, synthetic_shards, name="mine", scaling=TWO))
+        assert json.loads(record.read_text()) == known | {"clips_at_once": settled}
+    assert start(0).micro_batch_size is None
 
 
 def test_workers_that_cannot_have_equal_parts_are_refused_with_a_micro_batch_that_keeps_them_equal(
