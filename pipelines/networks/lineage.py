@@ -68,6 +68,7 @@ def step_of(
         holdout_seed: their seed.
     """
     described, names = [describe_shards(folder) for folder in folders], names_of_videos(folders)
+    seen = set(index.video_id_N)
     return TrainingStep(
         stage,
         tuple(each["dataset"] for each in described),
@@ -76,7 +77,9 @@ def step_of(
         fingerprints=tuple(each["fingerprint"][:12] for each in described),
         holdout_seed=None if held_out is None else holdout_seed,
         held_out=None if held_out is None else digest_of(names[video_id] for video_id in held_out.video_id_N),
-        sketch=sketch_of(names[video_id] for video_id in index.video_id_N),
+        sketch=sketch_of(
+            *([name for video_id, name in names_of_videos([folder]).items() if video_id in seen] for folder in folders)
+        ),
     )
 
 

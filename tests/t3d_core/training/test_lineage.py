@@ -37,10 +37,17 @@ def test_videos_that_validate_count_where_labels_were_learned():
 
 def test_a_sketch_is_small_and_finds_a_part_of_what_was_trained_on():
     sketch = sketch_of(UCF101)
-    assert len(" ".join(sketch)) < 800
+    assert len(" ".join(sketch)) < 12_000
     parts = [UCF101[first : first + 1332] for first in range(0, 13_320, 1332)]  # a tenth each
     assert all(has_some(sketch, part) for part in parts)
     assert not has_some(sketch, [f"other_{number}" for number in range(100_000)])
+
+
+def test_the_test_set_of_ucf101_is_found_within_a_large_unlabelled_step_of_two_folders():
+    tested, small = UCF101[:3_783], UCF101[:9]
+    large = [f"other_{number}" for number in range(513_320 - len(tested))]
+    assert has_some(sketch_of([*tested, *large]), tested)
+    assert has_some(sketch_of(large, small), small)  # a small folder is not crowded out by a large one
 
 
 def test_a_chain_is_described_from_its_oldest_step():
