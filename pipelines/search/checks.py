@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines.networks.lineage import check_lineage, evaluated_by_run, lineage_of
+from pipelines.networks.lineage import lineage_of
 from pipelines.networks.weights import check_network, costs_of, locate_weights
 from pipelines.prepare.make import prepared_shards
 from pipelines.runtime import pools
+from pipelines.runtime.named_folder import NamedFolder
 from pipelines.runtime.paths import input_path, output_path
 from pipelines.search.config import SearchConfig
 from pipelines.search.space import Point, check_points, grid_points
@@ -18,6 +19,7 @@ from pipelines.settings.build import changed
 from pipelines.settings.recipe import read_recipe
 from pipelines.shards.index import load_index
 from pipelines.train.config import ResolvedTrainConfig
+from pipelines.train.stage import check_rows
 from pipelines.training.run_folder import check_surroundings
 from pipelines.transfer.config import PROBED, TransferConfig
 from t3d_core.errors import UserError
@@ -93,23 +95,46 @@ def _check_crops(config: SearchConfig, trial: TrialConfig) -> None:
 
 
 def _check_lineages(plan: SearchPlan, folders: list[Path]) -> None:
-    """Refuse weights that were trained on what the trials test; print what the others have seen.
+    """Refuse weights that were trained on what the trials test or validate; print what the others have seen.
 
     Raises:
-        UserError: as `check_lineage`.
+        UserError: as `check_rows`.
     """
     trials = [plan.trial_config(settings, seed=0, name="trial") for _, settings in check_points(plan.config.space)]
     started = {
-        (trial.init_from, trial.data.fold)
+        (trial.init_from, trial.data.model_dump_json()): trial
         for trial in trials
         if isinstance(trial, ResolvedTrainConfig) and trial.init_from is not None and trial.init_from != TRANSFER
     }
-    for init_from, fold in sorted(started):
-        lineage = lineage_of(locate_weights(init_from, tracking_uri=plan.common["tracking.uri"]), None)
-        val_index = load_index(folders, fold=fold, splits=["val"], may_be_empty=True)
-        warning = check_lineage(lineage, evaluated_by_run(folders, val_index, fold=fold))
-        if warning is not None:
+    for _, trial in sorted(started.items(), key=lambda each: each[0]):
+        assert trial.init_from is not None, "selected above"
+        lineage = lineage_of(locate_weights(trial.init_from, tracking_uri=plan.common["tracking.uri"]), None)
+        train_index = load_index(folders, fold=trial.data.fold, splits=["train"])
+        val_index = load_index(folders, fold=trial.data.fold, splits=["val"], may_be_empty=True)
+        for warning in check_rows(trial, folders, train_index, val_index, lineage).warnings:
             print(f"WARNING: {warning}", flush=True)
+
+
+def check_held_out(plan: SearchPlan, folder: NamedFolder) -> None:
+    """Refuse to resume a search if new trials would validate on other videos than its earlier ones.
+
+    Older versions held out by `seed`, and the recipes of their trials lack `data.holdout_seed`.
+
+    Raises:
+        UserError: an older version trained such a trial.
+    """
+    for record in sorted((folder.path / "trials").glob("*/run.json")):  # written after the recipe
+        path = record.with_name("recipe.yaml")
+        data = read_recipe(path)["data"]
+        if "class_share" not in data or "holdout_seed" in data:  # a transfer, or a trial of this version
+            continue
+        shards = [Path(each) for each in plan.common["data.shards"]]
+        if not len(load_index(shards, fold=data["fold"], splits=["val"], may_be_empty=True)):
+            raise UserError(
+                f"{folder.describe()} was begun by an older version of this project, whose trials held out by their "
+                f"seed ({path}), but new ones hold out the same videos for every seed (data.holdout_seed): give "
+                "another --name"
+            )
 
 
 def _problems_of_scheduler(config: SearchConfig, of_base: TrialConfig) -> list[str]:

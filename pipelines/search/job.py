@@ -31,7 +31,7 @@ from pipelines.runtime.job_run import tracking_uri_of
 from pipelines.runtime.named_folder import NamedFolder
 from pipelines.runtime.paths import new_name, output_path
 from pipelines.runtime.shared_storage import check_shared
-from pipelines.search.checks import Rejection, check_some_point_is_left, make_plan, room_for_trials
+from pipelines.search.checks import Rejection, check_held_out, check_some_point_is_left, make_plan, room_for_trials
 from pipelines.search.config import SearchConfig
 from pipelines.search.ledger import Ledger, TrialRecord
 from pipelines.search.population import Heir
@@ -79,6 +79,7 @@ def run_search(config: SearchConfig) -> str:
     folder = NamedFolder(path, "search", _fingerprint(plan))
     with folder.exclusive():
         known = folder.known(when_changed="begun with other settings or another base recipe")
+        check_held_out(plan, folder)
         with folder.open_run(config, config.tracking, known=known, stage="search", params=_params(config)) as run:
             if known is None:
                 _write_base_recipes(plan, run)

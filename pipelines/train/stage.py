@@ -11,7 +11,7 @@ from pipelines.clips.batch import NumpyBatch
 from pipelines.clips.loader import BatchLoader
 from pipelines.clips.order import TrainOrder
 from pipelines.clips.stream import batches_a_task, stream, train_batches
-from pipelines.networks.lineage import check_holdout, check_lineage, evaluated_by_run, lineage_of, step_of
+from pipelines.networks.lineage import Lineage, check_holdout, check_lineage, evaluated_by_run, lineage_of, step_of
 from pipelines.networks.weights import card_of, view_of
 from pipelines.shards.index import ShardIndex, load_index
 from pipelines.shards.selection import hold_out, share_of_classes
@@ -22,6 +22,7 @@ from t3d_core.errors import UserError
 from t3d_core.models import VideoNet, build_model
 from t3d_core.models.execution import Execution
 from t3d_core.training.checkpoint import initialize_from, save_weights
+from t3d_core.training.lineage import TrainingStep
 from t3d_core.training.mirrored_labels import mirrored_classes, mirrored_labels
 from t3d_core.training.mixing import Mixing
 from t3d_core.training.tasks import ClassificationTask, Task
@@ -29,6 +30,23 @@ from t3d_core.training.weights_card import WeightsCard
 
 # Most clips of one validation batch, which one task decodes.
 _VALIDATION_CLIPS = 16
+
+
+@dataclass(frozen=True)
+class CheckedRows:
+    """The rows of a run: the weights that it starts from were not trained on those that test or validate.
+
+    Attributes:
+        train_index: the rows to train on.
+        val_index: the rows that validate.
+        lineage: of the weights that it will write.
+        warnings: about what the weights that it starts from have seen.
+    """
+
+    train_index: ShardIndex
+    val_index: ShardIndex
+    lineage: tuple[TrainingStep, ...]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -131,6 +149,27 @@ def build_stage(config: ResolvedTrainConfig, folders: list[Path], init_from: Pat
             f"{config.data.fold}: prepare a labelled data set, or choose another --data.fold"
         )
     sides = mirrored_classes(config.augmentation.sides(), train_index.class_names)
+    rows = check_rows(config, folders, train_index, val_index, lineage_of(init_from, config.inflate_from))
+    card = card_of(config.model, config.clip, class_names=train_index.class_names)
+    card = replace(card, lineage=rows.lineage, mirrored_classes=sides)
+    return ClassificationStage(config, card, rows.train_index, rows.val_index, init_from, warnings=rows.warnings)
+
+
+def check_rows(
+    config: ResolvedTrainConfig, folders: list[Path], train_index: ShardIndex, val_index: ShardIndex, lineage: Lineage
+) -> CheckedRows:
+    """Hold rows out if there is no split `val`, and compare all with what the weights were trained on.
+
+    Args:
+        config: the run.
+        folders: prepared shards.
+        train_index: the rows of split `train`.
+        val_index: the rows of split `val`, if any.
+        lineage: of the weights to start from.
+
+    Raises:
+        UserError: the weights were trained on videos that test or validate.
+    """
     train_index = share_of_classes(train_index, config.data.class_share)
     held_out = None
     if not len(val_index):
@@ -138,7 +177,6 @@ def build_stage(config: ResolvedTrainConfig, folders: list[Path], init_from: Pat
             train_index, fraction=config.data.holdout_fraction, seed=config.data.holdout_seed
         )
         held_out = val_index
-    lineage = lineage_of(init_from, config.inflate_from)
     step = step_of(
         "train",
         folders,
@@ -150,7 +188,6 @@ def build_stage(config: ResolvedTrainConfig, folders: list[Path], init_from: Pat
     )
     unknown_holdout = check_holdout(lineage, step)
     seen = check_lineage(lineage, evaluated_by_run(folders, val_index, fold=config.data.fold))
-    card = card_of(config.model, config.clip, class_names=train_index.class_names)
-    card = replace(card, lineage=(*lineage.steps, step), mirrored_classes=sides)
-    warnings = tuple(filter(None, (unknown_holdout, seen)))
-    return ClassificationStage(config, card, train_index, val_index, init_from, warnings=warnings)
+    return CheckedRows(
+        train_index, val_index, (*lineage.steps, step), warnings=tuple(filter(None, (unknown_holdout, seen)))
+    )

@@ -1,16 +1,21 @@
 """A search is tried on its recipe before anything starts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from pipelines.search.checks import check_space, make_plan
+from pipelines.prepare.make import prepare
+from pipelines.runtime.named_folder import NamedFolder
+from pipelines.search.checks import check_held_out, check_space, make_plan
 from pipelines.search.config import SearchConfig
 from pipelines.search.job import run_search
 from pipelines.search.trial import SearchPlan
-from pipelines.settings.recipe import read_recipe
+from pipelines.settings.recipe import read_recipe, to_yaml
+from pipelines.train.stage import build_stage
 from t3d_core.errors import UserError
+from t3d_core.training.checkpoint import save_weights
 from tests.pipelines.search.conftest import MODEL
 
 RECIPES = Path(__file__).parents[3] / "jobs" / "recipes"
@@ -115,3 +120,44 @@ def test_a_probe_decides_between_transfers_where_there_is_one(
     )
     plan = make_plan(config, tmp_path / "search", tracking_uri="sqlite:///none.db")
     assert plan.config.watched_metric() == expected
+
+
+@pytest.fixture
+def without_val(synthetic_config, tmp_path):
+    dataset = synthetic_config.dataset.model_copy(update={"val_fraction": 0.0, "videos_per_class": 2})
+    prepare(synthetic_config.model_copy(update={"dataset": dataset}), tmp_path / "shards of mine")
+    return tmp_path / "shards of mine"
+
+
+def test_weights_that_were_trained_on_what_a_trial_holds_out_are_refused_at_the_start(search_of, without_val, tmp_path):
+    settings = {"data.shards": [str(without_val)], "data.holdout_fraction": 0.25}
+    space = {"optimizer.lr": {"grid": [0.1]}}
+    config = search_of(settings=settings, space=space)
+    plan = make_plan(config, tmp_path / "search", tracking_uri="sqlite:///none.db")
+    stage = build_stage(plan.trial_config({}, seed=0, name="trial"), [without_val], None)
+    weights = tmp_path / "model.safetensors"
+    save_weights(stage.build_task().net, weights, card=stage.card)
+    settings["init_from"] = str(weights)
+    make_plan(search_of(settings=settings, space=space), tmp_path / "search", tracking_uri="sqlite:///none.db")
+    space = {"data.holdout_seed": {"grid": [0, 1]}}
+    with pytest.raises(UserError, match=r"another held-out part \(data.holdout_seed 0, here 1\)"):
+        make_plan(search_of(settings=settings, space=space), tmp_path / "search", tracking_uri="sqlite:///none.db")
+
+
+def test_a_search_of_an_older_version_that_held_out_by_seed_is_not_resumed(
+    search_of, without_val, synthetic_shards, tmp_path
+):
+    config = search_of(settings={"data.shards": [str(without_val)]}, space={"optimizer.lr": {"grid": [0.1]}})
+    plan = make_plan(config, tmp_path / "search", tracking_uri="sqlite:///none.db")
+    folder = NamedFolder(plan.folder, "search", "0")
+    recipe = plan.trial_folder("1") / "recipe.yaml"
+    recipe.parent.mkdir(parents=True)
+    recipe.with_name("run.json").touch()
+    recipe.write_text(to_yaml(plan.trial_config({}, seed=0, name="1")))
+    check_held_out(plan, folder)
+    older = yaml.safe_load(recipe.read_text())
+    del older["data"]["holdout_seed"]
+    recipe.write_text(yaml.safe_dump(older))
+    with pytest.raises(UserError, match=r"begun by an older version .* held out by their seed .*: give another --name"):
+        check_held_out(plan, folder)
+    check_held_out(replace(plan, common={**plan.common, "data.shards": [str(synthetic_shards)]}), folder)
