@@ -103,7 +103,7 @@ class ClassificationStage:
             self.train_index,
             view_of(self.card),
             random_crop=random_crop_of(augmentation),
-            mirrored_label_K=mirrored_labels(augmentation.sides(), class_names),
+            mirrored_label_K=np.array(mirrored_labels(augmentation.sides(), class_names), np.int64),
         )
         return train_batches(loader, self.order, steps=steps, places=places)
 

@@ -6,9 +6,6 @@ Paper: 4.4 flips half of the clips and keeps their labels. Legend: K classes.
 import difflib
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-import numpy.typing as npt
-
 from t3d_core.datasets.unicode_form import nfc
 from t3d_core.errors import UserError
 
@@ -34,8 +31,8 @@ def partners(sides: Mapping[str, str]) -> dict[str, str]:
     return partner_of
 
 
-def mirrored_labels(sides: Mapping[str, str], class_names: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Return the label of a mirrored clip by the label of the clip (K,); classes without a partner keep theirs.
+def mirrored_labels(sides: Mapping[str, str], class_names: Sequence[str]) -> list[int]:
+    """Return the label of a mirrored clip by the label of the clip (K of them); classes without a partner keep theirs.
 
     Args:
         sides: class -> class on the other side, given once or both ways round.
@@ -52,10 +49,9 @@ def mirrored_labels(sides: Mapping[str, str], class_names: Sequence[str]) -> npt
             f"flip names {len(unknown)} classes that the data do not have: {named}: give names of the "
             f"{len(class_names)} classes of the data"
         )
-    labels = [
+    return [
         label_of[partner_of[nfc(name)]] if nfc(name) in partner_of else label for label, name in enumerate(class_names)
     ]
-    return np.array(labels, np.int64)
 
 
 def mirrored_classes(sides: Mapping[str, str], class_names: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -64,7 +60,7 @@ def mirrored_classes(sides: Mapping[str, str], class_names: Sequence[str]) -> tu
     Raises:
         UserError: as `mirrored_labels`.
     """
-    label_K = mirrored_labels(sides, class_names).tolist()
+    label_K = mirrored_labels(sides, class_names)
     return tuple((class_names[one], class_names[other]) for one, other in enumerate(label_K) if one < other)
 
 

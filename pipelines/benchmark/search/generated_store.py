@@ -52,7 +52,7 @@ def make_store(folder: Path, *, num_runs: int, num_points: int, num_tested: int)
             global_batch_size=8,
             epochs=num_points,
             schedule={"kind": "cosine"},
-            optimizer={"lr": lr},
+            optimizer={"kind": "sgd", "lr": lr},
             seed=seed,
         )
         with start_run(

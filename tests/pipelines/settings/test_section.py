@@ -203,7 +203,7 @@ def test_what_may_change_on_resume_and_what_is_no_experiment_stay_what_they_are(
     of_runs = {*names_of_roles(TrainConfig, RESUMABLE), *names_of_roles(TransferConfig, RESUMABLE)}
     assert of_runs == {
         *("storage", "name", "scaling", "failure", "tracking", "checkpoint", "log_every_steps"),
-        *("data.shards", "data.prepare", "data.fingerprint", "register", "alias", "folds"),
+        *("data.shards", "data.prepare", "data.fingerprint", "data.holdout_seed", "register", "alias", "folds"),
         *("compute.recompute", "compute.compile", "compute.debug", "model.transition_forms", "checks", "probe"),
         *("cache.num_workers", "cache.cpus_per_worker", "cache.use_gpu"),
     }

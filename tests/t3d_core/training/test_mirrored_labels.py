@@ -17,11 +17,11 @@ CLASSES = ("clap", "move_left", "move_right", "throw_left", "throw_right")
 )
 def test_a_pair_is_the_same_given_once_or_both_ways_round(sides):
     assert partners(sides) == {"move_left": "move_right", "move_right": "move_left"}
-    assert mirrored_labels(sides, CLASSES).tolist() == [0, 2, 1, 3, 4]
+    assert mirrored_labels(sides, CLASSES) == [0, 2, 1, 3, 4]
 
 
 def test_without_pairs_every_class_keeps_its_label():
-    assert mirrored_labels({}, CLASSES).tolist() == [0, 1, 2, 3, 4]
+    assert mirrored_labels({}, CLASSES) == [0, 1, 2, 3, 4]
 
 
 @given(order=st.permutations(range(10)), num_pairs=st.integers(0, 5))
@@ -29,8 +29,8 @@ def test_mirrored_twice_every_label_is_what_it_was(order, num_pairs):
     names = [f"class {number}" for number in range(10)]
     sides = {names[order[2 * pair]]: names[order[2 * pair + 1]] for pair in range(num_pairs)}
     label_K = mirrored_labels(sides, names)
-    assert label_K[label_K].tolist() == [*range(10)]
-    assert (label_K != range(10)).sum() == 2 * num_pairs
+    assert [label_K[label] for label in label_K] == [*range(10)]
+    assert sum(label != place for place, label in enumerate(label_K)) == 2 * num_pairs
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_unknown_classes_are_refused_with_the_nearest_ones():
 
 
 def test_names_are_compared_as_they_look():
-    assert mirrored_labels({"gauche e\u0301": "droite"}, ["gauche \u00e9", "droite"]).tolist() == [1, 0]
+    assert mirrored_labels({"gauche e\u0301": "droite"}, ["gauche \u00e9", "droite"]) == [1, 0]
 
 
 def test_each_pair_of_classes_that_change_sides_is_given_once_with_the_names_of_the_data():

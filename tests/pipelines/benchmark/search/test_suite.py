@@ -32,7 +32,7 @@ def test_all_runs_of_a_generated_store_are_compared(tmp_path):
 
 
 def test_a_comparison_that_fails_says_why(tmp_path):
-    with pytest.raises(RuntimeError, match="experiment 't3d' is not in"):
+    with pytest.raises(RuntimeError, match="is not there, so it has no runs"):
         measure_comparison(f"sqlite:///{tmp_path}/empty.db", tmp_path)
 
 
