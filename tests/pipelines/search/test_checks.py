@@ -123,7 +123,7 @@ def test_a_probe_decides_between_transfers_where_there_is_one(
 
 
 @pytest.fixture
-def without_val(synthetic_config, tmp_path):
+def without_val(synthetic_shards, synthetic_config, tmp_path):  # which start Ray once for all tests
     dataset = synthetic_config.dataset.model_copy(update={"val_fraction": 0.0, "videos_per_class": 2})
     prepare(synthetic_config.model_copy(update={"dataset": dataset}), tmp_path / "shards of mine")
     return tmp_path / "shards of mine"
@@ -145,7 +145,7 @@ def test_weights_that_were_trained_on_what_a_trial_holds_out_are_refused_at_the_
 
 
 def test_a_search_of_an_older_version_that_held_out_by_seed_is_not_resumed(
-    search_of, without_val, synthetic_shards, tmp_path
+    search_of, synthetic_shards, without_val, tmp_path
 ):
     config = search_of(settings={"data.shards": [str(without_val)]}, space={"optimizer.lr": {"grid": [0.1]}})
     plan = make_plan(config, tmp_path / "search", tracking_uri="sqlite:///none.db")
