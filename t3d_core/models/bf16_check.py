@@ -88,26 +88,18 @@ def check_bf16(net: ExecutableNet, *, num_frames: int, size: int, batch_size: in
         f"(torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}): a kernel is wrong there. Use "
         "--compute.precision fp32 (under another --name), or another PyTorch or cuDNN"
     )
-    if not found.features <= MAX_FEATURE_DIFFERENCE:
-        raise UserError(
-            f"compute.precision bf16 gives other features than fp32 on {device}, {found.features:.1%} apart, expected "
-            f"at most {MAX_FEATURE_DIFFERENCE:.0%} {cure}"
-        )
-    if not found.clips <= MAX_CLIP_DIFFERENCE:
-        raise UserError(
-            f"compute.precision bf16 gives features on {device} whose differences between clips are {found.clips:.1%} "
-            f"away from those of fp32, expected at most {MAX_CLIP_DIFFERENCE:.0%} {cure}"
-        )
-    if not found.worst_gradient <= MAX_GRADIENT_DIFFERENCE_OF_A_WEIGHT:
-        raise UserError(
-            f"compute.precision bf16 gives other gradients than fp32 on {device}, {found.worst_gradient:.0%} apart for "
-            f"{found.worst_weight}, expected at most {MAX_GRADIENT_DIFFERENCE_OF_A_WEIGHT:.0%} {cure}"
-        )
-    if not found.gradients <= MAX_GRADIENT_DIFFERENCE:
-        raise UserError(
-            f"compute.precision bf16 gives other gradients than fp32 on {device}, {found.gradients:.0%} apart over all "
-            f"parameters, expected at most {MAX_GRADIENT_DIFFERENCE:.0%} {cure}"
-        )
+    of_weight = f" for {found.worst_weight}"
+    for what, of_what, difference, limit in (
+        ("features", "", found.features, MAX_FEATURE_DIFFERENCE),
+        ("differences between clips", "", found.clips, MAX_CLIP_DIFFERENCE),
+        ("gradients", of_weight, found.worst_gradient, MAX_GRADIENT_DIFFERENCE_OF_A_WEIGHT),
+        ("gradients", " over all parameters", found.gradients, MAX_GRADIENT_DIFFERENCE),
+    ):
+        if not difference <= limit:  # nor if it is not a number
+            raise UserError(
+                f"compute.precision bf16 gives other {what} than fp32 on {device}, {difference:.1%} apart{of_what}, "
+                f"expected at most {limit:.0%} {cure}"
+            )
     return found
 
 

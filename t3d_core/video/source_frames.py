@@ -216,13 +216,13 @@ def list_packets(source: VideoSource) -> PacketTable:
     """List a source's packets up to the first damage; only the first frame is decoded."""
     with open_video(source) as video:
         listed, is_whole = _read_packets(video)
-        pts = _presentation_stamps(video, listed)
+        is_jumping = _is_jumping(listed)
+        pts = np.empty(0, np.int64) if is_jumping else _presentation_stamps(video, listed)
         codec, tick_seconds = video.stream.codec_context.name, float(video.stream.time_base or 0)
         is_timestamped, has_times = bool(_names_of(video) & TIMESTAMPED_CONTAINERS), not _has_made_up_times(video)
     if len(pts) and not _begins_at(source, int(pts[0])):
         pts = pts[:0]  # the decoder drops what it cannot begin with: fewer frames than packets
     key_stamps = [packet.stamp for packet in listed if packet.is_key and packet.num_shown] if len(pts) else []
-    is_jumping = _is_jumping(listed)
     return PacketTable(
         codec=codec,
         fps=video.fps,
@@ -298,7 +298,7 @@ def _names_of(video: OpenVideo) -> set[str]:
 def _presentation_stamps(video: OpenVideo, listed: list[_Listed]) -> npt.NDArray[np.int64]:
     """Sorted time stamps, one a frame, if reading can begin at any key frame; else nothing."""
     nothing = np.empty(0, np.int64)
-    if _is_jumping(listed) or not _names_of(video) & _SEEKABLE_CONTAINERS or not listed or not listed[0].is_key:
+    if not _names_of(video) & _SEEKABLE_CONTAINERS or not listed or not listed[0].is_key:
         return nothing
     if any(packet.is_discard or packet.num_shown not in (0, 1) for packet in listed):
         return nothing
