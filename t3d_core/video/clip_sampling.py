@@ -20,6 +20,7 @@ share can be reported with every metric. With 5 frames in the video and the clip
     repeat_last      0   2   4   4        the last frame stands still
 """
 
+import itertools
 from collections.abc import Iterable
 from fractions import Fraction
 from typing import Literal, NamedTuple
@@ -171,14 +172,22 @@ def non_overlapping_clips(
     so that every video is scored.
     """
     _check_video(video_num_frames)
+    grids = (grid_clip(number, num_frames=num_frames, frame_stride=frame_stride) for number in itertools.count())
+    first = next(grids)
+    others = itertools.takewhile(lambda indices: indices[-1] < video_num_frames, grids)
+    return [_completed(grid, video_num_frames, short_video) for grid in (first, *others)]
+
+
+def grid_clip(number: int, *, num_frames: int, frame_stride: Stride) -> npt.NDArray[np.int64]:
+    """The frame indices of the testing clip with this number (0-based) in a video that is long enough."""
     clip_span(num_frames, frame_stride)
-    clips: list[ClipIndices] = []
-    first = 0
-    while not clips or _multiples([first + num_frames - 1], frame_stride)[0] < video_num_frames:
-        grid = _multiples(range(first, first + num_frames), frame_stride)
-        clips.append(_completed(grid, video_num_frames, short_video))
-        first += num_frames
-    return clips
+    return _multiples(range(number * num_frames, (number + 1) * num_frames), frame_stride)
+
+
+def spaced_clip(number: int, *, num_frames: int, frame_stride: Stride, distance: Stride) -> npt.NDArray[np.int64]:
+    """The frame indices of clip `number` (0-based) where clips start `distance` frames apart; they may overlap."""
+    clip_span(num_frames, frame_stride)
+    return _multiples([number], distance)[0] + _multiples(range(num_frames), frame_stride)
 
 
 def _clip_at(

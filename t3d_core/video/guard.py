@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from t3d_core.errors import UserError
+from t3d_core.video.clip_reader import VideoView, ViewSampling
 from t3d_core.video.container import EmptyIntervalError, VideoError
 from t3d_core.video.decoding import VideoInfo
 from t3d_core.video.guard_child import HEADER, Message
@@ -51,9 +52,9 @@ class GuardLimits:
     """What one file may cost.
 
     Attributes:
-        seconds: time on the clock for one request.
+        seconds: time on the clock for one request; where a video of any length is read, for each of its views.
         memory_bytes: address space of the child, of which Python and FFmpeg themselves take about 0.4 GiB.
-        output_bytes: bytes of frames or segments that one request may give.
+        output_bytes: bytes of frames or segments that one request may give; or of one view.
     """
 
     seconds: float = 300.0
@@ -107,6 +108,15 @@ class GuardedDecoder:
                 fields = _without_kind(message)
                 yield EncodedSegment(data=bytes(message.payload), notes=tuple(fields.pop("notes")), **fields)
 
+    def read_views(self, path: str | os.PathLike[str], sampling: ViewSampling) -> Iterator[VideoView]:
+        """As `clip_reader.read_views`; a view is handed over as soon as it is complete."""
+        request = {"source": os.fspath(path), "sampling": asdict(sampling)}
+        with closing(self._ask("read_views", is_endless=True, **request)) as messages:
+            for message in messages:
+                fields = _without_kind(message)
+                clip_STHWC = np.frombuffer(message.payload, np.uint8).reshape(fields.pop("shape"))
+                yield VideoView(clip_STHWC=clip_STHWC, **fields)
+
     def close(self) -> None:
         """End the child process, whatever it is doing."""
         child, self._child = self._child, None
@@ -118,10 +128,15 @@ class GuardedDecoder:
                 with suppress(BrokenPipeError):  # a request that the child did not read before it died
                     pipe.close()
 
-    def _ask(self, operation: str, **arguments: Any) -> Generator[Message]:
+    def _ask(self, operation: str, *, is_endless: bool = False, **arguments: Any) -> Generator[Message]:
         """Yield the child's messages; a child that does not finish the request is not used again.
 
         A file that it refuses finishes the request: to start a child takes longer than to refuse most files.
+
+        Args:
+            operation: of the child.
+            is_endless: the limits are those of each message, because a good file may give any number of them.
+            arguments: of the operation.
         """
         child = self._ready_child()
         deadline = time.monotonic() + self._limits.seconds
@@ -137,6 +152,8 @@ class GuardedDecoder:
                     is_done = message.fields["type"] in _REFUSALS
                     raise self._error(message)
                 yield message
+                if is_endless:
+                    deadline, output_bytes = time.monotonic() + self._limits.seconds, 0
             is_done = True
         finally:
             if not is_done:

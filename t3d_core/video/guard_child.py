@@ -1,7 +1,7 @@
 """The process that touches untrusted video: requests come in as lines of JSON, answers go out as framed messages.
 
 Started by `guard.GuardedDecoder` as `python -m t3d_core.video.guard_child LIMITS`. It lowers its own rights first: a
-bounded address space, no writing to files, no core dumps; and it sets an alarm for every request, so that it also dies
+bounded address space, no writing to files, no core dumps; and it sets an alarm for every message, so that it also dies
 where its parent is gone. A message is two little-endian lengths (uint32 and uint64), a JSON object and raw bytes.
 """
 
@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from t3d_core.errors import UserError
+from t3d_core.video.clip_reader import ViewSampling, read_views
 from t3d_core.video.container import EmptyIntervalError, VideoError
 from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.storage import encode_segments
@@ -47,6 +48,7 @@ def main() -> None:
         try:
             for message in _answer(request["operation"], request["arguments"]):
                 _send(answers, message)
+                signal.alarm(math.ceil(limits["seconds"]) + _ALARM_DELAY_SECONDS)
             _send(answers, Message({"kind": "end"}))
         except Exception as error:  # the parent decides what it means
             _send(answers, Message({"kind": "error", "type": _kind_of(error), "reason": str(error)}))
@@ -75,6 +77,13 @@ def _answer(operation: str, arguments: dict[str, Any]) -> Iterator[Message]:
             fields = asdict(segment)
             data = fields.pop("data")
             yield Message({"kind": "segment", **fields}, data)
+    elif operation == "read_views":
+        for view in read_views(arguments["source"], ViewSampling(**arguments["sampling"])):
+            fields = view._asdict()
+            clip_STHWC = fields.pop("clip_STHWC")
+            yield Message(
+                {"kind": "view", "shape": clip_STHWC.shape, **fields}, np.ascontiguousarray(clip_STHWC).reshape(-1).data
+            )
     else:
         raise AssertionError(f"no operation {operation!r}")
 

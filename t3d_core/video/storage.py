@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -29,14 +29,14 @@ from av.video.frame import VideoFrame
 
 from t3d_core.errors import UserError
 from t3d_core.video.container import EmptyIntervalError, VideoError, VideoSource, iterate_frames, open_video
-from t3d_core.video.conversion import converted_once, displayed_size, is_matrix_known, rotation_of
-from t3d_core.video.decoding import NO_FRAME_RATE, ZERO_FRAMES, is_steady
+from t3d_core.video.conversion import converted_once, displayed_size, rotation_of
+from t3d_core.video.decoding import ZERO_FRAMES, is_steady
 from t3d_core.video.encodings import Encoding
-from t3d_core.video.frame_rate import agrees, believed_rate
+from t3d_core.video.listed_source import ListedSource, list_source
 from t3d_core.video.segment_ranges import FrameRange, FrameRanges, SegmentRequest
 from t3d_core.video.segment_writer import KEY_DISTANCE, SegmentWriter, upright_frame
 from t3d_core.video.sizes import resized_size
-from t3d_core.video.source_frames import PacketTable, SourceFrame, SourceReader, decoded_seconds, list_packets
+from t3d_core.video.source_frames import SourceFrame, SourceReader
 from t3d_core.video.stream_copy import CopyError, copy_stretch, is_cheap_to_read
 
 
@@ -134,11 +134,10 @@ def encode_video(frames: Iterable[npt.NDArray[np.uint8]], *, path: str | os.Path
 def _encode_segments(
     source: VideoSource, encoding: Encoding, short_side: int, request: SegmentRequest
 ) -> Iterator[EncodedSegment]:
-    table = list_packets(source)
-    seconds = _frame_seconds(source, table, request)
-    origin = _Origin(source, table, seconds, _frame_rate(table, seconds))
+    origin = list_source(source, request)
+    table = origin.table
     is_stated = origin.fps == table.fps
-    ranges = request.frame_ranges(seconds, fps=float(origin.fps) if is_stated else None)
+    ranges = request.frame_ranges(origin.seconds, fps=float(origin.fps) if is_stated else None)
     if not ranges.stretches:
         raise EmptyIntervalError(f"zero frames between {request.start} s and {request.end} s")
     is_small = min(table.height, table.width) <= short_side
@@ -158,55 +157,7 @@ def _encode_segments(
     yield from _encode_ranges(origin, remaining, "jpeg" if encoding == "jpeg" else "h264", short_side)
 
 
-class _Origin(NamedTuple):
-    """A source and what is known about all of it: when its frames are shown (see `_frame_seconds`), and its rate."""
-
-    source: VideoSource
-    table: PacketTable
-    seconds: npt.NDArray[np.float64] | None
-    fps: Fraction
-
-    def rate_of(self, frames: FrameRange) -> Fraction:
-        """Frames a second of a range: the source's average, unless the times of its own frames disagree with it."""
-        if self.seconds is None or not self.table.has_times:
-            return self.fps
-        first, stop = frames
-        return believed_rate(self.fps, self.seconds[first:stop]) or self.fps
-
-    def notes_of(self, frame: VideoFrame, *, fps: Fraction) -> tuple[str, ...]:
-        """Notes about the source, and about the rate and the colours of a segment, by a frame as it was decoded."""
-        by_stamps = f"{float(fps):.4g} frames a second by its time stamps" if fps != self.table.fps else ""
-        is_known = is_matrix_known(frame)
-        of_colours = "" if is_known else f"colour matrix {frame.colorspace} is taken for the default one"
-        return (*self.table.notes, *filter(None, (by_stamps, of_colours)))
-
-
-def _frame_seconds(source: VideoSource, table: PacketTable, request: SegmentRequest) -> npt.NDArray[np.float64] | None:
-    """When each frame is shown on the clock of the file; None where only decoding would show it and none needs it."""
-    if table.seconds is None:
-        shown = np.sort(table.packet_seconds)
-        is_rate_certain = agrees(table.fps, shown) and request.is_even(shown, fps=float(table.fps or 1))
-        if is_rate_certain and not request.needs_times:
-            return None
-        seconds = decoded_seconds(source, end_seconds=request.end)
-        if not len(seconds):
-            raise VideoError(ZERO_FRAMES)
-        return seconds
-    if request.needs_times and not table.is_whole and request.end > table.seconds[-1]:
-        raise VideoError(f"truncated: the wanted part continues after the {table.num_packets} frames in the file")
-    return table.seconds
-
-
-def _frame_rate(table: PacketTable, seconds: npt.NDArray[np.float64] | None) -> Fraction:
-    rate = table.fps
-    if seconds is not None and not agrees(rate, table.packet_seconds):
-        rate = believed_rate(rate, seconds)
-    if rate is None:
-        raise VideoError(NO_FRAME_RATE)
-    return rate
-
-
-def _copy_ranges(origin: _Origin, ranges: FrameRanges, *, is_upright_only: bool) -> Iterator[EncodedSegment]:
+def _copy_ranges(origin: ListedSource, ranges: FrameRanges, *, is_upright_only: bool) -> Iterator[EncodedSegment]:
     with SourceReader(origin.source, origin.table, keeps_packets=True) as reader:
         for piece, first, frames in _stretches(reader, ranges.pieces()):
             rotation, fps = rotation_of(first.frame), origin.rate_of(piece)
@@ -229,7 +180,7 @@ def _copy_ranges(origin: _Origin, ranges: FrameRanges, *, is_upright_only: bool)
 
 
 def _encode_ranges(
-    origin: _Origin, ranges: Iterable[FrameRange], codec: Literal["h264", "jpeg"], short_side: int
+    origin: ListedSource, ranges: Iterable[FrameRange], codec: Literal["h264", "jpeg"], short_side: int
 ) -> Iterator[EncodedSegment]:
     with SourceReader(origin.source, origin.table) as reader:
         for piece, first, frames in _stretches(reader, ranges):

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 
+from t3d_core.video.clip_reader import ViewSampling, read_views
 from t3d_core.video.container import EmptyIntervalError, VideoError
 from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.guard import DecoderKilledError, GuardedDecoder, GuardLimits
@@ -227,3 +228,31 @@ def test_a_child_is_replaced_after_many_files(decoder, video, monkeypatch):
         decoder.probe(video)
         pids.append(decoder._child.pid)
     assert [a == b for a, b in itertools.pairwise(pids)] == [True, False, True, False]
+
+
+SAMPLING = ViewSampling(
+    num_frames=4, frame_stride=2, seconds_per_frame=None, short_video="loop", short_side=36, crop_size=32
+)
+
+
+def test_views_come_through_the_guard_as_they_are_read(decoder, video):
+    views, plain = list(decoder.read_views(video, SAMPLING)), list(read_views(video, SAMPLING))
+    assert len(views) == 2
+    for view, same in zip(views, plain, strict=True):
+        np.testing.assert_array_equal(view.clip_STHWC, same.clip_STHWC)
+        assert view[1:] == same[1:]
+
+
+def test_the_limits_hold_for_each_view_and_not_for_a_whole_video(video):
+    clip_bytes = 4 * 32 * 32 * 3
+    with GuardedDecoder(GuardLimits(output_bytes=clip_bytes)) as decoder:
+        assert len(list(decoder.read_views(video, SAMPLING))) == 2
+    with GuardedDecoder(GuardLimits(output_bytes=clip_bytes - 1)) as decoder, pytest.raises(VideoError, match="more"):
+        list(decoder.read_views(video, SAMPLING))
+
+
+def test_views_that_nobody_reads_any_more_leave_the_decoder_usable(decoder, long_video, video):
+    views = decoder.read_views(long_video, SAMPLING)
+    next(views)
+    views.close()
+    assert len(list(decoder.read_views(video, SAMPLING))) == 2
