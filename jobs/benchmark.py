@@ -1,6 +1,5 @@
 """Measures this machine: python jobs/benchmark.py model --output rows.json; --help lists the suites."""
 
-import sys
 from pathlib import Path
 
 from pipelines.benchmark.config import BenchmarkConfig
@@ -15,8 +14,5 @@ def benchmark(config: BenchmarkConfig) -> str:
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    if arguments and not arguments[0].startswith("-"):
-        arguments = ["--suite", *arguments]
     quickstart = Path(__file__).parent / "recipes" / "benchmark" / "quickstart.yaml"
-    run_job(BenchmarkConfig, benchmark, argv=arguments, quickstart=quickstart)
+    run_job(BenchmarkConfig, benchmark, quickstart=quickstart)

@@ -22,6 +22,7 @@ from pipelines.tracking.config import TrackingConfig
 class BenchmarkConfig(Section):
     """Measure what the project costs on this machine."""
 
+    POSITIONAL = "suite"
     FIRST_SETTINGS = ("suite", "repeats", "output", "tracking.uri")
 
     suite: Literal["model", "decode", "prepare", "train", "transfer", "search", "plan"] = "model"

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from pipelines.networks.config import ComputeConfig, TransitionForm
+from pipelines.networks.config import ScoringComputeConfig
 from pipelines.prepare.config import DataConfig
 from pipelines.settings.section import Address, Role, Section, UserPath
 from pipelines.tracking.config import TrackingConfig
@@ -17,17 +17,6 @@ class EvaluateDataConfig(DataConfig):
 
     split: Literal["train", "val", "test"] = "test"
     """Split of the fold to test on."""
-
-
-class EvaluateComputeConfig(ComputeConfig):
-    """How the network is run in testing."""
-
-    transition_forms: TransitionForm | tuple[TransitionForm, ...] | None = None
-    """How transitions compute their sum, if this machine is another than that of the training. By default as the
-    weights file states."""
-
-    fold_batch_norm: bool = True
-    """Fold batch norms into the convolutions before them."""
 
 
 class EvaluateConfig(Section):
@@ -63,7 +52,7 @@ class EvaluateConfig(Section):
     (`augmentation.flip` with a map)."""
     num_clips: PositiveInt | None = None
     """Clips of every video, evenly spaced. By default all clips that do not overlap (paper 4.4)."""
-    compute: EvaluateComputeConfig = EvaluateComputeConfig()
+    compute: ScoringComputeConfig = ScoringComputeConfig()
     num_workers: Annotated[int, Field(ge=0)] = 1
     """Processes that run the network; with 0, the job's own process runs it."""
     cpus_per_worker: PositiveFloat = 1.0

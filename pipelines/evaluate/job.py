@@ -26,7 +26,7 @@ from pipelines.evaluate.report import report_videos, write_failures, write_metri
 from pipelines.evaluate.scoring import score_videos
 from pipelines.evaluate.summary import describe_classes, describe_evaluation, describe_failures, describe_folds
 from pipelines.networks.lineage import Lineage, check_lineage, evaluated_by_test
-from pipelines.networks.weights import locate_weights, newest_run, view_of
+from pipelines.networks.weights import check_classifier, locate_weights, newest_run, view_of
 from pipelines.prepare.make import prepared_shards
 from pipelines.runtime.job_run import open_job_run, tracking_uri_of
 from pipelines.runtime.paths import base_folder, new_name, output_path
@@ -117,19 +117,7 @@ def _check_unseen(config: EvaluateConfig, card: WeightsCard, folders: list[Path]
 def _load(config: EvaluateConfig, *, tracking_uri: str, storage: Path) -> LoadedModel:
     weights = locate_weights(config.checkpoint or str(newest_run(storage)), tracking_uri=tracking_uri)
     card = read_card(weights)
-    if not card.class_names:
-        raise UserError(f"checkpoint {weights} has no classes (a transfer's student): train it first, jobs/train.py")
-    if card.num_segments > 1 and config.num_clips is not None:
-        raise UserError(
-            f"num_clips {config.num_clips} is for networks that score clip by clip; {weights} takes "
-            f"{card.num_segments} clips of a video at once (num_segments): leave num_clips out"
-        )
-    if card.mirrored_classes and config.num_crops == 10:
-        one, other = card.mirrored_classes[0]
-        raise UserError(
-            f"num_crops {config.num_crops} also scores mirrored crops, and {weights} was trained to see {other!r} in a "
-            f"mirrored {one!r} (augmentation.flip): give --num_crops 1 or 3"
-        )
+    check_classifier(card, weights, num_clips=config.num_clips, num_crops=config.num_crops)
     loaded = load_model(weights)
     if config.compute.transition_forms is not None:
         loaded.model.set_transition_forms(config.compute.transition_forms)

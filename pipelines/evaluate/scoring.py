@@ -14,17 +14,17 @@ import ray
 import torch
 from tqdm import tqdm
 
-from pipelines.clips.batch import NumpyBatch, is_read, readable, to_device, unreadable
+from pipelines.clips.batch import NumpyBatch, is_read, readable, unreadable
 from pipelines.clips.stream import as_row, batches_a_task, dataset_of, from_row, unpacked, unpacked_of_actors
 from pipelines.clips.views import ViewPlan
-from pipelines.evaluate.config import EvaluateComputeConfig, EvaluateConfig
+from pipelines.evaluate.config import EvaluateConfig
+from pipelines.networks.config import ScoringComputeConfig
 from pipelines.runtime import pools
 from t3d_core.errors import UserError
 from t3d_core.evaluation.video_scores import VideoScores
 from t3d_core.models.execution import Execution
-from t3d_core.models.folding import fold_batch_norms
+from t3d_core.prediction.clip_scorer import ClipScorer
 from t3d_core.training.checkpoint import LoadedModel
-from t3d_core.video.transforms import normalize_clip
 
 
 class Scored(NamedTuple):
@@ -40,24 +40,25 @@ class Scorer:
     Its errors come back in `refusal_B`, because Ray would wrap an exception, and lose one of the constructor.
     """
 
-    def __init__(self, loaded: LoadedModel, *, compute: EvaluateComputeConfig, batch_size: int, use_gpu: bool) -> None:
+    def __init__(self, loaded: LoadedModel, *, compute: ScoringComputeConfig, batch_size: int, use_gpu: bool) -> None:
         """Set up the network of `loaded` for batches of `batch_size` clips."""
-        self._device = torch.device("cuda" if use_gpu else "cpu")
-        self._card = loaded.card
-        self._execution = Execution(**compute.model_dump(exclude={"fold_batch_norm", "transition_forms"}))
-        self._net = (fold_batch_norms(loaded.model) if compute.fold_batch_norm else loaded.model).to(self._device)
+        self._num_classes = len(loaded.card.class_names)
+        self._scorer: ClipScorer | None = None
         self._refusal = ""
+        execution = compute.model_dump(exclude={"fold_batch_norm", "transition_forms"})
         try:
-            self._prepare(batch_size)
+            self._scorer = ClipScorer(
+                loaded,
+                device=torch.device("cuda" if use_gpu else "cpu"),
+                batch_size=batch_size,
+                execution=Execution(**execution),
+                fold_batch_norm=compute.fold_batch_norm,
+            )
         except UserError as error:
             self._refusal = str(error)
-
-    def _prepare(self, batch_size: int) -> None:
-        card = self._card
-        for measured in self._execution.prepare(
-            self._net, num_frames=card.num_frames, size=card.crop_size, batch_size=batch_size, is_trained=False
-        ):
-            print(measured, flush=True)
+            return
+        for note in self._scorer.notes:
+            print(note, flush=True)
 
     def __call__(self, row: NumpyBatch) -> NumpyBatch:
         """Score a batch that is one row of a data set (see `clips.stream.as_row`)."""
@@ -66,25 +67,14 @@ class Scorer:
     def score(self, batch: NumpyBatch) -> NumpyBatch:
         """Score the views that could be loaded; NaN for the others."""
         is_loaded_B = is_read(batch)
-        score_BK = np.full((len(is_loaded_B), len(self._card.class_names)), np.nan, np.float32)
-        if not self._refusal and is_loaded_B.any():
+        score_BK = np.full((len(is_loaded_B), self._num_classes), np.nan, np.float32)
+        if self._scorer is not None and not self._refusal:
             try:
-                score_BK[is_loaded_B] = self._score(
-                    readable({name: batch[name] for name in ("clip_BSTHWC", "reason_B")})
-                )
+                score_BK[is_loaded_B] = self._scorer.score(batch["clip_BSTHWC"][is_loaded_B])
             except UserError as error:
                 self._refusal = str(error)
         kept = {name: batch[name] for name in ("row_B", "num_padded_B", "reason_B")}
         return kept | {"score_BK": score_BK, "refusal_B": np.array([self._refusal] * len(is_loaded_B))}
-
-    @torch.inference_mode()
-    def _score(self, batch: NumpyBatch) -> np.ndarray:
-        """Softmax scores (B, K) of views; the network takes the clips of a view one after the other."""
-        clip_BTHWC = to_device(batch, self._device)["clip_BSTHWC"].flatten(0, 1)
-        clip_BCTHW = normalize_clip(clip_BTHWC, mean=self._card.mean, std=self._card.std)
-        with self._execution.autocast(self._device):
-            logits_BK = self._net(clip_BCTHW)
-        return logits_BK.softmax(dim=1).cpu().numpy()
 
 
 def score_videos(plan: ViewPlan, loaded: LoadedModel, label_V: np.ndarray, config: EvaluateConfig) -> Scored:

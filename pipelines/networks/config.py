@@ -135,3 +135,14 @@ class ComputeConfig(Section):
     disk."""
     debug: Annotated[bool, Role.VIEW] = False
     """Check clips and features for values that are not finite."""
+
+
+class ScoringComputeConfig(ComputeConfig):
+    """How the network is run in testing."""
+
+    transition_forms: TransitionForm | tuple[TransitionForm, ...] | None = None
+    """How transitions compute their sum, if this machine is another than that of the training. By default as the
+    weights file states."""
+
+    fold_batch_norm: bool = True
+    """Fold batch norms into the convolutions before them."""

@@ -10,7 +10,6 @@ from pipelines.clips.config import ClipConfig
 from pipelines.clips.loader import ClipView
 from pipelines.networks.config import ModelConfig
 from pipelines.runtime.paths import input_path
-from pipelines.tracking.models import fetch_weights
 from t3d_core.errors import UserError
 from t3d_core.models import build_model
 from t3d_core.models.cost import count_macs, count_parameters
@@ -97,6 +96,33 @@ def check_network(card: WeightsCard, *, batch_size: int) -> None:
         ) from error
 
 
+def check_classifier(card: WeightsCard, weights: Path, *, num_clips: int | None, num_crops: int) -> None:
+    """Check that a network can score videos in these views.
+
+    Args:
+        card: of the weights.
+        weights: the file, for errors.
+        num_clips: clips of every video; None for all that do not overlap.
+        num_crops: squares of every clip.
+
+    Raises:
+        UserError: the network has no classes, or was not trained for such views.
+    """
+    if not card.class_names:
+        raise UserError(f"checkpoint {weights} has no classes (a transfer's student): train it first, jobs/train.py")
+    if card.num_segments > 1 and num_clips is not None:
+        raise UserError(
+            f"num_clips {num_clips} is for networks that score clip by clip; {weights} takes "
+            f"{card.num_segments} clips of a video at once (num_segments): leave num_clips out"
+        )
+    if card.mirrored_classes and num_crops == 10:
+        one, other = card.mirrored_classes[0]
+        raise UserError(
+            f"num_crops {num_crops} also scores mirrored crops, and {weights} was trained to see {other!r} in a "
+            f"mirrored {one!r} (augmentation.flip): give --num_crops 1 or 3"
+        )
+
+
 def costs_of(card: WeightsCard) -> dict[str, float]:
     """The costs of a network that runs log: multiply-adds of one forward pass of a clip (1e9), and parameters."""
     with torch.device("meta"):
@@ -115,20 +141,35 @@ def locate_weights(where: str, *, tracking_uri: str) -> Path:
     Raises:
         UserError: nothing is there.
     """
-    if _RUN_ID.fullmatch(where) and not input_path(Path(where)).exists():
-        where = f"runs:/{where}"
-    if where.startswith(("runs:/", "models:/")):
-        return fetch_weights(where, tracking_uri=tracking_uri)
-    return find_weights(input_path(Path(where)))
+    if local := locate_local_weights(where):
+        return local
+    # Imported only here: MLflow takes seconds, and a file needs none of it.
+    from pipelines.tracking.models import fetch_weights
+
+    return fetch_weights(f"runs:/{where}" if _RUN_ID.fullmatch(where) else where, tracking_uri=tracking_uri)
 
 
-def newest_run(storage: Path) -> Path:
+def locate_local_weights(where: str) -> Path | None:
+    """Find the weights file of a path, as `locate_weights`; None for what MLflow holds.
+
+    Raises:
+        UserError: the path leads to no weights file.
+    """
+    is_run_id = _RUN_ID.fullmatch(where) and not input_path(Path(where)).exists()
+    return None if is_run_id or where.startswith(("runs:/", "models:/")) else find_weights(input_path(Path(where)))
+
+
+def newest_run(storage: Path, *, setting: str = "checkpoint") -> Path:
     """Find the classifier of the training run in `storage` that ended last.
+
+    Args:
+        storage: folder with runs.
+        setting: the setting that names another one, for errors.
 
     Raises:
         UserError: no run has ended there.
     """
     found = sorted(storage.glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise UserError(f"checkpoint is missing and {storage} holds no trained run: give --checkpoint, or train first")
+        raise UserError(f"{setting} is missing and {storage} holds no trained run: give --{setting}, or train first")
     return found[-1]

@@ -21,7 +21,7 @@ from pipelines.prepare.late_shards import (
     write_tables,
 )
 from pipelines.prepare.listing import Listing, list_videos
-from pipelines.prepare.shard_task import ShardCounts, ShardTask, try_make_shard
+from pipelines.prepare.shard_task import ShardCounts, ShardTask, limits_of, try_make_shard
 from pipelines.prepare.sources import LocalRoot
 from pipelines.runtime import pools, session
 from pipelines.runtime.paths import input_path
@@ -31,7 +31,6 @@ from pipelines.settings.terminal import seen_from_here
 from pipelines.shards.folder import ShardFolder, describe_shards
 from pipelines.shards.writing import write_table
 from t3d_core.errors import UserError
-from t3d_core.video.guard import GuardLimits
 
 SHOWN_DIGITS = 12  # of a fingerprint
 
@@ -137,7 +136,7 @@ def bring_up_to_date(config: PrepareConfig, folder: ShardFolder, listing: Listin
 def build_shard_task(config: PrepareConfig, folder: ShardFolder, listing: Listing) -> ShardTask:
     """The task that makes a shard of the listing, under the limits of the config."""
     guard = config.guard
-    limits = GuardLimits(guard.seconds, int(guard.memory_gib * 2**30), int(guard.output_gib * 2**30))
+    limits = limits_of(guard)
     return ShardTask(folder, listing.root, listing.description, limits, int(guard.source_gib * 2**30))
 
 

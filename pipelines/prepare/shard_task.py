@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from pipelines.prepare.config import GuardConfig
 from pipelines.prepare.sources import LocalFile, MissingVideoError, VideoRoot
 from pipelines.shards.folder import ShardFolder
 from pipelines.shards.schemas import INDEXED_COLUMNS, REPORT_SCHEMA
@@ -171,6 +172,11 @@ def _encode_options(record: dict, description: dict[str, Any]) -> dict[str, Any]
             options["num_random_segments"] = description["segments_per_video"]
             options["seed"] = [description["seed"], *record["video_id"].encode("utf-8", "surrogateescape")]
     return options
+
+
+def limits_of(guard: GuardConfig) -> GuardLimits:
+    """What one video may cost, by the settings."""
+    return GuardLimits(guard.seconds, int(guard.memory_gib * 2**30), int(guard.output_gib * 2**30))
 
 
 @functools.cache

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_origin
 
 import yaml
 
@@ -77,8 +77,10 @@ def _split(argv: Sequence[str]) -> tuple[Given, list[str]]:
 
 def _build(config_class: type[SectionT], recipe: Tree, given: Given, stray: Sequence[str]) -> SectionT:
     """Raises UserError with one line a wrong setting."""
-    problems = {word: f"{word!r}: unexpected, a setting is given as --name value" for word in stray}
     tree = complete(recipe, config_class)
+    if config_class.POSITIONAL:
+        given, stray = _with_positional(config_class, tree, given, stray), []
+    problems = {word: f"{word!r}: unexpected, a setting is given as --name value" for word in stray}
     for name in sorted(given, key=outer_kinds_first):
         words = [word for words in given[name] for word in words]
         target, switched = find_setting(config_class, tree, name), True
@@ -93,6 +95,35 @@ def _build(config_class: type[SectionT], recipe: Tree, given: Given, stray: Sequ
         else:
             problems[name] = f"{name}: no value given, allowed: {describe(target.annotation)}"
     return validated(config_class, tree, problems)
+
+
+def _with_positional(config_class: type[SectionT], tree: Tree, given: Given, stray: Sequence[str]) -> Given:
+    """The options, where words that no option takes are the value of `POSITIONAL`.
+
+    A setting of one value takes the first word behind its name, and a switch only true or false:
+
+        clip.mp4 --model champion other.mp4 --explain third.mp4      three videos
+    """
+    assert config_class.POSITIONAL
+    words, options = list(stray), dict[str, list[list[str]]]()
+    for name, occurrences in given.items():
+        target = find_setting(config_class, tree, name)
+        if name == config_class.POSITIONAL or target is None or _takes_list(target.annotation):
+            options[name] = occurrences
+            continue
+        is_switch = bool in members_of(target.annotation)
+        options[name] = []
+        for of_option in occurrences:
+            num_taken = 0 if is_switch and of_option and not fits(_parse_word(of_option[0]), target.annotation) else 1
+            options[name].append(of_option[:num_taken])
+            words += of_option[num_taken:]
+    if words:
+        options.setdefault(config_class.POSITIONAL, []).insert(0, words)
+    return options
+
+
+def _takes_list(annotation: Any) -> bool:
+    return any(get_origin(member) in (list, tuple, dict, set) for member in members_of(annotation))
 
 
 def _read_value(given: list[list[str]], annotation: Any) -> object:

@@ -33,7 +33,7 @@ def first_help(
         names: recipes that `--recipe NAME` finds.
     """
     parser = _parser(
-        f"{program} [--recipe NAME] [--SETTING VALUE ...]",
+        _usage(config_class, program=program),
         f"{_first_line(config_class)} The settings that people change most, with their values in recipe {recipe_name}:",
         epilog=f"recipes: {_list_recipes(names)}",
     )
@@ -54,7 +54,7 @@ def first_help(
 def full_help(config_class: type[Section], *, program: str, quickstart: Path) -> str:
     """What `--help-all` prints: every setting, grouped by section, at most 100 columns wide."""
     parser = _parser(
-        f"{program} [--recipe NAME] [--SETTING VALUE ...]",
+        _usage(config_class, program=program),
         f"{_first_line(config_class)} Settings: command line > recipe > the defaults shown here. "
         f"Without --recipe, {quickstart} is the recipe, whatever else is given. A kind that differs from that "
         "of the recipe drops the recipe's settings of that section.",
@@ -80,6 +80,11 @@ def _list_recipes(names: Sequence[str]) -> str:
         return ", ".join(names)
     others = ", ".join(name for name in names if name not in of_tables)
     return f"{others}, and {len(of_tables)} for the paper's tables ({of_tables[0]} ...)"
+
+
+def _usage(config_class: type[Section], *, program: str) -> str:
+    words = f" [{config_class.POSITIONAL.upper()} ...]" if config_class.POSITIONAL else ""
+    return f"{program}{words} [--recipe NAME] [--SETTING VALUE ...]"
 
 
 def _parser(usage: str, description: str, *, epilog: str | None = None) -> argparse.ArgumentParser:

@@ -73,6 +73,9 @@ class Section(BaseModel):
     FIRST_SETTINGS: ClassVar[tuple[str, ...]] = ()
     """The settings of a job's root section that people change most: `--help` shows these, or all if there are none."""
 
+    POSITIONAL: ClassVar[str | None] = None
+    """The setting of a job's root section that words without an option name are for."""
+
 
 def names_of_roles(config_class: type[BaseModel], roles: Collection[Role]) -> tuple[str, ...]:
     """Dotted names of the settings, or of whole sections, that are marked with one of `roles`."""

@@ -145,7 +145,14 @@ class VideoNet(ExecutableNet):
             UserError: The tensor has not five dimensions or three channels, or fewer frames or pixels than the net
                 needs, or clips that do not make whole videos, or (while debugging) values that are not finite.
         """
-        feature_BD = self._consensus(self.forward_features(clip_BCTHW))
+        return self.classify(self.forward_views(clip_BCTHW))
+
+    def forward_views(self, clip_BCTHW: Tensor) -> Tensor:
+        """Return the features (B, feature_dim) that are classified: those of clips, or the means of `num_segments`."""
+        return self._consensus(self.forward_features(clip_BCTHW))
+
+    def classify(self, feature_BD: Tensor) -> Tensor:
+        """Return the logits (B, num_classes) of features; the features themselves when there is no head."""
         with full_precision(feature_BD):
             return self.classifier(self.head_drop(feature_BD))
 

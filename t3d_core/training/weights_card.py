@@ -99,7 +99,9 @@ def read_card(path: Path) -> WeightsCard:
         with safe_open(path, framework="numpy") as weights:
             metadata = weights.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise UserError(f"weights file {path} cannot be read: {error}") from error
+        raise UserError(
+            f"weights file {path} cannot be read: {error}; give a whole .safetensors file that this project wrote"
+        ) from error
     try:
         return _card_of(json.loads(metadata[METADATA_KEY]))
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:

@@ -9,9 +9,9 @@ import torch
 from pipelines.clips.config import ClipConfig
 from pipelines.clips.loader import BatchLoader
 from pipelines.clips.views import ViewPlan
-from pipelines.evaluate.config import EvaluateComputeConfig, EvaluateConfig, EvaluateDataConfig
+from pipelines.evaluate.config import EvaluateConfig, EvaluateDataConfig
 from pipelines.evaluate.scoring import Scorer
-from pipelines.networks.config import T3DConfig
+from pipelines.networks.config import ScoringComputeConfig, T3DConfig
 from pipelines.networks.weights import card_of, view_of
 from pipelines.shards.index import load_index
 from pipelines.tracking.config import TrackingConfig
@@ -64,7 +64,7 @@ def plan_of(shards, weights, **changes):
 
 def scores_of(plan, weights, **compute):
     """What an actor gives for the first views, in this process."""
-    scorer = Scorer(load_model(weights), compute=EvaluateComputeConfig(**compute), batch_size=5, use_gpu=False)
+    scorer = Scorer(load_model(weights), compute=ScoringComputeConfig(**compute), batch_size=5, use_gpu=False)
     return scorer.score(plan.batch(range(5)))
 
 

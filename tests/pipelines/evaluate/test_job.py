@@ -382,8 +382,12 @@ def test_a_refusal_at_a_later_batch_keeps_its_words(synthetic_shards, weights, t
 class RefusesTheSecond(Scorer):
     """Scores one batch, then finds fault with the next."""
 
-    def _score(self, clip_BSTHWC):
+    def score(self, batch):
         if hasattr(self, "has_scored"):
-            raise UserError("the second batch is refused")
+            self._scorer.score = refuse_clips
         self.has_scored = True
-        return super()._score(clip_BSTHWC)
+        return super().score(batch)
+
+
+def refuse_clips(clip_BSTHWC):
+    raise UserError("the second batch is refused")

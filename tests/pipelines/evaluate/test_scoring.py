@@ -3,9 +3,9 @@ import pytest
 import torch
 from ray.data._internal.logical.optimizers import get_execution_plan
 
-from pipelines.evaluate.config import EvaluateComputeConfig
 from pipelines.evaluate.job import run_evaluate
 from pipelines.evaluate.scoring import Scorer, _refuse, _scored_by_actors
+from pipelines.networks.config import ScoringComputeConfig
 from t3d_core.training.checkpoint import load_model, save_weights
 from tests.pipelines.evaluate.small_network import evaluate_config, network_input, plan_of, scores_of
 
@@ -46,7 +46,7 @@ def test_a_view_without_pixels_gets_no_score_and_leaves_the_others_alone(damaged
     is_damaged_B = np.isin(plan.loader.index.video_id_N[batch["row_B"]], damaged.video_ids)
     assert is_damaged_B.sum() == 4
     assert np.array_equal(batch["reason_B"] != "", is_damaged_B)
-    scorer = Scorer(load_model(weights), compute=EvaluateComputeConfig(), batch_size=4, use_gpu=False)
+    scorer = Scorer(load_model(weights), compute=ScoringComputeConfig(), batch_size=4, use_gpu=False)
     score_BK = scorer.score(batch)["score_BK"]
     assert np.isnan(score_BK[is_damaged_B]).all()
     alone = scorer.score({name: column[~is_damaged_B] for name, column in batch.items()})["score_BK"]
@@ -72,7 +72,7 @@ def broken(weights, tmp_path):
 
 
 def test_forms_that_do_not_fit_the_network_are_refused(synthetic_shards, weights, tmp_path):
-    forms = EvaluateComputeConfig(transition_forms=("pooled",))
+    forms = ScoringComputeConfig(transition_forms=("pooled",))
     with pytest.raises(ValueError, match=r"1 entries, but this net has 3 transitions"):
         run_evaluate(evaluate_config(synthetic_shards, tmp_path, weights, compute=forms))
 

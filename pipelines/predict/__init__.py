@@ -1,0 +1,1 @@
+"""One's own videos are scored, without preparing them."""

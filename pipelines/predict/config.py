@@ -1,0 +1,65 @@
+"""What can be set when one's own videos are classified."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import PositiveFloat, PositiveInt, model_validator
+
+from pipelines.networks.config import ScoringComputeConfig
+from pipelines.prepare.config import GuardConfig
+from pipelines.settings.section import Address, Role, Section, UserPath
+from pipelines.tracking.config import TrackingConfig
+from t3d_core.errors import UserError
+
+
+class PredictConfig(Section):
+    """Classify any videos, sampled as in testing (paper 4.4); they need not be prepared."""
+
+    POSITIONAL = "inputs"
+    FIRST_SETTINGS = (
+        "inputs",
+        "model",
+        "output",
+        "top",
+        "num_clips",
+        "stride_seconds",
+        "num_crops",
+        "batch_size",
+        "use_gpu",
+    )
+
+    inputs: tuple[Address, ...] = ()
+    """Videos, folders of videos, or lists: a .txt file with one path per line, or a .csv file with a column `path`;
+    s3:// and gs:// addresses of videos and folders too. Words without an option name are inputs."""
+    model: Address | None = None
+    """Network: a weights file, a run or checkpoint folder, runs:/... or models:/... . By default the newest run in
+    `storage`."""
+    output: Annotated[UserPath | None, Role.PLACE] = None
+    """Folder for the predictions. By default STORAGE/predict-TIME. A folder of an interrupted job is completed."""
+    top: PositiveInt = 5
+    """Number of classes that are printed for each video."""
+    num_clips: PositiveInt | None = None
+    """Clips of every video, evenly spaced. By default all clips that do not overlap (paper 4.4)."""
+    stride_seconds: PositiveFloat | None = None
+    """Seconds from the start of a clip to the start of the next, for a finer or coarser timeline. By default clips are
+    side by side, as in testing."""
+    num_crops: Literal[1, 3, 10] = 1
+    """Squares of every clip that are scored, as in `evaluate`."""
+    batch_size: PositiveInt = 8
+    """Clips that the network gets at once. With the value of `evaluate`, scores are the same to the last bit."""
+    compute: ScoringComputeConfig = ScoringComputeConfig()
+    use_gpu: bool | None = None
+    """Run the network on the GPU. By default it does if there is one."""
+    guard: GuardConfig = GuardConfig()
+    tracking: Annotated[TrackingConfig, Role.PLACE] = TrackingConfig()
+    storage: Annotated[UserPath, Role.PLACE] = Path("runs")
+    """Folder with training runs."""
+
+    @model_validator(mode="after")
+    def _clips_have_one_rule(self) -> "PredictConfig":
+        if self.stride_seconds is not None and self.num_clips is not None:
+            raise UserError(
+                f"stride_seconds {self.stride_seconds:g} and num_clips {self.num_clips} both set where clips start: "
+                "leave one of them out"
+            )
+        return self

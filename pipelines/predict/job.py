@@ -1,0 +1,135 @@
+"""A trained network and any videos become predictions, on the screen and in a folder; a bad video is one failed row.
+
+The videos are scored in this process. It needs no Ray, and MLflow only for weights that lie there, so that the first
+answer comes quickly. OUTPUT holds the files that `predict.ledger` lists.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from pipelines.networks.weights import check_classifier, locate_local_weights, newest_run
+from pipelines.predict.config import PredictConfig
+from pipelines.predict.ledger import Ledger, PredictedVideo, describe_scoring
+from pipelines.predict.screen import describe_video
+from pipelines.predict.videos import NamedVideo, find_videos
+from pipelines.prepare.shard_task import limits_of
+from pipelines.runtime.files import exclusive_folder
+from pipelines.runtime.paths import base_folder, new_name, output_path
+from pipelines.settings.terminal import format_summary, seen_from_here
+from t3d_core.errors import UserError
+from t3d_core.models.execution import Execution
+from t3d_core.prediction.clip_scorer import ClipScorer
+from t3d_core.prediction.video_prediction import predict_video, sampling_of
+from t3d_core.training.checkpoint import LoadedModel, load_model
+from t3d_core.training.weights_card import read_card
+from t3d_core.video.clip_reader import ViewSampling
+from t3d_core.video.container import VideoError
+from t3d_core.video.guard import DecoderKilledError, GuardedDecoder
+
+# Videos whose classes are printed; of more, only the failed ones are.
+_MAX_PRINTED = 20
+
+
+def run_predict(config: PredictConfig) -> str:
+    """Classify videos with the settings in `config`; print each, and return the closing summary.
+
+    Raises:
+        UserError: inputs, weights or the output folder cannot work, before any video is read; or the network gives
+            scores that are not finite. A video that cannot be read is no error.
+    """
+    videos = find_videos(config.inputs)
+    weights = _locate_weights(config)
+    card = read_card(weights)
+    check_classifier(card, weights, num_clips=config.num_clips, num_crops=config.num_crops)
+    sampling = sampling_of(
+        card, num_clips=config.num_clips, stride_seconds=config.stride_seconds, num_crops=config.num_crops
+    )
+    output = output_path(config.output or config.storage / new_name("predict"))
+    with exclusive_folder(output, when_taken=_refuse_taken):
+        scored_by = describe_scoring(_digest(weights), sampling, config.batch_size)
+        ledger = Ledger(output, scored_by=scored_by, class_names=card.class_names)
+        num_before = len(ledger.done)
+        todo = [video for video in videos if video.name not in ledger.done]
+        if todo:
+            scorer = _scorer(load_model(weights), config)
+            _predict_all(todo, scorer, sampling, ledger, config)
+        ledger.write_parquet()
+    return _summary(videos, ledger, num_before=num_before, weights=weights)
+
+
+def _locate_weights(config: PredictConfig) -> Path:
+    where = config.model or str(newest_run(base_folder() / config.storage, setting="model"))
+    if local := locate_local_weights(where):
+        return local
+    # Imported only here: MLflow takes seconds, and a file needs none of it.
+    from pipelines.runtime.job_run import tracking_uri_of
+    from pipelines.tracking.models import fetch_weights
+
+    return fetch_weights(where, tracking_uri=tracking_uri_of(config.tracking))
+
+
+def _scorer(loaded: LoadedModel, config: PredictConfig) -> ClipScorer:
+    compute = config.compute
+    if compute.transition_forms is not None:
+        loaded.model.set_transition_forms(compute.transition_forms)
+    use_gpu = torch.cuda.is_available() if config.use_gpu is None else config.use_gpu
+    if use_gpu and not torch.cuda.is_available():
+        raise UserError("use_gpu true, but PyTorch finds no GPU on this machine: leave it out, or give false")
+    scorer = ClipScorer(
+        loaded,
+        device=torch.device("cuda" if use_gpu else "cpu"),
+        batch_size=config.batch_size,
+        execution=Execution(**compute.model_dump(exclude={"fold_batch_norm", "transition_forms"})),
+        fold_batch_norm=compute.fold_batch_norm,
+    )
+    for note in scorer.notes:
+        print(note, flush=True)
+    return scorer
+
+
+def _predict_all(
+    videos: Sequence[NamedVideo], scorer: ClipScorer, sampling: ViewSampling, ledger: Ledger, config: PredictConfig
+) -> None:
+    is_short = len(videos) <= _MAX_PRINTED
+    with GuardedDecoder(limits_of(config.guard)) as decoder, tqdm(videos, unit="video", disable=is_short) as bar:
+        for video in bar:
+            result = _predict(video, scorer, sampling, decoder, config)
+            ledger.append(result)
+            if is_short or result.prediction is None:
+                shown = describe_video(result, scorer.card.class_names, top=config.top)
+                bar.write(seen_from_here(shown))
+
+
+def _predict(
+    video: NamedVideo, scorer: ClipScorer, sampling: ViewSampling, decoder: GuardedDecoder, config: PredictConfig
+) -> PredictedVideo:
+    try:
+        with video.open(max_bytes=int(config.guard.source_gib * 2**30)) as file:
+            return PredictedVideo(video.name, predict_video(file.path, scorer, sampling, decoder=decoder))
+    except (VideoError, DecoderKilledError, OSError) as error:
+        return PredictedVideo(video.name, reason=str(error) or type(error).__name__)
+
+
+def _summary(videos: Sequence[NamedVideo], ledger: Ledger, *, num_before: int, weights: Path) -> str:
+    num_failed = sum(video.name not in ledger.done for video in videos)
+    num_ok = len(videos) - num_failed
+    fields = [("predicted", f"{num_ok:,} of {len(videos):,} videos")]
+    if num_before:
+        fields.append(("resumed", f"{num_before:,} videos were predicted before"))
+    if num_failed:
+        fields.append(("failed", f"{num_failed:,} videos; predictions.jsonl has the reason of each"))
+    fields += [("model", str(weights)), ("files", f"{ledger.parquet}, {ledger.jsonl.name}")]
+    return format_summary(fields)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refuse_taken(holder: str) -> None:
+    raise UserError(f"the output folder is written by {holder}: wait for it, or give another --output")

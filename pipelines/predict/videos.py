@@ -1,0 +1,111 @@
+"""What a user names, videos, folders, lists and addresses, becomes the videos to classify, before any is opened."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.prepare.sources import LocalFile, LocalRoot, VideoRoot, open_root
+from pipelines.runtime.paths import input_path
+from t3d_core.datasets.annotation_files import read_csv_rows, read_lines
+from t3d_core.datasets.video_files import extension_of, is_video_name
+from t3d_core.errors import UserError
+
+_LIST_EXTENSIONS = (".txt", ".csv", ".tsv")
+_STORES = ("s3://", "gs://", "gcs://", "abfs://", "abfss://", "file://")
+
+
+@dataclass(frozen=True)
+class NamedVideo:
+    """One video.
+
+    Attributes:
+        name: as the user sees it: the path or address.
+        root: where it lies.
+        inner: its name below the root.
+    """
+
+    name: str
+    root: VideoRoot
+    inner: str
+
+    def open(self, *, max_bytes: int) -> AbstractContextManager[LocalFile]:
+        """Open the file, as `VideoRoot.open_locally`."""
+        return self.root.open_locally(self.inner, max_bytes=max_bytes)
+
+
+def find_videos(inputs: Sequence[str]) -> list[NamedVideo]:
+    """The videos that are meant, each once, in the order of the inputs; those of a folder are sorted by name.
+
+    A video that does not exist is found all the same, and fails when it is opened: it must not stop the others.
+
+    Raises:
+        UserError: nothing is named, a list or a folder cannot be read or holds no video, or a kind of address is
+            unknown.
+    """
+    if not inputs:
+        raise UserError(
+            "no video is given: name videos, folders or lists, as in `python jobs/predict.py clip.mp4`, "
+            "or `--inputs clip.mp4`"
+        )
+    videos = [video for each in inputs for video in _find(each)]
+    return list({video.name: video for video in videos}.values())
+
+
+def _find(given: str) -> Iterator[NamedVideo]:
+    if "://" in given:
+        yield from _of_address(given)
+        return
+    path = input_path(Path(given))
+    if path.is_dir():
+        yield from _of_folder(given, open_root(path))
+    elif extension_of(given) in _LIST_EXTENSIONS:
+        yield from _of_list(path)
+    else:
+        yield _of_file(given, path)
+
+
+def _of_address(address: str) -> Iterator[NamedVideo]:
+    if not address.startswith(_STORES):
+        raise UserError(
+            f"input {address!r} is not read: give a local path, or an address that begins with {', '.join(_STORES)}; "
+            "download videos of web pages first"
+        )
+    folder, _, name = address.partition("?")[0].rpartition("/")
+    if is_video_name(name):
+        query = address.partition("?")[2]
+        yield NamedVideo(address, open_root(f"{folder}?{query}" if query else folder), name)
+    else:
+        yield from _of_folder(address, open_root(address))
+
+
+def _of_folder(given: str, root: VideoRoot) -> Iterator[NamedVideo]:
+    found = root.list_files()
+    names = sorted(filter(is_video_name, found.sizes))
+    if not names:
+        raise UserError(f"folder {given!r} holds no videos ({found.describe()}): give another one, or name files")
+    folder = given.partition("?")[0].rstrip("/")
+    for name in names:
+        yield NamedVideo(f"{folder}/{name}", root, name)
+
+
+def _of_list(path: Path) -> Iterator[NamedVideo]:
+    """The videos of a list; relative paths start from the folder of the list, or else from the working folder."""
+    if extension_of(path.name) == ".txt":
+        paths = [line for _, line in read_lines(path)]
+    else:
+        paths = [row["path"] for _, row in read_csv_rows(path, required=["path"])]
+    if not paths:
+        raise UserError(f"list {str(path)!r} names no videos")
+    for name in paths:
+        if "://" in name:
+            yield from _of_address(name)
+        else:
+            beside = path.parent / name
+            yield _of_file(name, beside if beside.exists() else input_path(Path(name)))
+
+
+def _of_file(name: str, path: Path) -> NamedVideo:
+    real = Path(os.path.realpath(path))
+    return NamedVideo(name, LocalRoot(real.parent), real.name)

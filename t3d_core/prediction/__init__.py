@@ -1,0 +1,1 @@
+"""Whole videos become predictions: scores over time, explanations."""

@@ -1,0 +1,128 @@
+"""One source video becomes its scores: those of every clip, and their mean, as in testing (paper 4.4).
+
+    file -> guard (a child decodes) -> views -> network, a batch at a time -> scores of clips -> mean score of the video
+
+The child decodes the next batch while the network scores one; no more than two batches are in memory.
+
+Legend: N clips, V crops of a clip, K classes.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from t3d_core.errors import UserError
+from t3d_core.prediction.clip_scorer import ClipScorer
+from t3d_core.training.weights_card import WeightsCard
+from t3d_core.video.clip_reader import VideoView, ViewSampling
+from t3d_core.video.guard import GuardedDecoder
+
+
+@dataclass(frozen=True)
+class VideoPrediction:
+    """The scores of one video; times are in seconds on the clock of the file.
+
+    Attributes:
+        score_K: float64, the mean over all views.
+        score_NK: float32, the mean over the crops of each clip.
+        start_N: float64, when the first frame of each clip is shown.
+        end_N: float64, when its last frame ends.
+        num_padded: frames that are made up, because the video is shorter than a clip.
+    """
+
+    score_K: npt.NDArray[np.float64]
+    score_NK: npt.NDArray[np.float32]
+    start_N: npt.NDArray[np.float64]
+    end_N: npt.NDArray[np.float64]
+    num_padded: int
+
+    def top(self, count: int) -> list[tuple[int, float]]:
+        """The classes with the highest scores, as (index, score); of equal scores the first class comes first."""
+        order = np.argsort(-self.score_K, kind="stable")[:count]
+        return [(int(label), float(self.score_K[label])) for label in order]
+
+
+def sampling_of(
+    card: WeightsCard, *, num_clips: int | None = None, stride_seconds: float | None = None, num_crops: int = 1
+) -> ViewSampling:
+    """The views of a video that a network with this card scores; arguments are attributes of `ViewSampling`."""
+    return ViewSampling(
+        num_frames=card.num_frames,
+        frame_stride=card.frame_stride,
+        seconds_per_frame=card.seconds_per_frame,
+        short_video=card.short_video,
+        short_side=card.short_side,
+        crop_size=card.crop_size,
+        num_segments=card.num_segments,
+        num_clips=num_clips,
+        stride_seconds=stride_seconds,
+        num_crops=num_crops,
+    )
+
+
+def predict_video(
+    path: str | os.PathLike[str], scorer: ClipScorer, sampling: ViewSampling, *, decoder: GuardedDecoder
+) -> VideoPrediction:
+    """Score a video file of any length.
+
+    Raises:
+        VideoError: the file cannot be read or decoded.
+        UserError: the network gives scores that are not finite.
+    """
+    scored: list[_Scored] = []
+    with ThreadPoolExecutor(1) as ahead:
+        batches = _batches(decoder.read_views(path, sampling), size=scorer.num_views)
+        coming = ahead.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = ahead.submit(next, batches, None)
+            scored.append(_score(batch, scorer))
+    return _summed(scored, num_crops=sampling.num_crops)
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """The views of a batch without their pixels."""
+
+    score_BK: npt.NDArray[np.float32]
+    start_B: list[float]
+    end_B: list[float]
+    num_padded: int
+
+
+def _batches(views: Iterator[VideoView], *, size: int) -> Iterator[Sequence[VideoView]]:
+    while batch := list(itertools.islice(views, size)):
+        yield batch
+
+
+def _score(batch: Sequence[VideoView], scorer: ClipScorer) -> _Scored:
+    score_BK = scorer.score(np.stack([view.clip_STHWC for view in batch]))
+    if not np.isfinite(score_BK).all():
+        raise UserError(
+            "the network gives scores that are not finite (NaN), so its weights are damaged, or too large for bf16: "
+            "try --compute.precision fp32"
+        )
+    return _Scored(
+        score_BK,
+        [view.start_seconds for view in batch],
+        [view.end_seconds for view in batch],
+        sum(view.num_padded for view in batch),
+    )
+
+
+def _summed(scored: Sequence[_Scored], *, num_crops: int) -> VideoPrediction:
+    score_BK = np.concatenate([part.score_BK for part in scored])
+    total_K = np.zeros(score_BK.shape[1])
+    for score_K in score_BK:  # one after the other, as in `evaluation.video_scores`: sums differ by their order
+        total_K += score_K
+    return VideoPrediction(
+        score_K=total_K / len(score_BK),
+        score_NK=score_BK.reshape(-1, num_crops, score_BK.shape[1]).mean(axis=1),
+        start_N=np.array([second for part in scored for second in part.start_B])[::num_crops],
+        end_N=np.array([second for part in scored for second in part.end_B])[::num_crops],
+        num_padded=sum(part.num_padded for part in scored) // num_crops,
+    )

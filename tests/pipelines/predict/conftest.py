@@ -1,0 +1,16 @@
+import pytest
+
+from tests.pipelines.evaluate.small_network import CLIP, save_network
+
+
+@pytest.fixture(scope="session")
+def weights(synthetic_shards, tmp_path_factory):
+    """A network that knows some of the synthetic classes."""
+    return save_network(synthetic_shards, tmp_path_factory.mktemp("weights") / "model.safetensors", CLIP)
+
+
+@pytest.fixture(scope="session")
+def segment_weights(synthetic_shards, tmp_path_factory):
+    """As `weights`, from the features of two segments."""
+    clip = CLIP.model_copy(update={"num_segments": 2})
+    return save_network(synthetic_shards, tmp_path_factory.mktemp("segments") / "model.safetensors", clip)

@@ -1,0 +1,215 @@
+"""Videos become predictions: the scores of a test, one row for each video, and nothing is lost on the way."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.evaluate.job import run_evaluate
+from pipelines.networks.config import ScoringComputeConfig
+from pipelines.predict.config import PredictConfig
+from pipelines.predict.job import run_predict
+from t3d_core.errors import UserError
+from tests.conftest import SHARED_DATA
+from tests.pipelines.evaluate.small_network import CLIP, evaluate_config, save_network
+
+
+def predict_config(weights, tmp_path, *inputs, **changes):
+    settings = {"inputs": tuple(map(str, inputs)), "model": str(weights), "output": tmp_path / "predicted"}
+    return PredictConfig(**settings | {"storage": tmp_path / "runs"} | changes)
+
+
+def rows_of(tmp_path):
+    return pq.read_table(tmp_path / "predicted" / "predictions.parquet").to_pylist()
+
+
+@pytest.fixture
+def videos(synthetic_shards, tmp_path):
+    """Three videos of a data set, with a file that is none."""
+    found = sorted(synthetic_shards.rglob("*.mp4"))[:3]
+    folder = tmp_path / "my videos"
+    folder.mkdir()
+    for number, path in enumerate(found):
+        shutil.copy(path, folder / f"{number}.mp4")
+    (folder / "broken.mp4").write_bytes(b"no video" * 100)
+    (folder / "notes.md").touch()
+    return folder
+
+
+def test_a_test_video_gets_its_evaluated_score_to_the_last_bit(
+    local_ray, tracking_uri, synthetic_shards, weights, tmp_path
+):
+    run_evaluate(evaluate_config(synthetic_shards, tmp_path, weights, batch_size=3))
+    evaluated = pq.read_table(tmp_path / "result" / "scores.parquet").to_pylist()
+    paths = {path.name: path for path in synthetic_shards.rglob("*.mp4")}
+    tested = [paths[Path(row["video_id"]).name] for row in evaluated]
+    run_predict(predict_config(weights, tmp_path, *reversed(tested), batch_size=3))
+    predicted = {row["video"]: row for row in rows_of(tmp_path)}
+    assert len(predicted) == len(evaluated) == 10
+    for row, path in zip(evaluated, tested, strict=True):
+        assert np.float32(predicted[str(path)]["scores"]).tolist() == row["scores"]
+        assert predicted[str(path)]["label"] == row["predicted"]
+
+
+@pytest.mark.heavy
+def test_real_videos_that_are_copied_get_their_evaluated_scores(local_ray, tracking_uri, weizmann_shards, tmp_path):
+    """AVI files of MPEG-4: read from their start, while their copies are read by seeking."""
+    weights = save_network(weizmann_shards, tmp_path / "model.safetensors", CLIP)
+    config = evaluate_config(weizmann_shards, tmp_path, weights, batch_size=8)
+    run_evaluate(config.model_copy(update={"data": config.data.model_copy(update={"split": "val"})}))
+    evaluated = pq.read_table(tmp_path / "result" / "scores.parquet").to_pylist()
+    tested = [SHARED_DATA / "weizmann6" / row["video_id"] for row in evaluated]
+    tested = [path if path.exists() else next((SHARED_DATA).rglob(path.name)) for path in tested]
+    run_predict(predict_config(weights, tmp_path, *tested))
+    for row, predicted in zip(evaluated, rows_of(tmp_path), strict=True):
+        assert np.float32(predicted["scores"]).tolist() == row["scores"], row["video_id"]
+
+
+@pytest.mark.parametrize("changes", [{"num_clips": 3}, {"num_crops": 3}, {"num_crops": 10, "num_clips": 2}])
+def test_other_views_are_those_of_evaluate_too(local_ray, tracking_uri, synthetic_shards, weights, tmp_path, changes):
+    run_evaluate(evaluate_config(synthetic_shards, tmp_path, weights, num_workers=0, **changes))
+    evaluated = pq.read_table(tmp_path / "result" / "scores.parquet").to_pylist()[0]
+    [path] = synthetic_shards.rglob(Path(evaluated["video_id"]).name)
+    run_predict(predict_config(weights, tmp_path, path, batch_size=3, **changes))
+    [row] = rows_of(tmp_path)
+    assert np.float32(row["scores"]).tolist() == evaluated["scores"]
+    assert len(row["clips"]) == changes.get("num_clips", 2)
+
+
+def test_segments_of_a_network_are_scored_together(synthetic_shards, segment_weights, videos, tmp_path):
+    run_predict(predict_config(segment_weights, tmp_path, videos / "0.mp4"))
+    [row] = rows_of(tmp_path)
+    assert len(row["clips"]) == 1
+    assert (row["start_seconds"], round(row["end_seconds"] * 25)) == (0.0, 40)
+
+
+def test_a_bad_video_is_a_row_with_its_reason_and_stops_nothing(weights, videos, tmp_path, capsys):
+    summary = run_predict(predict_config(weights, tmp_path, videos, tmp_path / "absent.mp4"))
+    rows = rows_of(tmp_path)
+    assert [Path(row["video"]).name for row in rows] == ["0.mp4", "1.mp4", "2.mp4", "broken.mp4", "absent.mp4"]
+    assert [row["status"] for row in rows] == ["ok"] * 3 + ["failed"] * 2
+    assert "not a video" in rows[3]["reason"]
+    assert rows[4]["reason"] == "not found"
+    assert "3 of 5 videos" in summary
+    assert "failed:     2 videos" in summary
+    assert "FAILED: not found" in capsys.readouterr().out
+
+
+def test_a_row_says_when_each_clip_is_shown_and_scores_sum_to_one(weights, videos, tmp_path):
+    run_predict(predict_config(weights, tmp_path, videos / "1.mp4"))
+    [row] = rows_of(tmp_path)
+    line = json.loads((tmp_path / "predicted" / "predictions.jsonl").read_text())
+    assert line == row | {
+        "clips": [clip | {"scores": line["clips"][place]["scores"]} for place, clip in enumerate(row["clips"])]
+    }
+    spans = [(round(clip["start_seconds"] * 25), round(clip["end_seconds"] * 25)) for clip in row["clips"]]
+    assert spans == [(0, 16), (16, 32)]
+    assert sum(row["scores"]) == pytest.approx(1)
+    assert np.mean([clip["scores"] for clip in row["clips"]], axis=0) == pytest.approx(row["scores"])
+    metadata = pq.read_schema(tmp_path / "predicted" / "predictions.parquet").metadata
+    assert len(json.loads(metadata[b"class_names"])) == len(row["scores"])
+
+
+def test_a_stride_in_seconds_gives_a_finer_timeline(weights, videos, tmp_path):
+    run_predict(predict_config(weights, tmp_path, videos / "0.mp4", stride_seconds=0.2))
+    [row] = rows_of(tmp_path)
+    assert [round(clip["start_seconds"] * 25) for clip in row["clips"]] == [0, 5, 10, 15, 20]
+
+
+def test_an_interrupted_job_is_completed_and_failed_videos_are_tried_again(weights, videos, tmp_path, monkeypatch):
+    config = predict_config(weights, tmp_path, videos)
+    run_predict(config)
+    first = rows_of(tmp_path)
+    ledger = tmp_path / "predicted" / "predictions.jsonl"
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    ledger.write_bytes(lines[0] + lines[1][:50])  # killed while it wrote the second line
+    shutil.copy(videos / "0.mp4", videos / "broken.mp4")
+    scored = []
+    monkeypatch.setattr("pipelines.predict.job._predict", counting(scored))
+    summary = run_predict(config)
+    assert scored == ["1.mp4", "2.mp4", "broken.mp4"]
+    rows = rows_of(tmp_path)
+    assert rows[:3] == first[:3]
+    assert rows[3]["scores"] == rows[0]["scores"]
+    assert "resumed:    1 videos" in summary
+
+
+def counting(scored):
+    from pipelines.predict.job import _predict
+
+    def predict(video, *rest):
+        scored.append(Path(video.name).name)
+        return _predict(video, *rest)
+
+    return predict
+
+
+def test_a_folder_with_other_predictions_is_refused(weights, videos, tmp_path):
+    run_predict(predict_config(weights, tmp_path, videos / "0.mp4"))
+    with pytest.raises(UserError, match="another network or with another sampling"):
+        run_predict(predict_config(weights, tmp_path, videos / "0.mp4", num_clips=1))
+
+
+def test_scores_that_are_no_numbers_stop_the_job(weights, videos, tmp_path):
+    import torch
+
+    from t3d_core.training.checkpoint import load_model, save_weights
+
+    net, card = load_model(weights)
+    torch.nn.init.constant_(net.classifier.weight, float("nan"))
+    save_weights(net, tmp_path / "nan.safetensors", card=card)
+    with pytest.raises(UserError, match="not finite"):
+        run_predict(predict_config(tmp_path / "nan.safetensors", tmp_path, videos))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"inputs": ()}, "no video is given"),
+        ({"model": "absent.safetensors"}, "does not exist"),
+        ({"model": None}, "give --model, or train first"),
+        ({"use_gpu": True}, "finds no GPU"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_a_video_is_read(weights, videos, tmp_path, changes, reason):
+    if "use_gpu" in changes:
+        import torch
+
+        if torch.cuda.is_available():
+            pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match=reason):
+        run_predict(predict_config(weights, tmp_path, videos).model_copy(update=changes))
+    assert not list(tmp_path.rglob("predictions.parquet"))
+
+
+def test_a_cut_off_file_of_weights_is_named_with_the_cure(weights, videos, tmp_path):
+    (tmp_path / "cut.safetensors").write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"cut\.safetensors cannot be read.*give a whole \.safetensors file"):
+        run_predict(predict_config(tmp_path / "cut.safetensors", tmp_path, videos))
+
+
+def test_bf16_and_switches_change_scores_by_rounding_only(weights, videos, tmp_path):
+    run_predict(predict_config(weights, tmp_path, videos / "0.mp4"))
+    compute = ScoringComputeConfig(fold_batch_norm=False, channels_last=False)
+    run_predict(predict_config(weights, tmp_path, videos / "0.mp4", compute=compute, output=tmp_path / "other"))
+    [row], [other] = rows_of(tmp_path), pq.read_table(tmp_path / "other" / "predictions.parquet").to_pylist()
+    assert other["scores"] == pytest.approx(row["scores"], abs=1e-4)
+
+
+@pytest.mark.heavy
+def test_one_file_is_predicted_without_ray_and_mlflow(weights, videos, tmp_path):
+    script = """
+import sys
+from pipelines.predict.config import PredictConfig
+from pipelines.predict.job import run_predict
+run_predict(PredictConfig(inputs=sys.argv[1:2], model=sys.argv[2], output="predicted"))
+print(sorted({"ray", "mlflow"} & {*sys.modules}))
+"""
+    command = [sys.executable, "-c", script, str(videos / "0.mp4"), str(weights)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr

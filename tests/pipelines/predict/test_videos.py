@@ -1,0 +1,72 @@
+import os
+
+import pytest
+
+from pipelines.predict.videos import find_videos
+from t3d_core.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(*inputs):
+    return [video.name for video in find_videos(inputs)]
+
+
+def test_a_folder_gives_its_videos_by_name_and_each_only_once(here) -> None:
+    for name in ("v/b.mp4", "v/a.avi", "v/in/c.webm", "v/.hidden/d.mp4", "v/e.txt", "v/f.jpg"):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).touch()
+    assert names("v/", "v/b.mp4", "v") == ["v/a.avi", "v/b.mp4", "v/in/c.webm"]
+
+
+@pytest.mark.parametrize("name", ["a b.mp4", "it's.mp4", 'say "hi".mp4', "\N{SNOWMAN}.mp4", "new\nline.mp4", "#1?.mp4"])
+def test_odd_names_are_files_like_others(here, name) -> None:
+    (here / name).write_bytes(b"x")
+    [video] = find_videos([name])
+    with video.open(max_bytes=9) as file:
+        assert file.num_bytes == 1
+
+
+def test_a_file_that_is_a_link_out_of_its_folder_is_opened(here) -> None:
+    (here / "far").mkdir()
+    (here / "far" / "a.mp4").write_bytes(b"xy")
+    os.symlink(here / "far" / "a.mp4", here / "link.mp4")
+    with find_videos(["link.mp4"])[0].open(max_bytes=9) as file:
+        assert file.num_bytes == 2
+
+
+def test_lists_name_videos_from_their_own_folder_or_from_here(here) -> None:
+    (here / "lists").mkdir()
+    (here / "lists" / "a.mp4").write_bytes(b"x")
+    (here / "b.mp4").write_bytes(b"xy")
+    (here / "lists" / "all.txt").write_text("a.mp4\n\nb.mp4\nabsent.mp4\n")
+    (here / "lists" / "all.csv").write_text("label,path\nrun,a.mp4\nwalk,b.mp4\n")
+    videos = find_videos(["lists/all.txt"])
+    assert [video.name for video in videos] == ["a.mp4", "b.mp4", "absent.mp4"]
+    for video, size in zip(videos, (1, 2), strict=False):
+        with video.open(max_bytes=9) as file:
+            assert file.num_bytes == size
+    assert names("lists/all.csv") == ["a.mp4", "b.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ((), "no video is given"),
+        (("empty",), "holds no videos"),
+        (("https://host/a.mp4",), "download videos of web pages first"),
+        (("blank.txt",), "names no videos"),
+        (("absent.csv",), r"absent\.csv"),
+        (("wrong.csv",), "path"),
+    ],
+)
+def test_what_names_no_video_is_refused(here, given, reason) -> None:
+    (here / "empty").mkdir()
+    (here / "blank.txt").write_text("\n")
+    (here / "wrong.csv").write_text("file\na.mp4\n")
+    with pytest.raises(UserError, match=reason):
+        find_videos(given)
