@@ -8,16 +8,16 @@ Each strip is one segment: six frames evenly over its time, from the first to th
 A segment whose frames cannot be decoded has the reason in their place.
 """
 
-import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from pipelines.runtime.drawn_text import fitted_text, font_parts, text_length, write_text
 from pipelines.runtime.files import whole_file
-from pipelines.runtime.fonts import find_fonts, font_runs, legible
+from pipelines.runtime.fonts import find_fonts, legible
 from pipelines.shards.folder import ShardFolder
 from pipelines.shards.schemas import FRAMES_COLUMN
 from t3d_core.errors import UserError
@@ -115,8 +115,8 @@ def _pictures(row: dict[str, Any]) -> list[Image.Image]:
 
 def _notice(text: str) -> Image.Image:
     notice = Image.new("RGB", (_MIN_STRIP_WIDTH, _FRAME_HEIGHT), _UNREADABLE)
-    shown = _fitted(legible(text), _LABEL_SIZE, _MIN_STRIP_WIDTH - 2 * _GAP)
-    _write(ImageDraw.Draw(notice), shown, _LABEL_SIZE, left=_GAP, baseline=_FRAME_HEIGHT // 2, colour=_INK)
+    shown = fitted_text(legible(text), _LABEL_SIZE, _MIN_STRIP_WIDTH - 2 * _GAP)
+    write_text(ImageDraw.Draw(notice), shown, _LABEL_SIZE, left=_GAP, baseline=_FRAME_HEIGHT // 2, colour=_INK)
     return notice
 
 
@@ -140,9 +140,9 @@ def _draw_sheet(strips: list[_Strip], *, title: str) -> Image.Image:
     size = num_columns * (width + _MARGIN) + _MARGIN, _MARGIN + _TITLE_HEIGHT + num_lines * height
     sheet = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(sheet)
-    title = _fitted(title, _TITLE_SIZE, size[0] - 2 * _MARGIN)
-    highest = min((font.getbbox(run, anchor="ls")[1] for font, run in _runs(title, _TITLE_SIZE)), default=0)
-    _write(draw, title, _TITLE_SIZE, left=_MARGIN, baseline=_MARGIN - highest, colour=_INK)
+    title = fitted_text(title, _TITLE_SIZE, size[0] - 2 * _MARGIN)
+    highest = min((font.getbbox(run, anchor="ls")[1] for font, run in font_parts(title, _TITLE_SIZE)), default=0)
+    write_text(draw, title, _TITLE_SIZE, left=_MARGIN, baseline=_MARGIN - highest, colour=_INK)
     for place, strip in enumerate(strips):
         column, line = divmod(place, num_lines)
         left, top = _MARGIN + column * (width + _MARGIN), _MARGIN + _TITLE_HEIGHT + line * height
@@ -157,42 +157,10 @@ def _draw_strip(sheet: Image.Image, strip: _Strip, *, left: int, top: int, width
         picture_left += picture.width + _FRAME_GAP
     draw = ImageDraw.Draw(sheet)
     baseline = top + strip.pictures[0].height + 18
-    label = _fitted(strip.label, _LABEL_SIZE, 0.4 * width)
-    _write(draw, label, _LABEL_SIZE, left=left, baseline=baseline, colour=_INK)
-    name_left = left + _length(label, _LABEL_SIZE) + _GAP
-    details_left = left + width - _length(strip.details, _DETAIL_SIZE)
-    name = _fitted(strip.name, _DETAIL_SIZE, details_left - name_left - _GAP)
-    _write(draw, name, _DETAIL_SIZE, left=name_left, baseline=baseline, colour=_FAINT)
-    _write(draw, strip.details, _DETAIL_SIZE, left=details_left, baseline=baseline, colour=_FAINT)
-
-
-@functools.cache
-def _font(file: str | None, size: int) -> Any:
-    return ImageFont.load_default(size) if file is None else ImageFont.truetype(file, size)
-
-
-def _runs(text: str, size: int) -> list[tuple[Any, str]]:
-    """The text in parts, each with its font; Pillow's own has ASCII alone."""
-    parts = [(None, text)] if text.isascii() else font_runs(text)
-    return [(_font(file, size), run) for file, run in parts]
-
-
-def _length(text: str, size: int) -> float:
-    return sum(font.getlength(run) for font, run in _runs(text, size))
-
-
-def _write(
-    draw: ImageDraw.ImageDraw, text: str, size: int, *, left: float, baseline: float, colour: tuple[int, int, int]
-) -> None:
-    for font, run in _runs(text, size):
-        draw.text((left, baseline), run, fill=colour, font=font, anchor="ls")
-        left += font.getlength(run)
-
-
-def _fitted(text: str, size: int, width: float) -> str:
-    """The text, without its middle where it is wider than `width` pixels."""
-    shortened, kept = text, len(text)
-    while _length(shortened, size) > width and kept > 2:
-        kept -= 1
-        shortened = f"{text[: (kept + 1) // 2]}...{text[-(kept // 2) :]}"
-    return shortened
+    label = fitted_text(strip.label, _LABEL_SIZE, 0.4 * width)
+    write_text(draw, label, _LABEL_SIZE, left=left, baseline=baseline, colour=_INK)
+    name_left = left + text_length(label, _LABEL_SIZE) + _GAP
+    details_left = left + width - text_length(strip.details, _DETAIL_SIZE)
+    name = fitted_text(strip.name, _DETAIL_SIZE, details_left - name_left - _GAP)
+    write_text(draw, name, _DETAIL_SIZE, left=name_left, baseline=baseline, colour=_FAINT)
+    write_text(draw, strip.details, _DETAIL_SIZE, left=details_left, baseline=baseline, colour=_FAINT)
