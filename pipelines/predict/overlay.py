@@ -58,8 +58,8 @@ class Layout:
 
     @property
     def max_box_width(self) -> int:
-        """All that a narrow frame has, but not more than a line of 34 letters or so."""
-        return max(1, min(self.width - 2 * self.margin, 18 * self.text_size))
+        """All that a narrow frame has, but not more than a line of 45 letters or so."""
+        return max(1, min(self.width - 2 * self.margin, 24 * self.text_size))
 
     @property
     def panel_height(self) -> int:
