@@ -41,7 +41,7 @@ def test_a_weak_part_of_the_map_is_seen():
 def test_a_sheet_is_a_picture_of_any_clip(tmp_path, height, width, num_frames):
     path = tmp_path / "sheet.png"
     frames, heat = frames_and_map(90, num_frames, height, width)
-    draw_explanation_sheet(frames, heat, SHARES, title="a $title$ with 跑步 and\na line break" * 3, path=path)
+    draw_explanation_sheet(frames, heat, SHARES, title="a $title$ with \u8dd1\u6b65 and\na line break" * 3, path=path)
     with Image.open(path) as sheet:
         assert sheet.format == "PNG"
         assert 400 < sheet.width < 2600
