@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.networks.config import ScoringComputeConfig
 from pipelines.prepare.config import GuardConfig
@@ -23,8 +23,9 @@ class PredictConfig(Section):
         "top",
         "num_clips",
         "stride_seconds",
-        "num_crops",
-        "batch_size",
+        "timeline",
+        "annotate",
+        "explain",
         "use_gpu",
     )
 
@@ -45,6 +46,17 @@ class PredictConfig(Section):
     side by side, as in testing."""
     num_crops: Literal[1, 3, 10] = 1
     """Squares of every clip that are scored, as in `evaluate`."""
+    timeline: Annotated[bool, Role.VIEW] = False
+    """Write the scores over time as timeline.csv and timeline.png, and print the segments of one class."""
+    annotate: Annotated[bool, Role.VIEW] = False
+    """Write annotated.mp4, a copy of the video with label, score and timeline drawn in."""
+    explain: Annotated[bool, Role.VIEW] = False
+    """Write explanation.png and explanation.mp4: where and when the clip with the highest score speaks for its class,
+    and by which temporal depths of the network (Paper: not in it; gradient x activation)."""
+    smooth_seconds: Annotated[float, Field(ge=0)] = 2.0
+    """Window in seconds over which a timeline is smoothed; 0 leaves the scores of the clips as they are."""
+    min_segment_seconds: Annotated[float, Field(ge=0)] = 0.0
+    """Segments of a timeline that are shorter join a neighbour."""
     batch_size: PositiveInt = 8
     """Clips that the network gets at once. With the value of `evaluate`, scores are the same to the last bit."""
     compute: ScoringComputeConfig = ScoringComputeConfig()

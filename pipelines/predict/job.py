@@ -15,6 +15,7 @@ from pipelines.networks.weights import check_classifier, locate_local_weights, n
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.ledger import Ledger, PredictedVideo, describe_scoring
 from pipelines.predict.screen import describe_video
+from pipelines.predict.video_files import VideoFiles, folder_of, wanted_files
 from pipelines.predict.videos import NamedVideo, find_videos
 from pipelines.prepare.shard_task import limits_of
 from pipelines.runtime.files import exclusive_folder
@@ -52,13 +53,11 @@ def run_predict(config: PredictConfig) -> str:
     with exclusive_folder(output, when_taken=_refuse_taken):
         scored_by = describe_scoring(_digest(weights), sampling, config.batch_size)
         ledger = Ledger(output, scored_by=scored_by, class_names=card.class_names)
-        num_before = len(ledger.done)
-        todo = [video for video in videos if video.name not in ledger.done]
-        if todo:
-            scorer = _scorer(load_model(weights), config)
-            _predict_all(todo, scorer, sampling, ledger, config)
+        done = {video.name for video in videos if _is_done(video, ledger, config)}
+        if todo := [video for video in videos if video.name not in done]:
+            _predict_all(todo, load_model(weights), sampling, ledger, config)
         ledger.write_parquet()
-    return _summary(videos, ledger, num_before=num_before, weights=weights)
+    return _summary(videos, ledger, config, num_before=len(done), weights=weights)
 
 
 def _locate_weights(config: PredictConfig) -> Path:
@@ -91,30 +90,47 @@ def _scorer(loaded: LoadedModel, config: PredictConfig) -> ClipScorer:
     return scorer
 
 
+def _is_done(video: NamedVideo, ledger: Ledger, config: PredictConfig) -> bool:
+    """Whether there is a prediction of a video, and every file that is asked for."""
+    folder = folder_of(ledger.folder, video.name)
+    return video.name in ledger.done and all((folder / name).exists() for name in wanted_files(config))
+
+
 def _predict_all(
-    videos: Sequence[NamedVideo], scorer: ClipScorer, sampling: ViewSampling, ledger: Ledger, config: PredictConfig
+    videos: Sequence[NamedVideo], loaded: LoadedModel, sampling: ViewSampling, ledger: Ledger, config: PredictConfig
 ) -> None:
+    scorer = _scorer(loaded, config)
     is_short = len(videos) <= _MAX_PRINTED
     with GuardedDecoder(limits_of(config.guard)) as decoder, tqdm(videos, unit="video", disable=is_short) as bar:
+        files = VideoFiles(config, loaded.model.to(scorer.device), loaded.card, sampling, decoder)
         for video in bar:
-            result = _predict(video, scorer, sampling, decoder, config)
-            ledger.append(result)
+            result, lines = _predict(video, scorer, sampling, files, ledger)
             if is_short or result.prediction is None:
                 shown = describe_video(result, scorer.card.class_names, top=config.top)
-                bar.write(seen_from_here(shown))
+                bar.write(seen_from_here("\n  ".join([shown, *lines])))
 
 
 def _predict(
-    video: NamedVideo, scorer: ClipScorer, sampling: ViewSampling, decoder: GuardedDecoder, config: PredictConfig
-) -> PredictedVideo:
+    video: NamedVideo, scorer: ClipScorer, sampling: ViewSampling, files: VideoFiles, ledger: Ledger
+) -> tuple[PredictedVideo, list[str]]:
+    """Predict a video and make its files; return the result and lines for the screen."""
+    result = PredictedVideo(video.name)
     try:
-        with video.open(max_bytes=int(config.guard.source_gib * 2**30)) as file:
-            return PredictedVideo(video.name, predict_video(file.path, scorer, sampling, decoder=decoder))
+        with video.open(max_bytes=int(files.config.guard.source_gib * 2**30)) as file:
+            prediction = predict_video(file.path, scorer, sampling, decoder=files.decoder)
+            ledger.append(result := PredictedVideo(video.name, prediction))
+            return result, files.write(folder_of(ledger.folder, video.name), file.path, prediction, title=video.name)
     except (VideoError, DecoderKilledError, OSError) as error:
-        return PredictedVideo(video.name, reason=str(error) or type(error).__name__)
+        reason = str(error) or type(error).__name__
+    if result.prediction is not None:
+        return result, [f"its files cannot be written: {reason}"]
+    ledger.append(result := PredictedVideo(video.name, reason=reason))
+    return result, []
 
 
-def _summary(videos: Sequence[NamedVideo], ledger: Ledger, *, num_before: int, weights: Path) -> str:
+def _summary(
+    videos: Sequence[NamedVideo], ledger: Ledger, config: PredictConfig, *, num_before: int, weights: Path
+) -> str:
     num_failed = sum(video.name not in ledger.done for video in videos)
     num_ok = len(videos) - num_failed
     fields = [("predicted", f"{num_ok:,} of {len(videos):,} videos")]
@@ -122,7 +138,8 @@ def _summary(videos: Sequence[NamedVideo], ledger: Ledger, *, num_before: int, w
         fields.append(("resumed", f"{num_before:,} videos were predicted before"))
     if num_failed:
         fields.append(("failed", f"{num_failed:,} videos; predictions.jsonl has the reason of each"))
-    fields += [("model", str(weights)), ("files", f"{ledger.parquet}, {ledger.jsonl.name}")]
+    more = f", videos/*/{', '.join(wanted_files(config))}" if wanted_files(config) else ""
+    fields += [("model", str(weights)), ("files", f"{ledger.parquet}, {ledger.jsonl.name}{more}")]
     return format_summary(fields)
 
 

@@ -30,6 +30,7 @@ class ClipScorer:
 
     Attributes:
         card: Of the weights.
+        device: As given.
         num_views: Views of a batch.
         notes: What was measured when the network was set up, a sentence each.
 
@@ -48,7 +49,7 @@ class ClipScorer:
     ) -> None:
         self.card = loaded.card
         self.num_views = max(1, batch_size // loaded.card.num_segments)
-        self._device, self._execution = device, execution or Execution()
+        self.device, self._execution = device, execution or Execution()
         self._net = (fold_batch_norms(loaded.model) if fold_batch_norm else loaded.model).to(device)
         measured = self._execution.prepare(
             self._net,
@@ -76,9 +77,9 @@ class ClipScorer:
         num_given = len(clip_BSTHWC)
         filled = np.zeros((self.num_views, *clip_BSTHWC.shape[1:]), np.uint8)
         filled[:num_given] = clip_BSTHWC
-        clip_BTHWC = torch.from_numpy(filled).to(self._device).flatten(0, 1)
+        clip_BTHWC = torch.from_numpy(filled).to(self.device).flatten(0, 1)
         clip_BCTHW = normalize_clip(clip_BTHWC, mean=self.card.mean, std=self.card.std)
-        with self._execution.autocast(self._device):
+        with self._execution.autocast(self.device):
             feature_BD = self._net.forward_views(clip_BCTHW)
             # Cloned, because the last bits also depend on where in memory a row begins.
             logits_BK = torch.cat([self._net.classify(feature_1D.clone()) for feature_1D in feature_BD.split(1)])

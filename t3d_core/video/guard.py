@@ -32,6 +32,7 @@ from t3d_core.errors import UserError
 from t3d_core.video.clip_reader import VideoView, ViewSampling
 from t3d_core.video.container import EmptyIntervalError, VideoError
 from t3d_core.video.decoding import VideoInfo
+from t3d_core.video.frame_reader import TimedFrame
 from t3d_core.video.guard_child import HEADER, Message
 from t3d_core.video.storage import EncodedSegment
 
@@ -52,9 +53,9 @@ class GuardLimits:
     """What one file may cost.
 
     Attributes:
-        seconds: time on the clock for one request; where a video of any length is read, for each of its views.
+        seconds: time on the clock for one request; where a video of any length is read, for each view or frame.
         memory_bytes: address space of the child, of which Python and FFmpeg themselves take about 0.4 GiB.
-        output_bytes: bytes of frames or segments that one request may give; or of one view.
+        output_bytes: bytes of frames or segments that one request may give; or of one view or frame.
     """
 
     seconds: float = 300.0
@@ -116,6 +117,14 @@ class GuardedDecoder:
                 fields = _without_kind(message)
                 clip_STHWC = np.frombuffer(message.payload, np.uint8).reshape(fields.pop("shape"))
                 yield VideoView(clip_STHWC=clip_STHWC, **fields)
+
+    def read_frames(self, path: str | os.PathLike[str]) -> Iterator[TimedFrame]:
+        """As `frame_reader.read_frames`."""
+        with closing(self._ask("read_frames", is_endless=True, source=os.fspath(path))) as messages:
+            for message in messages:
+                fields = _without_kind(message)
+                frame_HWC = np.frombuffer(message.payload, np.uint8).reshape(fields.pop("shape"))
+                yield TimedFrame(frame_HWC=frame_HWC, **fields)
 
     def close(self) -> None:
         """End the child process, whatever it is doing."""

@@ -22,6 +22,7 @@ from t3d_core.errors import UserError
 from t3d_core.video.clip_reader import ViewSampling, read_views
 from t3d_core.video.container import EmptyIntervalError, VideoError
 from t3d_core.video.decoding import decode_frames, probe
+from t3d_core.video.frame_reader import read_frames
 from t3d_core.video.storage import encode_segments
 
 HEADER = struct.Struct("<IQ")
@@ -83,6 +84,12 @@ def _answer(operation: str, arguments: dict[str, Any]) -> Iterator[Message]:
             clip_STHWC = fields.pop("clip_STHWC")
             yield Message(
                 {"kind": "view", "shape": clip_STHWC.shape, **fields}, np.ascontiguousarray(clip_STHWC).reshape(-1).data
+            )
+    elif operation == "read_frames":
+        for frame_HWC, seconds, fps in read_frames(arguments["source"]):
+            yield Message(
+                {"kind": "frame", "shape": frame_HWC.shape, "seconds": seconds, "fps": fps},
+                np.ascontiguousarray(frame_HWC).reshape(-1).data,
             )
     else:
         raise AssertionError(f"no operation {operation!r}")

@@ -1,6 +1,7 @@
 """Videos become predictions: the scores of a test, one row for each video, and nothing is lost on the way."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from pipelines.evaluate.job import run_evaluate
 from pipelines.networks.config import ScoringComputeConfig
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.job import run_predict
+from pipelines.predict.video_files import folder_of
 from t3d_core.errors import UserError
+from t3d_core.video.decoding import probe
 from tests.conftest import SHARED_DATA
 from tests.pipelines.evaluate.small_network import CLIP, evaluate_config, save_network
 
@@ -213,3 +216,35 @@ print(sorted({"ray", "mlflow"} & {*sys.modules}))
     command = [sys.executable, "-c", script, str(videos / "0.mp4"), str(weights)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+@pytest.mark.heavy
+def test_the_files_of_a_video_are_made_and_made_up_for_later(weights, videos, tmp_path, capsys):
+    config = predict_config(weights, tmp_path, videos / "0.mp4", videos / "broken.mp4", stride_seconds=0.2)
+    run_predict(config)
+    summary = run_predict(config.model_copy(update={"timeline": True, "annotate": True, "explain": True}))
+    [folder] = (tmp_path / "predicted" / "videos").iterdir()
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"timeline.csv", "timeline.png", "annotated.mp4", "explanation.png", "explanation.mp4"}
+    copy, source = probe(folder / "annotated.mp4"), probe(videos / "0.mp4")
+    assert (copy.num_frames, copy.height, copy.width, copy.fps) == (40, source.height, source.width, source.fps)
+    assert probe(folder / "explanation.mp4").num_frames == CLIP.num_frames
+    out = capsys.readouterr().out
+    assert out.count("temporal layer") == 3
+    assert "0:00-0:0" in out
+    assert "annotated.mp4" in summary
+    assert "1 of 2 videos" in summary
+
+
+def test_files_of_videos_with_one_name_lie_apart(tmp_path):
+    folders = {folder_of(tmp_path, name) for name in ("a/clip.mp4", "b/clip.mp4", "b/clip.avi")}
+    assert len(folders) == 3
+    assert all(re.fullmatch(r"clip-[0-9a-f]{8}", folder.name) for folder in folders)
+
+
+def test_files_that_cannot_be_written_do_not_lose_the_prediction(weights, videos, tmp_path, capsys):
+    (tmp_path / "predicted").mkdir()
+    (tmp_path / "predicted" / "videos").touch()  # a file in the place of the folder
+    run_predict(predict_config(weights, tmp_path, videos / "0.mp4", timeline=True))
+    assert [row["status"] for row in rows_of(tmp_path)] == ["ok"]
+    assert "its files cannot be written" in capsys.readouterr().out

@@ -15,6 +15,7 @@ import pytest
 from t3d_core.video.clip_reader import ViewSampling, read_views
 from t3d_core.video.container import EmptyIntervalError, VideoError
 from t3d_core.video.decoding import decode_frames, probe
+from t3d_core.video.frame_reader import read_frames
 from t3d_core.video.guard import DecoderKilledError, GuardedDecoder, GuardLimits
 from t3d_core.video.storage import encode_segments, encode_video
 
@@ -256,3 +257,11 @@ def test_views_that_nobody_reads_any_more_leave_the_decoder_usable(decoder, long
     next(views)
     views.close()
     assert len(list(decoder.read_views(video, SAMPLING))) == 2
+
+
+def test_frames_come_through_the_guard_as_they_are_read(decoder, video):
+    frames, plain = list(decoder.read_frames(video)), list(read_frames(video))
+    assert len(frames) == 20
+    for frame, same in zip(frames, plain, strict=True):
+        np.testing.assert_array_equal(frame.frame_HWC, same.frame_HWC)
+        assert frame[1:] == same[1:]
