@@ -7,7 +7,9 @@ from pipelines.predict.ledger import PredictedVideo
 from t3d_core.prediction.video_prediction import VideoPrediction
 
 _BAR_WIDTH = 20
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
+_BLOCK = "\N{FULL BLOCK}"
+# One to seven eighths of a block.
+_EIGHTHS = "\u258f\u258e\u258d\u258c\u258b\u258a\u2589"
 
 
 def describe_video(result: PredictedVideo, class_names: Sequence[str], *, top: int) -> str:
@@ -35,7 +37,7 @@ def draw_bar(share: float, *, is_unicode: bool | None = None) -> str:
     if not is_unicode:
         return ("#" * round(share * _BAR_WIDTH)).ljust(_BAR_WIDTH, ".")
     whole, eighths = divmod(round(share * _BAR_WIDTH * 8), 8)
-    return ("█" * whole + (_EIGHTHS[eighths] if eighths else "")).ljust(_BAR_WIDTH)
+    return (_BLOCK * whole + (_EIGHTHS[eighths - 1] if eighths else "")).ljust(_BAR_WIDTH)
 
 
 def _describe_clips(prediction: VideoPrediction) -> str:

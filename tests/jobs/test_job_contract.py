@@ -17,6 +17,7 @@ from pipelines.benchmark.config import BenchmarkConfig
 from pipelines.compare.config import CompareConfig
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.export.config import ExportConfig
+from pipelines.predict.config import PredictConfig
 from pipelines.prepare.config import PrepareJobConfig
 from pipelines.runtime import session
 from pipelines.search.config import SearchConfig
@@ -39,6 +40,7 @@ CONFIGS = {
     "search": SearchConfig,
     "compare": CompareConfig,
     "export": ExportConfig,
+    "predict": PredictConfig,
     "benchmark": BenchmarkConfig,
 }
 RECIPES = sorted((REPO / "jobs" / "recipes").rglob("*.yaml"))
@@ -129,7 +131,16 @@ def test_print_config_prints_a_recipe_of_the_same_config_and_exits_0(job: Job, n
     assert job(name, "--recipe", "printed.yaml", "--print-config") == printed
 
 
-ADDRESSES = {"checkpoint", "init_from", "inflate_from", "tracking.uri", "dataset.root", "data.prepare.dataset.root"}
+ADDRESSES = {
+    "checkpoint",
+    "inputs",
+    "model",
+    "init_from",
+    "inflate_from",
+    "tracking.uri",
+    "dataset.root",
+    "data.prepare.dataset.root",
+}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -196,6 +207,7 @@ CONTRACT = {
         "video": "clip.mp4",
         "fold_batch_norm": False,
     },
+    "predict": {"inputs": ["a.mp4", "videos"], "model": "runs/mine", "stride_seconds": 0.5, "explain": True},
     "benchmark": {"suite": "model", "output": "rows.json"},
 }
 
@@ -220,6 +232,23 @@ def test_benchmark_takes_its_suite_as_a_word(job: Job) -> None:
     assert job("benchmark", "absent").code == 2
 
 
+def test_predict_takes_its_videos_as_words_wherever_they_stand(job: Job) -> None:
+    words = ("a.mp4", "--model", "champion", "b c.mp4", "--explain", "d.mp4", "--no-timeline", "--annotate", "false")
+    config = yaml.safe_load(job("predict", *words, "--print-config").out)
+    assert config["inputs"] == ["a.mp4", "b c.mp4", "d.mp4"]
+    assert (config["model"], config["explain"], config["annotate"]) == ("champion", True, False)
+    assert yaml.safe_load(job("predict", "--inputs", "a.mp4", "b.mp4", "--print-config").out)["inputs"] == [
+        "a.mp4",
+        "b.mp4",
+    ]
+
+
+def test_predict_is_refused_without_a_video_and_without_a_network(job: Job) -> None:
+    assert_refused(job("predict"), "no video is given")
+    assert_refused(job("predict", "a.mp4"), "give --model, or train first")
+    assert not Path("runs").exists()
+
+
 ILL_TYPED = {
     "prepare": ["--short_side", "wide", "--max_failed_fraction", "2"],
     "transfer": ["--epochs", "many", "--optimizer.lr", "-1"],
@@ -228,6 +257,7 @@ ILL_TYPED = {
     "search": ["--seeds", "-1", "--sampler.kind", "grit"],
     "compare": ["--table", "7", "--stage", "prepare"],
     "export": ["--format", "tflite", "--fold_batch_norm", "perhaps"],
+    "predict": ["--num_crops", "2", "--top", "0"],
     "benchmark": ["--repeats", "0", "--num_frames", "few"],
 }
 

@@ -38,4 +38,4 @@ def test_frames_that_are_made_up_are_mentioned() -> None:
 def test_a_bar_has_one_width_and_grows_with_the_share(is_unicode, share) -> None:
     bar = draw_bar(share, is_unicode=is_unicode)
     assert len(bar) == 20
-    assert abs(sum(char in "█#" for char in bar) - 20 * share) <= 1
+    assert abs(sum(char in "\N{FULL BLOCK}#" for char in bar) - 20 * share) <= 1
