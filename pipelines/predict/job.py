@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from pipelines.networks.weights import check_classifier, locate_local_weights, newest_run
+from pipelines.networks.weights import check_classifier, locate_local_weights, locate_weights, newest_run
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.ledger import Ledger, PredictedVideo, describe_scoring
 from pipelines.predict.screen import describe_video
@@ -51,7 +51,9 @@ def run_predict(config: PredictConfig) -> str:
     )
     output = output_path(config.output or config.storage / new_name("predict"))
     with exclusive_folder(output, when_taken=_refuse_taken):
-        scored_by = describe_scoring(_digest(weights), sampling, config.batch_size)
+        scored_by = describe_scoring(_digest(weights), sampling, config.batch_size) | {
+            "compute": config.compute.model_dump(exclude={"debug", "compile"})
+        }
         ledger = Ledger(output, scored_by=scored_by, class_names=card.class_names)
         done = {video.name for video in videos if _is_done(video, ledger, config)}
         if todo := [video for video in videos if video.name not in done]:
@@ -66,9 +68,8 @@ def _locate_weights(config: PredictConfig) -> Path:
         return local
     # Imported only here: MLflow takes seconds, and a file needs none of it.
     from pipelines.runtime.job_run import tracking_uri_of
-    from pipelines.tracking.models import fetch_weights
 
-    return fetch_weights(where, tracking_uri=tracking_uri_of(config.tracking))
+    return locate_weights(where, tracking_uri=tracking_uri_of(config.tracking))
 
 
 def _scorer(loaded: LoadedModel, config: PredictConfig) -> ClipScorer:
@@ -124,7 +125,9 @@ def _predict(
         reason = str(error) or type(error).__name__
     if result.prediction is not None:
         return result, [f"its files cannot be written: {reason}"]
-    ledger.append(result := PredictedVideo(video.name, reason=reason))
+    result = PredictedVideo(video.name, reason=reason)
+    if video.name not in ledger.done:  # a prediction that was made before stays
+        ledger.append(result)
     return result, []
 
 

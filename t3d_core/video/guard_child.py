@@ -48,6 +48,7 @@ def main() -> None:
         signal.alarm(math.ceil(limits["seconds"]) + _ALARM_DELAY_SECONDS)
         try:
             for message in _answer(request["operation"], request["arguments"]):
+                signal.alarm(0)  # not while the parent works on what it has
                 _send(answers, message)
                 signal.alarm(math.ceil(limits["seconds"]) + _ALARM_DELAY_SECONDS)
             _send(answers, Message({"kind": "end"}))
