@@ -13,28 +13,14 @@ from pipelines.clips.batch import NumpyBatch
 from pipelines.shards.index import ShardIndex
 from t3d_core.video.clip_sampling import (
     ClipIndices,
-    ShortVideo,
+    ClipView,
     Stride,
     random_segments,
-    stride_of_clip,
     uniform_clips,
 )
 from t3d_core.video.cropping import Crop, center_crop, mirrored, random_five_crop, random_resized_crop
 from t3d_core.video.decoding import FrameView, decode_views
 from t3d_core.video.sizes import resized_size
-
-
-@dataclass(frozen=True)
-class ClipView:
-    """How the network sees a clip: sizes in pixels, frames in numbers; one of the two distances of frames is None."""
-
-    num_frames: int
-    frame_stride: int | None
-    crop_size: int
-    short_side: int
-    short_video: ShortVideo
-    num_segments: int = 1
-    seconds_per_frame: float | None = None
 
 
 class View(Protocol):
@@ -110,8 +96,7 @@ class BatchLoader:
 
     def stride_of(self, row: int) -> Stride:
         """Distance of the frames of a row's clips, in frames of the row."""
-        clip = self.clip
-        return stride_of_clip(clip.frame_stride, clip.seconds_per_frame, fps=float(self.index.fps_N[row]))
+        return self.clip.stride_at(float(self.index.fps_N[row]))
 
     def test_size(self, row: int) -> tuple[int, int]:
         """(height, width) in pixels of a row's frames before they are cut."""

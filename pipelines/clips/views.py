@@ -15,13 +15,12 @@ import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from pipelines.clips.batch import NumpyBatch
 from pipelines.clips.loader import BatchLoader
-from t3d_core.video.clip_sampling import ClipIndices, non_overlapping_clips, uniform_clips
+from t3d_core.video.clip_sampling import ClipIndices, testing_views
 from t3d_core.video.cropping import crop_frames, mirrored, view_crops
 
 # The clips of one view.
@@ -64,14 +63,9 @@ class ViewPlan:
 
     def _clips(self, row: int) -> list[Clips]:
         """The clips of a row's views of one crop, in order of time."""
-        view, num_frames = self.loader.clip, int(self.loader.index.num_frames_N[row])
-        shape: dict[str, Any] = {name: getattr(view, name) for name in ("num_frames", "short_video")}
-        shape["frame_stride"] = self.loader.stride_of(row)
-        if view.num_segments > 1:
-            return [tuple(uniform_clips(num_frames, num_clips=view.num_segments, **shape))]
-        if self.num_clips is not None:
-            return [(clip,) for clip in uniform_clips(num_frames, num_clips=self.num_clips, **shape)]
-        return [(clip,) for clip in non_overlapping_clips(num_frames, **shape)]
+        loader = self.loader
+        num_frames = int(loader.index.num_frames_N[row])
+        return testing_views(loader.clip, num_frames, frame_stride=loader.stride_of(row), num_clips=self.num_clips)
 
     def _by_row(self, views: range) -> Iterator[tuple[int, list[int]]]:
         """Rows of views, and the views' numbers within each."""

@@ -26,7 +26,7 @@ from pipelines.evaluate.report import report_videos, write_failures, write_metri
 from pipelines.evaluate.scoring import score_videos
 from pipelines.evaluate.summary import describe_classes, describe_evaluation, describe_failures, describe_folds
 from pipelines.networks.lineage import Lineage, check_lineage, evaluated_by_test
-from pipelines.networks.weights import check_classifier, locate_weights, newest_run, view_of
+from pipelines.networks.weights import check_classifier, locate_weights, newest_run
 from pipelines.prepare.make import prepared_shards
 from pipelines.runtime.job_run import open_job_run, tracking_uri_of
 from pipelines.runtime.paths import base_folder, new_name, output_path
@@ -142,7 +142,7 @@ def _run(test: _Test, *, run_name: str, tags: Mapping[str, str]) -> tuple[Evalua
         (test.output / "metrics.json").unlink(
             missing_ok=True
         )  # an earlier test's: a folder with this file holds one whole test
-        plan = ViewPlan(BatchLoader(index, view_of(card)), num_crops=config.num_crops, num_clips=config.num_clips)
+        plan = ViewPlan(BatchLoader(index, card.clip_view()), num_crops=config.num_crops, num_clips=config.num_clips)
         scores, failures = score_videos(plan, test.loaded, test.label_V, config)
         failures_file = write_failures(test.output, failures, index)
         if not scores.is_scored_V.any():

@@ -147,7 +147,7 @@ def _video_clips(path: Path, card: WeightsCard) -> CheckClips:
                 info.num_frames,
                 num_clips=sum(CHECKED_BATCHES),
                 num_frames=card.num_frames,
-                frame_stride=card.stride_at(info.fps),
+                frame_stride=card.clip_view().stride_at(info.fps),
                 short_video=card.short_video,
             )
             size = resized_size(info.height, info.width, short_side=card.short_side)

@@ -7,7 +7,6 @@ import torch
 from pydantic import TypeAdapter
 
 from pipelines.clips.config import ClipConfig
-from pipelines.clips.loader import ClipView
 from pipelines.networks.config import ModelConfig
 from pipelines.runtime.paths import input_path
 from t3d_core.errors import UserError
@@ -53,19 +52,6 @@ def differences_of_networks(card: WeightsCard, other: WeightsCard) -> list[str]:
     same_result = {"transition_forms", "drop_rate"}
     names = sorted((mine.keys() | others.keys()) - same_result)
     return [f"{name} {mine.get(name)} / {others.get(name)}" for name in names if mine.get(name) != others.get(name)]
-
-
-def view_of(card: WeightsCard) -> ClipView:
-    """How a network with this card sees a clip."""
-    return ClipView(
-        num_frames=card.num_frames,
-        frame_stride=card.frame_stride,
-        crop_size=card.crop_size,
-        short_side=card.short_side,
-        short_video=card.short_video,
-        num_segments=card.num_segments,
-        seconds_per_frame=card.seconds_per_frame,
-    )
 
 
 def check_network(card: WeightsCard, *, batch_size: int) -> None:

@@ -24,7 +24,7 @@ from pipelines.settings.terminal import format_summary, seen_from_here
 from t3d_core.errors import UserError
 from t3d_core.models.execution import Execution
 from t3d_core.prediction.clip_scorer import ClipScorer
-from t3d_core.prediction.video_prediction import predict_video, sampling_of
+from t3d_core.prediction.video_prediction import predict_video
 from t3d_core.training.checkpoint import LoadedModel, load_model
 from t3d_core.training.weights_card import read_card
 from t3d_core.video.clip_reader import ViewSampling
@@ -46,9 +46,7 @@ def run_predict(config: PredictConfig) -> str:
     weights = _locate_weights(config)
     card = read_card(weights)
     check_classifier(card, weights, num_clips=config.num_clips, num_crops=config.num_crops)
-    sampling = sampling_of(
-        card, num_clips=config.num_clips, stride_seconds=config.stride_seconds, num_crops=config.num_crops
-    )
+    sampling = ViewSampling(card.clip_view(), config.num_clips, config.stride_seconds, config.num_crops)
     output = output_path(config.output or config.storage / new_name("predict"))
     with exclusive_folder(output, when_taken=_refuse_taken):
         scored_by = describe_scoring(_digest(weights), sampling, config.batch_size) | {

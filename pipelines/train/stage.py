@@ -12,7 +12,7 @@ from pipelines.clips.loader import BatchLoader
 from pipelines.clips.order import TrainOrder
 from pipelines.clips.stream import batches_a_task, stream, train_batches
 from pipelines.networks.lineage import Lineage, check_holdout, check_lineage, evaluated_by_run, lineage_of, step_of
-from pipelines.networks.weights import card_of, view_of
+from pipelines.networks.weights import card_of
 from pipelines.shards.index import ShardIndex, load_index
 from pipelines.shards.selection import hold_out, share_of_classes
 from pipelines.train.config import ResolvedTrainConfig
@@ -101,7 +101,7 @@ class ClassificationStage:
         augmentation, class_names = self.config.augmentation, self.card.class_names
         loader = BatchLoader(
             self.train_index,
-            view_of(self.card),
+            self.card.clip_view(),
             random_crop=random_crop_of(augmentation),
             mirrored_label_K=np.array(mirrored_labels(augmentation.sides(), class_names), np.int64),
         )
@@ -109,7 +109,7 @@ class ClassificationStage:
 
     def validation_batches(self, *, rank: int, world_size: int) -> Iterator[NumpyBatch]:
         """Every world_size-th batch of validation rows, from `rank` on."""
-        loader = BatchLoader(self.val_index, view_of(self.card))
+        loader = BatchLoader(self.val_index, self.card.clip_view())
         size = min(self.config.micro_batch_size or _VALIDATION_CLIPS, _VALIDATION_CLIPS)
         rows = np.arange(len(self.val_index))
         num_batches = -(-len(rows) // size)

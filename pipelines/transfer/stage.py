@@ -11,7 +11,6 @@ from pipelines.clips.batch import NumpyBatch
 from pipelines.clips.loader import BatchLoader
 from pipelines.clips.order import SourceLimit, TrainOrder
 from pipelines.clips.stream import batches_a_task, stream, train_batches
-from pipelines.networks.weights import view_of
 from pipelines.shards.index import ShardIndex
 from pipelines.training.stage import random_crop_of
 from pipelines.training.worker import Metrics, Worker
@@ -95,7 +94,7 @@ class CorrespondenceStage:
             held_out = self._held_out(loader, at_most=most, rank=worker.rank, world_size=worker.world_size)
             metrics |= examiner.check_pairs(held_out)
         if self.probe_index is not None:
-            view = replace(view_of(self.card), num_segments=PROBE_CLIPS)
+            view = replace(self.card.clip_view(), num_segments=PROBE_CLIPS)
             metrics |= examiner.probe(BatchLoader(self.probe_index, view))
         return metrics
 
@@ -142,7 +141,7 @@ class CorrespondenceStage:
             num_views=None if cache is None else cache.num_views,
             features=self.features,
         )
-        return PairLoader(index, view_of(self.card), random_crop_of(self.config.augmentation), teacher=view)
+        return PairLoader(index, self.card.clip_view(), random_crop_of(self.config.augmentation), teacher=view)
 
 
 @dataclass(frozen=True)

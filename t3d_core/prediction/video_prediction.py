@@ -2,9 +2,9 @@
 
     file -> guard (a child decodes) -> views -> network, a batch at a time -> scores of clips -> mean score of the video
 
-The child decodes the next batch while the network scores one; no more than two batches are in memory.
+The child decodes the next batch while the network scores one: memory does not grow with the length of the video.
 
-Legend: N clips, V crops of a clip, K classes.
+Legend: N clips, B views of a batch, K classes.
 """
 
 import itertools
@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from t3d_core.errors import UserError
 from t3d_core.prediction.clip_scorer import ClipScorer
-from t3d_core.training.weights_card import WeightsCard
 from t3d_core.video.clip_reader import VideoView, ViewSampling
 from t3d_core.video.guard import GuardedDecoder
 
@@ -45,24 +44,6 @@ class VideoPrediction:
         """The classes with the highest scores, as (index, score); of equal scores the first class comes first."""
         order = np.argsort(-self.score_K, kind="stable")[:count]
         return [(int(label), float(self.score_K[label])) for label in order]
-
-
-def sampling_of(
-    card: WeightsCard, *, num_clips: int | None = None, stride_seconds: float | None = None, num_crops: int = 1
-) -> ViewSampling:
-    """The views of a video that a network with this card scores; arguments are attributes of `ViewSampling`."""
-    return ViewSampling(
-        num_frames=card.num_frames,
-        frame_stride=card.frame_stride,
-        seconds_per_frame=card.seconds_per_frame,
-        short_video=card.short_video,
-        short_side=card.short_side,
-        crop_size=card.crop_size,
-        num_segments=card.num_segments,
-        num_clips=num_clips,
-        stride_seconds=stride_seconds,
-        num_crops=num_crops,
-    )
 
 
 def predict_video(

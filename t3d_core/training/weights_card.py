@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from t3d_core.datasets.unicode_form import nfc
 from t3d_core.errors import UserError
 from t3d_core.training.lineage import TrainingStep
-from t3d_core.video.clip_sampling import Stride, stride_of_clip
+from t3d_core.video.clip_sampling import ClipView
 
 METADATA_KEY = "t3d"
 
@@ -56,9 +56,9 @@ class WeightsCard:
     seconds_per_frame: float | None = None
     mirrored_classes: tuple[tuple[str, str], ...] = ()
 
-    def stride_at(self, fps: float) -> Stride:
-        """The distance of clip frames in a video of `fps` frames a second, in frames of that video."""
-        return stride_of_clip(self.frame_stride, self.seconds_per_frame, fps=fps)
+    def clip_view(self) -> ClipView:
+        """How the network sees a clip."""
+        return ClipView(**{field.name: getattr(self, field.name) for field in fields(ClipView)})
 
     def describe_distance(self) -> str:
         """How far clip frames are apart, in words."""

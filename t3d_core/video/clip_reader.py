@@ -12,7 +12,7 @@ Shape letters: S segments, T frames, H height, W width, C = 3 colours.
 """
 
 import itertools
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,13 +23,11 @@ import numpy.typing as npt
 from t3d_core.errors import UserError
 from t3d_core.video.clip_sampling import (
     ClipIndices,
-    ShortVideo,
+    ClipView,
     grid_clip,
-    non_overlapping_clips,
     spaced_clip,
-    stride_of_clip,
     stride_of_seconds,
-    uniform_clips,
+    testing_views,
 )
 from t3d_core.video.container import VideoError, VideoSource
 from t3d_core.video.conversion import FrameConverter, displayed_size, rotation_of
@@ -43,16 +41,10 @@ from t3d_core.video.source_frames import SourceFrame, SourceReader
 
 @dataclass(frozen=True)
 class ViewSampling:
-    """Which views of a video are read, and how the network sees them.
+    """Which views of a video are read.
 
     Attributes:
-        num_frames: frames of a clip.
-        frame_stride: frames of the video from one frame of a clip to the next; None with `seconds_per_frame`.
-        seconds_per_frame: the same distance in seconds; None with `frame_stride`.
-        short_video: what completes the only clip of a video that is shorter than it.
-        short_side: pixels to which the shorter side is scaled.
-        crop_size: pixels of the square that is cut out.
-        num_segments: clips of a view, at even distances over the video.
+        clip: how the network sees a clip.
         num_clips: clips of the video, at even distances; None for all that do not overlap (paper 4.4). A view of
             several segments always takes as many clips as it has segments.
         stride_seconds: seconds from the start of a clip to that of the next, for a finer or a coarser timeline; None
@@ -60,13 +52,7 @@ class ViewSampling:
         num_crops: squares of every clip, as `view_crops`.
     """
 
-    num_frames: int
-    frame_stride: int | None
-    seconds_per_frame: float | None
-    short_video: ShortVideo
-    short_side: int
-    crop_size: int
-    num_segments: int = 1
+    clip: ClipView
     num_clips: int | None = None
     stride_seconds: float | None = None
     num_crops: int = 1
@@ -76,7 +62,7 @@ class ViewSampling:
             return
         if not self.stride_seconds > 0:
             raise UserError(f"stride_seconds must be above 0, got {self.stride_seconds}")
-        if self.num_clips is not None or self.num_segments > 1:
+        if self.is_spread:
             raise UserError(
                 f"stride_seconds {self.stride_seconds:g} sets where clips start, and so do num_clips and the segments "
                 "of a network: leave one of them out"
@@ -85,7 +71,7 @@ class ViewSampling:
     @property
     def is_spread(self) -> bool:
         """Whether the places of the clips depend on the length of the video."""
-        return self.num_clips is not None or self.num_segments > 1
+        return self.num_clips is not None or self.clip.num_segments > 1
 
 
 class VideoView(NamedTuple):
@@ -117,14 +103,14 @@ def read_views(source: VideoSource, sampling: ViewSampling) -> Iterator[VideoVie
     listed = list_source(source, SegmentRequest())
     views = _Views(listed, sampling)
     if sampling.is_spread:
-        yield from views.read(views.spread(_count_frames(listed)))
+        yield from views.read(views.of_known_length(_count_frames(listed)))
         return
     num_views = 0
     for view in views.read(views.all_along()):
         yield view
         num_views += 1
     if num_views == 0:
-        yield from views.read(views.of_short_video(views.num_frames_seen))
+        yield from views.read(views.of_known_length(views.num_frames_seen))
 
 
 def _count_frames(listed: ListedSource) -> int:
@@ -144,12 +130,14 @@ class _Views:
     def __init__(self, listed: ListedSource, sampling: ViewSampling) -> None:
         self._listed, self._sampling = listed, sampling
         self._fps = listed.rate_of((0, None))
-        self._stride = stride_of_clip(sampling.frame_stride, sampling.seconds_per_frame, fps=float(self._fps))
+        self._stride = sampling.clip.stride_at(float(self._fps))
+        self._converter: FrameConverter | None = None  # made with the first frame
+        self._crops: Sequence[tuple[Crop, bool]] = ()
         self.num_frames_seen = 0
 
     def all_along(self) -> Iterator[ClipIndices]:
         """Clips without end; those that the video has no frames for are never complete."""
-        num_frames, seconds = self._sampling.num_frames, self._sampling.stride_seconds
+        num_frames, seconds = self._sampling.clip.num_frames, self._sampling.stride_seconds
         distance = None if seconds is None else stride_of_seconds(seconds, fps=float(self._fps))
         for number in itertools.count():
             if distance is None:
@@ -158,31 +146,15 @@ class _Views:
                 indices = spaced_clip(number, num_frames=num_frames, frame_stride=self._stride, distance=distance)
             yield ClipIndices(indices, 0)
 
-    def spread(self, video_num_frames: int) -> Iterator[ClipIndices]:
-        """Clips at even distances, those of a view joined."""
-        sampling = self._sampling
-        is_segmented = sampling.num_segments > 1
-        clips = uniform_clips(
-            _some(video_num_frames),
-            num_clips=sampling.num_segments if is_segmented else sampling.num_clips or 1,
-            num_frames=sampling.num_frames,
-            frame_stride=self._stride,
-            short_video=sampling.short_video,
-        )
-        if not is_segmented:
-            yield from clips
-            return
-        indices = np.concatenate([clip.frame_indices for clip in clips])
-        yield ClipIndices(indices, sum(clip.num_padded for clip in clips))
-
-    def of_short_video(self, video_num_frames: int) -> Iterator[ClipIndices]:
-        """The completed clip of a video that is shorter than one."""
-        yield from non_overlapping_clips(
-            _some(video_num_frames),
-            num_frames=self._sampling.num_frames,
-            frame_stride=self._stride,
-            short_video=self._sampling.short_video,
-        )
+    def of_known_length(self, video_num_frames: int) -> Iterator[ClipIndices]:
+        """The views of testing, the clips of each joined."""
+        if video_num_frames == 0:
+            raise VideoError(ZERO_FRAMES)
+        for clips in testing_views(
+            self._sampling.clip, video_num_frames, frame_stride=self._stride, num_clips=self._sampling.num_clips
+        ):
+            indices = np.concatenate([clip.frame_indices for clip in clips])
+            yield ClipIndices(indices, sum(clip.num_padded for clip in clips))
 
     def read(self, planned: Iterator[ClipIndices]) -> Iterator[VideoView]:
         """Decode clips, which ascend by their first frames; one whose last frame the video lacks is not given."""
@@ -199,38 +171,37 @@ class _Views:
         started: deque[_StartedClip] = deque()
         for item in reader.frames(upcoming.first or 0, None):
             self.num_frames_seen = item.frame_index + 1
-            started.extend(_StartedClip(clip, self._converter(clip, item)) for clip in upcoming.begun(item.frame_index))
-            for clip in started:
-                clip.write(item)
-            while started and started[0].converter.last_index <= item.frame_index:
+            started.extend(map(_StartedClip, upcoming.begun(item.frame_index)))
+            if any(item.frame_index in clip.rows_of_index for clip in started):
+                picture_HWC = self._convert(item)  # once, however many clips overlap here
+                for clip in started:
+                    clip.write(picture_HWC, item.frame_index)
+            while started and started[0].last_index <= item.frame_index:
                 yield from self._cut(started.popleft())
             if not started and (upcoming.first is None or upcoming.first > item.frame_index + 1):
                 return
 
-    def _converter(self, clip: ClipIndices, item: SourceFrame) -> FrameConverter:
-        size = self._scaled_size(item)
-        crops = self._crops(size)
-        # The converter cuts a single crop, which leaves less to scale.
-        return FrameConverter(clip.frame_indices, size=size, crop=crops[0][0] if len(crops) == 1 else None)
-
-    def _scaled_size(self, item: SourceFrame) -> tuple[int, int]:
+    def _convert(self, item: SourceFrame) -> npt.NDArray[np.uint8]:
+        """A frame as the network sees it: scaled, and cut if there is a single crop; the next call overwrites it."""
         frame = item.frame
-        upright = displayed_size(frame.height, frame.width, rotation_degrees=rotation_of(frame))
-        return resized_size(*upright, short_side=self._sampling.short_side)
-
-    def _crops(self, size: tuple[int, int]) -> Sequence[tuple[Crop, bool]]:
-        return view_crops(*size, crop_size=self._sampling.crop_size, num_crops=self._sampling.num_crops)
+        if self._converter is None:
+            upright = displayed_size(frame.height, frame.width, rotation_degrees=rotation_of(frame))
+            size = resized_size(*upright, short_side=self._sampling.clip.short_side)
+            self._crops = view_crops(*size, crop_size=self._sampling.clip.crop_size, num_crops=self._sampling.num_crops)
+            # The converter cuts a single crop, which leaves less to scale.
+            crop = self._crops[0][0] if len(self._crops) == 1 else None
+            self._converter = FrameConverter(np.zeros(1, np.int64), size=size, crop=crop)
+        self._converter.write(frame, 0, video_size=(frame.height, frame.width))
+        return self._converter.frames_THWC[0]
 
     def _cut(self, clip: "_StartedClip") -> Iterator[VideoView]:
         """The views of a complete clip, one for each crop."""
-        frames_THWC, indices = clip.converter.frames_THWC, clip.planned.frame_indices
-        height, width = frames_THWC.shape[1:3]
-        crops = self._crops((height, width))
-        for crop, is_mirrored in crops:
-            square_THWC = frames_THWC if len(crops) == 1 else crop_frames(frames_THWC, crop)
+        view, indices = self._sampling.clip, clip.planned.frame_indices
+        for crop, is_mirrored in self._crops:
+            square_THWC = clip.frames_THWC if len(self._crops) == 1 else crop_frames(clip.frames_THWC, crop)
             square_THWC = mirrored(square_THWC) if is_mirrored else square_THWC
             yield VideoView(
-                square_THWC.reshape(self._sampling.num_segments, self._sampling.num_frames, *square_THWC.shape[1:]),
+                square_THWC.reshape(view.num_segments, view.num_frames, *square_THWC.shape[1:]),
                 self._seconds_of(int(indices.min())),
                 self._seconds_of(int(indices.max())) + float(1 / self._fps),
                 clip.planned.num_padded,
@@ -260,20 +231,28 @@ class _Upcoming:
             self._next = next(self._planned, None)
 
 
-class _StartedClip(NamedTuple):
-    """A clip some of whose frames may still be missing."""
+class _StartedClip:
+    """A clip some of whose frames may still be missing.
 
-    planned: ClipIndices
-    converter: FrameConverter
+    Attributes:
+        planned: its frames.
+        rows_of_index: where each frame of the video stands in it.
+        last_index: its last frame.
+        frames_THWC: the pixels; made with the first of them.
+    """
 
-    def write(self, item: SourceFrame) -> None:
+    frames_THWC: npt.NDArray[np.uint8]
+
+    def __init__(self, planned: ClipIndices) -> None:
+        self.planned = planned
+        self.rows_of_index: dict[int, list[int]] = defaultdict(list)
+        for row, index in enumerate(planned.frame_indices.tolist()):
+            self.rows_of_index[index].append(row)
+        self.last_index = max(self.rows_of_index)
+
+    def write(self, picture_HWC: npt.NDArray[np.uint8], frame_index: int) -> None:
         """Put a frame where the clip has it."""
-        if item.frame_index in self.converter.rows_of_index:
-            size = item.frame.height, item.frame.width
-            self.converter.write(item.frame, item.frame_index, video_size=size)
-
-
-def _some(num_frames: int) -> int:
-    if num_frames == 0:
-        raise VideoError(ZERO_FRAMES)
-    return num_frames
+        if not hasattr(self, "frames_THWC"):
+            self.frames_THWC = np.empty((len(self.planned.frame_indices), *picture_HWC.shape), np.uint8)
+        for row in self.rows_of_index.get(frame_index, ()):
+            self.frames_THWC[row] = picture_HWC

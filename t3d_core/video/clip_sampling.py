@@ -22,8 +22,9 @@ share can be reported with every metric. With 5 frames in the video and the clip
 
 import itertools
 from collections.abc import Iterable
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +63,33 @@ def stride_of_clip(frame_stride: int | None, seconds_per_frame: float | None, *,
         return frame_stride
     assert seconds_per_frame is not None, "checked where settings and weights are read"
     return stride_of_seconds(seconds_per_frame, fps=fps)
+
+
+@dataclass(frozen=True)
+class ClipView:
+    """How a network sees a clip.
+
+    Attributes:
+        num_frames: frames of a clip.
+        frame_stride: frames of the video from one frame of a clip to the next; None with `seconds_per_frame`.
+        crop_size: pixels of the square that is cut out.
+        short_side: pixels to which the shorter side is scaled before.
+        short_video: what completes a clip when the video is shorter than its span.
+        num_segments: clips of a video that make one example.
+        seconds_per_frame: the distance of frames in seconds; None with `frame_stride`.
+    """
+
+    num_frames: int
+    frame_stride: int | None
+    crop_size: int
+    short_side: int
+    short_video: ShortVideo
+    num_segments: int = 1
+    seconds_per_frame: float | None = None
+
+    def stride_at(self, fps: float) -> Stride:
+        """The distance of clip frames in a video of `fps` frames a second, in frames of that video."""
+        return stride_of_clip(self.frame_stride, self.seconds_per_frame, fps=fps)
 
 
 def clip_span(num_frames: int, frame_stride: Stride) -> int:
@@ -188,6 +216,29 @@ def spaced_clip(number: int, *, num_frames: int, frame_stride: Stride, distance:
     """The frame indices of clip `number` (0-based) where clips start `distance` frames apart; they may overlap."""
     clip_span(num_frames, frame_stride)
     return _multiples([number], distance)[0] + _multiples(range(num_frames), frame_stride)
+
+
+def testing_views(
+    view: ClipView, video_num_frames: int, *, frame_stride: Stride, num_clips: int | None
+) -> list[tuple[ClipIndices, ...]]:
+    """The clips of each view that testing scores, in order of time (paper 4.4; TSN: 4.6).
+
+    Args:
+        view: how the network sees a clip; of several segments, all clips are one view.
+        video_num_frames: frames in the video.
+        frame_stride: `view.stride_at` the rate of the video.
+        num_clips: clips at even distances; None for all that do not overlap. Without effect for several segments.
+    """
+    shape: dict[str, Any] = {
+        "num_frames": view.num_frames,
+        "frame_stride": frame_stride,
+        "short_video": view.short_video,
+    }
+    if view.num_segments > 1:
+        return [tuple(uniform_clips(video_num_frames, num_clips=view.num_segments, **shape))]
+    if num_clips is not None:
+        return [(clip,) for clip in uniform_clips(video_num_frames, num_clips=num_clips, **shape)]
+    return [(clip,) for clip in non_overlapping_clips(video_num_frames, **shape)]
 
 
 def _clip_at(

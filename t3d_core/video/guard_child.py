@@ -20,6 +20,7 @@ import numpy as np
 
 from t3d_core.errors import UserError
 from t3d_core.video.clip_reader import ViewSampling, read_views
+from t3d_core.video.clip_sampling import ClipView
 from t3d_core.video.container import EmptyIntervalError, VideoError
 from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.frame_reader import read_frames
@@ -80,7 +81,9 @@ def _answer(operation: str, arguments: dict[str, Any]) -> Iterator[Message]:
             data = fields.pop("data")
             yield Message({"kind": "segment", **fields}, data)
     elif operation == "read_views":
-        for view in read_views(arguments["source"], ViewSampling(**arguments["sampling"])):
+        sampling = arguments["sampling"]
+        sampling = ViewSampling(**sampling | {"clip": ClipView(**sampling["clip"])})
+        for view in read_views(arguments["source"], sampling):
             fields = view._asdict()
             clip_STHWC = fields.pop("clip_STHWC")
             yield Message(

@@ -29,11 +29,11 @@ from pipelines.benchmark.measuring.object_store import StoreUse, watched_object_
 from pipelines.benchmark.measuring.peers import OURS, source_decoders
 from pipelines.benchmark.measuring.prepared_data import BenchmarkData
 from pipelines.benchmark.measuring.processes import new_processes, num_cores_here, start_ray
-from pipelines.clips.loader import BatchLoader, ClipView
+from pipelines.clips.loader import BatchLoader
 from pipelines.clips.order import TrainOrder, micro_batches
 from pipelines.clips.stream import load_places, train_batches
 from pipelines.shards.index import load_index
-from t3d_core.video.clip_sampling import random_clip, stride_of_clip
+from t3d_core.video.clip_sampling import ClipView, random_clip, stride_of_clip
 from t3d_core.video.cropping import center_crop
 from t3d_core.video.sizes import resized_size
 

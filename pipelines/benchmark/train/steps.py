@@ -25,7 +25,6 @@ from pipelines.benchmark.measuring.rows import median_ratio
 from pipelines.clips.batch import NumpyBatch
 from pipelines.clips.loader import BatchLoader
 from pipelines.clips.stream import load_places
-from pipelines.networks.weights import view_of
 from pipelines.runtime.ray_logging import quiet
 from pipelines.runtime.session import start_local
 from pipelines.settings.build import changed
@@ -157,7 +156,7 @@ class _StageInMemory(ClassificationStage):
 
 def _in_memory(stage: ClassificationStage) -> _StageInMemory:
     order, config = stage.order, stage.config
-    loader = BatchLoader(stage.train_index, view_of(stage.card), random_crop=random_crop_of(config.augmentation))
+    loader = BatchLoader(stage.train_index, stage.card.clip_view(), random_crop=random_crop_of(config.augmentation))
     everywhere = range(config.global_batch_size)
     steps = range(order.num_steps(config.epochs))
     decoded = [load_places(loader, order, step, everywhere) for step in steps]
@@ -165,7 +164,7 @@ def _in_memory(stage: ClassificationStage) -> _StageInMemory:
 
 
 def _validation(stage: ClassificationStage) -> Iterator[NumpyBatch]:
-    loader = BatchLoader(stage.val_index, view_of(stage.card))
+    loader = BatchLoader(stage.val_index, stage.card.clip_view())
     yield loader.center_batch(torch.arange(len(stage.val_index)).numpy())
 
 

@@ -26,9 +26,9 @@ from pipelines.benchmark.train.config import TrainSuiteConfig
 from pipelines.benchmark.train.input import CEILING, WHOLE, InputRates, measure_input
 from pipelines.benchmark.train.memory import Residents, measure_residents, resident_goals, resident_rows
 from pipelines.benchmark.train.steps import StepRates, clips_per_second, measure_steps
-from pipelines.clips.loader import ClipView
 from pipelines.train.config import ResolvedTrainConfig, TrainConfig
 from t3d_core.errors import UserError
+from t3d_core.video.clip_sampling import ClipView
 
 OURS = "whole path"
 

@@ -16,12 +16,13 @@ import ray
 
 from pipelines.benchmark.measuring.object_store import StoreUse, watched_object_store
 from pipelines.benchmark.measuring.processes import new_processes, num_cores_here, start_ray
-from pipelines.clips.loader import BatchLoader, ClipView
+from pipelines.clips.loader import BatchLoader
 from pipelines.clips.order import TrainOrder, micro_batches
 from pipelines.clips.stream import train_batches
 from pipelines.shards.index import load_index
 from pipelines.transfer.pair_loader import PairLoader, TeacherView
 from pipelines.transfer.teacher_features import FeatureFiles, RowFeatures
+from t3d_core.video.clip_sampling import ClipView
 
 TRAINING, WITH_FRAMES, WITH_FEATURES, LITERAL_PAIRS = (
     *("training input", "transfer, with frames"),

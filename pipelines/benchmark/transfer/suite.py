@@ -49,9 +49,9 @@ from pipelines.benchmark.transfer.steps import (
     TransferStepCosts,
     measure_transfer_steps,
 )
-from pipelines.clips.loader import ClipView
 from pipelines.transfer.config import TransferConfig
 from pipelines.transfer.pair_loader import TeacherView
+from t3d_core.video.clip_sampling import ClipView
 from t3d_core.video.sizes import default_short_side
 
 _MAX_ROLLED, _MAX_CACHED, _MIN_INPUT = 0.52, 0.40, 0.95

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.clips.loader import BatchLoader, ClipView, RandomCrop
+from pipelines.clips.loader import BatchLoader, RandomCrop
 from pipelines.clips.views import ViewPlan
+from t3d_core.video.clip_sampling import ClipView
 from t3d_core.video.storage import encode_video
 from tests.pipelines.whole_height_views import views
 

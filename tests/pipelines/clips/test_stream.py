@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import ray
 
-from pipelines.clips.loader import BatchLoader, ClipView
+from pipelines.clips.loader import BatchLoader
 from pipelines.clips.order import TrainOrder, micro_batches
 from pipelines.clips.stream import batches_a_task, stream, train_batches
 from pipelines.transfer.pair_loader import PairLoader, TeacherView
+from t3d_core.video.clip_sampling import ClipView
 
 READS_ONE_STREAM_AND_THEN_ANOTHER = """
 import time

@@ -12,7 +12,7 @@ from pipelines.clips.views import ViewPlan
 from pipelines.evaluate.config import EvaluateConfig, EvaluateDataConfig
 from pipelines.evaluate.scoring import Scorer
 from pipelines.networks.config import ScoringComputeConfig, T3DConfig
-from pipelines.networks.weights import card_of, view_of
+from pipelines.networks.weights import card_of
 from pipelines.shards.index import load_index
 from pipelines.tracking.config import TrackingConfig
 from t3d_core.models import build_model
@@ -29,7 +29,7 @@ def save_network(shards, path, clip):
     card = card_of(MODEL, clip, class_names=index.class_names)
     torch.manual_seed(0)
     net = build_model(card.model_kind, num_classes=len(card.class_names), **card.model_arguments).eval()
-    batch = BatchLoader(index, view_of(card_of(MODEL, CLIP, class_names=()))).center_batch(np.arange(len(index)))
+    batch = BatchLoader(index, card_of(MODEL, CLIP, class_names=()).clip_view()).center_batch(np.arange(len(index)))
     with torch.no_grad():
         feature_BD = net.forward_features(network_input(batch["clip_BTHWC"], card))
         scale_D = feature_BD.std(dim=0) + 1e-6
@@ -59,7 +59,7 @@ def evaluate_config(shards, tmp_path, checkpoint, **changes):
 
 def plan_of(shards, weights, **changes):
     index = load_index([shards], fold=1, splits=["test"])
-    return ViewPlan(BatchLoader(index, view_of(load_model(weights).card)), **changes)
+    return ViewPlan(BatchLoader(index, load_model(weights).card.clip_view()), **changes)
 
 
 def scores_of(plan, weights, **compute):

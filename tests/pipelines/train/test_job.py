@@ -192,7 +192,7 @@ def test_a_distance_in_seconds_gives_the_weights_of_that_stride_and_goes_with_th
     by_stride, by_seconds = load_file(trained / "model.safetensors"), load_file(weights)
     assert all(torch.equal(by_stride[name], by_seconds[name]) for name in by_stride)
     card = read_card(weights)
-    assert (card.frame_stride, card.seconds_per_frame, card.stride_at(50.0)) == (None, 0.04, 2)
+    assert (card.frame_stride, card.seconds_per_frame, card.clip_view().stride_at(50.0)) == (None, 0.04, 2)
     run_train(config_of(name="next", init_from=str(weights), model=None, clip=None))
     assert read_card(tmp_path / "runs" / "next" / "model.safetensors").seconds_per_frame == 0.04
     data = EvaluateDataConfig(shards=config_of().data.shards)

@@ -1,11 +1,11 @@
 import shutil
 
-from pipelines.clips.loader import ClipView
 from pipelines.shards.index import load_index
 from pipelines.transfer.config import TeacherCacheConfig
 from pipelines.transfer.pair_loader import PairLoader, TeacherView
 from pipelines.transfer.teacher_features import FeatureFiles
 from pipelines.transfer.teacher_pass import run_teacher_pass
+from t3d_core.video.clip_sampling import ClipView
 
 CLIP = ClipView(num_frames=8, frame_stride=2, crop_size=32, short_side=37, short_video="loop")
 VIEW = TeacherView(num_frames=2, crop_size=24, short_side=30, num_views=3)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pipelines.clips.config import ClipConfig
-from pipelines.clips.loader import BatchLoader, ClipView
+from pipelines.clips.loader import BatchLoader
 from pipelines.clips.stream import stream
 from pipelines.shards.index import load_index
 from pipelines.training.checkpoints import CheckpointFolder
@@ -19,6 +19,7 @@ from t3d_core.models.execution import Execution
 from t3d_core.training.tasks import CorrespondenceTask
 from t3d_core.transfer.correspondence import CorrespondenceNet
 from t3d_core.transfer.teacher import FrozenTeacher
+from t3d_core.video.clip_sampling import ClipView
 
 CLIP = ClipView(num_frames=8, frame_stride=1, crop_size=48, short_side=48, short_video="loop")
 VIEW = TeacherView(num_frames=8, crop_size=48, short_side=48, is_shared_crop=True, has_other_time=True)

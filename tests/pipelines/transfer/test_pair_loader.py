@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipelines.clips.loader import ClipView, RandomCrop
+from pipelines.clips.loader import RandomCrop
 from pipelines.shards.index import load_index
 from pipelines.transfer.pair_loader import PairLoader, TeacherView
+from t3d_core.video.clip_sampling import ClipView
 from tests.pipelines.whole_height_views import views
 
 CLIP_48 = ClipView(num_frames=8, frame_stride=2, crop_size=48, short_side=48, short_video="loop")

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.clips.loader import ClipView
 from pipelines.transfer.pair_loader import PairLoader, TeacherView
 from pipelines.transfer.teacher_features import FeatureFiles
+from t3d_core.video.clip_sampling import ClipView
 from tests.pipelines.transfer.feature_pass import copy_of
 
 CLIP = ClipView(num_frames=8, frame_stride=2, crop_size=32, short_side=37, short_video="loop")

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.clips.loader import ClipView
 from pipelines.clips.stream import as_row, from_row
 from pipelines.shards.index import load_index
 from pipelines.transfer import teacher_pass
@@ -18,6 +17,7 @@ from pipelines.transfer.teacher_pass import TeacherActor
 from t3d_core.training.tasks import CorrespondenceTask
 from t3d_core.transfer.correspondence import CorrespondenceNet
 from t3d_core.transfer.teacher import FrozenTeacher
+from t3d_core.video.clip_sampling import ClipView
 from tests.pipelines.damage import damage_row
 from tests.pipelines.transfer.feature_pass import pass_over
 

@@ -8,9 +8,12 @@ from tests.t3d_core.training.test_checkpoint import CARD
 
 
 def test_frames_are_a_stride_or_a_time_apart():
-    assert (CARD.stride_at(50.0), CARD.describe_distance()) == (CARD.frame_stride, f"stride {CARD.frame_stride}")
+    assert (CARD.clip_view().stride_at(50.0), CARD.describe_distance()) == (
+        CARD.frame_stride,
+        f"stride {CARD.frame_stride}",
+    )
     by_seconds = replace(CARD, frame_stride=None, seconds_per_frame=0.08)
-    assert (by_seconds.stride_at(25.0), by_seconds.stride_at(60.0)) == (2, Fraction(24, 5))
+    assert (by_seconds.clip_view().stride_at(25.0), by_seconds.clip_view().stride_at(60.0)) == (2, Fraction(24, 5))
     assert by_seconds.describe_distance() == "0.08 s a frame"
 
 

@@ -7,15 +7,15 @@ import pytest
 
 from t3d_core.errors import UserError
 from t3d_core.video.clip_reader import ViewSampling, read_views
-from t3d_core.video.clip_sampling import non_overlapping_clips, uniform_clips
+from t3d_core.video.clip_sampling import ClipView, non_overlapping_clips, uniform_clips
 from t3d_core.video.container import VideoError
+from t3d_core.video.conversion import FrameConverter
 from t3d_core.video.cropping import center_crop, crop_frames, mirrored, view_crops
 from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.sizes import resized_size
 
-SAMPLING = ViewSampling(
-    num_frames=4, frame_stride=2, seconds_per_frame=None, short_video="loop", short_side=36, crop_size=32
-)
+CLIP = ClipView(num_frames=4, frame_stride=2, crop_size=32, short_side=36, short_video="loop")
+SAMPLING = ViewSampling(CLIP)
 KINDS = {
     "mp4": ("mp4", "libx264"),
     "mpegts": ("mpegts", "libx264"),
@@ -28,16 +28,16 @@ KINDS = {
 def expected(source, clips, sampling):
     """The pixels of clips by `decode_frames`, whose crop is cut by the decoder, as in the loader of shards."""
     info = probe(source)
-    size = resized_size(info.height, info.width, short_side=sampling.short_side)
-    crop = center_crop(*size, crop_size=sampling.crop_size)
+    size = resized_size(info.height, info.width, short_side=sampling.clip.short_side)
+    crop = center_crop(*size, crop_size=sampling.clip.crop_size)
     return [decode_frames(source, clip.frame_indices, size=size, crop=crop) for clip in clips]
 
 
 def shape_of(sampling):
     return {
-        "num_frames": sampling.num_frames,
-        "frame_stride": sampling.frame_stride,
-        "short_video": sampling.short_video,
+        "num_frames": sampling.clip.num_frames,
+        "frame_stride": sampling.clip.frame_stride,
+        "short_video": sampling.clip.short_video,
     }
 
 
@@ -68,7 +68,7 @@ def test_clips_at_even_distances_may_overlap(encode, kind, num_clips):
 def test_the_segments_of_a_network_are_one_view(encode, num_frames):
     source = encode(num_frames=num_frames)
     clips = uniform_clips(num_frames, num_clips=3, **shape_of(SAMPLING))
-    [view] = read_views(source, replace(SAMPLING, num_segments=3, num_clips=7))
+    [view] = read_views(source, ViewSampling(replace(CLIP, num_segments=3), num_clips=7))
     np.testing.assert_array_equal(view.clip_STHWC, np.stack(expected(source, clips, SAMPLING)))
     assert view.num_padded == sum(clip.num_padded for clip in clips)
 
@@ -108,8 +108,8 @@ def test_seconds_are_on_the_clock_of_the_file_and_end_with_the_last_frame(encode
 
 def test_a_distance_in_seconds_follows_the_rate_of_the_video(encode):
     source = encode(num_frames=30)
-    in_seconds = replace(SAMPLING, frame_stride=None, seconds_per_frame=0.12)  # three frames of 25 a second
-    one, other = (list(read_views(source, each)) for each in (in_seconds, replace(SAMPLING, frame_stride=3)))
+    in_seconds = ViewSampling(replace(CLIP, frame_stride=None, seconds_per_frame=0.12))  # three frames of 25 a second
+    one, other = (list(read_views(source, each)) for each in (in_seconds, ViewSampling(replace(CLIP, frame_stride=3))))
     assert len(one) == 2
     for view, same in zip(one, other, strict=True):
         np.testing.assert_array_equal(view.clip_STHWC, same.clip_STHWC)
@@ -142,3 +142,17 @@ def test_damage_is_an_error_after_the_clips_before_it(encode):
 def test_a_rule_that_contradicts_itself_is_refused(wrong):
     with pytest.raises(UserError, match="stride_seconds"):
         replace(SAMPLING, **wrong)
+
+
+def test_a_frame_of_overlapping_clips_is_converted_once(encode, monkeypatch):
+    converted = []
+    write = FrameConverter.write
+
+    def counting(self, frame, *arguments, **options):
+        converted.append(frame.pts)
+        write(self, frame, *arguments, **options)
+
+    monkeypatch.setattr(FrameConverter, "write", counting)
+    views = list(read_views(encode(num_frames=30), replace(SAMPLING, stride_seconds=0.04)))
+    assert len(views) == 24
+    assert len(converted) == len(set(converted)) <= 30

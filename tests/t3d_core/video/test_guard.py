@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from t3d_core.video.clip_reader import ViewSampling, read_views
+from t3d_core.video.clip_sampling import ClipView
 from t3d_core.video.container import EmptyIntervalError, VideoError
 from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.frame_reader import read_frames
@@ -231,9 +232,8 @@ def test_a_child_is_replaced_after_many_files(decoder, video, monkeypatch):
     assert [a == b for a, b in itertools.pairwise(pids)] == [True, False, True, False]
 
 
-SAMPLING = ViewSampling(
-    num_frames=4, frame_stride=2, seconds_per_frame=None, short_video="loop", short_side=36, crop_size=32
-)
+CLIP = ClipView(num_frames=4, frame_stride=2, crop_size=32, short_side=36, short_video="loop")
+SAMPLING = ViewSampling(CLIP)
 
 
 def test_views_come_through_the_guard_as_they_are_read(decoder, video):

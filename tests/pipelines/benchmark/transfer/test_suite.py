@@ -29,8 +29,8 @@ from pipelines.benchmark.transfer.steps import (
     measure_transfer_steps,
 )
 from pipelines.benchmark.transfer.suite import run_suite
-from pipelines.clips.loader import ClipView
 from pipelines.transfer.pair_loader import TeacherView
+from t3d_core.video.clip_sampling import ClipView
 
 TINY_NET = {"growth_rate": 4, "block_config": (2, 2, 2, 2), "num_init_features": 24, "bn_size": 2}
 
