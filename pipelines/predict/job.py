@@ -6,14 +6,17 @@ answer comes quickly. OUTPUT holds the files that `predict.ledger` lists.
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
 
 from pipelines.networks.weights import check_classifier, locate_local_weights, locate_weights, newest_run
 from pipelines.predict.config import PredictConfig
-from pipelines.predict.ledger import Ledger, PredictedVideo, describe_scoring
+from pipelines.predict.ledger import Ledger, PredictedVideo
 from pipelines.predict.screen import describe_video
 from pipelines.predict.video_files import VideoFiles, folder_of, wanted_files
 from pipelines.predict.videos import NamedVideo, find_videos
@@ -49,15 +52,19 @@ def run_predict(config: PredictConfig) -> str:
     sampling = ViewSampling(card.clip_view(), config.num_clips, config.stride_seconds, config.num_crops)
     output = output_path(config.output or config.storage / new_name("predict"))
     with exclusive_folder(output, when_taken=_refuse_taken):
-        scored_by = describe_scoring(_digest(weights), sampling, config.batch_size) | {
-            "compute": config.compute.model_dump(exclude={"debug", "compile"})
+        scored_by = {
+            "weights_sha256": _digest(weights),
+            "sampling": asdict(sampling),
+            "batch_size": config.batch_size,
+            "compute": config.compute.model_dump(exclude={"debug", "compile"}),
         }
         ledger = Ledger(output, scored_by=scored_by, class_names=card.class_names)
+        num_without_files = 0
         done = {video.name for video in videos if _is_done(video, ledger, config)}
         if todo := [video for video in videos if video.name not in done]:
-            _predict_all(todo, load_model(weights), sampling, ledger, config)
+            num_without_files = _predict_all(todo, load_model(weights), sampling, ledger, config)
         ledger.write_parquet()
-    return _summary(videos, ledger, config, num_before=len(done), weights=weights)
+    return _summary(videos, ledger, config, num_before=len(done), num_without_files=num_without_files, weights=weights)
 
 
 def _locate_weights(config: PredictConfig) -> Path:
@@ -95,42 +102,67 @@ def _is_done(video: NamedVideo, ledger: Ledger, config: PredictConfig) -> bool:
     return video.name in ledger.done and all((folder / name).exists() for name in wanted_files(config))
 
 
+class _Outcome(NamedTuple):
+    """What became of one video: its result, lines about its files, and why they could not be made, if so."""
+
+    result: PredictedVideo
+    lines: Sequence[str] = ()
+    fault: str = ""
+
+    def describe(self, class_names: Sequence[str], *, top: int) -> str:
+        """The lines for the screen."""
+        shown = [describe_video(self.result, class_names, top=top), *self.lines]
+        return "\n  ".join([*shown, f"its files cannot be written: {self.fault}"] if self.fault else shown)
+
+
 def _predict_all(
     videos: Sequence[NamedVideo], loaded: LoadedModel, sampling: ViewSampling, ledger: Ledger, config: PredictConfig
-) -> None:
-    scorer = _scorer(loaded, config)
+) -> int:
+    """Predict videos one by one; return how many have a prediction but not all files that are asked for."""
+    scorer, num_without_files = _scorer(loaded, config), 0
     is_short = len(videos) <= _MAX_PRINTED
     with GuardedDecoder(limits_of(config.guard)) as decoder, tqdm(videos, unit="video", disable=is_short) as bar:
-        files = VideoFiles(config, loaded.model.to(scorer.device), loaded.card, sampling, decoder)
+        files = VideoFiles(config, loaded.model, scorer.device, loaded.card, sampling, decoder)
         for video in bar:
-            result, lines = _predict(video, scorer, sampling, files, ledger)
-            if is_short or result.prediction is None:
-                shown = describe_video(result, scorer.card.class_names, top=config.top)
-                bar.write(seen_from_here("\n  ".join([shown, *lines])))
+            outcome = _predict(video, scorer, files, ledger)
+            num_without_files += bool(outcome.fault)
+            if is_short or outcome.fault or outcome.result.prediction is None:
+                bar.write(seen_from_here(outcome.describe(loaded.card.class_names, top=config.top)))
+    return num_without_files
 
 
-def _predict(
-    video: NamedVideo, scorer: ClipScorer, sampling: ViewSampling, files: VideoFiles, ledger: Ledger
-) -> tuple[PredictedVideo, list[str]]:
-    """Predict a video and make its files; return the result and lines for the screen."""
-    result = PredictedVideo(video.name)
-    try:
-        with video.open(max_bytes=int(files.config.guard.source_gib * 2**30)) as file:
-            prediction = predict_video(file.path, scorer, sampling, decoder=files.decoder)
-            ledger.append(result := PredictedVideo(video.name, prediction))
-            return result, files.write(folder_of(ledger.folder, video.name), file.path, prediction, title=video.name)
-    except (VideoError, DecoderKilledError, OSError) as error:
-        reason = str(error) or type(error).__name__
-    if result.prediction is not None:
-        return result, [f"its files cannot be written: {reason}"]
-    result = PredictedVideo(video.name, reason=reason)
-    if video.name not in ledger.done:  # a prediction that was made before stays
+def _predict(video: NamedVideo, scorer: ClipScorer, files: VideoFiles, ledger: Ledger) -> _Outcome:
+    """Predict a video, enter it, and make its files."""
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(video.open(max_bytes=int(files.config.guard.source_gib * 2**30)))
+            prediction = predict_video(file.path, scorer, files.sampling, decoder=files.decoder)
+        except (VideoError, DecoderKilledError, OSError) as error:
+            result = PredictedVideo(video.name, reason=_reason_of(error))
+            if video.name not in ledger.done:  # a prediction that was made before stays
+                ledger.append(result)
+            return _Outcome(result)
+        result = PredictedVideo(video.name, prediction)
         ledger.append(result)
-    return result, []
+        folder = folder_of(ledger.folder, video.name)
+        try:
+            return _Outcome(result, files.write(folder, file.path, prediction, title=video.name))
+        except (ValueError, DecoderKilledError, OSError) as error:
+            return _Outcome(result, fault=_reason_of(error))
+
+
+def _reason_of(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _summary(
-    videos: Sequence[NamedVideo], ledger: Ledger, config: PredictConfig, *, num_before: int, weights: Path
+    videos: Sequence[NamedVideo],
+    ledger: Ledger,
+    config: PredictConfig,
+    *,
+    num_before: int,
+    num_without_files: int,
+    weights: Path,
 ) -> str:
     num_failed = sum(video.name not in ledger.done for video in videos)
     num_ok = len(videos) - num_failed
@@ -139,6 +171,8 @@ def _summary(
         fields.append(("resumed", f"{num_before:,} videos were predicted before"))
     if num_failed:
         fields.append(("failed", f"{num_failed:,} videos; predictions.jsonl has the reason of each"))
+    if num_without_files:
+        fields.append(("no files", f"{num_without_files:,} videos, for the reasons above; their predictions are there"))
     more = f", videos/*/{', '.join(wanted_files(config))}" if wanted_files(config) else ""
     fields += [("model", str(weights)), ("files", f"{ledger.parquet}, {ledger.jsonl.name}{more}")]
     return format_summary(fields)

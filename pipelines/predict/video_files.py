@@ -1,8 +1,8 @@
 """What is made for people of one predicted video: a timeline, an annotated copy, an explanation.
 
-OUTPUT/videos/NAME/timeline.csv, timeline.png     scores over time (`--timeline`)
-OUTPUT/videos/NAME/annotated.mp4                  a copy with label, score and timeline drawn in (`--annotate`)
-OUTPUT/videos/NAME/explanation.png, .mp4          why: of the clip that scores highest (`--explain`)
+OUTPUT/videos/NAME-HASH/timeline.csv, timeline.png     scores over time (`--timeline`)
+OUTPUT/videos/NAME-HASH/annotated.mp4                  a copy with label, score and timeline drawn in (`--annotate`)
+OUTPUT/videos/NAME-HASH/explanation.png, .mp4          why: of the clip that scores highest (`--explain`)
 """
 
 import hashlib
@@ -26,6 +26,7 @@ from t3d_core.prediction.timeline import Timeline, make_timeline
 from t3d_core.prediction.video_prediction import VideoPrediction
 from t3d_core.training.weights_card import WeightsCard
 from t3d_core.video.clip_reader import ViewSampling
+from t3d_core.video.container import VideoError
 from t3d_core.video.frame_reader import at_constant_rate
 from t3d_core.video.guard import GuardedDecoder
 from t3d_core.video.playable import write_playable
@@ -33,6 +34,7 @@ from t3d_core.video.transforms import normalize_clip
 
 _MIN_EXPLAINED_PIXELS = 224
 _MAX_STEM = 60
+_CHANGED = "it gives fewer frames than before: it was changed while the job read it"
 
 
 def folder_of(output: Path, video: str) -> Path:
@@ -54,6 +56,7 @@ class VideoFiles:
     Attributes:
         config: settings.
         net: the network as it was loaded, for explanations.
+        device: where it runs.
         card: its card.
         sampling: which views are scored.
         decoder: reads the video again.
@@ -61,6 +64,7 @@ class VideoFiles:
 
     config: PredictConfig
     net: VideoNet
+    device: torch.device
     card: WeightsCard
     sampling: ViewSampling
     decoder: GuardedDecoder
@@ -75,7 +79,8 @@ class VideoFiles:
             title: its name.
 
         Raises:
-            VideoError: the video cannot be read again.
+            ValueError: the video cannot be read again (VideoError), or a file cannot be made of it.
+            DecoderKilledError: another process ended the decoder.
             OSError: a file cannot be written.
         """
         lines: list[str] = []
@@ -112,7 +117,8 @@ class VideoFiles:
 
     def _annotate(self, target: Path, path: str, timeline: Timeline) -> None:
         frames = self.decoder.read_frames(path)
-        first = next(frames)  # a video that was scored has one
+        if (first := next(frames, None)) is None:
+            raise VideoError(_CHANGED)
         annotate_frames(
             at_constant_rate(itertools.chain([first], frames)),
             path=target,
@@ -131,13 +137,11 @@ class VideoFiles:
         [(label, score)] = prediction.top(1)
         place = int(prediction.score_NK[:, label].argmax())
         clip_THWC = self._clip_at(path, place)
-        device = next(self.net.parameters()).device
-        clip_BCTHW = normalize_clip(
-            torch.from_numpy(clip_THWC[None]).to(device), mean=self.card.mean, std=self.card.std
-        )
-        explanation = explain_clip(self.net, clip_BCTHW, torch.tensor([label], device=device))
+        clip_BTHWC = torch.from_numpy(clip_THWC[None]).to(self.device)
+        clip_BCTHW = normalize_clip(clip_BTHWC, mean=self.card.mean, std=self.card.std)
+        explanation = explain_clip(self.net.to(self.device), clip_BCTHW, torch.tensor([label], device=self.device))
         map_THW = explanation.map_BTHW[0].cpu().numpy()
-        # The only transitions that tell something have several depths.
+        # Only transitions with several depths are informative.
         shares = [each.of_clip(0) for each in explanation.branch_shares if len(each.temporal_depths) > 1]
         start, end = float(prediction.start_N[place]), float(prediction.end_N[place])
         heading = f"{title}: {self.card.class_names[label]} {score:.2f}, clip {start:.1f} to {end:.1f} s"
@@ -151,7 +155,8 @@ class VideoFiles:
     def _clip_at(self, path: str, place: int) -> npt.NDArray[np.uint8]:
         """The pixels of the clip with this number, of several segments the middle one, in the centre crop."""
         views = self.decoder.read_views(path, replace(self.sampling, num_crops=1))
-        view = next(itertools.islice(views, place, None))
+        if (view := next(itertools.islice(views, place, None), None)) is None:
+            raise VideoError(_CHANGED)
         return np.array(view.clip_STHWC[len(view.clip_STHWC) // 2])
 
 

@@ -21,7 +21,7 @@ class NamedVideo:
     """One video.
 
     Attributes:
-        name: as the user sees it: the path or address.
+        name: its absolute path, or its address.
         root: where it lies.
         inner: its name below the root.
     """
@@ -59,11 +59,11 @@ def _find(given: str) -> Iterator[NamedVideo]:
         return
     path = input_path(Path(given))
     if path.is_dir():
-        yield from _of_folder(given, open_root(path))
+        yield from _of_folder(os.path.abspath(path), open_root(path))
     elif extension_of(given) in _LIST_EXTENSIONS:
         yield from _of_list(path)
     else:
-        yield _of_file(given, path)
+        yield _of_file(path)
 
 
 def _of_address(address: str) -> Iterator[NamedVideo]:
@@ -103,9 +103,9 @@ def _of_list(path: Path) -> Iterator[NamedVideo]:
             yield from _of_address(name)
         else:
             beside = path.parent / name
-            yield _of_file(name, beside if beside.exists() else input_path(Path(name)))
+            yield _of_file(beside if beside.exists() else input_path(Path(name)))
 
 
-def _of_file(name: str, path: Path) -> NamedVideo:
+def _of_file(path: Path) -> NamedVideo:
     real = Path(os.path.realpath(path))
-    return NamedVideo(name, LocalRoot(real.parent), real.name)
+    return NamedVideo(os.path.abspath(path), LocalRoot(real.parent), real.name)

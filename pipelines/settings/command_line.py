@@ -32,7 +32,9 @@ def load_config(config_class: type[SectionT], *, argv: Sequence[str], quickstart
         SystemExit: 0 after `--help`, `--help-all` or `--print-config`; 2 after listing every wrong setting on stderr.
     """
     given, stray = _split(argv)
-    recipe = " ".join(given.pop("recipe", [[str(quickstart)]])[-1])
+    words = given.pop("recipe", [[str(quickstart)]])[-1]
+    num_words = 1 if config_class.POSITIONAL else len(words)
+    recipe, stray = " ".join(words[:num_words]), [*stray, *words[num_words:]]
     if "help-all" in given or ("help" in given and not config_class.FIRST_SETTINGS):
         _print_and_stop(full_help(config_class, program=program, quickstart=quickstart))
     print_config = given.pop("print-config", [])
@@ -100,21 +102,26 @@ def _build(config_class: type[SectionT], recipe: Tree, given: Given, stray: Sequ
 def _with_positional(config_class: type[SectionT], tree: Tree, given: Given, stray: Sequence[str]) -> Given:
     """The options, where words that no option takes are the value of `POSITIONAL`.
 
-    A setting of one value takes the first word behind its name, and a switch only true or false:
+    A setting of one value takes the first word behind its name, a switch only one that it accepts, and `--no-SWITCH`
+    none; a list takes all words up to the next option:
 
         clip.mp4 --model champion other.mp4 --explain third.mp4      three videos
     """
     assert config_class.POSITIONAL
     words, options = list(stray), dict[str, list[list[str]]]()
     for name, occurrences in given.items():
-        target = find_setting(config_class, tree, name)
+        target, is_negated = find_setting(config_class, tree, name), False
+        if target is None and name.startswith("no-"):
+            target, is_negated = find_setting(config_class, tree, name.removeprefix("no-")), True
         if name == config_class.POSITIONAL or target is None or _takes_list(target.annotation):
             options[name] = occurrences
             continue
-        is_switch = bool in members_of(target.annotation)
         options[name] = []
         for of_option in occurrences:
-            num_taken = 0 if is_switch and of_option and not fits(_parse_word(of_option[0]), target.annotation) else 1
+            num_taken = 1
+            if bool in members_of(target.annotation) and of_option:
+                value = _read_value([of_option[:1]], target.annotation)
+                num_taken = int(not is_negated and fits(value, target.annotation))
             options[name].append(of_option[:num_taken])
             words += of_option[num_taken:]
     if words:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from t3d_core.errors import UserError
 from t3d_core.prediction.clip_scorer import ClipScorer
 from t3d_core.video.clip_reader import VideoView, ViewSampling
+from t3d_core.video.container import VideoError
 from t3d_core.video.guard import GuardedDecoder
 
 
@@ -58,9 +59,9 @@ def predict_video(
     scored: list[_Scored] = []
     with ThreadPoolExecutor(1) as ahead:
         batches = _batches(decoder.read_views(path, sampling), size=scorer.num_views)
-        coming = ahead.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = ahead.submit(next, batches, None)
+        coming = ahead.submit(_next_of, batches)
+        while batch := coming.result():
+            coming = ahead.submit(_next_of, batches)
             scored.append(_score(batch, scorer))
     return _summed(scored, num_crops=sampling.num_crops)
 
@@ -78,6 +79,16 @@ class _Scored:
 def _batches(views: Iterator[VideoView], *, size: int) -> Iterator[Sequence[VideoView]]:
     while batch := list(itertools.islice(views, size)):
         yield batch
+
+
+def _next_of(batches: Iterator[Sequence[VideoView]]) -> Sequence[VideoView]:
+    """The next batch, empty after the last one; whatever the decoder refuses in a file is an error of the video."""
+    try:
+        return next(batches, ())
+    except VideoError:
+        raise
+    except ValueError as error:
+        raise VideoError(str(error)) from error
 
 
 def _score(batch: Sequence[VideoView], scorer: ClipScorer) -> _Scored:

@@ -6,11 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from t3d_core.video.container import VideoSource
+from t3d_core.video.container import VideoError, VideoSource
 from t3d_core.video.conversion import FrameConverter
 from t3d_core.video.listed_source import list_source
 from t3d_core.video.segment_ranges import SegmentRequest
 from t3d_core.video.source_frames import SourceReader
+
+_MAX_SHOWN_SECONDS = 3600
 
 
 class TimedFrame(NamedTuple):
@@ -51,12 +53,17 @@ def at_constant_rate(frames: Iterator[TimedFrame]) -> Iterator[npt.NDArray[np.ui
 
     shown     a       b c                 d
     given     a   a   c   c   c   c   c   d
+
+    Raises:
+        VideoError: a frame is shown for more than an hour, as where the clock of a file jumps.
     """
     shown: TimedFrame | None = None
     start, num_given = 0.0, 0
     for frame in frames:
         if shown is None:
             start = frame.seconds
+        elif frame.seconds - shown.seconds > _MAX_SHOWN_SECONDS:
+            raise VideoError(f"its clock jumps from {shown.seconds:.0f} to {frame.seconds:.0f} s")
         # The frame before is shown until this one comes; half a frame is forgiven for the rounding of times.
         while shown is not None and start + (num_given + 0.5) / frame.fps <= frame.seconds:
             yield shown.frame_HWC

@@ -237,6 +237,12 @@ def test_predict_takes_its_videos_as_words_wherever_they_stand(job: Job) -> None
     config = yaml.safe_load(job("predict", *words, "--print-config").out)
     assert config["inputs"] == ["a.mp4", "b c.mp4", "d.mp4"]
     assert (config["model"], config["explain"], config["annotate"]) == ("champion", True, False)
+    config = yaml.safe_load(
+        job("predict", "--recipe", "quickstart", "a.mp4", "--no-explain", "b.mp4", "--print-config").out
+    )
+    assert (config["inputs"], config["explain"]) == (["a.mp4", "b.mp4"], False)
+    config = yaml.safe_load(job("predict", "--use_gpu", "none", "a.mp4", "--print-config").out)
+    assert (config["inputs"], config["use_gpu"]) == (["a.mp4"], None)
     assert yaml.safe_load(job("predict", "--inputs", "a.mp4", "b.mp4", "--print-config").out)["inputs"] == [
         "a.mp4",
         "b.mp4",

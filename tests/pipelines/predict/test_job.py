@@ -15,9 +15,11 @@ from pipelines.evaluate.job import run_evaluate
 from pipelines.networks.config import ScoringComputeConfig
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.job import run_predict
+from pipelines.predict.ledger import Ledger
 from pipelines.predict.video_files import folder_of
 from t3d_core.errors import UserError
 from t3d_core.video.decoding import probe
+from t3d_core.video.guard import GuardedDecoder
 from tests.conftest import SHARED_DATA
 from tests.pipelines.evaluate.small_network import CLIP, evaluate_config, save_network
 
@@ -179,12 +181,8 @@ def test_scores_that_are_no_numbers_stop_the_job(weights, videos, tmp_path):
         ({"use_gpu": True}, "finds no GPU"),
     ],
 )
-def test_what_cannot_work_is_refused_before_a_video_is_read(weights, videos, tmp_path, changes, reason):
-    if "use_gpu" in changes:
-        import torch
-
-        if torch.cuda.is_available():
-            pytest.skip("this machine has a GPU")
+def test_what_cannot_work_is_refused_before_a_video_is_read(weights, videos, tmp_path, monkeypatch, changes, reason):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UserError, match=reason):
         run_predict(predict_config(weights, tmp_path, videos).model_copy(update=changes))
     assert not list(tmp_path.rglob("predictions.parquet"))
@@ -248,3 +246,52 @@ def test_files_that_cannot_be_written_do_not_lose_the_prediction(weights, videos
     run_predict(predict_config(weights, tmp_path, videos / "0.mp4", timeline=True))
     assert [row["status"] for row in rows_of(tmp_path)] == ["ok"]
     assert "its files cannot be written" in capsys.readouterr().out
+
+
+def test_a_prediction_survives_a_video_that_is_gone_later(weights, videos, tmp_path):
+    config = predict_config(weights, tmp_path, videos / "0.mp4")
+    run_predict(config)
+    (videos / "0.mp4").unlink()
+    summary = run_predict(config.model_copy(update={"timeline": True}))
+    assert [row["status"] for row in rows_of(tmp_path)] == ["ok"]
+    assert "1 of 1 videos" in summary
+
+
+def test_a_full_disk_stops_the_job_and_the_next_start_completes_it(weights, videos, tmp_path, monkeypatch):
+    config, append = predict_config(weights, tmp_path, videos), Ledger.append
+    results = []
+
+    def fails_at_the_second(self, result):
+        results.append(result.video)
+        if len(results) == 2:
+            with self.jsonl.open("ab") as file:
+                file.write(b'{"video": "hal')
+            raise OSError(28, "No space left on device")
+        append(self, result)
+
+    monkeypatch.setattr(Ledger, "append", fails_at_the_second)
+    with pytest.raises(OSError, match="No space"):
+        run_predict(config)
+    monkeypatch.setattr(Ledger, "append", append)
+    run_predict(config)
+    assert [row["status"] for row in rows_of(tmp_path)] == ["ok"] * 3 + ["failed"]
+
+
+def test_what_the_decoder_refuses_in_one_video_stops_no_other(weights, videos, tmp_path, monkeypatch):
+    read = GuardedDecoder.read_views
+
+    def refuses_one(self, path, sampling):
+        if str(path).endswith("1.mp4"):
+            raise UserError("the crop does not fit")
+        yield from read(self, path, sampling)
+
+    monkeypatch.setattr(GuardedDecoder, "read_views", refuses_one)
+    run_predict(predict_config(weights, tmp_path, videos))
+    assert [row["reason"] for row in rows_of(tmp_path)[:3]] == ["", "the crop does not fit", ""]
+
+
+def test_another_precision_is_another_job(weights, videos, tmp_path):
+    config = predict_config(weights, tmp_path, videos / "0.mp4")
+    run_predict(config)
+    with pytest.raises(UserError, match="another network or with another sampling"):
+        run_predict(config.model_copy(update={"compute": ScoringComputeConfig(precision="bf16")}))

@@ -13,7 +13,7 @@ def here(tmp_path, monkeypatch):
 
 
 def names(*inputs):
-    return [video.name for video in find_videos(inputs)]
+    return [os.path.relpath(video.name) for video in find_videos(inputs)]
 
 
 def test_a_folder_gives_its_videos_by_name_and_each_only_once(here) -> None:
@@ -46,11 +46,19 @@ def test_lists_name_videos_from_their_own_folder_or_from_here(here) -> None:
     (here / "lists" / "all.txt").write_text("a.mp4\n\nb.mp4\nabsent.mp4\n")
     (here / "lists" / "all.csv").write_text("label,path\nrun,a.mp4\nwalk,b.mp4\n")
     videos = find_videos(["lists/all.txt"])
-    assert [video.name for video in videos] == ["a.mp4", "b.mp4", "absent.mp4"]
+    assert [os.path.relpath(video.name) for video in videos] == ["lists/a.mp4", "b.mp4", "absent.mp4"]
     for video, size in zip(videos, (1, 2), strict=False):
         with video.open(max_bytes=9) as file:
             assert file.num_bytes == size
-    assert names("lists/all.csv") == ["a.mp4", "b.mp4"]
+    assert names("lists/all.csv", "./b.mp4") == ["lists/a.mp4", "b.mp4"]
+
+
+def test_equal_texts_of_two_lists_are_two_videos(here) -> None:
+    for folder in ("one", "two"):
+        (here / folder).mkdir()
+        (here / folder / "a.mp4").write_bytes(b"x")
+        (here / folder / "list.txt").write_text("a.mp4\n")
+    assert names("one/list.txt", "two/list.txt") == ["one/a.mp4", "two/a.mp4"]
 
 
 @pytest.mark.parametrize(

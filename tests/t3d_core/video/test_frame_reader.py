@@ -39,3 +39,8 @@ def timed(*seconds, fps):
 )
 def test_uneven_frames_get_one_rate(seconds, expected):
     assert [int(frame_HWC[0, 0, 0]) for frame_HWC in at_constant_rate(timed(*seconds, fps=10.0))] == expected
+
+
+def test_a_clock_that_jumps_by_hours_does_not_make_a_copy_of_hours():
+    with pytest.raises(VideoError, match="jumps from 0 to 90000 s"):
+        list(at_constant_rate(timed(0.0, 0.1, 90000.0, fps=10.0)))
