@@ -2,7 +2,6 @@
 
 import warnings
 
-from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from pipelines.compare.plots import pareto_front, plot_comparison
@@ -15,10 +14,7 @@ def test_the_pareto_front_is_what_nothing_beats_in_both(store):
     assert [row.label for row in pareto_front(rows, is_more_better=True)] == ["epochs=1", "epochs=3"]
 
 
-def test_labels_of_any_kind_are_drawn_inside_the_picture(store, monkeypatch):
-    figures = []
-    save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (figures.append(figure), save(figure, *a, **k)))
+def test_labels_of_any_kind_are_drawn_inside_the_picture(store, drawn):
     names = ["_under_", "$x_1$ $\\frac{", "W" * 300, "a\nb", "caf\u00e9"]
     for number, name in enumerate(names):
         store.train(seed=0, value=0.1 * (number + 1), init_from=name, epochs=number)
@@ -27,13 +23,13 @@ def test_labels_of_any_kind_are_drawn_inside_the_picture(store, monkeypatch):
     with warnings.catch_warnings(action="error"):
         pictures = plot_comparison(comparison, curves)
     assert [picture.name for picture in pictures] == ["bars", "macs", "curves_val_clip_top1", "coordinates"]
-    for figure in figures:
+    for figure in drawn:
         figure.set_dpi(110)  # of the file
         beyond = {tick for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis) for tick in beyond_limits(axis)}
         texts = [text for text in figure.findobj(Text) if text.get_visible() and text not in beyond]
         boxes = {text.get_text(): text.get_window_extent() for text in texts if text.get_text().strip()}
         assert not [text for text, box in boxes.items() if box.x0 < 0 or box.x1 > figure.bbox.x1]
-    [legend] = figures[4].legends
+    [legend] = drawn[4].legends
     assert len(legend.get_texts()) == len(names)
 
 

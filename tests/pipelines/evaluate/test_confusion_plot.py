@@ -4,23 +4,11 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
 from pipelines.evaluate.confusion_plot import plot_confusion
 from t3d_core.evaluation.class_report import ClassReport, report_classes
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that are saved, to look into."""
-    figures = []
-    save = Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda figure, *args, **kw: (figures.append(figure), save(figure, *args, **kw))
-    )
-    return figures
 
 
 def plot(names, *, num_videos=200, title="t3d"):

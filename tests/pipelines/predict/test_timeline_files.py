@@ -4,7 +4,6 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from pipelines.predict.timeline_files import COLUMNS, plot_timeline, write_timeline_csv
@@ -18,17 +17,6 @@ def timeline_of(*labels, num_classes=8, stride=1.0, seconds=1.0, drop=(), **opti
     kept = [place for place in range(len(labels)) if place not in drop]
     start_N = np.arange(len(labels)) * stride
     return make_timeline(start_N[kept], start_N[kept] + seconds, score_NK[kept], **options)
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that are saved, to look into."""
-    figures = []
-    save = Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda figure, *args, **kw: (figures.append(figure), save(figure, *args, **kw))
-    )
-    return figures
 
 
 def test_the_csv_has_five_classes_per_clip_and_the_class_of_the_segment_first(tmp_path):

@@ -2,7 +2,6 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from pipelines.transfer.plot import plot_checks
@@ -16,16 +15,13 @@ PAIRS = {
 
 
 @pytest.fixture
-def axes_of(monkeypatch):
+def axes_of(drawn):
     """Draw, and give the panels by their titles."""
-    figures = []
-    save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (figures.append(figure), save(figure, *a, **k)))
 
     def draw(curves):
         picture = Image.open(BytesIO(plot_checks(curves, title="teach")))
         assert len(np.unique(np.asarray(picture))) > 10
-        return {axes.get_title(loc="left").split(":")[0]: axes for axes in figures[-1].axes}
+        return {axes.get_title(loc="left").split(":")[0]: axes for axes in drawn[-1].axes}
 
     return draw
 
@@ -45,12 +41,9 @@ def test_the_interval_is_a_band_around_the_accuracy(axes_of):
 
 
 @pytest.mark.parametrize("name", ["W" * 300, "$x_1$ $\\frac{", "a\nb"])
-def test_a_name_of_any_kind_stands_inside_the_picture(monkeypatch, name):
-    figures = []
-    save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (figures.append(figure), save(figure, *a, **k)))
+def test_a_name_of_any_kind_stands_inside_the_picture(drawn, name):
     plot_checks(PAIRS, title=name)
-    [figure] = figures
+    [figure] = drawn
     figure.set_dpi(110)  # of the file
     [title] = [text for text in figure.texts if text.get_text() == figure.get_suptitle()]
     assert title.get_window_extent().x1 < figure.bbox.x1
