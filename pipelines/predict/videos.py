@@ -6,7 +6,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.prepare.sources import LocalFile, LocalRoot, VideoRoot, open_root
+from pipelines.prepare.local_copies import LocalFile
+from pipelines.prepare.sources import LocalRoot, VideoRoot, open_root
+from pipelines.prepare.web_videos import WebRoot, check_web_address, is_web_address
 from pipelines.runtime.paths import input_path
 from t3d_core.datasets.annotation_files import read_csv_rows, read_lines
 from t3d_core.datasets.video_files import extension_of, is_video_name
@@ -27,7 +29,7 @@ class NamedVideo:
     """
 
     name: str
-    root: VideoRoot
+    root: VideoRoot | WebRoot
     inner: str
 
     def open(self, *, max_bytes: int) -> AbstractContextManager[LocalFile]:
@@ -67,10 +69,14 @@ def _find(given: str) -> Iterator[NamedVideo]:
 
 
 def _of_address(address: str) -> Iterator[NamedVideo]:
+    if is_web_address(address):
+        check_web_address(address)
+        yield NamedVideo(address, WebRoot(), address)
+        return
     if not address.startswith(_STORES):
         raise UserError(
-            f"input {address!r} is not read: give a local path, or an address that begins with {', '.join(_STORES)}; "
-            "download videos of web pages first"
+            f"input {address!r} is not read: give a local path, or an address that begins with http://, https://, "
+            f"{', '.join(_STORES)}"
         )
     folder, _, name = address.partition("?")[0].rpartition("/")
     if is_video_name(name):

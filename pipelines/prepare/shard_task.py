@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from pipelines.prepare.config import GuardConfig
-from pipelines.prepare.sources import LocalFile, MissingVideoError, VideoRoot
+from pipelines.prepare.local_copies import LocalFile
+from pipelines.prepare.sources import MissingVideoError, VideoRoot
 from pipelines.shards.folder import ShardFolder
 from pipelines.shards.schemas import INDEXED_COLUMNS, REPORT_SCHEMA
 from pipelines.shards.writing import ShardWriter, open_shard, write_table

@@ -7,21 +7,18 @@ to local disk while it is decoded, so that the guarded decoder needs no network 
 import errno
 import functools
 import os
-import shutil
 import stat
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
-from filelock import lock_descriptor
 from pyarrow import fs
 
 from pipelines.prepare.found_files import FoundFiles
+from pipelines.prepare.local_copies import LocalFile, check_size, new_copy
 from pipelines.runtime.paths import input_path
 from t3d_core.datasets.left_behind import first_left_behind, is_left_behind
 from t3d_core.datasets.video_files import may_be_video
@@ -29,20 +26,12 @@ from t3d_core.errors import UserError
 from t3d_core.video.container import VideoError
 
 _COPY_BYTES = 8 << 20
-_COPY_PREFIX = "t3d-copy-"
 _RETRY_SECONDS = 30
 _MAX_REASON = 300
 
 
 class MissingVideoError(VideoError):
     """A listed video does not exist."""
-
-
-class LocalFile(NamedTuple):
-    """A video on local disk, until the end of the context that opened it."""
-
-    path: str
-    num_bytes: int
 
 
 @dataclass(frozen=True)
@@ -118,7 +107,7 @@ class LocalRoot:
         if not os.path.isfile(path):
             raise VideoError("unreadable: not a regular file")
         num_bytes = os.path.getsize(path)
-        _check_size(num_bytes, max_bytes)
+        check_size(num_bytes, max_bytes)
         yield LocalFile(path, num_bytes)
 
     def _holds(self, path: str) -> bool:
@@ -182,13 +171,13 @@ class RemoteRoot:
             VideoError: it cannot be read, or is larger than `max_bytes`.
             OSError: the local disk is full.
         """
-        _sweep_copies()
         filesystem, base = _filesystem(self.address)
-        with _locked_file(suffix=PurePosixPath(name).suffix) as copy:
+        with new_copy(suffix=PurePosixPath(name).suffix) as copy:
             with _reading_errors(), filesystem.open_input_file(f"{base}/{name}") as remote:
-                _check_size(remote.size(), max_bytes)
-                _copy(remote, copy)
-            yield LocalFile(copy.name, copy.tell())
+                check_size(remote.size(), max_bytes)
+                while part := remote.read(_COPY_BYTES):
+                    copy.write(part)
+            yield copy.local_file()
 
 
 VideoRoot = LocalRoot | RemoteRoot
@@ -240,39 +229,6 @@ def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
 
 
 @contextmanager
-def _locked_file(*, suffix: str) -> Iterator[IO[bytes]]:
-    """A temporary file whose lock shows that its process is alive."""
-    while True:
-        with tempfile.NamedTemporaryFile(prefix=_COPY_PREFIX, suffix=suffix, delete=False) as file:
-            lock_descriptor(file.fileno())
-            if os.path.exists(file.name):  # otherwise it was swept before it was locked
-                try:
-                    yield file
-                finally:
-                    os.unlink(file.name)
-                return
-
-
-@functools.cache  # once a process
-def _sweep_copies() -> None:
-    """Delete the copies that killed processes left on this machine: those without a lock."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_COPY_PREFIX}*"):
-        with suppress(OSError), path.open("rb") as copy:
-            if lock_descriptor(copy.fileno(), blocking=False):
-                path.unlink()
-
-
-def _copy(remote: IO[bytes], local: IO[bytes]) -> None:
-    try:
-        shutil.copyfileobj(remote, local, _COPY_BYTES)
-        local.flush()
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OSError(error.errno, f"{error.strerror} for the copy of a remote video", local.name) from error
-        raise
-
-
-@contextmanager
 def _reading_errors() -> Iterator[None]:
     try:
         yield
@@ -284,13 +240,6 @@ def _reading_errors() -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise OSError(error.errno, _first_line(error)) from error
-
-
-def _check_size(num_bytes: int, max_bytes: int) -> None:
-    if num_bytes > max_bytes:
-        raise VideoError(
-            f"the file has {num_bytes / 2**30:.3g} GiB, more than guard.source_gib {max_bytes / 2**30:.3g}"
-        )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -66,7 +66,8 @@ def test_equal_texts_of_two_lists_are_two_videos(here) -> None:
     [
         ((), "no video is given"),
         (("empty",), "holds no videos"),
-        (("https://host/a.mp4",), "download videos of web pages first"),
+        (("ftp://host/a.mp4",), "begins with http://, https://, s3://"),
+        (("http://a:b@host/a.mp4",), "contains a secret"),
         (("blank.txt",), "names no videos"),
         (("absent.csv",), r"absent\.csv"),
         (("wrong.csv",), "path"),
@@ -78,3 +79,9 @@ def test_what_names_no_video_is_refused(here, given, reason) -> None:
     (here / "wrong.csv").write_text("file\na.mp4\n")
     with pytest.raises(UserError, match=reason):
         find_videos(given)
+
+
+def test_web_addresses_are_videos_one_by_one_also_in_lists(here) -> None:
+    (here / "list.txt").write_text("https://host/a.mp4?key=1\nHTTP://host/watch\n")
+    videos = find_videos(["list.txt", "https://host/a.mp4?key=1"])
+    assert [video.name for video in videos] == ["https://host/a.mp4?key=1", "HTTP://host/watch"]

@@ -75,17 +75,6 @@ def test_a_file_larger_than_its_limit_is_not_read(folder, bucket):
             pass
 
 
-def test_copies_that_killed_processes_left_are_swept_and_those_in_use_stay(bucket, tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    (tmp_path / "t3d-copy-left.mp4").touch()
-    root = open_root(bucket.format("train"))
-    with root.open_locally("y.mp4", max_bytes=100) as used:
-        sources._sweep_copies.cache_clear()
-        with root.open_locally("y.mp4", max_bytes=100) as other:
-            assert {path.name for path in tmp_path.iterdir()} == {os.path.basename(p) for p in (used.path, other.path)}
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_linked_folder_is_refused(folder, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
