@@ -83,7 +83,18 @@ def check_network(card: WeightsCard, *, batch_size: int) -> None:
 
 
 def check_classifier(card: WeightsCard, weights: Path, *, num_clips: int | None, num_crops: int) -> None:
-    """Check that a network can score videos in these views.
+    """Check that a network can score videos in these views; arguments are those of `check_views`.
+
+    Raises:
+        UserError: the network has no classes, or as `check_views`.
+    """
+    if not card.class_names:
+        raise UserError(f"checkpoint {weights} has no classes (a transfer's student): train it first, jobs/train.py")
+    check_views(card, weights, num_clips=num_clips, num_crops=num_crops)
+
+
+def check_views(card: WeightsCard, weights: Path, *, num_clips: int | None, num_crops: int) -> None:
+    """Check that a network was trained for these views of videos.
 
     Args:
         card: of the weights.
@@ -92,10 +103,8 @@ def check_classifier(card: WeightsCard, weights: Path, *, num_clips: int | None,
         num_crops: squares of every clip.
 
     Raises:
-        UserError: the network has no classes, or was not trained for such views.
+        UserError: it was not.
     """
-    if not card.class_names:
-        raise UserError(f"checkpoint {weights} has no classes (a transfer's student): train it first, jobs/train.py")
     if card.num_segments > 1 and num_clips is not None:
         raise UserError(
             f"num_clips {num_clips} is for networks that score clip by clip; {weights} takes "

@@ -11,6 +11,8 @@ from pipelines.settings.section import Address, Role, Section, UserPath
 from pipelines.tracking.config import TrackingConfig
 from t3d_core.errors import UserError
 
+FeatureKind = Literal["clip", "video"]
+
 
 class PredictConfig(Section):
     """Classify any videos, sampled as in testing (paper 4.4); they need not be prepared."""
@@ -20,12 +22,12 @@ class PredictConfig(Section):
         "inputs",
         "model",
         "output",
-        "top",
         "num_clips",
         "stride_seconds",
         "timeline",
         "annotate",
         "explain",
+        "features",
         "use_gpu",
     )
 
@@ -53,6 +55,9 @@ class PredictConfig(Section):
     explain: Annotated[bool, Role.VIEW] = False
     """Write explanation.png and explanation.mp4: where and when the clip with the highest score speaks for its class,
     and by which temporal depths of the network (Paper: not in it; gradient x activation)."""
+    features: Annotated[FeatureKind | None, Role.VIEW] = None
+    """Write features.parquet: what the network's last layer sees, of every clip or as the mean of every video. Weights
+    without classes, as those of a transfer, give features alone."""
     smooth_seconds: Annotated[float, Field(ge=0)] = 2.0
     """Window in seconds over which a timeline is smoothed; 0 leaves the scores of the clips as they are."""
     min_segment_seconds: Annotated[float, Field(ge=0)] = 0.0

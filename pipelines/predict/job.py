@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from pipelines.networks.weights import check_classifier, locate_local_weights, locate_weights, newest_run
+from pipelines.networks.weights import check_views, locate_local_weights, locate_weights, newest_run
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.ledger import Ledger, PredictedVideo
 from pipelines.predict.screen import describe_video
@@ -48,7 +48,9 @@ def run_predict(config: PredictConfig) -> str:
     videos = find_videos(config.inputs)
     weights = _locate_weights(config)
     card = read_card(weights)
-    check_classifier(card, weights, num_clips=config.num_clips, num_crops=config.num_crops)
+    if not card.class_names:
+        _check_needs_no_classes(config, weights)
+    check_views(card, weights, num_clips=config.num_clips, num_crops=config.num_crops)
     sampling = ViewSampling(card.clip_view(), config.num_clips, config.stride_seconds, config.num_crops)
     output = output_path(config.output or config.storage / new_name("predict"))
     with exclusive_folder(output, when_taken=_refuse_taken):
@@ -58,13 +60,14 @@ def run_predict(config: PredictConfig) -> str:
             "batch_size": config.batch_size,
             "compute": config.compute.model_dump(exclude={"debug", "compile"}),
         }
-        ledger = Ledger(output, scored_by=scored_by, class_names=card.class_names)
+        ledger = Ledger(output, scored_by=scored_by, class_names=card.class_names, features=config.features)
         num_without_files = 0
         done = {video.name for video in videos if _is_done(video, ledger, config)}
         if todo := [video for video in videos if video.name not in done]:
             num_without_files = _predict_all(todo, load_model(weights), sampling, ledger, config)
-        ledger.write_parquet()
-    return _summary(videos, ledger, config, num_before=len(done), num_without_files=num_without_files, weights=weights)
+        tables = ledger.write_parquet()
+    numbers = {"num_before": len(done), "num_without_files": num_without_files}
+    return _summary(videos, ledger, config, tables=tables, weights=weights, **numbers)
 
 
 def _locate_weights(config: PredictConfig) -> Path:
@@ -75,6 +78,21 @@ def _locate_weights(config: PredictConfig) -> Path:
     from pipelines.runtime.job_run import tracking_uri_of
 
     return locate_weights(where, tracking_uri=tracking_uri_of(config.tracking))
+
+
+def _check_needs_no_classes(config: PredictConfig, weights: Path) -> None:
+    """Refuse to give labels, or what is made of them.
+
+    Raises:
+        UserError: features are not asked for, or not alone.
+    """
+    if config.features is None:
+        raise UserError(
+            f"model {weights} has no classes (a transfer's student): give --features video for its features, or train "
+            "it first, jobs/train.py"
+        )
+    if wanted := wanted_files(config):
+        raise UserError(f"{', '.join(wanted)} need classes, and model {weights} has none: leave these settings out")
 
 
 def _scorer(loaded: LoadedModel, config: PredictConfig) -> ClipScorer:
@@ -97,9 +115,9 @@ def _scorer(loaded: LoadedModel, config: PredictConfig) -> ClipScorer:
 
 
 def _is_done(video: NamedVideo, ledger: Ledger, config: PredictConfig) -> bool:
-    """Whether there is a prediction of a video, and every file that is asked for."""
+    """Whether a video has a prediction, and all that is asked for besides."""
     folder = folder_of(ledger.folder, video.name)
-    return video.name in ledger.done and all((folder / name).exists() for name in wanted_files(config))
+    return ledger.is_complete(video.name) and all((folder / name).exists() for name in wanted_files(config))
 
 
 class _Outcome(NamedTuple):
@@ -136,7 +154,10 @@ def _predict(video: NamedVideo, scorer: ClipScorer, files: VideoFiles, ledger: L
     with ExitStack() as stack:
         try:
             file = stack.enter_context(video.open(max_bytes=int(files.config.guard.source_gib * 2**30)))
-            prediction = predict_video(file.path, scorer, files.sampling, decoder=files.decoder)
+            with_features = files.config.features is not None
+            prediction = predict_video(
+                file.path, scorer, files.sampling, decoder=files.decoder, with_features=with_features
+            )
         except (VideoError, DecoderKilledError, OSError) as error:
             result = PredictedVideo(video.name, reason=_reason_of(error))
             if video.name not in ledger.done:  # a prediction that was made before stays
@@ -160,9 +181,10 @@ def _summary(
     ledger: Ledger,
     config: PredictConfig,
     *,
+    tables: Sequence[Path],
+    weights: Path,
     num_before: int,
     num_without_files: int,
-    weights: Path,
 ) -> str:
     num_failed = sum(video.name not in ledger.done for video in videos)
     num_ok = len(videos) - num_failed
@@ -174,7 +196,8 @@ def _summary(
     if num_without_files:
         fields.append(("no files", f"{num_without_files:,} videos, for the reasons above; their predictions are there"))
     more = f", videos/*/{', '.join(wanted_files(config))}" if wanted_files(config) else ""
-    fields += [("model", str(weights)), ("files", f"{ledger.parquet}, {ledger.jsonl.name}{more}")]
+    names = ", ".join([str(tables[0]), *(table.name for table in tables[1:]), ledger.jsonl.name])
+    fields += [("model", str(weights)), ("files", names + more)]
     return format_summary(fields)
 
 

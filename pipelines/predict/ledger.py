@@ -3,20 +3,23 @@
 OUTPUT/predictions.jsonl      one line for each video, written as soon as it is scored; its last line counts
 OUTPUT/predictions.parquet    the same as a table, written at the end
 OUTPUT/predict.json           what the scores depend on: the network and the sampling
+OUTPUT/features.*             features, where they are asked for: see `predict.features`
 """
 
 import itertools
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.predict.config import FeatureKind
+from pipelines.predict.features import FeatureLedger
+from pipelines.predict.video_lines import VideoLines, printable
 from pipelines.runtime.files import whole_file
 from t3d_core.errors import UserError
 from t3d_core.prediction.video_prediction import VideoPrediction
@@ -61,6 +64,7 @@ class Ledger:
         folder: made when it is missing.
         scored_by: what the scores depend on, as JSON.
         class_names: of the network, in the order of the scores.
+        features: kind of the features that are kept too, if any.
 
     Attributes:
         done: names of the videos that have a prediction.
@@ -69,41 +73,49 @@ class Ledger:
         UserError: the folder holds results that depend on something else.
     """
 
-    def __init__(self, folder: Path, *, scored_by: Mapping[str, Any], class_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        scored_by: Mapping[str, Any],
+        class_names: Sequence[str],
+        features: FeatureKind | None = None,
+    ) -> None:
         self.folder, self._class_names = folder, tuple(class_names)
         self.jsonl, self.parquet = folder / "predictions.jsonl", folder / "predictions.parquet"
-        self.done: set[str] = set()
-        self._begin_of: dict[str, int] = {}  # of the last line of each video, in the order of the first ones
         self._claim(folder / "predict.json", json.dumps(dict(scored_by), sort_keys=True, indent=1))
-        self._read()
+        self._lines = VideoLines(self.jsonl, is_done=lambda row: row["status"] == "ok")
+        self.done = self._lines.done
+        self._features: FeatureLedger | None = None
+        if features is not None:
+            metadata = {
+                name: value if isinstance(value, str) else json.dumps(value) for name, value in scored_by.items()
+            }
+            self._features = FeatureLedger(folder, kind=features, metadata=metadata)
+
+    def is_complete(self, video: str) -> bool:
+        """Whether a video has a prediction, and features where they are kept."""
+        return video in self.done and (self._features is None or video in self._features.done)
 
     def append(self, result: PredictedVideo) -> None:
         """Write the result of a video; it is on disk when this returns.
 
         Raises:
-            OSError: it cannot be written; a line in part is cut off at the next start.
+            OSError: it cannot be written; the next start ignores what was written in part.
         """
-        row = self._row_of(result)
-        with self.jsonl.open("ab") as file:
-            begin = file.tell()
-            # Names may hold bytes that are not UTF-8, as surrogates, which JSON writes in ASCII.
-            file.write(json.dumps(row).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self._enter(row, begin)
+        if self._features is not None and result.prediction is not None:
+            self._features.append(result.video, result.prediction)
+        self._lines.append(self._row_of(result))
 
-    def write_parquet(self) -> None:
-        """Write the table of all results, in the order in which the videos came first."""
+    def write_parquet(self) -> list[Path]:
+        """Write the tables of all results, in the order in which the videos came first; return their paths."""
         schema = SCHEMA.with_metadata({"class_names": json.dumps(self._class_names)})
-        self.jsonl.touch()
-        with (
-            whole_file(self.parquet) as partial,
-            pq.ParquetWriter(partial, schema) as writer,
-            self.jsonl.open("rb") as file,
-        ):
-            begins = iter(self._begin_of.values())
-            while some := list(itertools.islice(begins, _ROWS_A_GROUP)):
-                writer.write_table(pa.Table.from_pylist([_printable_row(file, begin) for begin in some], schema=schema))
+        rows = self._lines.last_rows()
+        with whole_file(self.parquet) as partial, pq.ParquetWriter(partial, schema) as writer:
+            while some := [_printable_row(row) for row in itertools.islice(rows, _ROWS_A_GROUP)]:
+                writer.write_table(pa.Table.from_pylist(some, schema=schema))
+        features = None if self._features is None else self._features.write_parquet()
+        return [self.parquet] if features is None else [self.parquet, features]
 
     def _claim(self, path: Path, content: str) -> None:
         if not path.exists():
@@ -114,35 +126,18 @@ class Ledger:
                 f"{self.folder} holds predictions of another network or with another sampling: give another --output"
             )
 
-    def _read(self) -> None:
-        """Enter the whole lines there are; what a killed job wrote in part is cut off."""
-        if not self.jsonl.exists():
-            return
-        end = 0
-        with self.jsonl.open("rb") as file:
-            for line in file:
-                if line.endswith(b"\n"):
-                    self._enter(json.loads(line), end)
-                    end += len(line)
-        os.truncate(self.jsonl, end)
-
-    def _enter(self, row: Mapping[str, Any], begin: int) -> None:
-        self._begin_of[row["video"]] = begin
-        if row["status"] == "ok":
-            self.done.add(row["video"])
-
     def _row_of(self, result: PredictedVideo) -> dict[str, Any]:
         prediction = result.prediction
         if prediction is None:
             empty = dict.fromkeys(SCHEMA.names)
             return empty | {"video": result.video, "status": "failed", "reason": result.reason}
-        [(label, score)] = prediction.top(1)
+        label, score = prediction.top(1)[0] if self._class_names else (None, None)
         spans = zip(prediction.start_N.tolist(), prediction.end_N.tolist(), prediction.score_NK.tolist(), strict=True)
         return {
             "video": result.video,
             "status": "ok",
             "reason": "",
-            "label": self._class_names[label],
+            "label": None if label is None else self._class_names[label],
             "score": score,
             "scores": prediction.score_K.tolist(),
             "start_seconds": float(prediction.start_N[0]),
@@ -152,12 +147,5 @@ class Ledger:
         }
 
 
-def _printable_row(file: BinaryIO, begin: int) -> dict[str, Any]:
-    """The row whose line begins there; what is not UTF-8 in its texts is shown as codes."""
-    file.seek(begin)
-    row = json.loads(file.readline())
-    return row | {name: _printable(row[name]) for name in ("video", "reason")}
-
-
-def _printable(text: str) -> str:
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
+def _printable_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "video": printable(row["video"]), "reason": printable(row["reason"])}

@@ -25,8 +25,10 @@ def describe_video(result: PredictedVideo, class_names: Sequence[str], *, top: i
         return f"{name}\n  FAILED: {_one_line(result.reason)}"
     lines = [f"{name}  ({_describe_clips(result.prediction)})"]
     ranked = [(class_names[label], score) for label, score in result.prediction.top(top)]
-    width = max(len(label) for label, _ in ranked)
+    width = max((len(label) for label, _ in ranked), default=0)
     lines += [f"  {label:{width}}  {draw_bar(score)}  {score:.3f}" for label, score in ranked]
+    if result.prediction.feature_ND is not None:
+        lines.append(f"  features of {result.prediction.feature_ND.shape[1]:,} numbers")
     return "\n".join(lines)
 
 

@@ -1,12 +1,14 @@
-"""A loaded network and uint8 clips go in, softmax scores come out: the same bits however clips are put together.
+"""A loaded network and uint8 clips go in, scores and features come out: the same bits however clips are put together.
 
 The last bits of a convolution on a CPU depend on how many clips it gets at once, and those of a matrix product on the
 place of a row. Every call of the network therefore has the same number of views, with blank ones where there are
 fewer, and views are classified one by one. So a video has one score, whether it is scored alone, among others, or by
 another stage (paper 4.4, Testing).
 
-Legend: B views of a batch, S segments, T frames, H x W pixels, C channels, K classes.
+Legend: B views of a batch, S segments, T frames, H x W pixels, C channels, K classes, D feature dimensions.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +20,23 @@ from t3d_core.training.checkpoint import LoadedModel
 from t3d_core.video.transforms import normalize_clip
 
 
+class ScoredViews(NamedTuple):
+    """What the network gives for views.
+
+    Attributes:
+        score_BK: float32 softmax scores; K is 0 for a network without classes.
+        feature_BD: float32 features that the scores were computed from.
+    """
+
+    score_BK: npt.NDArray[np.float32]
+    feature_BD: npt.NDArray[np.float32]
+
+
 class ClipScorer:
     """The network, set up for testing.
 
     Args:
-        loaded: A classifier and its card.
+        loaded: A network and its card.
         device: Where it runs.
         batch_size: Clips that the network gets at once; for a network of segments, views of as many clips.
         execution: How it is run; by default in float32.
@@ -66,14 +80,21 @@ class ClipScorer:
         Raises:
             UserError: while debugging, clips or features are not finite.
         """
+        return self.score_with_features(clip_BSTHWC).score_BK
+
+    def score_with_features(self, clip_BSTHWC: npt.NDArray[np.uint8]) -> ScoredViews:
+        """Scores and features of any number of views, from one forward pass; errors are those of `score`."""
         parts = [
             self._score_batch(clip_BSTHWC[first : first + self.num_views])
             for first in range(0, len(clip_BSTHWC), self.num_views)
         ]
-        return np.concatenate(parts) if parts else np.empty((0, len(self.card.class_names)), np.float32)
+        if not parts:
+            num_classes, feature_dim = len(self.card.class_names), self._net.feature_dim
+            return ScoredViews(np.empty((0, num_classes), np.float32), np.empty((0, feature_dim), np.float32))
+        return ScoredViews(*map(np.concatenate, zip(*parts, strict=True)))
 
     @torch.inference_mode()
-    def _score_batch(self, clip_BSTHWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def _score_batch(self, clip_BSTHWC: npt.NDArray[np.uint8]) -> ScoredViews:
         num_given = len(clip_BSTHWC)
         filled = np.zeros((self.num_views, *clip_BSTHWC.shape[1:]), np.uint8)
         filled[:num_given] = clip_BSTHWC
@@ -83,4 +104,5 @@ class ClipScorer:
             feature_BD = self._net.forward_views(clip_BCTHW)
             # Cloned, because the last bits also depend on where in memory a row begins.
             logits_BK = torch.cat([self._net.classify(feature_1D.clone()) for feature_1D in feature_BD.split(1)])
-        return logits_BK.softmax(dim=1)[:num_given].cpu().numpy()
+        score_BK = logits_BK.softmax(dim=1) if self.card.class_names else logits_BK[:, :0]
+        return ScoredViews(*(each[:num_given].cpu().numpy() for each in (score_BK, feature_BD)))

@@ -2,9 +2,10 @@
 
     file -> guard (a child decodes) -> views -> network, a batch at a time -> scores of clips -> mean score of the video
 
-The child decodes the next batch while the network scores one: memory does not grow with the length of the video.
+The child decodes the next batch while the network scores one: of a long video only scores, and features where they are
+asked for, are kept in memory.
 
-Legend: N clips, B views of a batch, K classes.
+Legend: N clips, B views of a batch, K classes, D feature dimensions.
 """
 
 import itertools
@@ -33,6 +34,7 @@ class VideoPrediction:
         start_N: float64, when the first frame of each clip is shown.
         end_N: float64, when its last frame ends.
         num_padded: frames that are made up, because the video is shorter than a clip.
+        feature_ND: float32, the mean over the crops of each clip; None where features were not asked for.
     """
 
     score_K: npt.NDArray[np.float64]
@@ -40,6 +42,7 @@ class VideoPrediction:
     start_N: npt.NDArray[np.float64]
     end_N: npt.NDArray[np.float64]
     num_padded: int
+    feature_ND: npt.NDArray[np.float32] | None = None
 
     def top(self, count: int) -> list[tuple[int, float]]:
         """The classes with the highest scores, as (index, score); of equal scores the first class comes first."""
@@ -48,13 +51,25 @@ class VideoPrediction:
 
 
 def predict_video(
-    path: str | os.PathLike[str], scorer: ClipScorer, sampling: ViewSampling, *, decoder: GuardedDecoder
+    path: str | os.PathLike[str],
+    scorer: ClipScorer,
+    sampling: ViewSampling,
+    *,
+    decoder: GuardedDecoder,
+    with_features: bool = False,
 ) -> VideoPrediction:
     """Score a video file of any length.
 
+    Args:
+        path: the file.
+        scorer: holds the network; one without classes gives scores of no classes.
+        sampling: which views are scored.
+        decoder: reads the file.
+        with_features: keep the features of the views, 4 D bytes for each.
+
     Raises:
         VideoError: the file cannot be read or decoded.
-        UserError: the network gives scores that are not finite.
+        UserError: the network gives scores or features that are not finite.
     """
     scored: list[_Scored] = []
     with ThreadPoolExecutor(1) as ahead:
@@ -62,7 +77,7 @@ def predict_video(
         coming = ahead.submit(_next_of, batches)
         while batch := coming.result():
             coming = ahead.submit(_next_of, batches)
-            scored.append(_score(batch, scorer))
+            scored.append(_score(batch, scorer, with_features=with_features))
     return _summed(scored, num_crops=sampling.num_crops)
 
 
@@ -71,6 +86,7 @@ class _Scored:
     """The views of a batch without their pixels."""
 
     score_BK: npt.NDArray[np.float32]
+    feature_BD: npt.NDArray[np.float32] | None
     start_B: list[float]
     end_B: list[float]
     num_padded: int
@@ -91,15 +107,16 @@ def _next_of(batches: Iterator[Sequence[VideoView]]) -> Sequence[VideoView]:
         raise VideoError(str(error)) from error
 
 
-def _score(batch: Sequence[VideoView], scorer: ClipScorer) -> _Scored:
-    score_BK = scorer.score(np.stack([view.clip_STHWC for view in batch]))
-    if not np.isfinite(score_BK).all():
+def _score(batch: Sequence[VideoView], scorer: ClipScorer, *, with_features: bool) -> _Scored:
+    score_BK, feature_BD = scorer.score_with_features(np.stack([view.clip_STHWC for view in batch]))
+    if not (np.isfinite(score_BK).all() and np.isfinite(feature_BD).all()):
         raise UserError(
-            "the network gives scores that are not finite (NaN), so its weights are damaged, or too large for bf16: "
-            "try --compute.precision fp32"
+            "the network gives scores or features that are not finite (NaN), so its weights are damaged, or too large "
+            "for bf16: try --compute.precision fp32"
         )
     return _Scored(
         score_BK,
+        feature_BD if with_features else None,
         [view.start_seconds for view in batch],
         [view.end_seconds for view in batch],
         sum(view.num_padded for view in batch),
@@ -111,10 +128,17 @@ def _summed(scored: Sequence[_Scored], *, num_crops: int) -> VideoPrediction:
     total_K = np.zeros(score_BK.shape[1])
     for score_K in score_BK:  # one after the other, as in `evaluation.video_scores`: sums differ by their order
         total_K += score_K
+    features = [part.feature_BD for part in scored if part.feature_BD is not None]
     return VideoPrediction(
         score_K=total_K / len(score_BK),
-        score_NK=score_BK.reshape(-1, num_crops, score_BK.shape[1]).mean(axis=1),
+        score_NK=_mean_of_crops(score_BK, num_crops),
         start_N=np.array([second for part in scored for second in part.start_B])[::num_crops],
         end_N=np.array([second for part in scored for second in part.end_B])[::num_crops],
         num_padded=sum(part.num_padded for part in scored) // num_crops,
+        feature_ND=_mean_of_crops(np.concatenate(features), num_crops) if features else None,
     )
+
+
+def _mean_of_crops(view_VX: npt.NDArray[np.float32], num_crops: int) -> npt.NDArray[np.float32]:
+    """The mean over the crops of each clip, of V views, one clip after the other: (N, X)."""
+    return view_VX.reshape(len(view_VX) // num_crops, num_crops, view_VX.shape[1]).mean(axis=1)

@@ -1,5 +1,7 @@
 """Scores do not depend on what else is scored: this is what makes `predict` and `evaluate` agree to the last bit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -41,11 +43,12 @@ def scorer_of(kind, *, batch_size, **options):
 @pytest.mark.parametrize("kind", SMALL)
 def test_a_view_has_the_same_bits_alone_and_in_any_place(kind):
     scorer, clips = scorer_of(kind, batch_size=3), views(7)
-    score_BK = scorer.score(clips)
+    score_BK, feature_BD = scorer.score_with_features(clips)
     assert score_BK.shape == (7, 10)
-    assert np.array_equal(scorer.score(clips[::-1]), score_BK[::-1])
+    assert all(map(np.array_equal, scorer.score_with_features(clips[::-1]), (score_BK[::-1], feature_BD[::-1])))
     for place in range(7):
-        assert np.array_equal(scorer.score(clips[place : place + 1])[0], score_BK[place])
+        alone = scorer.score_with_features(clips[place : place + 1])
+        assert all(map(np.array_equal, alone, (score_BK[place : place + 1], feature_BD[place : place + 1])))
 
 
 def test_the_segments_of_a_view_are_scored_together():
@@ -63,6 +66,24 @@ def test_scores_are_probabilities_of_the_network():
     with torch.inference_mode():
         expected = net(clip_BCTHW).softmax(dim=1).numpy()
     np.testing.assert_allclose(scorer.score(clips), expected, atol=1e-5)
+
+
+def test_features_are_what_the_head_classifies():
+    scorer = scorer_of("t3d", batch_size=2)
+    score_BK, feature_BD = scorer.score_with_features(views(3))
+    head = loaded("t3d").model.classifier
+    with torch.inference_mode():
+        np.testing.assert_allclose(head(torch.from_numpy(feature_BD)).softmax(dim=1).numpy(), score_BK, atol=1e-6)
+
+
+def test_a_network_without_classes_gives_its_features_and_no_scores():
+    net, card = loaded("t3d")
+    net.reset_classifier(0)
+    headless = LoadedModel(net, replace(card, class_names=()))
+    scorer = ClipScorer(headless, device=torch.device("cpu"), batch_size=2)
+    score_BK, feature_BD = scorer.score_with_features(views(3))
+    assert score_BK.shape == (3, 0)
+    assert np.array_equal(feature_BD, scorer_of("t3d", batch_size=2).score_with_features(views(3)).feature_BD)
 
 
 def test_no_view_gives_no_score():
