@@ -101,14 +101,38 @@ def dataset_of(load: Callable[[ItemT], NumpyBatch], items: Sequence[ItemT], *, i
     # The same number for every CPU, so that none works alone at the end.
     tasks_a_cpu = max(_TASKS_A_CPU, math.ceil(len(items) / items_a_task / num_cpus))
     dataset = ray.data.range(len(items), override_num_blocks=min(len(items), tasks_a_cpu * num_cpus))
-    dataset = dataset.map_batches(load_some, batch_size=None)
+    dataset = _in_decode_pool(dataset.map_batches(load_some, batch_size=None))
     dataset.context.execution_options.preserve_order = True
-    dataset.context.execution_options.label_selector = pools.selector("decode")
-    dataset.context.enable_progress_bars = False
-    dataset.context.target_max_block_size = 1  # bytes: every row becomes a block at once
     # By default a task whose results are not read stops and keeps its CPU: training would wait for a validation, and
     # the validation for a CPU, for ever.
     dataset.context._max_num_blocks_in_streaming_gen_buffer = None  # type: ignore[assignment]
+    return dataset
+
+
+def dataset_of_tasks(load: Callable[[ItemT], Iterator[NumpyBatch]], tasks: Sequence[ItemT]) -> ray.data.Dataset:
+    """Make a data set with one row for each batch (see `as_row`) of all tasks, in the order in which they are made.
+
+    A task whose batches are not yet read waits: memory does not grow with what a task loads.
+
+    Args:
+        load: makes the batches of a task.
+        tasks: at least one.
+    """
+
+    def load_task(block: NumpyBatch) -> Iterator[NumpyBatch]:
+        for place in block["id"]:
+            yield from map(as_row, load(tasks[int(place)]))
+
+    return _in_decode_pool(
+        ray.data.range(len(tasks), override_num_blocks=len(tasks)).map_batches(load_task, batch_size=None)
+    )
+
+
+def _in_decode_pool(dataset: ray.data.Dataset) -> ray.data.Dataset:
+    """Let the CPUs of the decode pool make the rows of a data set, each of which is a block at once."""
+    dataset.context.execution_options.label_selector = pools.selector("decode")
+    dataset.context.enable_progress_bars = False
+    dataset.context.target_max_block_size = 1  # bytes
     return dataset
 
 

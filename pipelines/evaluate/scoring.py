@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import ray
-import torch
 from tqdm import tqdm
 
 from pipelines.clips.batch import NumpyBatch, is_read, readable, unreadable
@@ -19,10 +18,10 @@ from pipelines.clips.stream import as_row, batches_a_task, dataset_of, from_row,
 from pipelines.clips.views import ViewPlan
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.networks.config import ScoringComputeConfig
+from pipelines.networks.scorer import make_scorer
 from pipelines.runtime import pools
 from t3d_core.errors import UserError
 from t3d_core.evaluation.video_scores import VideoScores
-from t3d_core.models.execution import Execution
 from t3d_core.prediction.clip_scorer import ClipScorer
 from t3d_core.training.checkpoint import LoadedModel
 
@@ -45,20 +44,10 @@ class Scorer:
         self._num_classes = len(loaded.card.class_names)
         self._scorer: ClipScorer | None = None
         self._refusal = ""
-        execution = compute.model_dump(exclude={"fold_batch_norm", "transition_forms"})
         try:
-            self._scorer = ClipScorer(
-                loaded,
-                device=torch.device("cuda" if use_gpu else "cpu"),
-                batch_size=batch_size,
-                execution=Execution(**execution),
-                fold_batch_norm=compute.fold_batch_norm,
-            )
+            self._scorer = make_scorer(loaded, compute=compute, batch_size=batch_size, use_gpu=use_gpu)
         except UserError as error:
             self._refusal = str(error)
-            return
-        for note in self._scorer.notes:
-            print(note, flush=True)
 
     def __call__(self, row: NumpyBatch) -> NumpyBatch:
         """Score a batch that is one row of a data set (see `clips.stream.as_row`)."""

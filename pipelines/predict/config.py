@@ -65,8 +65,12 @@ class PredictConfig(Section):
     batch_size: PositiveInt = 8
     """Clips that the network gets at once. With the value of `evaluate`, scores are the same to the last bit."""
     compute: ScoringComputeConfig = ScoringComputeConfig()
+    num_workers: Annotated[int | None, Field(ge=0), Role.RUNNING] = None
+    """Processes of Ray that run the network, while other CPUs decode; with 0 the job's own process scores one video
+    after the other. By default few videos are. Many, or long ones, get a worker for each GPU, or else for as many CPUs
+    as one process uses."""
     use_gpu: bool | None = None
-    """Run the network on the GPU. By default it does if there is one."""
+    """Run the network on the GPU, with Ray one for each worker. By default it does if there is one."""
     guard: GuardConfig = GuardConfig()
     tracking: Annotated[TrackingConfig, Role.PLACE] = TrackingConfig()
     storage: Annotated[UserPath, Role.PLACE] = Path("runs")

@@ -1,23 +1,24 @@
 """A trained network and any videos become predictions, on the screen and in a folder; a bad video is one failed row.
 
-The videos are scored in this process. It needs no Ray, and MLflow only for weights that lie there, so that the first
-answer comes quickly. OUTPUT holds the files that `predict.ledger` lists.
+Few videos are scored in this process. It needs no Ray, and MLflow only for weights that lie there, so that the first
+answer comes quickly. Many videos, or long ones, are scored by workers of Ray (`predict.distributed`). OUTPUT holds the
+files that `predict.ledger` lists.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
 
+from pipelines.networks.scorer import make_scorer
 from pipelines.networks.weights import check_views, locate_local_weights, locate_weights, newest_run
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.ledger import Ledger, PredictedVideo
-from pipelines.predict.screen import describe_video
+from pipelines.predict.outcome import VideoOutcome, describe_fault
 from pipelines.predict.video_files import VideoFiles, folder_of, wanted_files
 from pipelines.predict.videos import NamedVideo, find_videos
 from pipelines.prepare.shard_task import limits_of
@@ -25,7 +26,6 @@ from pipelines.runtime.files import exclusive_folder
 from pipelines.runtime.paths import base_folder, new_name, output_path
 from pipelines.settings.terminal import format_summary, seen_from_here
 from t3d_core.errors import UserError
-from t3d_core.models.execution import Execution
 from t3d_core.prediction.clip_scorer import ClipScorer
 from t3d_core.prediction.video_prediction import predict_video
 from t3d_core.training.checkpoint import LoadedModel, load_model
@@ -34,8 +34,9 @@ from t3d_core.video.clip_reader import ViewSampling
 from t3d_core.video.container import VideoError
 from t3d_core.video.guard import DecoderKilledError, GuardedDecoder
 
-# Videos whose classes are printed; of more, only the failed ones are.
-_MAX_PRINTED = 20
+# So many are scored in this process, and their classes are printed; of more, only the failed ones are.
+_FEW_VIDEOS = 20
+_FEW_BYTES = 1 << 29
 
 
 def run_predict(config: PredictConfig) -> str:
@@ -64,7 +65,8 @@ def run_predict(config: PredictConfig) -> str:
         num_without_files = 0
         done = {video.name for video in videos if _is_done(video, ledger, config)}
         if todo := [video for video in videos if video.name not in done]:
-            num_without_files = _predict_all(todo, load_model(weights), sampling, ledger, config)
+            predict_all = _predict_on_ray if _needs_ray(todo, config) else _predict_here
+            num_without_files = predict_all(todo, _load(weights, config), sampling, ledger, config)
         tables = ledger.write_parquet()
     numbers = {"num_before": len(done), "num_without_files": num_without_files}
     return _summary(videos, ledger, config, tables=tables, weights=weights, **numbers)
@@ -95,61 +97,97 @@ def _check_needs_no_classes(config: PredictConfig, weights: Path) -> None:
         raise UserError(f"{', '.join(wanted)} need classes, and model {weights} has none: leave these settings out")
 
 
+def _load(weights: Path, config: PredictConfig) -> LoadedModel:
+    loaded = load_model(weights)
+    if config.compute.transition_forms is not None:
+        loaded.model.set_transition_forms(config.compute.transition_forms)
+    return loaded
+
+
 def _scorer(loaded: LoadedModel, config: PredictConfig) -> ClipScorer:
-    compute = config.compute
-    if compute.transition_forms is not None:
-        loaded.model.set_transition_forms(compute.transition_forms)
     use_gpu = torch.cuda.is_available() if config.use_gpu is None else config.use_gpu
     if use_gpu and not torch.cuda.is_available():
         raise UserError("use_gpu true, but PyTorch finds no GPU on this machine: leave it out, or give false")
-    scorer = ClipScorer(
-        loaded,
-        device=torch.device("cuda" if use_gpu else "cpu"),
-        batch_size=config.batch_size,
-        execution=Execution(**compute.model_dump(exclude={"fold_batch_norm", "transition_forms"})),
-        fold_batch_norm=compute.fold_batch_norm,
-    )
-    for note in scorer.notes:
-        print(note, flush=True)
-    return scorer
+    return make_scorer(loaded, compute=config.compute, batch_size=config.batch_size, use_gpu=use_gpu)
+
+
+def _needs_ray(videos: Sequence[NamedVideo], config: PredictConfig) -> bool:
+    """Whether the videos are scored by workers of Ray, which takes some seconds to start."""
+    if config.num_workers is not None:
+        return config.num_workers > 0
+    return len(videos) > _FEW_VIDEOS or sum(video.num_bytes for video in videos) > _FEW_BYTES
 
 
 def _is_done(video: NamedVideo, ledger: Ledger, config: PredictConfig) -> bool:
     """Whether a video has a prediction, and all that is asked for besides."""
+    return ledger.is_complete(video.name) and _has_files(video, ledger, config)
+
+
+def _has_files(video: NamedVideo, ledger: Ledger, config: PredictConfig) -> bool:
     folder = folder_of(ledger.folder, video.name)
-    return ledger.is_complete(video.name) and all((folder / name).exists() for name in wanted_files(config))
+    return all((folder / name).exists() for name in wanted_files(config))
 
 
-class _Outcome(NamedTuple):
-    """What became of one video: its result, lines about its files, and why they could not be made, if so."""
-
-    result: PredictedVideo
-    lines: Sequence[str] = ()
-    fault: str = ""
-
-    def describe(self, class_names: Sequence[str], *, top: int) -> str:
-        """The lines for the screen."""
-        shown = [describe_video(self.result, class_names, top=top), *self.lines]
-        return "\n  ".join([*shown, f"its files cannot be written: {self.fault}"] if self.fault else shown)
-
-
-def _predict_all(
+def _predict_here(
     videos: Sequence[NamedVideo], loaded: LoadedModel, sampling: ViewSampling, ledger: Ledger, config: PredictConfig
 ) -> int:
     """Predict videos one by one; return how many have a prediction but not all files that are asked for."""
-    scorer, num_without_files = _scorer(loaded, config), 0
-    is_short = len(videos) <= _MAX_PRINTED
-    with GuardedDecoder(limits_of(config.guard)) as decoder, tqdm(videos, unit="video", disable=is_short) as bar:
+    scorer = _scorer(loaded, config)
+    with GuardedDecoder(limits_of(config.guard)) as decoder:
         files = VideoFiles(config, loaded.model, scorer.device, loaded.card, sampling, decoder)
-        for video in bar:
-            outcome = _predict(video, scorer, files, ledger)
+        outcomes = (_predict(video, scorer, files, ledger) for video in videos)
+        return _report(outcomes, ledger, config, num_videos=len(videos))
+
+
+def _predict_on_ray(
+    videos: Sequence[NamedVideo], loaded: LoadedModel, sampling: ViewSampling, ledger: Ledger, config: PredictConfig
+) -> int:
+    """As `_predict_here`, with workers of Ray."""
+    # Imported only here: Ray takes a second, and few videos need none of it.
+    from pipelines.predict.distributed import connect_workers, predict_on_ray
+    from pipelines.predict.file_tasks import make_files_on_ray
+
+    workers = connect_workers(videos, config, written=ledger.folder if wanted_files(config) else None)
+    print(f"on Ray: {workers.describe()}", flush=True)
+    unscored = [video for video in videos if not ledger.is_complete(video.name)]
+    results = predict_on_ray(unscored, loaded, sampling, config, workers)
+    entered = (_enter(result, ledger) for result in results)
+    if not wanted_files(config):
+        return _report(entered, ledger, config, num_videos=len(unscored))
+    _report(entered, ledger, config, num_videos=len(unscored), are_shown=False)  # they are, with their files
+    without_files = [each for each in videos if each.name in ledger.done and not _has_files(each, ledger, config)]
+    made = make_files_on_ray(without_files, loaded, sampling, ledger, config)
+    return _report(made, ledger, config, num_videos=len(without_files), what="files")
+
+
+def _report(
+    outcomes: Iterable[VideoOutcome],
+    ledger: Ledger,
+    config: PredictConfig,
+    *,
+    num_videos: int,
+    what: str = "predict",
+    are_shown: bool = True,
+) -> int:
+    """Show outcomes as they come, of many videos only what went wrong; return how many videos lack files."""
+    num_without_files = 0
+    is_short = num_videos <= _FEW_VIDEOS
+    with tqdm(total=num_videos, desc=what, unit="video", disable=is_short) as bar:
+        for outcome in outcomes:
             num_without_files += bool(outcome.fault)
-            if is_short or outcome.fault or outcome.result.prediction is None:
-                bar.write(seen_from_here(outcome.describe(loaded.card.class_names, top=config.top)))
+            if (is_short and are_shown) or outcome.fault or outcome.result.prediction is None:
+                bar.write(seen_from_here(outcome.describe(ledger.class_names, top=config.top)))
+            bar.update()
     return num_without_files
 
 
-def _predict(video: NamedVideo, scorer: ClipScorer, files: VideoFiles, ledger: Ledger) -> _Outcome:
+def _enter(result: PredictedVideo, ledger: Ledger) -> VideoOutcome:
+    if result.prediction is not None or result.video not in ledger.done:  # a prediction that was made before stays
+        ledger.append(result)
+    return VideoOutcome(result)
+
+
+def _predict(video: NamedVideo, scorer: ClipScorer, files: VideoFiles, ledger: Ledger) -> VideoOutcome:
     """Predict a video, enter it, and make its files."""
     with ExitStack() as stack:
         try:
@@ -159,21 +197,14 @@ def _predict(video: NamedVideo, scorer: ClipScorer, files: VideoFiles, ledger: L
                 file.path, scorer, files.sampling, decoder=files.decoder, with_features=with_features
             )
         except (VideoError, DecoderKilledError, OSError) as error:
-            result = PredictedVideo(video.name, reason=_reason_of(error))
-            if video.name not in ledger.done:  # a prediction that was made before stays
-                ledger.append(result)
-            return _Outcome(result)
+            return _enter(PredictedVideo(video.name, reason=describe_fault(error)), ledger)
         result = PredictedVideo(video.name, prediction)
         ledger.append(result)
         folder = folder_of(ledger.folder, video.name)
         try:
-            return _Outcome(result, files.write(folder, file.path, prediction, title=video.name))
+            return VideoOutcome(result, files.write(folder, file.path, prediction, title=video.name))
         except (ValueError, DecoderKilledError, OSError) as error:
-            return _Outcome(result, fault=_reason_of(error))
-
-
-def _reason_of(error: Exception) -> str:
-    return str(error) or type(error).__name__
+            return VideoOutcome(result, fault=describe_fault(error))
 
 
 def _summary(

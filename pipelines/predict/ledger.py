@@ -67,6 +67,7 @@ class Ledger:
         features: kind of the features that are kept too, if any.
 
     Attributes:
+        class_names: as given.
         done: names of the videos that have a prediction.
 
     Raises:
@@ -81,7 +82,7 @@ class Ledger:
         class_names: Sequence[str],
         features: FeatureKind | None = None,
     ) -> None:
-        self.folder, self._class_names = folder, tuple(class_names)
+        self.folder, self.class_names = folder, tuple(class_names)
         self.jsonl, self.parquet = folder / "predictions.jsonl", folder / "predictions.parquet"
         self._claim(folder / "predict.json", json.dumps(dict(scored_by), sort_keys=True, indent=1))
         self._lines = VideoLines(self.jsonl, is_done=lambda row: row["status"] == "ok")
@@ -107,9 +108,20 @@ class Ledger:
             self._features.append(result.video, result.prediction)
         self._lines.append(self._row_of(result))
 
+    def prediction_of(self, video: str) -> VideoPrediction:
+        """The prediction of a video in `done`, as it was entered, without features."""
+        row = self._lines.last_row(video)
+        return VideoPrediction(
+            score_K=np.array(row["scores"]),
+            score_NK=np.array([clip["scores"] for clip in row["clips"]], np.float32),
+            start_N=np.array([clip["start_seconds"] for clip in row["clips"]]),
+            end_N=np.array([clip["end_seconds"] for clip in row["clips"]]),
+            num_padded=row["num_padded_frames"],
+        )
+
     def write_parquet(self) -> list[Path]:
         """Write the tables of all results, in the order in which the videos came first; return their paths."""
-        schema = SCHEMA.with_metadata({"class_names": json.dumps(self._class_names)})
+        schema = SCHEMA.with_metadata({"class_names": json.dumps(self.class_names)})
         rows = self._lines.last_rows()
         with whole_file(self.parquet) as partial, pq.ParquetWriter(partial, schema) as writer:
             while some := [_printable_row(row) for row in itertools.islice(rows, _ROWS_A_GROUP)]:
@@ -131,13 +143,13 @@ class Ledger:
         if prediction is None:
             empty = dict.fromkeys(SCHEMA.names)
             return empty | {"video": result.video, "status": "failed", "reason": result.reason}
-        label, score = prediction.top(1)[0] if self._class_names else (None, None)
+        label, score = prediction.top(1)[0] if self.class_names else (None, None)
         spans = zip(prediction.start_N.tolist(), prediction.end_N.tolist(), prediction.score_NK.tolist(), strict=True)
         return {
             "video": result.video,
             "status": "ok",
             "reason": "",
-            "label": None if label is None else self._class_names[label],
+            "label": None if label is None else self.class_names[label],
             "score": score,
             "scores": prediction.score_K.tolist(),
             "start_seconds": float(prediction.start_N[0]),

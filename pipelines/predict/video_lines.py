@@ -42,6 +42,12 @@ class VideoLines:
         begin = append_synced(self.path, json.dumps(row).encode() + b"\n")
         self._enter(row, begin)
 
+    def last_row(self, video: str) -> dict[str, Any]:
+        """The last line of a video that has one."""
+        with self.path.open("rb") as file:
+            file.seek(self._begin_of[video])
+            return json.loads(file.readline())
+
     def last_rows(self) -> Iterator[dict[str, Any]]:
         """The last line of each video, in the order in which the videos came first."""
         if not self._begin_of:

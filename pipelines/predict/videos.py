@@ -26,11 +26,13 @@ class NamedVideo:
         name: its absolute path, or its address.
         root: where it lies.
         inner: its name below the root.
+        num_bytes: size of the file where that is known without asking a store, else 0.
     """
 
     name: str
     root: VideoRoot | WebRoot
     inner: str
+    num_bytes: int = 0
 
     def open(self, *, max_bytes: int) -> AbstractContextManager[LocalFile]:
         """Open the file, as `VideoRoot.open_locally`."""
@@ -93,7 +95,7 @@ def _of_folder(given: str, root: VideoRoot) -> Iterator[NamedVideo]:
         raise UserError(f"folder {given!r} holds no videos ({found.describe()}): give another one, or name files")
     folder = given.partition("?")[0].rstrip("/")
     for name in names:
-        yield NamedVideo(f"{folder}/{name}", root, name)
+        yield NamedVideo(f"{folder}/{name}", root, name, found.sizes[name])
 
 
 def _of_list(path: Path) -> Iterator[NamedVideo]:
@@ -114,4 +116,5 @@ def _of_list(path: Path) -> Iterator[NamedVideo]:
 
 def _of_file(path: Path) -> NamedVideo:
     real = Path(os.path.realpath(path))
-    return NamedVideo(os.path.abspath(path), LocalRoot(real.parent), real.name)
+    num_bytes = real.stat().st_size if real.is_file() else 0
+    return NamedVideo(os.path.abspath(path), LocalRoot(real.parent), real.name, num_bytes)

@@ -13,12 +13,13 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from t3d_core.errors import UserError
-from t3d_core.prediction.clip_scorer import ClipScorer
+from t3d_core.prediction.clip_scorer import ClipScorer, ScoredViews
 from t3d_core.video.clip_reader import VideoView, ViewSampling
 from t3d_core.video.container import VideoError
 from t3d_core.video.guard import GuardedDecoder
@@ -71,25 +72,62 @@ def predict_video(
         VideoError: the file cannot be read or decoded.
         UserError: the network gives scores or features that are not finite.
     """
-    scored: list[_Scored] = []
+    scored: list[ViewResults] = []
     with ThreadPoolExecutor(1) as ahead:
         batches = _batches(decoder.read_views(path, sampling), size=scorer.num_views)
         coming = ahead.submit(_next_of, batches)
         while batch := coming.result():
             coming = ahead.submit(_next_of, batches)
             scored.append(_score(batch, scorer, with_features=with_features))
-    return _summed(scored, num_crops=sampling.num_crops)
+    return join_views(scored, num_crops=sampling.num_crops)
 
 
-@dataclass(frozen=True)
-class _Scored:
-    """The views of a batch without their pixels."""
+class ViewResults(NamedTuple):
+    """Views of one video without their pixels.
+
+    Attributes:
+        score_BK: float32.
+        feature_BD: float32; None where features were not asked for.
+        start_B: float64, when the first frame of each view is shown.
+        end_B: float64, when its last frame ends.
+        num_padded: frames of all these views that are made up.
+    """
 
     score_BK: npt.NDArray[np.float32]
     feature_BD: npt.NDArray[np.float32] | None
-    start_B: list[float]
-    end_B: list[float]
+    start_B: npt.NDArray[np.float64]
+    end_B: npt.NDArray[np.float64]
     num_padded: int
+
+
+def join_views(parts: Sequence[ViewResults], *, num_crops: int) -> VideoPrediction:
+    """Join all views of a video, in order of time, the crops of a clip next to each other."""
+    score_BK = np.concatenate([part.score_BK for part in parts])
+    total_K = np.zeros(score_BK.shape[1])
+    for score_K in score_BK:  # one after the other, as in `evaluation.video_scores`: sums differ by their order
+        total_K += score_K
+    features = [part.feature_BD for part in parts if part.feature_BD is not None]
+    return VideoPrediction(
+        score_K=total_K / len(score_BK),
+        score_NK=_mean_of_crops(score_BK, num_crops),
+        start_N=np.concatenate([part.start_B for part in parts])[::num_crops],
+        end_N=np.concatenate([part.end_B for part in parts])[::num_crops],
+        num_padded=sum(part.num_padded for part in parts) // num_crops,
+        feature_ND=_mean_of_crops(np.concatenate(features), num_crops) if features else None,
+    )
+
+
+def check_finite(scored: ScoredViews) -> None:
+    """Refuse scores and features that mean nothing.
+
+    Raises:
+        UserError: some are not finite.
+    """
+    if not (np.isfinite(scored.score_BK).all() and np.isfinite(scored.feature_BD).all()):
+        raise UserError(
+            "the network gives scores or features that are not finite (NaN), so its weights are damaged, or too large "
+            "for bf16: try --compute.precision fp32"
+        )
 
 
 def _batches(views: Iterator[VideoView], *, size: int) -> Iterator[Sequence[VideoView]]:
@@ -107,35 +145,15 @@ def _next_of(batches: Iterator[Sequence[VideoView]]) -> Sequence[VideoView]:
         raise VideoError(str(error)) from error
 
 
-def _score(batch: Sequence[VideoView], scorer: ClipScorer, *, with_features: bool) -> _Scored:
-    score_BK, feature_BD = scorer.score_with_features(np.stack([view.clip_STHWC for view in batch]))
-    if not (np.isfinite(score_BK).all() and np.isfinite(feature_BD).all()):
-        raise UserError(
-            "the network gives scores or features that are not finite (NaN), so its weights are damaged, or too large "
-            "for bf16: try --compute.precision fp32"
-        )
-    return _Scored(
-        score_BK,
-        feature_BD if with_features else None,
-        [view.start_seconds for view in batch],
-        [view.end_seconds for view in batch],
+def _score(batch: Sequence[VideoView], scorer: ClipScorer, *, with_features: bool) -> ViewResults:
+    scored = scorer.score_with_features(np.stack([view.clip_STHWC for view in batch]))
+    check_finite(scored)
+    return ViewResults(
+        scored.score_BK,
+        scored.feature_BD if with_features else None,
+        np.array([view.start_seconds for view in batch]),
+        np.array([view.end_seconds for view in batch]),
         sum(view.num_padded for view in batch),
-    )
-
-
-def _summed(scored: Sequence[_Scored], *, num_crops: int) -> VideoPrediction:
-    score_BK = np.concatenate([part.score_BK for part in scored])
-    total_K = np.zeros(score_BK.shape[1])
-    for score_K in score_BK:  # one after the other, as in `evaluation.video_scores`: sums differ by their order
-        total_K += score_K
-    features = [part.feature_BD for part in scored if part.feature_BD is not None]
-    return VideoPrediction(
-        score_K=total_K / len(score_BK),
-        score_NK=_mean_of_crops(score_BK, num_crops),
-        start_N=np.array([second for part in scored for second in part.start_B])[::num_crops],
-        end_N=np.array([second for part in scored for second in part.end_B])[::num_crops],
-        num_padded=sum(part.num_padded for part in scored) // num_crops,
-        feature_ND=_mean_of_crops(np.concatenate(features), num_crops) if features else None,
     )
 
 

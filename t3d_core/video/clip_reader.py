@@ -8,9 +8,12 @@ video. The file is read once, in ascending order, and only the views that are no
     clip 0   x . x . x                  handed over after frame 4
     clip 1             x . x . x ...    the tail of the video, shorter than a clip, gives none
 
+Where the frames are known without decoding, several workers may each read a share of the clips of one long video.
+
 Shape letters: S segments, T frames, H height, W width, C = 3 colours.
 """
 
+import bisect
 import itertools
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
@@ -19,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from av.video.frame import VideoFrame
 
 from t3d_core.errors import UserError
 from t3d_core.video.clip_sampling import (
@@ -29,7 +33,7 @@ from t3d_core.video.clip_sampling import (
     stride_of_seconds,
     testing_views,
 )
-from t3d_core.video.container import VideoError, VideoSource
+from t3d_core.video.container import VideoError, VideoSource, iterate_frames, open_video
 from t3d_core.video.conversion import FrameConverter, displayed_size, rotation_of
 from t3d_core.video.cropping import Crop, crop_frames, mirrored, view_crops
 from t3d_core.video.decoding import ZERO_FRAMES
@@ -37,6 +41,8 @@ from t3d_core.video.listed_source import ListedSource, list_source
 from t3d_core.video.segment_ranges import SegmentRequest
 from t3d_core.video.sizes import resized_size
 from t3d_core.video.source_frames import SourceFrame, SourceReader
+
+_MAX_CLIPS = 1 << 40  # more than any video has
 
 
 @dataclass(frozen=True)
@@ -90,20 +96,46 @@ class VideoView(NamedTuple):
     num_padded: int
 
 
-def read_views(source: VideoSource, sampling: ViewSampling) -> Iterator[VideoView]:
-    """Read the views of a video in order of time.
+class VideoShare(NamedTuple):
+    """One of several equal shares of the clips of a video, in order of time.
+
+    Attributes:
+        place: of this share, from 0.
+        num_shares: of the video.
+    """
+
+    place: int = 0
+    num_shares: int = 1
+
+
+WHOLE_VIDEO = VideoShare()
+
+
+def read_views(source: VideoSource, sampling: ViewSampling, *, share: VideoShare = WHOLE_VIDEO) -> Iterator[VideoView]:
+    """Read the views of a video, or of a share of its clips, in order of time.
+
+    The views of all shares together are those of the whole video. The first share has all of them where the places of
+    clips depend on the length of the video, or where only decoding shows which frames there are.
 
     Args:
         source: path, or the bytes of an encoded file.
         sampling: which views.
+        share: which of them.
 
     Raises:
         VideoError: the file cannot be read or decoded; views before the damage have been given.
     """
+    if sampling.is_spread and share.place > 0:
+        return
     listed = list_source(source, SegmentRequest())
     views = _Views(listed, sampling)
     if sampling.is_spread:
         yield from views.read(views.of_known_length(_count_frames(listed)))
+        return
+    if share.num_shares > 1 and (num_clips := views.num_known_clips()):
+        yield from views.read(views.of_share(share, num_clips))
+        return
+    if share.place > 0:
         return
     num_views = 0
     for view in views.read(views.all_along()):
@@ -137,14 +169,30 @@ class _Views:
 
     def all_along(self) -> Iterator[ClipIndices]:
         """Clips without end; those that the video has no frames for are never complete."""
+        return map(self._clip_at, itertools.count())
+
+    def num_known_clips(self) -> int:
+        """Complete clips all along the video; 0 where only decoding shows which frames there are."""
+        num_frames = len(self._listed.table.pts) if self._listed.table.is_whole else 0
+        return bisect.bisect_left(range(_MAX_CLIPS), num_frames, key=lambda number: self._clip_at(number)[0][-1])
+
+    def of_share(self, share: VideoShare, num_clips: int) -> Iterator[ClipIndices]:
+        """The clips of a share; those of the last one are without end, so that it reads all that follows."""
+        first, stop = (num_clips * place // share.num_shares for place in (share.place, share.place + 1))
+        if first > 0:  # the first frame of a video sets the size of all its pictures
+            with open_video(self._listed.source) as video:
+                frame = next(iterate_frames(video))
+                self._fit_to(frame).write(frame, 0, video_size=(frame.height, frame.width))
+        return map(self._clip_at, range(first, stop) if share.place + 1 < share.num_shares else itertools.count(first))
+
+    def _clip_at(self, number: int) -> ClipIndices:
         num_frames, seconds = self._sampling.clip.num_frames, self._sampling.stride_seconds
-        distance = None if seconds is None else stride_of_seconds(seconds, fps=float(self._fps))
-        for number in itertools.count():
-            if distance is None:
-                indices = grid_clip(number, num_frames=num_frames, frame_stride=self._stride)
-            else:
-                indices = spaced_clip(number, num_frames=num_frames, frame_stride=self._stride, distance=distance)
-            yield ClipIndices(indices, 0)
+        if seconds is None:
+            indices = grid_clip(number, num_frames=num_frames, frame_stride=self._stride)
+        else:
+            distance = stride_of_seconds(seconds, fps=float(self._fps))
+            indices = spaced_clip(number, num_frames=num_frames, frame_stride=self._stride, distance=distance)
+        return ClipIndices(indices, 0)
 
     def of_known_length(self, video_num_frames: int) -> Iterator[ClipIndices]:
         """The views of testing, the clips of each joined."""
@@ -183,16 +231,19 @@ class _Views:
 
     def _convert(self, item: SourceFrame) -> npt.NDArray[np.uint8]:
         """A frame as the network sees it: scaled, and cut if there is a single crop; the next call overwrites it."""
-        frame = item.frame
-        if self._converter is None:
-            upright = displayed_size(frame.height, frame.width, rotation_degrees=rotation_of(frame))
-            size = resized_size(*upright, short_side=self._sampling.clip.short_side)
-            self._crops = view_crops(*size, crop_size=self._sampling.clip.crop_size, num_crops=self._sampling.num_crops)
-            # The converter cuts a single crop, which leaves less to scale.
-            crop = self._crops[0][0] if len(self._crops) == 1 else None
-            self._converter = FrameConverter(np.zeros(1, np.int64), size=size, crop=crop)
-        self._converter.write(frame, 0, video_size=(frame.height, frame.width))
-        return self._converter.frames_THWC[0]
+        converter = self._converter or self._fit_to(item.frame)
+        converter.write(item.frame, 0, video_size=(item.frame.height, item.frame.width))
+        return converter.frames_THWC[0]
+
+    def _fit_to(self, frame: VideoFrame) -> FrameConverter:
+        """Set the size and the crops of all pictures by the first frame of the video."""
+        upright = displayed_size(frame.height, frame.width, rotation_degrees=rotation_of(frame))
+        size = resized_size(*upright, short_side=self._sampling.clip.short_side)
+        self._crops = view_crops(*size, crop_size=self._sampling.clip.crop_size, num_crops=self._sampling.num_crops)
+        # The converter cuts a single crop, which leaves less to scale.
+        crop = self._crops[0][0] if len(self._crops) == 1 else None
+        self._converter = FrameConverter(np.zeros(1, np.int64), size=size, crop=crop)
+        return self._converter
 
     def _cut(self, clip: "_StartedClip") -> Iterator[VideoView]:
         """The views of a complete clip, one for each crop."""

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from t3d_core.errors import UserError
-from t3d_core.video.clip_reader import VideoView, ViewSampling
+from t3d_core.video.clip_reader import WHOLE_VIDEO, VideoShare, VideoView, ViewSampling
 from t3d_core.video.container import EmptyIntervalError, VideoError
 from t3d_core.video.decoding import VideoInfo
 from t3d_core.video.frame_reader import TimedFrame
@@ -109,9 +109,11 @@ class GuardedDecoder:
                 fields = _without_kind(message)
                 yield EncodedSegment(data=bytes(message.payload), notes=tuple(fields.pop("notes")), **fields)
 
-    def read_views(self, path: str | os.PathLike[str], sampling: ViewSampling) -> Iterator[VideoView]:
+    def read_views(
+        self, path: str | os.PathLike[str], sampling: ViewSampling, *, share: VideoShare = WHOLE_VIDEO
+    ) -> Iterator[VideoView]:
         """As `clip_reader.read_views`; a view is handed over as soon as it is complete."""
-        request = {"source": os.fspath(path), "sampling": asdict(sampling)}
+        request = {"source": os.fspath(path), "sampling": asdict(sampling), "share": share}
         with closing(self._ask("read_views", is_endless=True, **request)) as messages:
             for message in messages:
                 fields = _without_kind(message)

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from t3d_core.errors import UserError
-from t3d_core.video.clip_reader import ViewSampling, read_views
+from t3d_core.video.clip_reader import VideoShare, ViewSampling, read_views
 from t3d_core.video.clip_sampling import ClipView
 from t3d_core.video.container import EmptyIntervalError, VideoError
 from t3d_core.video.decoding import decode_frames, probe
@@ -83,7 +83,7 @@ def _answer(operation: str, arguments: dict[str, Any]) -> Iterator[Message]:
     elif operation == "read_views":
         sampling = arguments["sampling"]
         sampling = ViewSampling(**sampling | {"clip": ClipView(**sampling["clip"])})
-        for view in read_views(arguments["source"], sampling):
+        for view in read_views(arguments["source"], sampling, share=VideoShare(*arguments["share"])):
             fields = view._asdict()
             clip_STHWC = fields.pop("clip_STHWC")
             yield Message(

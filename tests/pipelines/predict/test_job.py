@@ -33,19 +33,6 @@ def rows_of(tmp_path):
     return pq.read_table(tmp_path / "predicted" / "predictions.parquet").to_pylist()
 
 
-@pytest.fixture
-def videos(synthetic_shards, tmp_path):
-    """Three videos of a data set, with a file that is none."""
-    found = sorted(synthetic_shards.rglob("*.mp4"))[:3]
-    folder = tmp_path / "my videos"
-    folder.mkdir()
-    for number, path in enumerate(found):
-        shutil.copy(path, folder / f"{number}.mp4")
-    (folder / "broken.mp4").write_bytes(b"no video" * 100)
-    (folder / "notes.md").touch()
-    return folder
-
-
 def test_a_test_video_gets_its_evaluated_score_to_the_last_bit(
     local_ray, tracking_uri, synthetic_shards, weights, tmp_path
 ):

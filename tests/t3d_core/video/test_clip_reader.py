@@ -1,18 +1,20 @@
 """The views of a source are those of a decode by frame number, in any container, for any rule of sampling."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from t3d_core.errors import UserError
-from t3d_core.video.clip_reader import ViewSampling, read_views
+from t3d_core.video.clip_reader import VideoShare, ViewSampling, read_views
 from t3d_core.video.clip_sampling import ClipView, non_overlapping_clips, uniform_clips
 from t3d_core.video.container import VideoError
 from t3d_core.video.conversion import FrameConverter
 from t3d_core.video.cropping import center_crop, crop_frames, mirrored, view_crops
 from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.sizes import resized_size
+from t3d_core.video.source_frames import SourceReader
 
 CLIP = ClipView(num_frames=4, frame_stride=2, crop_size=32, short_side=36, short_video="loop")
 SAMPLING = ViewSampling(CLIP)
@@ -156,3 +158,50 @@ def test_a_frame_of_overlapping_clips_is_converted_once(encode, monkeypatch):
     views = list(read_views(encode(num_frames=30), replace(SAMPLING, stride_seconds=0.04)))
     assert len(views) == 24
     assert len(converted) == len(set(converted)) <= 30
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("changes", [{}, {"stride_seconds": 0.2}, {"num_crops": 3}, {"num_clips": 4}])
+def test_the_shares_of_a_video_together_are_its_views(encode, kind, changes):
+    container, codec = KINDS[kind]
+    options = {"g": "10"} if codec == "libx264" else {}
+    source = encode(container, codec, num_frames=61, pix_fmt="rgb8" if kind == "gif" else "yuv420p", options=options)
+    sampling = replace(SAMPLING, **changes)
+    shares = [list(read_views(source, sampling, share=VideoShare(index, 3))) for index in range(3)]
+    for view, whole in zip(itertools.chain(*shares), read_views(source, sampling), strict=True):
+        np.testing.assert_array_equal(view.clip_STHWC, whole.clip_STHWC)
+        assert view[1:] == whole[1:]
+    if kind == "mp4" and not sampling.is_spread:
+        assert all(shares)
+
+
+@pytest.mark.parametrize("num_frames", [1, 7, 8])
+def test_a_video_of_fewer_clips_than_shares_is_read_once(encode, num_frames):
+    source = encode(num_frames=num_frames)
+    views = [view for index in range(5) for view in read_views(source, SAMPLING, share=VideoShare(index, 5))]
+    [whole], [view] = read_views(source, SAMPLING), views
+    np.testing.assert_array_equal(view.clip_STHWC, whole.clip_STHWC)
+    assert view.num_padded == whole.num_padded
+
+
+def test_a_share_decodes_only_from_the_key_frame_before_it(encode, monkeypatch):
+    source, decoded = encode(num_frames=120, options={"g": "10"}), []
+    frames = SourceReader._decode_from_key
+
+    def noting(self, key_index):
+        for item in frames(self, key_index):
+            decoded.append(item.frame_index)
+            yield item
+
+    monkeypatch.setattr(SourceReader, "_decode_from_key", noting)
+    assert list(read_views(source, SAMPLING, share=VideoShare(2, 4)))
+    assert 50 <= min(decoded) <= 56  # clips 7 to 10: frames 56 to 86
+    assert max(decoded) == 86
+
+
+def test_a_truncated_file_is_not_shared(encode):
+    source = bytearray(encode("matroska", "libx264", num_frames=60, options={"g": "10"}))
+    cut = bytes(source[: len(source) * 2 // 3])
+    assert list(read_views(cut, SAMPLING, share=VideoShare(1, 2))) == []
+    with pytest.raises(VideoError, match=r"truncated|corrupt"):
+        list(read_views(cut, SAMPLING, share=VideoShare(0, 2)))
