@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -85,6 +87,23 @@ def test_groups_of_rows_are_bounded_also_within_a_long_video(tmp_path, monkeypat
 
 def test_names_that_are_not_utf8_are_shown_as_codes(tmp_path):
     assert written(tmp_path, "video", {"a\udcff.mp4": [[1.0]]})["video"].to_pylist() == ["a\\xff.mp4"]
+
+
+def test_the_example_of_the_guide_finds_what_is_alike(tmp_path, monkeypatch, capsys):
+    guide = (Path(__file__).parents[3] / "jobs" / "predict.md").read_text()
+    [example] = re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)
+    rng = np.random.default_rng(0)
+    centres = {"run": [9, 0, 1], "jump": [0, 5, 1]}
+    names = [(f"/videos/{name}/{number}.mp4", centre) for number in range(7) for name, centre in centres.items()]
+    (tmp_path / "RESULT").mkdir()
+    written(tmp_path / "RESULT", "video", {name: [rng.normal(centre, 0.3)] for name, centre in names})
+    monkeypatch.chdir(tmp_path)
+    exec(example)
+    *nearest, accuracy = capsys.readouterr().out.splitlines()
+    assert len(nearest) == 5
+    assert all(re.match(r"(1\.000|0\.9\d\d) /videos/run/", line) for line in nearest)
+    assert "/videos/run/0.mp4" not in " ".join(nearest)
+    assert float(accuracy) == 1
 
 
 @pytest.fixture
