@@ -22,7 +22,7 @@ class PredictConfig(Section):
         "inputs",
         "model",
         "output",
-        "num_clips",
+        "demo",
         "stride_seconds",
         "timeline",
         "annotate",
@@ -41,6 +41,9 @@ class PredictConfig(Section):
     """Folder for the predictions. By default STORAGE/predict-TIME. A folder of an interrupted job is completed."""
     top: PositiveInt = 5
     """Number of classes that are printed for each video."""
+    demo: Annotated[bool, Role.VIEW] = False
+    """Show the whole path on new synthetic videos, with the newest network in `storage` that knows their motions; if
+    there is none, a small one is trained first, in some minutes."""
     num_clips: PositiveInt | None = None
     """Clips of every video, evenly spaced. By default all clips that do not overlap (paper 4.4)."""
     stride_seconds: PositiveFloat | None = None
@@ -75,6 +78,12 @@ class PredictConfig(Section):
     tracking: Annotated[TrackingConfig, Role.PLACE] = TrackingConfig()
     storage: Annotated[UserPath, Role.PLACE] = Path("runs")
     """Folder with training runs."""
+
+    @model_validator(mode="after")
+    def _demo_stands_alone(self) -> "PredictConfig":
+        if self.demo and (self.inputs or self.model is not None):
+            raise UserError("demo has its own videos and its own network: leave inputs and model out")
+        return self
 
     @model_validator(mode="after")
     def _clips_have_one_rule(self) -> "PredictConfig":

@@ -76,7 +76,7 @@ class VideoFiles:
             folder: made when it is missing.
             path: the video on this machine.
             prediction: its scores.
-            title: its name.
+            title: its name; of a path or an address, the last part is shown.
 
         Raises:
             ValueError: the video cannot be read again (VideoError), or a file cannot be made of it.
@@ -87,6 +87,7 @@ class VideoFiles:
         if not wanted_files(self.config):
             return lines
         folder.mkdir(parents=True, exist_ok=True)
+        title = PurePosixPath(title).name
         timeline = self._timeline_of(prediction)
         if self.config.timeline:
             lines += self._write_timeline(folder, timeline, title)

@@ -22,10 +22,11 @@ Legend: T frames, H height, W width, C colours (RGB), 2 = (x, y).
 """
 
 import hashlib
+import itertools
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -112,10 +113,34 @@ def synthesize_frames(class_name: str, *, index: int, settings: SyntheticSetting
     Returns:
         frames_THWC, uint8 RGB. The same arguments give the same frames.
     """
-    number = CLASS_NAMES.index(class_name) * settings.videos_per_class + index
-    motion_rng, appearance_rng = (np.random.default_rng([settings.seed, number, stream]) for stream in (0, 1))
-    path_T2 = object_path(class_name, num_frames=settings.num_frames, rng=motion_rng)
-    return _render(path_T2, height=settings.height, width=settings.width, rng=appearance_rng)
+    return np.stack(list(synthesize_sequence([class_name], index=index, settings=settings)))
+
+
+def synthesize_sequence(
+    class_names: Sequence[str], *, index: int, settings: SyntheticSettings
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Draw one video in which the same object moves in several ways, each for `num_frames` frames.
+
+    Args:
+        class_names: Some of `CLASS_NAMES`; the same one again goes on with the motion.
+        index: Number of the video within the class of the first motion, from 0.
+        settings: Sizes and seed.
+
+    Yields:
+        frame_HWC, uint8 RGB. The same arguments give the same frames.
+    """
+    number = CLASS_NAMES.index(class_names[0]) * settings.videos_per_class + index
+    end_2: npt.NDArray[np.float64] | None = None
+    for class_name, repeats in itertools.groupby(class_names):
+        path_T2 = object_path(
+            class_name, num_frames=settings.num_frames, rng=np.random.default_rng([settings.seed, number, 0])
+        )
+        if end_2 is not None:
+            path_T2 += end_2 - path_T2[0]
+        end_2 = path_T2[-1]
+        for _ in repeats:
+            appearance_rng = np.random.default_rng([settings.seed, number, 1])
+            yield from _render(path_T2, height=settings.height, width=settings.width, rng=appearance_rng)
 
 
 def object_path(class_name: str, *, num_frames: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:

@@ -9,7 +9,14 @@ import pytest
 from t3d_core.datasets import synthetic
 from t3d_core.datasets.folder import read_folder
 from t3d_core.datasets.splits import check_no_leak
-from t3d_core.datasets.synthetic import CLASS_NAMES, SyntheticSettings, object_path, synthesize_frames, write_synthetic
+from t3d_core.datasets.synthetic import (
+    CLASS_NAMES,
+    SyntheticSettings,
+    object_path,
+    synthesize_frames,
+    synthesize_sequence,
+    write_synthetic,
+)
 
 pytestmark = pytest.mark.heavy
 
@@ -235,3 +242,14 @@ def test_the_marker_holds_fingerprint_and_settings(tmp_path):
 def test_settings_out_of_range_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         SyntheticSettings(**change)
+
+
+def test_a_sequence_shows_one_object_that_goes_on_from_where_it_is():
+    settings = dataclasses.replace(SMALL, num_frames=48)
+    frames = list(synthesize_sequence(["move_left", "move_left", "drift_slow"], index=1, settings=settings))
+    once = synthesize_frames("move_left", index=1, settings=settings)
+    assert np.array_equal(frames[:48], once)
+    assert np.array_equal(frames[48:96], once)
+    steps = np.abs(np.diff(np.array(frames, float), axis=0)).mean(axis=(1, 2, 3))
+    assert steps[95] == 0  # the new motion begins at the last place
+    assert steps.max() < 2 * np.median(steps)
