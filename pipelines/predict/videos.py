@@ -57,6 +57,18 @@ def find_videos(inputs: Sequence[str]) -> list[NamedVideo]:
     return list({video.name: video for video in videos}.values())
 
 
+def named_video(given: str) -> NamedVideo:
+    """The one video at a path or an address, whatever its name looks like.
+
+    Raises:
+        UserError: a kind of address is unknown, or where it leads cannot be opened.
+    """
+    if "://" not in given:
+        return _of_file(input_path(Path(given)))
+    _check_kind(given)
+    return NamedVideo(given, WebRoot(), given) if is_web_address(given) else _of_store(given)
+
+
 def _find(given: str) -> Iterator[NamedVideo]:
     if "://" in given:
         yield from _of_address(given)
@@ -71,21 +83,30 @@ def _find(given: str) -> Iterator[NamedVideo]:
 
 
 def _of_address(address: str) -> Iterator[NamedVideo]:
+    _check_kind(address)
     if is_web_address(address):
         check_web_address(address)
         yield NamedVideo(address, WebRoot(), address)
-        return
-    if not address.startswith(_STORES):
+    elif is_video_name(address.partition("?")[0].rpartition("/")[2]):
+        yield _of_store(address)
+    else:
+        yield from _of_folder(address, open_root(address))
+
+
+def _check_kind(address: str) -> None:
+    if not is_web_address(address) and not address.startswith(_STORES):
         raise UserError(
             f"input {address!r} is not read: give a local path, or an address that begins with http://, https://, "
             f"{', '.join(_STORES)}"
         )
-    folder, _, name = address.partition("?")[0].rpartition("/")
-    if is_video_name(name):
-        query = address.partition("?")[2]
-        yield NamedVideo(address, open_root(f"{folder}?{query}" if query else folder), name)
-    else:
-        yield from _of_folder(address, open_root(address))
+
+
+def _of_store(address: str) -> NamedVideo:
+    where, _, query = address.partition("?")
+    folder, _, name = where.rpartition("/")
+    if not name or folder.endswith(":/"):
+        raise UserError(f"input {address!r} names no file: give an address like s3://bucket/clip.mp4")
+    return NamedVideo(address, open_root(f"{folder}?{query}" if query else folder), name)
 
 
 def _of_folder(given: str, root: VideoRoot) -> Iterator[NamedVideo]:

@@ -2,8 +2,9 @@ import os
 
 import pytest
 
-from pipelines.predict.videos import find_videos
+from pipelines.predict.videos import find_videos, named_video
 from t3d_core.errors import UserError
+from t3d_core.video.container import VideoError
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +69,7 @@ def test_equal_texts_of_two_lists_are_two_videos(here) -> None:
         (("empty",), "holds no videos"),
         (("ftp://host/a.mp4",), "begins with http://, https://, s3://"),
         (("http://a:b@host/a.mp4",), "contains a secret"),
+        (("s3://a.mp4",), "names no file"),
         (("blank.txt",), "names no videos"),
         (("absent.csv",), r"absent\.csv"),
         (("wrong.csv",), "path"),
@@ -85,3 +87,13 @@ def test_web_addresses_are_videos_one_by_one_also_in_lists(here) -> None:
     (here / "list.txt").write_text("https://host/a.mp4?key=1\nHTTP://host/watch\n")
     videos = find_videos(["list.txt", "https://host/a.mp4?key=1"])
     assert [video.name for video in videos] == ["https://host/a.mp4?key=1", "HTTP://host/watch"]
+
+
+def test_a_path_or_an_address_is_one_video_whatever_its_name(here) -> None:
+    (here / "folder.txt").mkdir()
+    (here / "folder.txt" / "clip").write_bytes(b"x")
+    for given in ("folder.txt/clip", f"file://{here}/folder.txt/clip"):
+        with named_video(given).open(max_bytes=9) as file:
+            assert file.path == str(here / "folder.txt" / "clip")
+    with pytest.raises(VideoError, match="not a regular file"), named_video("folder.txt").open(max_bytes=9):
+        pass
