@@ -1,27 +1,21 @@
 """Weights are stored as models, registered, and fetched again."""
 
 import tempfile
-import warnings
 from pathlib import Path
 
 import mlflow.artifacts
-import mlflow.pyfunc
-import numpy as np
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities import LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.models import Model, ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.models import Model
 
-import t3d_core
 from pipelines.tracking.runs import Run
+from pipelines.tracking.saved_model import save_model, signature_of
 from pipelines.tracking.store import check_answers, check_is_there, open_client, patient
 from t3d_core.errors import UserError
-from t3d_core.training.weights_card import WeightsCard, read_card
+from t3d_core.training.weights_card import read_card
 
 MODEL_NAME = "model"
-# What `logged_model.py` needs; a test compares the list with pyproject.toml.
-MODEL_REQUIREMENTS = ("torch>=2.14", "torchvision>=0.29", "numpy>=2.4", "safetensors>=0.8", "mlflow>=3.17")
 
 
 @patient
@@ -38,7 +32,7 @@ def log_model(run: Run, weights_path: Path) -> str:
     Raises:
         UserError: the file cannot be read or its network has no head.
     """
-    signature = _signature(read_card(weights_path), weights_path)
+    signature = signature_of(read_card(weights_path), weights_path)
     client = open_client(run.tracking_uri)
     experiment_id = client.get_run(run.run_id).info.experiment_id
     logged = client.create_logged_model(experiment_id, name=MODEL_NAME, source_run_id=run.run_id)
@@ -49,7 +43,7 @@ def log_model(run: Run, weights_path: Path) -> str:
         model_id=logged.model_id,
     )
     with tempfile.TemporaryDirectory() as folder:
-        _save_model(weights_path, Path(folder) / MODEL_NAME, description=description, signature=signature)
+        save_model(weights_path, Path(folder) / MODEL_NAME, description=description, signature=signature)
         client.log_model_artifacts(logged.model_id, str(Path(folder) / MODEL_NAME))
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
@@ -140,33 +134,6 @@ def fetch_weights(uri: str, *, tracking_uri: str) -> Path:
             f"{uri} must hold one weights file (*.safetensors), found {names}: name a file or model of a run"
         )
     return weights[0]
-
-
-def _signature(card: WeightsCard, weights_path: Path) -> ModelSignature:
-    """Clips as the card describes them, uint8 (B, T, H, W, C), give probabilities, float32 (B, K)."""
-    if not card.class_names:
-        raise UserError(f"weights file {weights_path} has no classes, so it is no classifier: log it as an artifact")
-    clip_shape = (-1, card.num_frames, card.crop_size, card.crop_size, 3)
-    return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("uint8"), clip_shape)]),
-        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, len(card.class_names)))]),
-    )
-
-
-def _save_model(weights_path: Path, folder: Path, *, description: Model, signature: ModelSignature) -> None:
-    with warnings.catch_warnings():
-        # It warns without an input example: one clip is 5 MB of uint8 and far more as JSON; the signature is enough.
-        warnings.simplefilter("ignore", UserWarning)
-        mlflow.pyfunc.save_model(
-            str(folder),
-            python_model=str(Path(__file__).with_name("logged_model.py")),
-            # Not a path: MLflow would read it as an address, which a `#` or `?` ends.
-            artifacts={"weights": weights_path.absolute().as_uri()},
-            code_paths=[str(Path(t3d_core.__file__).parent)],
-            signature=signature,
-            pip_requirements=list(MODEL_REQUIREMENTS),
-            mlflow_model=description,
-        )
 
 
 def _artifact_uri(client: MlflowClient, uri: str) -> str:

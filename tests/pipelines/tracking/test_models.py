@@ -1,13 +1,11 @@
 """Weights go into the store and are found by every form of address."""
 
 import shutil
-import tomllib
-from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from pipelines.tracking.models import MODEL_REQUIREMENTS, fetch_weights, log_model, register_model
+from pipelines.tracking.models import fetch_weights, log_model, register_model
 from pipelines.train.job import locate_weights
 from tests.pipelines.tracking.new_runs import write_weights
 
@@ -82,8 +80,3 @@ def test_a_network_without_classes_is_not_logged_as_a_classifier(run, tmp_path):
     headless = write_weights(tmp_path / "student.safetensors", class_names=())
     with pytest.raises(ValueError, match="has no classes"):
         log_model(run, headless)
-
-
-def test_the_logged_model_asks_for_what_the_project_declares():
-    pyproject = tomllib.loads(Path("pyproject.toml").read_text())
-    assert set(MODEL_REQUIREMENTS) <= set(pyproject["project"]["dependencies"])
