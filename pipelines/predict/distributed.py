@@ -77,7 +77,7 @@ def connect_workers(videos: Sequence[NamedVideo], config: PredictConfig, *, writ
         UserError: Ray has no room for them, or a node does not see the videos or the folder.
     """
     session.connect()
-    workers = _choose_workers(config)
+    workers = choose_workers(config)
     pools.check_workers_fit(workers.count, {"CPU": workers.num_cpus, "GPU": float(workers.num_gpus)})
     folders = {video.root.folder for video in videos if isinstance(video.root, LocalRoot)}
     check_shared(
@@ -87,7 +87,8 @@ def connect_workers(videos: Sequence[NamedVideo], config: PredictConfig, *, writ
     return workers
 
 
-def _choose_workers(config: PredictConfig) -> ModelWorkers:
+def choose_workers(config: PredictConfig) -> ModelWorkers:
+    """The workers that the settings name, or that the cluster has room for."""
     num_gpu_workers = 0 if config.use_gpu is False else pools.room_for_workers({"CPU": 1.0, "GPU": 1.0})
     if config.use_gpu or num_gpu_workers > 0:
         return ModelWorkers(config.num_workers or max(1, num_gpu_workers), num_threads=1, num_cpus=1.0, num_gpus=1)

@@ -3,7 +3,23 @@
 import json
 import shutil
 
+import pytest
+import torch
+
+from pipelines.clips.stream import as_row, from_row
+from pipelines.networks.config import ScoringComputeConfig
+from pipelines.predict import distributed, parts
+from pipelines.predict.config import PredictConfig
+from pipelines.predict.distributed import ModelWorkers, PartScorer
 from pipelines.predict.job import run_predict
+from pipelines.predict.parts import PartReader
+from pipelines.predict.videos import NamedVideo
+from pipelines.prepare.sources import LocalRoot
+from pipelines.runtime import pools
+from t3d_core.training.checkpoint import load_model, save_weights
+from t3d_core.video.clip_reader import WHOLE_VIDEO, ViewSampling
+from t3d_core.video.clip_sampling import ClipView
+from t3d_core.video.guard import GuardLimits
 from tests.pipelines.predict.test_job import predict_config
 
 
@@ -39,16 +55,64 @@ def test_workers_of_ray_give_what_one_process_gives_and_resume(local_ray, weight
 
 def test_a_video_in_several_parts_gets_the_scores_of_the_whole(local_ray, weights, videos, tmp_path, monkeypatch):
     run_predict(predict_config(weights, tmp_path, videos / "0.mp4", stride_seconds=0.1))
-    monkeypatch.setattr("pipelines.predict.parts._MIN_PART_BYTES", 1000)
-    parts = []
-    cut = __import__("pipelines.predict.distributed", fromlist=["cut_into_parts"]).cut_into_parts
+    monkeypatch.setattr(parts, "_MIN_PART_BYTES", 1000)
+    cut, tasks = parts.cut_into_parts, []
     monkeypatch.setattr(
-        "pipelines.predict.distributed.cut_into_parts",
-        lambda *a, **k: parts.append(cut(*a, **k)) or parts[-1],
+        distributed, "cut_into_parts", lambda *given, **named: tasks.extend(cut(*given, **named)) or tasks
     )
-    config = predict_config(
-        weights, tmp_path, videos / "0.mp4", stride_seconds=0.1, num_workers=1, output=tmp_path / "ray"
+    run_predict(
+        predict_config(weights, tmp_path, videos / "0.mp4", stride_seconds=0.1, num_workers=1, output=tmp_path / "ray")
     )
-    run_predict(config)
-    assert len(parts[0]) > 2
+    assert len(tasks) > 2
     assert lines_of(tmp_path / "ray") == lines_of(tmp_path / "predicted")
+
+
+def part_scorer(weights, **changes):
+    settings = {"compute": ScoringComputeConfig(), "batch_size": 2, "num_threads": 1, "use_gpu": False}
+    return PartScorer(load_model(weights), **settings | {"with_features": False} | changes)
+
+
+def row_of(videos, *names):
+    sampling = ViewSampling(ClipView(16, 1, crop_size=32, short_side=36, short_video="loop"))
+    reader = PartReader(sampling, batch_size=2, limits=GuardLimits(), max_source_bytes=1 << 30)
+    [batch] = reader.batches([(0, NamedVideo(name, LocalRoot(videos), name), WHOLE_VIDEO) for name in names])
+    return as_row(batch)
+
+
+@pytest.mark.heavy
+def test_a_model_worker_gives_scores_and_features_without_pixels(weights, videos):
+    batch = from_row(part_scorer(weights, with_features=True)(row_of(videos, "0.mp4")))
+    assert "clip_BSTHWC" not in batch
+    assert batch["score_BK"].sum(axis=1) == pytest.approx([1, 1])
+    assert len(batch["feature_BD"]) == 2
+    assert "feature_BD" not in part_scorer(weights)(row_of(videos, "0.mp4"))
+    assert "score_BK" not in part_scorer(weights)(row_of(videos, "broken.mp4"))  # it ends parts alone
+
+
+@pytest.mark.heavy
+def test_scores_that_are_no_numbers_are_refused(weights, videos, tmp_path):
+    net, card = load_model(weights)
+    torch.nn.init.constant_(net.classifier.weight, float("nan"))
+    save_weights(net, tmp_path / "nan.safetensors", card=card)
+    batch = from_row(part_scorer(tmp_path / "nan.safetensors")(row_of(videos, "0.mp4")))
+    assert "not finite" in batch["refusal_1"][0]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "changes", "expected"),
+    [
+        ({"cpus": 2, "threads": 2}, {}, (1, 2, 1.0, 0)),
+        ({"cpus": 64, "threads": 16}, {}, (4, 16, 8.0, 0)),  # four nodes
+        ({"cpus": 64, "threads": 16}, {"num_workers": 8}, (8, 8, 4.0, 0)),
+        ({"cpus": 64, "threads": 16, "is_labelled": True}, {}, (4, 16, 16, 0)),
+        ({"cpus": 64, "threads": 16, "gpus": 4}, {}, (4, 1, 1.0, 1)),
+        ({"cpus": 64, "threads": 16, "gpus": 4}, {"use_gpu": False}, (4, 16, 8.0, 0)),
+        ({"cpus": 64, "threads": 16}, {"use_gpu": True}, (1, 1, 1.0, 1)),  # refused later: no GPU
+    ],
+)
+def test_workers_are_as_many_as_the_cluster_has_room_for(monkeypatch, cluster, changes, expected):
+    monkeypatch.setattr(pools, "cpus", lambda _: cluster["cpus"])
+    monkeypatch.setattr(pools, "room_for_workers", lambda _: cluster.get("gpus", 0))
+    monkeypatch.setattr(pools, "selector", lambda pool: {pools.LABEL: pool} if cluster.get("is_labelled") else {})
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cluster["threads"])
+    assert distributed.choose_workers(PredictConfig(**changes)) == ModelWorkers(*expected)
