@@ -100,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.received.append((self.path, dict(self.headers), body))
         replies = self.server.replies
         this = replies.pop(0) if len(replies) > 1 else replies[0]
-        this.may_go.wait(20)
+        this.may_go.wait(60)  # longer than a test waits for the page
         self._answer_json(this.status, this.body, this.headers)
 
     def _answer_json(self, status: int, body: dict[str, Any], headers: dict[str, str]) -> None:

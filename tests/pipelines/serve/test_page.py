@@ -390,6 +390,7 @@ FAILS = "navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMExcep
         (FAILS.format("NotAllowedError"), "The camera is not allowed."),
         ("Object.defineProperty(window, 'isSecureContext', {value: false})", "Browsers give the camera only to pages"),
     ],
+    ids=["none", "not allowed", "insecure page"],
 )
 def test_a_camera_that_does_not_work_is_said_plainly(page, fault, words):
     page.run(fault)
