@@ -1,1 +1,1 @@
-"""A trained network answers over HTTP."""
+"""A trained network answers over HTTP: videos are sent to it, scores come back."""
