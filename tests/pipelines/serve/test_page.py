@@ -6,50 +6,23 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions, Keys
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.action_chains import ActionChains
-from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
 
 from t3d_core.video.decoding import probe
 from t3d_core.video.playable import write_playable
+from tests.pipelines.serve.page_driver import Page, start_chromium
 from tests.pipelines.serve.page_stub import CLASSES, PAGE, SECONDS, PageStub, reply, result
 
 pytestmark = pytest.mark.heavy
 
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
-).split()
 MIN_CONTRAST = 4.5  # WCAG 2.2, 1.4.3
-# Of every text that is seen: its contrast with the first ground below it that is not transparent.
-CONTRASTS = """
-const light = (colour) => {
-  const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3)
-    .map((value) => value / 255).map((value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
-  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-};
-const ground = (element) => {
-  for (; element; element = element.parentElement) {
-    const colour = getComputedStyle(element).backgroundColor;
-    if (colour !== "rgba(0, 0, 0, 0)") return colour;
-  }
-};
-const seen = [...document.body.querySelectorAll("*")].filter((each) => each.checkVisibility({visibilityProperty: true})
-  && [...each.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.textContent.trim()));
-return seen.map((each) => {
-  const lights = [light(getComputedStyle(each).color), light(ground(each))].sort((one, other) => one - other);
-  return [each.textContent.slice(0, 40), (lights[1] + 0.05) / (lights[0] + 0.05)];
-});
-"""
 
 
 def moving_square(num_frames: int, *, width: int = 64) -> Iterator[np.ndarray]:
@@ -81,12 +54,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
         if os.environ.get("REQUIRE_CHROMIUM") == "1":
             pytest.fail(why)
         pytest.skip(why)
-    options = ChromeOptions()
-    options.binary_location = str(programs[0])
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = Chrome(options=options, service=Service(str(programs[1])))
+    driver = start_chromium(*map(str, programs), tmp_path_factory.mktemp("chromium"))
     yield driver
     driver.quit()
 
@@ -99,57 +67,6 @@ def server() -> Iterator[PageStub]:
         yield stub
         stub.shutdown()
         thread.join()
-
-
-class Page:
-    """What a person sees and does.
-
-    Args:
-        driver: of Chromium, with the page open.
-    """
-
-    def __init__(self, driver: Chrome) -> None:
-        self.driver = driver
-
-    def __getitem__(self, name: str) -> WebElement:
-        return self.driver.find_element("id", name)
-
-    def choose(self, *paths: Path) -> None:
-        self["file"].send_keys("\n".join(map(str, paths)))
-
-    def run(self, script: str, *arguments: object) -> Any:
-        return self.driver.execute_script(script, *arguments)
-
-    def until(self, condition: Callable[[], object]) -> Any:
-        return WebDriverWait(self.driver, 20, 0.05).until(lambda _: condition())
-
-    def result_of(self, *paths: Path) -> None:
-        self.choose(*paths)
-        self.until(self["details"].is_displayed)
-
-    def moment(self) -> float:
-        return self.run("return document.getElementById('video').currentTime")
-
-    def press(self, *keys: str) -> None:
-        ActionChains(self.driver).send_keys(*keys).perform()
-
-    def resize(self, width: int, height: int) -> None:
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-
-    def prefer(self, **preferences: str) -> None:
-        features = [{"name": name.replace("_", "-"), "value": value} for name, value in preferences.items()]
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-    def addresses(self) -> list[str]:
-        """Of all requests since this was asked last."""
-        entries = (entry["message"] for entry in self.driver.get_log("performance"))
-        return [
-            address
-            for message in entries
-            if '"Network.requestWillBeSent"' in message
-            for address in re.findall(r'"request":\{.*?"url":"([^"]+)"', message)
-        ]
 
 
 @pytest.fixture
@@ -412,7 +329,7 @@ def test_every_text_can_be_read_and_a_narrow_page_does_not_scroll_sideways(page,
         page.choose(video)
         page.until(lambda: page["details"].is_displayed() or page["again"].is_displayed())
         page.run("note('There is no camera.'); page.token.hidden = false; page.classes.open = true")
-        contrasts = page.run(CONTRASTS)
+        contrasts = page.contrasts()
         texts |= {text for text, _ in contrasts}
         assert [each for each in contrasts if each[1] < MIN_CONTRAST] == []
         assert page.run("return document.documentElement.scrollWidth") <= 360
