@@ -78,7 +78,8 @@ def cut_into_parts(videos: Sequence[NamedVideo], *, is_cut: bool, num_cpus: int)
         The parts of each task.
     """
     sizes = [video.num_bytes or _UNKNOWN_BYTES for video in videos]
-    task_bytes = min(sum(sizes) / (_TASKS_A_CPU * num_cpus), _MAX_PART_BYTES)
+    all_bytes = sum(sizes) + _OPENING_BYTES * len(sizes)
+    task_bytes = min(all_bytes / (_TASKS_A_CPU * num_cpus), _MAX_PART_BYTES)
     tasks: list[list[VideoPart]] = [[]]
     filled = 0.0
     for place, (video, num_bytes) in enumerate(zip(videos, sizes, strict=True)):

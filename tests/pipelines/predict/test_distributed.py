@@ -72,21 +72,20 @@ def part_scorer(weights, **changes):
     return PartScorer(load_model(weights), **settings | {"with_features": False} | changes)
 
 
-def row_of(videos, *names):
+def first_row(videos, name):
     sampling = ViewSampling(ClipView(16, 1, crop_size=32, short_side=36, short_video="loop"))
     reader = PartReader(sampling, batch_size=2, limits=GuardLimits(), max_source_bytes=1 << 30)
-    [batch] = reader.batches([(0, NamedVideo(name, LocalRoot(videos), name), WHOLE_VIDEO) for name in names])
-    return as_row(batch)
+    return as_row(next(reader.batches([(0, NamedVideo(name, LocalRoot(videos), name), WHOLE_VIDEO)])))
 
 
 @pytest.mark.heavy
 def test_a_model_worker_gives_scores_and_features_without_pixels(weights, videos):
-    batch = from_row(part_scorer(weights, with_features=True)(row_of(videos, "0.mp4")))
+    batch = from_row(part_scorer(weights, with_features=True)(first_row(videos, "0.mp4")))
     assert "clip_BSTHWC" not in batch
     assert batch["score_BK"].sum(axis=1) == pytest.approx([1, 1])
     assert len(batch["feature_BD"]) == 2
-    assert "feature_BD" not in part_scorer(weights)(row_of(videos, "0.mp4"))
-    assert "score_BK" not in part_scorer(weights)(row_of(videos, "broken.mp4"))  # it ends parts alone
+    assert "feature_BD" not in part_scorer(weights)(first_row(videos, "0.mp4"))
+    assert "score_BK" not in part_scorer(weights)(first_row(videos, "broken.mp4"))  # it ends parts alone
 
 
 @pytest.mark.heavy
@@ -94,7 +93,7 @@ def test_scores_that_are_no_numbers_are_refused(weights, videos, tmp_path):
     net, card = load_model(weights)
     torch.nn.init.constant_(net.classifier.weight, float("nan"))
     save_weights(net, tmp_path / "nan.safetensors", card=card)
-    batch = from_row(part_scorer(tmp_path / "nan.safetensors")(row_of(videos, "0.mp4")))
+    batch = from_row(part_scorer(tmp_path / "nan.safetensors")(first_row(videos, "0.mp4")))
     assert "not finite" in batch["refusal_1"][0]
 
 
