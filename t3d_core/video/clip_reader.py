@@ -14,7 +14,9 @@ Shape letters: S segments, T frames, H height, W width, C = 3 colours.
 """
 
 import bisect
+import functools
 import itertools
+import os
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -127,7 +129,7 @@ def read_views(source: VideoSource, sampling: ViewSampling, *, share: VideoShare
     """
     if sampling.is_spread and share.place > 0:
         return
-    listed = list_source(source, SegmentRequest())
+    listed = list_source(source, SegmentRequest()) if share == WHOLE_VIDEO else _list_shared(source)
     views = _Views(listed, sampling)
     if sampling.is_spread:
         yield from views.read(views.of_known_length(_count_frames(listed)))
@@ -143,6 +145,19 @@ def read_views(source: VideoSource, sampling: ViewSampling, *, share: VideoShare
         num_views += 1
     if num_views == 0:
         yield from views.read(views.of_known_length(views.num_frames_seen))
+
+
+def _list_shared(source: VideoSource) -> ListedSource:
+    """The packets of a video; for its other shares they are not listed again while the file stays as it is."""
+    if isinstance(source, bytes):
+        return list_source(source, SegmentRequest())
+    status = os.stat(source)
+    return _list_once(os.fspath(source), (status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=1)
+def _list_once(path: str, _state: tuple[int, ...]) -> ListedSource:
+    return list_source(path, SegmentRequest())
 
 
 def _count_frames(listed: ListedSource) -> int:

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from t3d_core.errors import UserError
+from t3d_core.video import clip_reader
 from t3d_core.video.clip_reader import VideoShare, ViewSampling, read_views
 from t3d_core.video.clip_sampling import ClipView, non_overlapping_clips, uniform_clips
 from t3d_core.video.container import VideoError
 from t3d_core.video.conversion import FrameConverter
 from t3d_core.video.cropping import center_crop, crop_frames, mirrored, view_crops
 from t3d_core.video.decoding import decode_frames, probe
+from t3d_core.video.listed_source import list_source
 from t3d_core.video.sizes import resized_size
 from t3d_core.video.source_frames import SourceReader
 
@@ -197,6 +199,17 @@ def test_a_share_decodes_only_from_the_key_frame_before_it(encode, monkeypatch):
     assert list(read_views(source, SAMPLING, share=VideoShare(2, 4)))
     assert 50 <= min(decoded) <= 56  # clips 7 to 10: frames 56 to 86
     assert max(decoded) == 86
+
+
+def test_the_packets_of_a_file_are_listed_once_for_all_shares_until_it_changes(encode, tmp_path, monkeypatch):
+    listed = []
+    monkeypatch.setattr(clip_reader, "list_source", lambda *given: listed.append(given[0]) or list_source(*given))
+    path = tmp_path / "video.mp4"
+    for num_frames in (60, 120):
+        path.write_bytes(encode(num_frames=num_frames))
+        shares = [list(read_views(path, SAMPLING, share=VideoShare(place, 3))) for place in range(3)]
+        assert sum(map(len, shares)) == len(list(read_views(path, SAMPLING)))
+    assert listed == [str(path), path, str(path), path]
 
 
 def test_a_truncated_file_is_not_shared(encode):
