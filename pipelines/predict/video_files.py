@@ -9,32 +9,27 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from pipelines.predict.annotate import annotate_frames
 from pipelines.predict.config import PredictConfig
+from pipelines.predict.explained_clip import CHANGED, choose_clip, explain_pixels, write_explanation_video
 from pipelines.predict.timeline_files import plot_timeline, write_timeline_csv
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.pictures import optional_picture
 from t3d_core.models.video_net import VideoNet
-from t3d_core.prediction.timeline import Timeline, make_timeline
+from t3d_core.prediction.timeline import Timeline
 from t3d_core.prediction.video_prediction import VideoPrediction
 from t3d_core.training.weights_card import WeightsCard
 from t3d_core.video.clip_reader import ViewSampling
 from t3d_core.video.container import VideoError
 from t3d_core.video.frame_reader import at_constant_rate
 from t3d_core.video.guard import GuardedDecoder
-from t3d_core.video.playable import write_playable
-from t3d_core.video.transforms import normalize_clip
 
-_MIN_EXPLAINED_PIXELS = 224
 _MAX_STEM = 60
-_CHANGED = "it gives fewer frames than before: it was changed while the job read it"
 
 
 def folder_of(output: Path, video: str) -> Path:
@@ -88,7 +83,7 @@ class VideoFiles:
             return lines
         folder.mkdir(parents=True, exist_ok=True)
         title = PurePosixPath(title).name
-        timeline = self._timeline_of(prediction)
+        timeline = prediction.timeline(window_seconds=self.config.smooth_seconds)
         if self.config.timeline:
             lines += self._write_timeline(folder, timeline, title)
         if self.config.annotate:
@@ -96,16 +91,6 @@ class VideoFiles:
         if self.config.explain:
             lines += self._explain(folder, path, prediction, title)
         return lines
-
-    def _timeline_of(self, prediction: VideoPrediction) -> Timeline:
-        starts, ends = prediction.start_N, prediction.end_N
-        return make_timeline(
-            starts,
-            ends,
-            prediction.score_NK,
-            window_seconds=self.config.smooth_seconds,
-            max_gap_seconds=float(max(0.0, np.max(starts[1:] - ends[:-1], initial=0.0))),
-        )
 
     def _write_timeline(self, folder: Path, timeline: Timeline, title: str) -> list[str]:
         names, min_seconds = self.card.class_names, self.config.min_segment_seconds
@@ -119,7 +104,7 @@ class VideoFiles:
     def _annotate(self, target: Path, path: str, timeline: Timeline) -> None:
         frames = self.decoder.read_frames(path)
         if (first := next(frames, None)) is None:
-            raise VideoError(_CHANGED)
+            raise VideoError(CHANGED)
         annotate_frames(
             at_constant_rate(itertools.chain([first], frames)),
             path=target,
@@ -131,40 +116,20 @@ class VideoFiles:
         )
 
     def _explain(self, folder: Path, path: str, prediction: VideoPrediction, title: str) -> list[str]:
-        # Imported only here: captum and pyplot take half a second.
-        from pipelines.predict.explanation_pictures import draw_explanation_sheet, overlay_frames
-        from t3d_core.prediction.explanation import explain_clip
+        # Imported only here: pyplot takes half a second.
+        from pipelines.predict.explanation_pictures import draw_explanation_sheet
 
-        [(label, score)] = prediction.top(1)
-        place = int(prediction.score_NK[:, label].argmax())
-        clip_THWC = self._clip_at(path, place)
-        clip_BTHWC = torch.from_numpy(clip_THWC[None]).to(self.device)
-        clip_BCTHW = normalize_clip(clip_BTHWC, mean=self.card.mean, std=self.card.std)
-        explanation = explain_clip(self.net.to(self.device), clip_BCTHW, torch.tensor([label], device=self.device))
-        map_THW = explanation.map_BTHW[0].cpu().numpy()
-        # Only transitions with several depths are informative.
-        shares = [each.of_clip(0) for each in explanation.branch_shares if len(each.temporal_depths) > 1]
-        start, end = float(prediction.start_N[place]), float(prediction.end_N[place])
-        heading = f"{title}: {self.card.class_names[label]} {score:.2f}, clip {start:.1f} to {end:.1f} s"
+        clip = choose_clip(path, prediction, self.sampling, decoder=self.decoder)
+        explained = explain_pixels(clip.clip_THWC, clip.label, net=self.net, device=self.device, card=self.card)
+        name = self.card.class_names[clip.label]
+        heading = f"{title}: {name} {clip.score:.2f}, clip {clip.start_seconds:.1f} to {clip.end_seconds:.1f} s"
         with optional_picture("explanation.png"):
-            draw_explanation_sheet(clip_THWC, map_THW, shares, title=heading, path=folder / "explanation.png")
-        fps = min(60.0, len(clip_THWC) / max(end - start, 0.1) / self.card.num_segments)
+            draw_explanation_sheet(
+                clip.clip_THWC, explained.map_THW, explained.shares, title=heading, path=folder / "explanation.png"
+            )
         with whole_file(folder / "explanation.mp4") as partial:
-            write_playable(map(_enlarged, overlay_frames(clip_THWC, map_THW)), path=partial, fps=fps)
-        return list(_describe_shares(shares))
-
-    def _clip_at(self, path: str, place: int) -> npt.NDArray[np.uint8]:
-        """The pixels of the clip with this number, of several segments the middle one, in the centre crop."""
-        views = self.decoder.read_views(path, replace(self.sampling, num_crops=1))
-        if (view := next(itertools.islice(views, place, None), None)) is None:
-            raise VideoError(_CHANGED)
-        return np.array(view.clip_STHWC[len(view.clip_STHWC) // 2])
-
-
-def _enlarged(frame_HWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Every pixel of a small frame several times, so that a player shows more than a stamp."""
-    factor = -(-_MIN_EXPLAINED_PIXELS // min(frame_HWC.shape[:2]))
-    return frame_HWC.repeat(factor, axis=0).repeat(factor, axis=1)
+            write_explanation_video(partial, clip, explained.map_THW)
+        return list(_describe_shares(explained.shares))
 
 
 def _describe_shares(shares: Sequence[Sequence[tuple[int, float]]]) -> Iterator[str]:

@@ -31,7 +31,6 @@ from t3d_core.video.container import VideoError
 
 _SCHEMES = ("http://", "https://")
 _CONNECT_SECONDS, _READ_SECONDS = 10, 30
-_MAX_REDIRECTS = 5
 _RETRY = Retry(
     total=3,
     redirect=False,  # requests follows them
@@ -61,10 +60,12 @@ class WebRoot:
     Attributes:
         only_public: refuse servers in private networks, for addresses that strangers give.
         seconds: time for one download.
+        max_redirects: how often a server may send on to another address.
     """
 
     only_public: bool = False
     seconds: float = 3600.0
+    max_redirects: int = 5
 
     @contextmanager
     def open_locally(self, name: str, *, max_bytes: int) -> Iterator[LocalFile]:
@@ -91,7 +92,7 @@ class WebRoot:
 
     def _session(self) -> requests.Session:
         session = requests.Session()
-        session.max_redirects = _MAX_REDIRECTS
+        session.max_redirects = self.max_redirects
         session.trust_env = not self.only_public  # a proxy would connect to where we must not; .netrc holds secrets
         adapter = _PublicAdapter(max_retries=_RETRY) if self.only_public else HTTPAdapter(max_retries=_RETRY)
         for scheme in _SCHEMES:
@@ -206,7 +207,7 @@ def _request_errors(address: str) -> Iterator[None]:
     except _NotPublicError:
         raise VideoError("refused: the address does not lead to a public server") from None
     except requests.TooManyRedirects:
-        raise VideoError(f"unreadable: more than {_MAX_REDIRECTS} redirects") from None
+        raise VideoError("unreadable: too many redirects") from None
     except requests.exceptions.InvalidSchema:
         raise VideoError("unreadable: the server redirects to an address that is not http:// or https://") from None
     except requests.RequestException as error:

@@ -28,10 +28,12 @@ _NICENESS_VARIABLE = "RAY_worker_niceness"
 _TOKEN_VARIABLE = "RAY_AUTH_TOKEN"
 
 
-def connect() -> None:
+def connect(*, num_cpus: int | None = None) -> None:
     """Join the cluster that RAY_ADDRESS names (as in a submitted job), or start Ray on this machine for this process.
 
-    On one machine Ray gets at least two CPUs: one trains while the other decodes.
+    Args:
+        num_cpus: CPUs that Ray hands out on one machine, even if there are fewer. By default all, and at least two: one
+            trains while the other decodes.
 
     Raises:
         UserError: the cluster does not answer, rejects the token, or has another version of Ray or Python.
@@ -42,6 +44,9 @@ def connect() -> None:
     address = os.environ.get("RAY_ADDRESS")
     if address and address != "local":  # Ray's own name for a new one on this machine
         _join(address)
+        return
+    if num_cpus is not None:
+        start_local(num_cpus=num_cpus)
         return
     start_local()
     if ray.cluster_resources()["CPU"] < 2:

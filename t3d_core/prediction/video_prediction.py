@@ -13,16 +13,37 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from t3d_core.errors import UserError
-from t3d_core.prediction.clip_scorer import ClipScorer, ScoredViews
+from t3d_core.prediction.clip_scorer import ScoredViews
+from t3d_core.prediction.timeline import Timeline, make_timeline
 from t3d_core.video.clip_reader import VideoView, ViewSampling
 from t3d_core.video.container import VideoError
-from t3d_core.video.guard import GuardedDecoder
+
+
+class ViewReader(Protocol):
+    """Reads the views of a file, as `GuardedDecoder` does."""
+
+    def read_views(self, path: str | os.PathLike[str], sampling: ViewSampling) -> Iterator[VideoView]:
+        """As `clip_reader.read_views`."""
+        ...
+
+
+class ViewScorer(Protocol):
+    """Scores views, as `ClipScorer` does, here or in another process."""
+
+    @property
+    def num_views(self) -> int:
+        """Views of a batch."""
+        ...
+
+    def score_with_features(self, clip_BSTHWC: npt.NDArray[np.uint8]) -> ScoredViews:
+        """Scores and features of up to `num_views` views."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -50,13 +71,23 @@ class VideoPrediction:
         order = np.argsort(-self.score_K, kind="stable")[:count]
         return [(int(label), float(self.score_K[label])) for label in order]
 
+    def timeline(self, *, window_seconds: float) -> Timeline:
+        """Smooth the scores of the clips; the longest gap between clips of one stride ends no segment."""
+        return make_timeline(
+            self.start_N,
+            self.end_N,
+            self.score_NK,
+            window_seconds=window_seconds,
+            max_gap_seconds=float(max(0.0, np.max(self.start_N[1:] - self.end_N[:-1], initial=0.0))),
+        )
+
 
 def predict_video(
     path: str | os.PathLike[str],
-    scorer: ClipScorer,
+    scorer: ViewScorer,
     sampling: ViewSampling,
     *,
-    decoder: GuardedDecoder,
+    decoder: ViewReader,
     with_features: bool = False,
 ) -> VideoPrediction:
     """Score a video file of any length.
@@ -145,7 +176,7 @@ def _next_of(batches: Iterator[Sequence[VideoView]]) -> Sequence[VideoView]:
         raise VideoError(str(error)) from error
 
 
-def _score(batch: Sequence[VideoView], scorer: ClipScorer, *, with_features: bool) -> ViewResults:
+def _score(batch: Sequence[VideoView], scorer: ViewScorer, *, with_features: bool) -> ViewResults:
     scored = scorer.score_with_features(np.stack([view.clip_STHWC for view in batch]))
     check_finite(scored)
     return ViewResults(

@@ -79,6 +79,19 @@ def open_video(source: VideoSource) -> Iterator[OpenVideo]:
         raise VideoError(f"unreadable: {error.strerror}") from error
 
 
+def stated_seconds(source: VideoSource) -> float | None:
+    """Read the length that the header of a file states, without decoding; None where it states none. It may lie.
+
+    Raises:
+        VideoError: the file cannot be opened, or is no video.
+    """
+    with open_video(source) as video:
+        stream = video.stream
+        if stream.duration is not None and stream.time_base is not None:
+            return float(stream.duration * stream.time_base)
+        return None if video.container.duration is None else video.container.duration / _MICROSECONDS
+
+
 def iterate_frames(video: OpenVideo, *, is_strict: bool = False) -> Iterator[VideoFrame]:
     """Decode from the start, in presentation order.
 

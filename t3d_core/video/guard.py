@@ -90,6 +90,11 @@ class GuardedDecoder:
         [message] = self._ask("probe", path=os.fspath(path))
         return VideoInfo(**_without_kind(message))
 
+    def stated_seconds(self, path: str | os.PathLike[str]) -> float | None:
+        """As `container.stated_seconds`."""
+        [message] = self._ask("stated_seconds", path=os.fspath(path))
+        return message.fields["seconds"]
+
     def decode_frames(
         self,
         path: str | os.PathLike[str],

@@ -21,7 +21,7 @@ import numpy as np
 from t3d_core.errors import UserError
 from t3d_core.video.clip_reader import VideoShare, ViewSampling, read_views
 from t3d_core.video.clip_sampling import ClipView
-from t3d_core.video.container import EmptyIntervalError, VideoError
+from t3d_core.video.container import EmptyIntervalError, VideoError, stated_seconds
 from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.frame_reader import read_frames
 from t3d_core.video.storage import encode_segments
@@ -67,6 +67,8 @@ def _kind_of(error: Exception) -> str:
 def _answer(operation: str, arguments: dict[str, Any]) -> Iterator[Message]:
     if operation == "probe":
         yield Message({"kind": "info", **asdict(probe(arguments["path"]))})
+    elif operation == "stated_seconds":
+        yield Message({"kind": "length", "seconds": stated_seconds(arguments["path"])})
     elif operation == "decode_frames":
         size = arguments["size"]
         frames_THWC = decode_frames(

@@ -39,7 +39,7 @@ def pins():
 def test_what_the_image_holds_is_what_the_project_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = project["dependencies"] + [
-        line for extra in ("server", "quickstart") for line in project["optional-dependencies"][extra]
+        line for extra in ("server", "serve", "quickstart") for line in project["optional-dependencies"][extra]
     ]
     pinned = pins()
     for requirement in map(Requirement, asked):

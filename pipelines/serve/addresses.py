@@ -1,0 +1,99 @@
+"""Which addresses the server reads for a client: none that the client could not read itself, but those that are listed.
+
+Whoever names an address makes the server send a request from where it stands, behind firewalls and with credentials
+(server-side request forgery). So an address is refused unless the settings allow it.
+"""
+
+import json
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from pipelines.prepare.local_copies import LocalFile
+from pipelines.prepare.sources import open_root
+from pipelines.prepare.web_videos import WebRoot, is_web_address
+from pipelines.serve.config import ServeConfig
+from pipelines.serve.refusal import Refusal
+
+
+def address_in(body: bytes) -> str:
+    """Read the address of a request's JSON.
+
+    Raises:
+        Refusal: 400, it holds none.
+    """
+    try:
+        address = json.loads(body)["address"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        address = None
+    if not isinstance(address, str):
+        raise Refusal(400, 'the JSON must be {"address": "https://..."}')
+    return address
+
+
+def check_address(address: str, config: ServeConfig) -> bool:
+    """Check that the settings allow an address; return whether it is listed in `allowed_addresses`.
+
+    Raises:
+        Refusal: 400 for what is no address, 403 for one that is neither listed nor, if that is allowed, on the web.
+    """
+    parts = _parts_of(address)
+    if any(_lies_below(parts, urlsplit(prefix)) for prefix in config.allowed_addresses):
+        return True
+    if not config.public_addresses:
+        raise Refusal(403, f"this server does not read the address: {_allowed(config.allowed_addresses)}")
+    if not is_web_address(address):
+        raise Refusal(403, "this server reads http:// and https:// addresses, and those of its allowed_addresses")
+    return False
+
+
+def open_address(address: str, config: ServeConfig) -> AbstractContextManager[LocalFile]:
+    """Download the video at an address, or copy it from a store, for as long as the context lasts.
+
+    Raises:
+        Refusal: as `check_address`.
+        VideoError: it is not there, too large, or not on a public server and not listed.
+        OSError: its server does not answer.
+        UserError: the store cannot be opened.
+    """
+    is_listed = check_address(address, config)
+    max_bytes = int(config.limits.mib * 2**20)
+    if is_web_address(address):
+        # Listed servers are trusted with what they hold, not with where they redirect to.
+        root = WebRoot(
+            only_public=not is_listed, seconds=config.limits.upload_seconds, max_redirects=0 if is_listed else 5
+        )
+        return root.open_locally(address, max_bytes=max_bytes)
+    folder, _, name = address.partition("?")[0].rpartition("/")
+    query = address.partition("?")[2]
+    return open_root(f"{folder}?{query}" if query else folder).open_locally(name, max_bytes=max_bytes)
+
+
+def _allowed(prefixes: Iterable[str]) -> str:
+    listed = ", ".join(prefixes)
+    return f"send the video itself, or an address that begins with {listed}" if listed else "send the video itself"
+
+
+def _parts_of(address: str) -> SplitResult:
+    try:
+        parts = urlsplit(address)
+        is_whole = bool(parts.scheme and parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        is_whole = False
+    if not is_whole or any(character <= " " or character == "\\" or character == "\x7f" for character in address):
+        raise Refusal(400, "address must be a whole address, such as https://example.com/clip.mp4")
+    if "@" in parts.netloc:
+        raise Refusal(400, "address must not hold a name or a password")
+    return parts
+
+
+def _lies_below(parts: SplitResult, prefix: SplitResult) -> bool:
+    """Compare host and port exactly and the path by its beginning; a path with `..` in any writing is below nothing."""
+    path = parts.path
+    for _ in range(3):  # servers differ in how often they decode
+        path = unquote(path).replace("\\", "/")
+        if ".." in path.split("/"):
+            return False
+    return (parts.scheme, parts.netloc.lower()) == (prefix.scheme, prefix.netloc.lower()) and parts.path.startswith(
+        prefix.path
+    )

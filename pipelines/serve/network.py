@@ -1,0 +1,99 @@
+"""A process that holds the network: views of any requests come in, are scored in full batches, and scores go back.
+
+    request A   xxxxxxxx   xxx..
+    request B   xx                    scored at once: A A A B B ...
+    request C   xxx
+
+`ClipScorer` gives a view the same bits whatever it is scored with. So a request gets the scores that it would get
+alone, and those of `predict`.
+
+Legend: B views of a call, S segments, T frames, H x W pixels, C colours, K classes.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ray import serve
+
+from pipelines.predict.explained_clip import ExplainedPixels, explain_pixels
+from pipelines.serve.config import ServeConfig
+from pipelines.serve.served_weights import ServedWeights
+from t3d_core.errors import UserError
+from t3d_core.models.execution import Execution
+from t3d_core.prediction.clip_scorer import ClipScorer
+
+_WAIT_SECONDS = 0.005
+# Calls carry up to one batch. Two at once leave fewer views unfilled than one, and no call waits long for others.
+_MAX_BATCHES = 2
+
+Clips = npt.NDArray[np.uint8]
+Scores = npt.NDArray[np.float32]
+ResultT = TypeVar("ResultT")
+
+
+def _num_views(calls: Sequence[Clips]) -> int:
+    return sum(map(len, calls))
+
+
+class Network:
+    """A replica of the network.
+
+    Args:
+        weights: what it loads.
+        config: settings.
+
+    Raises:
+        UserError: the weights are not those that the server was started with, or give scores that are not finite.
+    """
+
+    def __init__(self, weights: ServedWeights, config: ServeConfig) -> None:
+        torch.set_num_threads(config.cpus_per_replica or max(1, (os.cpu_count() or 1) // config.num_replicas))
+        loaded = weights.load()
+        self._device = torch.device("cuda" if config.use_gpu else "cpu")
+        if config.compute.transition_forms is not None:
+            loaded.model.set_transition_forms(config.compute.transition_forms)
+        self._card, self._net = loaded.card, loaded.model
+        self._scorer = ClipScorer(
+            loaded,
+            device=self._device,
+            batch_size=config.batch_size,
+            execution=Execution(**config.compute.model_dump(exclude={"fold_batch_norm", "transition_forms"})),
+            fold_batch_norm=config.compute.fold_batch_norm,
+        )
+        self._check_finite()
+        self._thread = ThreadPoolExecutor(1)
+        self.score.set_max_batch_size(_MAX_BATCHES * self._scorer.num_views)  # type: ignore[attr-defined] # of Serve
+
+    def _check_finite(self) -> None:
+        """Score a blank view, which also brings the network to its speed."""
+        size = (1, self._card.num_segments, self._card.num_frames, self._card.crop_size, self._card.crop_size, 3)
+        if not np.isfinite(self._scorer.score(np.zeros(size, np.uint8))).all():
+            raise UserError("the network gives scores that are not finite (NaN): its weights are damaged")
+
+    @serve.batch(max_batch_size=1, batch_wait_timeout_s=_WAIT_SECONDS, batch_size_fn=_num_views)
+    async def score(self, calls: list[Clips]) -> list[Scores]:
+        """Score the views of one call, clip_BSTHWC, together with those of others: score_BK."""
+        score_BK = await self._in_thread(
+            lambda: self._scorer.score(calls[0] if len(calls) == 1 else np.concatenate(calls))
+        )
+        return np.split(score_BK, np.cumsum([len(call) for call in calls])[:-1])
+
+    async def explain(self, clip_THWC: Clips, label: int) -> ExplainedPixels:
+        """Explain what in a clip speaks for a class."""
+        pixels = np.array(clip_THWC)  # what Ray hands over cannot be written to, of which PyTorch warns
+        return await self._in_thread(
+            lambda: explain_pixels(pixels, label, net=self._net, device=self._device, card=self._card)
+        )
+
+    async def ready(self) -> None:
+        """Return at once, where there is a replica."""
+
+    async def _in_thread(self, work: Callable[[], ResultT]) -> ResultT:
+        """One thing at a time, outside of the loop that takes calls."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
