@@ -4,6 +4,7 @@
 """
 
 import ray
+import torch
 from ray import serve
 from ray.serve import Application
 
@@ -56,12 +57,17 @@ def application(weights: ServedWeights, config: ServeConfig, digest: str | None)
         health_check_period_s=_HEALTH_SECONDS,
         graceful_shutdown_timeout_s=_GRACE_SECONDS,
     )(Front)
-    return front.bind(weights, config, digest, network.bind(weights, config))
+    return front.bind(weights, config, digest, network.bind(weights, config, _num_threads(config)))
 
 
 def num_cpus_of(config: ServeConfig) -> int:
     """CPUs that the application reserves."""
     return config.num_replicas * (config.cpus_per_replica or 1) + config.decode_replicas * config.decoders
+
+
+def _num_threads(config: ServeConfig) -> int:
+    """As many as `predict` would use in this process, if nothing is set: then its scores are the same to the last bit."""
+    return config.cpus_per_replica or max(1, torch.get_num_threads() // config.num_replicas)
 
 
 def _placed(pool: pools.Pool) -> dict[str, dict[str, str]]:

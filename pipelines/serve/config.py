@@ -69,15 +69,16 @@ class ServeConfig(Section):
     min_segment_seconds: Annotated[float, Field(ge=0)] = 0.0
     """Segments of a timeline that are shorter join a neighbour."""
     batch_size: PositiveInt = 8
-    """Clips that the network gets at once, of one video or of several. With the value of `predict`, scores are the
-    same to the last bit."""
+    """Clips that the network gets at once, of one video or of several. With the value of `predict` (and its number of
+    threads, see `cpus_per_replica`), scores are the same to the last bit."""
     compute: ScoringComputeConfig = ScoringComputeConfig()
     use_gpu: Annotated[bool, Role.RUNNING] = False
     """Give every replica of the network a GPU."""
     num_replicas: Annotated[PositiveInt, Role.RUNNING] = 1
     """Processes that hold the network."""
     cpus_per_replica: Annotated[PositiveInt | None, Role.RUNNING] = None
-    """CPUs that each of them reserves and computes on. By default it reserves one, and all of the machine are used."""
+    """CPUs that each of them reserves and computes on. By default each reserves one, and they share all of the machine
+    that starts the server. With as many as `predict` used, scores are the same to the last bit."""
     decode_replicas: Annotated[PositiveInt, Role.RUNNING] = 1
     """Processes that take requests and decode."""
     decoders: Annotated[PositiveInt, Role.RUNNING] = 2

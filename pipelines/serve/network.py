@@ -11,7 +11,6 @@ Legend: B views of a call, S segments, T frames, H x W pixels, C colours, K clas
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -47,13 +46,14 @@ class Network:
     Args:
         weights: what it loads.
         config: settings.
+        num_threads: of PyTorch. The last bits of scores on a CPU depend on it.
 
     Raises:
         UserError: the weights are not those that the server was started with, or give scores that are not finite.
     """
 
-    def __init__(self, weights: ServedWeights, config: ServeConfig) -> None:
-        torch.set_num_threads(config.cpus_per_replica or max(1, (os.cpu_count() or 1) // config.num_replicas))
+    def __init__(self, weights: ServedWeights, config: ServeConfig, num_threads: int) -> None:
+        torch.set_num_threads(num_threads)
         loaded = weights.load()
         self._device = torch.device("cuda" if config.use_gpu else "cpu")
         if config.compute.transition_forms is not None:

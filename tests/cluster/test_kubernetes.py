@@ -12,8 +12,12 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from ray.serve.schema import ServeDeploySchema
 
 from pipelines.search.config import SearchConfig
+from pipelines.serve import app
+from pipelines.serve.access import TOKEN_VARIABLE
+from pipelines.serve.config import ServeConfig
 from pipelines.settings.command_line import load_config
 from tests.cluster.crd_schema import validator_of
 from tests.jobs.test_job_contract import CONFIGS
@@ -24,10 +28,12 @@ KUBERNETES = "1.37.0"
 OVERLAYS = ("cpu-small", "gpu-8", "gpu-64-elastic")
 STAGES = {"prepare", "transfer", "train", "evaluate", "search"}
 PREPARED = {"prepare-youtube8m", "prepare-ucf101"}
+SERVED = ("cpu-small", "gpu-8")
 BUILDS = [
     "mlflow",
     *(f"kuberay/overlays/{overlay}" for overlay in OVERLAYS),
     *(f"kuberay/overlays/{overlay}/jobs" for overlay in OVERLAYS),
+    *(f"kuberay/overlays/{overlay}/serve" for overlay in SERVED),
 ]
 
 
@@ -47,7 +53,11 @@ def _built(folder):
 
 def check(resource):
     """Raise a ValidationError where the API server would refuse the resource or drop a part of it."""
-    if resource["apiVersion"] == "ray.io/v1":
+    if resource["kind"] == "RayService":  # its schema is not there, but that of the cluster inside it is
+        assert resource["spec"].keys() == {"rayClusterConfig", "serveConfigV2", "excludeHeadPodFromServeSvc"}
+        ServeDeploySchema.model_validate(yaml.safe_load(resource["spec"]["serveConfigV2"]))
+        check({**resource, "kind": "RayCluster", "spec": resource["spec"]["rayClusterConfig"]})
+    elif resource["apiVersion"] == "ray.io/v1":
         if not CRDS.is_dir():
             pytest.skip(f"the schemas of KubeRay are not at {CRDS}")
         validator_of(CRDS / f"{resource['kind'].lower()}s.yaml", "v1").validate(resource)
@@ -169,6 +179,29 @@ def test_the_operator_takes_every_job_and_cluster():
                 }
             for group in spec["workerGroupSpecs"]:
                 assert 0 <= group["minReplicas"] <= group["maxReplicas"]
+
+
+@pytest.mark.parametrize(("overlay", "num_gpus"), [("cpu-small", 0), ("gpu-8", 8)])
+def test_a_server_fits_its_cluster_and_is_reached_with_the_token_alone(overlay, num_gpus):
+    (service,) = of_kind("RayService", f"kuberay/overlays/{overlay}/serve")
+    cluster, deployed = service["spec"]["rayClusterConfig"], yaml.safe_load(service["spec"]["serveConfigV2"])
+    assert "upgradeStrategy" not in cluster
+    assert deployed["proxy_location"] == "Disabled"
+    (application,) = deployed["applications"]
+    assert application["import_path"] == f"{app.__name__}:{app.build.__name__}"
+    config = ServeConfig.model_validate(application["args"])
+    assert config.num_replicas * config.use_gpu == num_gpus
+    decode, train = (group["template"]["spec"]["containers"][0] for group in cluster["workerGroupSpecs"])
+    decode_nodes, train_nodes = (group["maxReplicas"] for group in cluster["workerGroupSpecs"])
+    assert config.decoders <= int(decode["resources"]["requests"]["cpu"])
+    assert config.decode_replicas <= decode_nodes
+    assert config.num_replicas * config.cpus_per_replica <= train_nodes * int(train["resources"]["requests"]["cpu"])
+    assert {"name": "serve", "containerPort": config.port} in decode["ports"]
+    (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    for container in (head, decode, train):
+        (token,) = (each for each in container["env"] if each["name"] == TOKEN_VARIABLE)
+        assert token["valueFrom"]["secretKeyRef"] == {"name": "t3d-serve", "key": "token"}
+    assert not of_kind("RayCluster", f"kuberay/overlays/{overlay}/serve")
 
 
 @pytest.mark.parametrize(("overlay", "has_gpus"), [("cpu-small", False), ("gpu-8", True), ("gpu-64-elastic", True)])
