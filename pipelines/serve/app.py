@@ -66,7 +66,7 @@ def num_cpus_of(config: ServeConfig) -> int:
 
 
 def _num_threads(config: ServeConfig) -> int:
-    """As many as `predict` would use in this process, if nothing is set: then its scores are the same to the last bit."""
+    """By default as many as `predict` would use in this process: then scores are the same to the last bit."""
     return config.cpus_per_replica or max(1, torch.get_num_threads() // config.num_replicas)
 
 

@@ -21,6 +21,7 @@ from pipelines.predict.config import PredictConfig
 from pipelines.prepare.config import PrepareJobConfig
 from pipelines.runtime import session
 from pipelines.search.config import SearchConfig
+from pipelines.serve.config import ServeConfig
 from pipelines.settings.build import fits
 from pipelines.settings.options import find_setting, options_of
 from pipelines.shards.folder import ShardFolder
@@ -41,6 +42,7 @@ CONFIGS = {
     "compare": CompareConfig,
     "export": ExportConfig,
     "predict": PredictConfig,
+    "serve": ServeConfig,
     "benchmark": BenchmarkConfig,
 }
 RECIPES = sorted((REPO / "jobs" / "recipes").rglob("*.yaml"))
@@ -74,7 +76,7 @@ def job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     """Jobs of a user who stands in an empty folder; Ray must not start, for nothing here needs it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(session, "connect", lambda: pytest.fail("Ray starts before the job is refused"))
+    monkeypatch.setattr(session, "connect", lambda **_: pytest.fail("Ray starts before the job is refused"))
     return Job(monkeypatch, capsys)
 
 
@@ -208,6 +210,14 @@ CONTRACT = {
         "fold_batch_norm": False,
     },
     "predict": {"inputs": ["a.mp4", "videos"], "model": "runs/mine", "stride_seconds": 0.5, "explain": True},
+    "serve": {
+        "model": "models:/t3d@champion",
+        "host": "0.0.0.0",
+        "port": 8080,
+        "num_replicas": 2,
+        "limits.mib": 64,
+        "allowed_addresses": ["https://example.com/clips/"],
+    },
     "benchmark": {"suite": "model", "output": "rows.json"},
 }
 
@@ -255,6 +265,13 @@ def test_predict_is_refused_without_a_video_and_without_a_network(job: Job) -> N
     assert not Path("runs").exists()
 
 
+def test_serve_is_refused_without_a_network_and_with_an_address_that_allows_too_much(job: Job) -> None:
+    assert_refused(job("serve"), "give --model, or train first")
+    outcome = job("serve", "--allowed_addresses", "https://example.com")
+    assert outcome.code == 2
+    assert "up to a slash" in outcome.err
+
+
 ILL_TYPED = {
     "prepare": ["--short_side", "wide", "--max_failed_fraction", "2"],
     "transfer": ["--epochs", "many", "--optimizer.lr", "-1"],
@@ -264,6 +281,7 @@ ILL_TYPED = {
     "compare": ["--table", "7", "--stage", "prepare"],
     "export": ["--format", "tflite", "--fold_batch_norm", "perhaps"],
     "predict": ["--num_crops", "2", "--top", "0"],
+    "serve": ["--port", "0", "--limits.seconds", "-1", "--num_replicas", "none"],
     "benchmark": ["--repeats", "0", "--num_frames", "few"],
 }
 

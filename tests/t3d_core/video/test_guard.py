@@ -14,7 +14,7 @@ import pytest
 
 from t3d_core.video.clip_reader import ViewSampling, read_views
 from t3d_core.video.clip_sampling import ClipView
-from t3d_core.video.container import EmptyIntervalError, VideoError
+from t3d_core.video.container import EmptyIntervalError, VideoError, stated_seconds
 from t3d_core.video.decoding import decode_frames, probe
 from t3d_core.video.frame_reader import read_frames
 from t3d_core.video.guard import DecoderKilledError, GuardedDecoder, GuardLimits
@@ -73,6 +73,7 @@ def wait_until(is_true, *, seconds=10):
 
 def test_the_guarded_decoder_gives_what_the_plain_functions_give(decoder, video):
     assert decoder.probe(video) == probe(video)
+    assert decoder.stated_seconds(video) == stated_seconds(video) == 2.0
     assert np.array_equal(decoder.decode_frames(video, [3, 1]), decode_frames(video, [3, 1]))
     assert decoder.decode_frames(video, np.array([0]), size=(12, 16)).shape == (1, 12, 16, 3)
     options = {"encoding": "h264", "short_side": 36, "max_segment_seconds": 0.7}
