@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client.metrics_core import Metric
 from ray import serve
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -66,6 +66,7 @@ class Front:
         )
         web = Web(
             config,
+            config.model or str(weights.path),
             card.class_names,
             digest,
             self._desk,
@@ -87,6 +88,8 @@ class Front:
 
     def __del__(self) -> None:
         """Serve calls this at the end: open requests get some seconds."""
+        if not hasattr(self, "_listener"):  # it has never listened
+            return
         self._admission.is_closing = True
         self._listener.close()
         self._desk.close()
@@ -143,9 +146,7 @@ def _patiently(call: Callable[[], Any], watch: Watch) -> Any:
             return _result(call, watch.remaining_seconds())
         except TimeoutError:
             raise watch.too_late() from None
-        except RayError as error:
-            if isinstance(cause := getattr(error, "cause", None), UserError):
-                raise cause from error
-            if cause is not None:  # raised by the network's code: it would be raised again
-                raise
+        except RayTaskError as error:  # the network's own: it would be raised again
+            raise (error.cause if isinstance(error.cause, UserError) else error) from None
+        except RayError:
             time.sleep(min(_RETRY_SECONDS, watch.remaining_seconds()))

@@ -52,6 +52,7 @@ class Web:
 
     Attributes:
         config: settings.
+        model: name of the network.
         class_names: by label.
         digest: SHA-256 of the token, if one is needed.
         desk: where videos are worked on.
@@ -63,6 +64,7 @@ class Web:
     """
 
     config: ServeConfig
+    model: str
     class_names: tuple[str, ...]
     digest: str | None
     desk: Desk
@@ -129,7 +131,7 @@ class Web:
             await self.check_ready()
         except Refusal as refusal:
             return JSONResponse({"reason": str(refusal)}, refusal.status, refusal.headers)
-        return JSONResponse({"status": "ok", "model": self.config.model})
+        return JSONResponse({"status": "ok", "model": self.model})
 
     async def _metrics(self, request: Request) -> Response:
         return Response(await self.metrics_page(), headers={"Content-Type": CONTENT_TYPE_LATEST})
