@@ -29,6 +29,7 @@ from pipelines.serve.served_weights import ServedWeights
 from pipelines.serve.watched_decoder import Watch
 from pipelines.serve.web import Web
 from t3d_core.errors import UserError
+from t3d_core.prediction.clip_scorer import ScoredViews
 from t3d_core.video.clip_reader import ViewSampling
 
 _READY_SECONDS = 5.0
@@ -117,8 +118,8 @@ class _RemoteScorer:
     def __init__(self, network: DeploymentHandle, watch: Watch, num_views: int) -> None:
         self._network, self._watch, self.num_views = network, watch, num_views
 
-    def score(self, clip_BSTHWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """As `ClipScorer.score`, for up to `num_views` views."""
+    def score_with_features(self, clip_BSTHWC: npt.NDArray[np.uint8]) -> ScoredViews:
+        """As `ClipScorer.score_with_features`, for up to `num_views` views."""
         return _patiently(lambda: self._network.score.remote(clip_BSTHWC), self._watch)
 
 

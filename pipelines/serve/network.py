@@ -25,14 +25,13 @@ from pipelines.serve.config import ServeConfig
 from pipelines.serve.served_weights import ServedWeights
 from t3d_core.errors import UserError
 from t3d_core.models.execution import Execution
-from t3d_core.prediction.clip_scorer import ClipScorer
+from t3d_core.prediction.clip_scorer import ClipScorer, ScoredViews
 
 _WAIT_SECONDS = 0.005
 # Calls carry up to one batch. Two at once leave fewer views unfilled than one, and no call waits long for others.
 _MAX_BATCHES = 2
 
 Clips = npt.NDArray[np.uint8]
-Scores = npt.NDArray[np.float32]
 ResultT = TypeVar("ResultT")
 
 
@@ -77,12 +76,12 @@ class Network:
             raise UserError("the network gives scores that are not finite (NaN): its weights are damaged")
 
     @serve.batch(max_batch_size=1, batch_wait_timeout_s=_WAIT_SECONDS, batch_size_fn=_num_views)
-    async def score(self, calls: list[Clips]) -> list[Scores]:
-        """Score the views of one call, clip_BSTHWC, together with those of others: score_BK."""
-        score_BK = await self._in_thread(
-            lambda: self._scorer.score(calls[0] if len(calls) == 1 else np.concatenate(calls))
-        )
-        return np.split(score_BK, np.cumsum([len(call) for call in calls])[:-1])
+    async def score(self, calls: list[Clips]) -> list[ScoredViews]:
+        """Score the views of one call, clip_BSTHWC, together with those of others."""
+        clip_BSTHWC = calls[0] if len(calls) == 1 else np.concatenate(calls)
+        scored = await self._in_thread(lambda: self._scorer.score_with_features(clip_BSTHWC))
+        ends = np.cumsum([len(call) for call in calls])[:-1]
+        return list(map(ScoredViews, *(np.split(each, ends) for each in scored)))
 
     async def explain(self, clip_THWC: Clips, label: int) -> ExplainedPixels:
         """Explain what in a clip speaks for a class."""
