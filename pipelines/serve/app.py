@@ -18,6 +18,7 @@ from pipelines.serve.served_weights import ServedWeights, find_weights_to_serve
 _GRACE_SECONDS = 15
 _MAX_CALLS = 1000
 _HEALTH_SECONDS = 10
+_QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
 def build(config: ServeConfig) -> Application:
@@ -49,6 +50,7 @@ def application(weights: ServedWeights, config: ServeConfig, digest: str | None)
         },
         health_check_period_s=_HEALTH_SECONDS,
         graceful_shutdown_timeout_s=_GRACE_SECONDS,
+        logging_config=_QUIET,
     )(Network)
     front = serve.deployment(
         name="front",
@@ -56,6 +58,7 @@ def application(weights: ServedWeights, config: ServeConfig, digest: str | None)
         ray_actor_options={"num_cpus": config.decoders, **_placed("decode")},
         health_check_period_s=_HEALTH_SECONDS,
         graceful_shutdown_timeout_s=_GRACE_SECONDS,
+        logging_config=_QUIET,
     )(Front)
     return front.bind(weights, config, digest, network.bind(weights, config, _num_threads(config)))
 
