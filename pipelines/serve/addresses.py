@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from pipelines.predict.videos import named_video
 from pipelines.prepare.local_copies import LocalFile
-from pipelines.prepare.sources import open_root
 from pipelines.prepare.web_videos import WebRoot, is_web_address
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.refusal import Refusal
@@ -64,9 +64,7 @@ def open_address(address: str, config: ServeConfig) -> AbstractContextManager[Lo
             only_public=not is_listed, seconds=config.limits.upload_seconds, max_redirects=0 if is_listed else 5
         )
         return root.open_locally(address, max_bytes=max_bytes)
-    folder, _, name = address.partition("?")[0].rpartition("/")
-    query = address.partition("?")[2]
-    return open_root(f"{folder}?{query}" if query else folder).open_locally(name, max_bytes=max_bytes)
+    return named_video(address).open(max_bytes=max_bytes)
 
 
 def _allowed(prefixes: Iterable[str]) -> str:

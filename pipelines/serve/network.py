@@ -20,12 +20,12 @@ import numpy.typing as npt
 import torch
 from ray import serve
 
+from pipelines.networks.scorer import make_scorer
 from pipelines.predict.explained_clip import ExplainedPixels, explain_pixels
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.served_weights import ServedWeights
 from t3d_core.errors import UserError
-from t3d_core.models.execution import Execution
-from t3d_core.prediction.clip_scorer import ClipScorer, ScoredViews
+from t3d_core.prediction.clip_scorer import ScoredViews
 
 _WAIT_SECONDS = 0.005
 # Calls carry up to one batch. Two at once leave fewer views unfilled than one, and no call waits long for others.
@@ -54,17 +54,10 @@ class Network:
     def __init__(self, weights: ServedWeights, config: ServeConfig, num_threads: int) -> None:
         torch.set_num_threads(num_threads)
         loaded = weights.load()
-        self._device = torch.device("cuda" if config.use_gpu else "cpu")
         if config.compute.transition_forms is not None:
             loaded.model.set_transition_forms(config.compute.transition_forms)
         self._card, self._net = loaded.card, loaded.model
-        self._scorer = ClipScorer(
-            loaded,
-            device=self._device,
-            batch_size=config.batch_size,
-            execution=Execution(**config.compute.model_dump(exclude={"fold_batch_norm", "transition_forms"})),
-            fold_batch_norm=config.compute.fold_batch_norm,
-        )
+        self._scorer = make_scorer(loaded, compute=config.compute, batch_size=config.batch_size, use_gpu=config.use_gpu)
         self._check_finite()
         self._thread = ThreadPoolExecutor(1)
         self.score.set_max_batch_size(_MAX_BATCHES * self._scorer.num_views)  # type: ignore[attr-defined] # of Serve
@@ -87,7 +80,7 @@ class Network:
         """Explain what in a clip speaks for a class."""
         pixels = np.array(clip_THWC)  # what Ray hands over cannot be written to, of which PyTorch warns
         return await self._in_thread(
-            lambda: explain_pixels(pixels, label, net=self._net, device=self._device, card=self._card)
+            lambda: explain_pixels(pixels, label, net=self._net, device=self._scorer.device, card=self._card)
         )
 
     async def ready(self) -> None:
