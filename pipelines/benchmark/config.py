@@ -11,6 +11,7 @@ from pydantic import PositiveInt
 from pipelines.benchmark.decode.config import DecodeSuiteConfig
 from pipelines.benchmark.model.config import ModelSuiteConfig
 from pipelines.benchmark.plan.config import PlanSuiteConfig
+from pipelines.benchmark.predict.config import PredictSuiteConfig
 from pipelines.benchmark.prepare.config import PrepareSuiteConfig
 from pipelines.benchmark.search.config import SearchSuiteConfig
 from pipelines.benchmark.train.config import TrainSuiteConfig
@@ -25,10 +26,10 @@ class BenchmarkConfig(Section):
     POSITIONAL = "suite"
     FIRST_SETTINGS = ("suite", "repeats", "output", "tracking.uri")
 
-    suite: Literal["model", "decode", "prepare", "train", "transfer", "search", "plan"] = "model"
+    suite: Literal["model", "decode", "prepare", "train", "transfer", "predict", "search", "plan"] = "model"
     """What to measure: networks (model), reading clips (decode), making shards (prepare), training, its input and
-    memory (train), a pair of the transfer (transfer), what a search adds to its trials (search), or an estimate of a
-    transfer on a cluster (plan)."""
+    memory (train), a pair of the transfer (transfer), predictions of whole videos (predict), what a search adds to its
+    trials (search), or an estimate of a transfer on a cluster (plan)."""
     output: Annotated[UserPath | None, Role.PLACE] = None
     """JSON file for the list of rows; a suite's other files are next to it (NAME.plan.txt). By default only MLflow
     gets them."""
@@ -40,5 +41,6 @@ class BenchmarkConfig(Section):
     prepare: PrepareSuiteConfig = PrepareSuiteConfig()
     train: TrainSuiteConfig = TrainSuiteConfig()
     transfer: TransferSuiteConfig = TransferSuiteConfig()
+    predict: PredictSuiteConfig = PredictSuiteConfig()
     search: SearchSuiteConfig = SearchSuiteConfig()
     plan: PlanSuiteConfig = PlanSuiteConfig()

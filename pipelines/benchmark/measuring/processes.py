@@ -64,3 +64,14 @@ def memory_bytes(process: int, field: Literal["VmHWM", "VmRSS", "RssShmem"]) -> 
     """
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
+def proportional_bytes(process: int) -> int:
+    """Resident bytes of a process, of which a page that several processes share counts only in part (Pss).
+
+    Raises:
+        OSError: it has ended.
+        StopIteration: it is ending, and has no memory left.
+    """
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))

@@ -1,0 +1,108 @@
+"""Predictions of whole videos: the first answer, the rate and the memory of ours, of what people run, and the limits.
+
+ours            `python jobs/predict.py VIDEOS --model WEIGHTS`, in its own process and on Ray
+plain loops     torchvision's r3d_18 over the same clips, decoded by torchcodec and by decord   `torchvision_loop`
+Hugging Face    the `video-classification` pipeline, which looks at the first frames only      `huggingface_loop`
+ceilings        decoding without a network, the network without decoding                        `ceilings`
+
+Each case is a command in a fresh process, and each round runs all of them. The first answer counts from the start of
+the command, imports included; the rate counts from the first answer to the last. Our network and r3d_18 are the same
+one by default, with random weights.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.benchmark.measuring.clips import describe_clip, find_clips, write_moving_videos
+from pipelines.benchmark.measuring.peers import describe_versions
+from pipelines.benchmark.measuring.processes import new_processes, num_cores_here
+from pipelines.benchmark.measuring.rows import SuiteReport, describe_machine, suite_report
+from pipelines.benchmark.predict.ceilings import decode_ceiling, model_ceiling
+from pipelines.benchmark.predict.commands import CASES, Networks, command_of, write_networks
+from pipelines.benchmark.predict.config import PredictSuiteConfig
+from pipelines.benchmark.predict.report import Ceilings, Round, make_goals, make_rows
+from pipelines.benchmark.predict.watching import CommandFailedError, Watched, watch
+from pipelines.runtime.paths import input_path
+from t3d_core.errors import UserError
+
+_FPS = 25  # of the generated videos
+
+
+def run_suite(config: PredictSuiteConfig, *, repeats: int) -> SuiteReport:
+    """Measure all cases; one that does not run has rows with its reason.
+
+    Raises:
+        UserError: the folders hold too few videos.
+    """
+    lines = [describe_machine("before")]
+    with tempfile.TemporaryDirectory(prefix="t3d-benchmark-") as temporary:
+        folder = Path(temporary)
+        videos, notes = _find_videos(config, folder)
+        networks = write_networks(folder, config)
+        runs = _Runs(videos, networks, config, folder)
+        rounds = [runs.round() for _ in range(repeats)]
+    lines += [describe_machine("after"), describe_versions(), *notes]
+    rows = make_rows(rounds, networks.cost_of, runs.failures, num_frames=config.num_frames)
+    return suite_report(lines, list(rows), list(make_goals(rounds, runs.failures)))
+
+
+def _find_videos(config: PredictSuiteConfig, folder: Path) -> tuple[list[Path], list[str]]:
+    """Videos, and lines that describe them."""
+    if not config.videos:
+        size = {"height": config.generated_height, "width": config.generated_width}
+        num_frames = round(config.generated_seconds * _FPS)
+        paths = write_moving_videos(folder, num_videos=config.num_videos, num_frames=num_frames, **size)
+        clips, notes = [describe_clip(path) for path in paths], []
+    else:
+        found = find_clips([input_path(place) for place in config.videos], clips_per_folder=config.num_videos)
+        clips = found.clips
+        notes = [f"left out: {name}: {reason}" for name, reason in found.left_out.items()]
+    if len(clips) < 2:
+        raise UserError(f"predict.videos must hold 2 videos that can be read, got {len(clips)}: give another folder")
+    sizes = sorted({clip.size_text for clip in clips})
+    frames = [clip.info.num_frames for clip in clips]
+    notes.append(f"{len(clips)} videos of {min(frames)} to {max(frames)} frames, {', '.join(sizes)}")
+    return [clip.path for clip in clips], notes
+
+
+class _Runs:
+    """The commands of all cases on the same videos.
+
+    Attributes:
+        failures: case -> why it is left out.
+    """
+
+    def __init__(self, videos: Sequence[Path], networks: Networks, config: PredictSuiteConfig, folder: Path) -> None:
+        self._videos, self._networks, self._config, self._folder = videos, networks, config, folder
+        self._num_runs = 0
+        self.failures = dict(networks.missing)
+        for case in self._cases():  # an uncounted run, which also finds the peers that are not installed
+            self._try(case, videos[:1])
+        print("tried all cases", flush=True)
+
+    def round(self) -> Round:
+        """Run every case, and measure the ceilings."""
+        tried = {case: self._try(case, self._videos) for case in self._cases()}
+        weights = self._networks.ours
+        options = {"batch_size": self._config.batch_size, "num_batches": len(self._videos)}
+        with new_processes(1, num_cores=num_cores_here()) as process:
+            decoding = process.submit(decode_ceiling, self._videos, weights).result()
+        with new_processes(1, num_cores=num_cores_here()) as process:
+            network = process.submit(model_ceiling, self._videos[0], weights, **options).result()
+        print("measured a round", flush=True)
+        return Round({case: watched for case, watched in tried.items() if watched}, Ceilings(decoding, network))
+
+    def _cases(self) -> list[str]:
+        return [case for case in CASES if case not in self.failures]
+
+    def _try(self, case: str, videos: Sequence[Path]) -> Watched | None:
+        self._num_runs += 1
+        output = self._folder / f"run-{self._num_runs}"
+        output.mkdir()
+        command = command_of(case, videos, self._networks, self._config, output=output)
+        try:
+            return watch(command.words, answers=command.answers, num_videos=len(videos), log=output / "log.txt")
+        except CommandFailedError as error:
+            self.failures[case] = str(error)
+            return None
