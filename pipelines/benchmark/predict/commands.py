@@ -16,10 +16,10 @@ from pipelines.benchmark.predict.networks import (
 )
 from t3d_core.video.sizes import default_short_side
 
-OURS = "ours, in process"
+OURS, ON_RAY = "ours, in process", "ours, on Ray"
 TORCHCODEC, DECORD = "torchvision's r3d_18, torchcodec", "torchvision's r3d_18, decord"
 HUGGING_FACE = "Hugging Face's pipeline, VideoMAE-S"
-OUR_CASES, LOOPS = (OURS,), (TORCHCODEC, DECORD)
+OUR_CASES, LOOPS = (OURS, ON_RAY), (TORCHCODEC, DECORD)
 CASES = (*OUR_CASES, *LOOPS, HUGGING_FACE)
 
 _PREDICT = Path(__file__).parents[3] / "jobs" / "predict.py"
@@ -81,7 +81,13 @@ def command_of(
         output: a new folder for its files.
     """
     if case in OUR_CASES:
-        return _predict(videos, networks, config, output=output)
+        num_workers = config.num_workers if case == ON_RAY else 0
+        options: dict[str, object] = {
+            "model": networks.ours,
+            "batch_size": config.batch_size,
+            "num_workers": num_workers,
+        }
+        return _predict(videos, options, output=output / "predictions")
     answers = output / "answers.jsonl"
     request = {"videos": list(map(str, videos)), "answers": str(answers)}
     if case == HUGGING_FACE:
@@ -92,15 +98,10 @@ def command_of(
     return Command(_loop("torchvision_loop", request | clips | network), answers)
 
 
-def _predict(videos: Sequence[Path], networks: Networks, config: PredictSuiteConfig, *, output: Path) -> Command:
-    folder = output / "predictions"
-    options = {
-        "model": networks.ours,
-        "output": folder,
-        "batch_size": config.batch_size,
-    }
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return Command([sys.executable, str(_PREDICT), *map(str, videos), *words], folder / "predictions.jsonl")
+def _predict(videos: Sequence[Path], options: dict[str, object], *, output: Path) -> Command:
+    given = options | {"output": output, "use_gpu": "false"}  # the peers use none
+    words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    return Command([sys.executable, str(_PREDICT), *map(str, videos), *words], output / "predictions.jsonl")
 
 
 def _loop(module: str, request: dict) -> list[str]:

@@ -32,3 +32,5 @@ class PredictSuiteConfig(Section):
     videomae_size: PositiveInt = Field(192, multiple_of=16)
     """Side in pixels of the clips of VideoMAE-S in Hugging Face's pipeline; with 192 a clip costs about as many
     multiply-adds as r3d_18's."""
+    num_workers: PositiveInt = 1
+    """Workers of Ray that run the network in the case on Ray."""

@@ -47,8 +47,8 @@ def write_ours(path: Path, config: PredictSuiteConfig) -> NetworkCost:
         short_side=default_short_side(config.crop_size),
         crop_size=config.crop_size,
         short_video="repeat_last",
-        mean=(0.43, 0.39, 0.38),
-        std=(0.23, 0.22, 0.22),
+        mean=(0.43216, 0.394666, 0.37645),
+        std=(0.22803, 0.22145, 0.216989),
     )
     save_weights(net, path, card=card)
     return _cost(net, config.num_frames, config.crop_size)

@@ -16,8 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torchvision.models.video import r3d_18
-from torchvision.transforms._presets import VideoClassification
+from torchvision.models.video import R3D_18_Weights, r3d_18
 
 
 class _Video(Protocol):
@@ -66,7 +65,8 @@ def main(request: dict[str, Any]) -> None:
     net = r3d_18(weights=None, num_classes=request["num_classes"])
     net.load_state_dict(torch.load(request["weights"], weights_only=True))
     net.eval()
-    preset = VideoClassification(crop_size=(request["crop_size"],) * 2, resize_size=(request["short_side"],))
+    sizes = {"crop_size": (request["crop_size"],) * 2, "resize_size": (request["short_side"],)}
+    preset = R3D_18_Weights.KINETICS400_V1.transforms(**sizes)
     open_video = _DECODERS[request["decoder"]]
     with Path(request["answers"]).open("a", buffering=1) as answers, torch.inference_mode():
         for path in request["videos"]:
