@@ -14,10 +14,8 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from pipelines.predict.annotate import annotate_frames
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.explained_clip import CHANGED, choose_clip, explain_pixels, write_explanation_video
-from pipelines.predict.timeline_files import plot_timeline, write_timeline_csv
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.pictures import optional_picture
 from t3d_core.models.video_net import VideoNet
@@ -93,6 +91,9 @@ class VideoFiles:
         return lines
 
     def _write_timeline(self, folder: Path, timeline: Timeline, title: str) -> list[str]:
+        # Imported only here, as below: matplotlib takes half a second, and scores need none of it.
+        from pipelines.predict.timeline_files import plot_timeline, write_timeline_csv
+
         names, min_seconds = self.card.class_names, self.config.min_segment_seconds
         with optional_picture("timeline.png"):
             picture = plot_timeline(timeline, names, title, min_segment_seconds=min_seconds)
@@ -102,6 +103,8 @@ class VideoFiles:
         return [segment.in_words(names) for segment in timeline.segments(min_seconds=min_seconds)]
 
     def _annotate(self, target: Path, path: str, timeline: Timeline) -> None:
+        from pipelines.predict.annotate import annotate_frames
+
         frames = self.decoder.read_frames(path)
         if (first := next(frames, None)) is None:
             raise VideoError(CHANGED)

@@ -1,12 +1,11 @@
 """A batch of clips becomes logits: the 3D ConvNets that the paper trains or compares with (3.1, Tables 1, 4, 9)."""
 
 from t3d_core.model_names import ModelKind, TransitionForm, TtlPreset
-from t3d_core.models.build import CONTROLS, build_model
+from t3d_core.models.build import CONTROLS, build_model, res3d_18
 from t3d_core.models.c3d import C3D, c3d
 from t3d_core.models.cost import count_macs, count_parameters, count_saved_bytes, count_training_macs, saved_bytes
 from t3d_core.models.densenet3d import DenseNet3D, densenet3d_121, densenet3d_121_wide, densenet3d_169
 from t3d_core.models.inception3d import Inception3D, inception3d
-from t3d_core.models.res3d import Res3D, res3d_18
 from t3d_core.models.resnet3d import ResNet3D, resnet3d_18, resnet3d_34, resnet3d_50
 from t3d_core.models.t3d import T3D, t3d_121, t3d_169
 from t3d_core.models.temporal_transition import TemporalTransitionLayer, branch_channels_of_preset
@@ -19,7 +18,6 @@ __all__ = [
     "DenseNet3D",
     "Inception3D",
     "ModelKind",
-    "Res3D",
     "ResNet3D",
     "TemporalTransitionLayer",
     "TransitionForm",

@@ -8,7 +8,6 @@ from t3d_core.model_names import ModelKind
 from t3d_core.models.c3d import c3d
 from t3d_core.models.densenet3d import DenseNet3D, densenet3d_121, densenet3d_121_wide, densenet3d_169
 from t3d_core.models.inception3d import inception3d
-from t3d_core.models.res3d import res3d_18
 from t3d_core.models.resnet3d import resnet3d_18, resnet3d_34, resnet3d_50
 from t3d_core.models.t3d import (
     T3D,
@@ -29,6 +28,15 @@ CONTROLS: tuple[ModelKind, ...] = (
     "t3d_121_without_6",
 )
 """Controls of T3D-121: they separate a gain of the method from more computation or other widths."""
+
+
+def res3d_18(num_classes: int = 400, **arguments: Any) -> VideoNet:
+    """Build torchvision's r3d_18, as `t3d_core.models.res3d.res3d_18`."""
+    # Imported only here: torchvision takes as long as PyTorch itself, and no other network needs it.
+    from t3d_core.models import res3d
+
+    return res3d.res3d_18(num_classes, **arguments)
+
 
 _BUILDERS: dict[str, Callable[..., VideoNet]] = {
     "t3d": T3D,

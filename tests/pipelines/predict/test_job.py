@@ -190,13 +190,13 @@ def test_bf16_and_switches_change_scores_by_rounding_only(weights, videos, tmp_p
 
 
 @pytest.mark.heavy
-def test_one_file_is_predicted_without_ray_and_mlflow(weights, videos, tmp_path):
+def test_one_file_is_predicted_without_the_libraries_that_it_does_not_need(weights, videos, tmp_path):
     script = """
 import sys
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.job import run_predict
 run_predict(PredictConfig(inputs=sys.argv[1:2], model=sys.argv[2], output="predicted"))
-print(sorted({"ray", "mlflow"} & {*sys.modules}))
+print(sorted({"ray", "mlflow", "torchvision", "matplotlib"} & {*sys.modules}))
 """
     command = [sys.executable, "-c", script, str(videos / "0.mp4"), str(weights)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
