@@ -19,6 +19,7 @@ from t3d_core.video.sizes import default_short_side
 OURS, ON_RAY = "ours, in process", "ours, on Ray"
 TORCHCODEC, DECORD = "torchvision's r3d_18, torchcodec", "torchvision's r3d_18, decord"
 HUGGING_FACE = "Hugging Face's pipeline, VideoMAE-S"
+SERVED = "ours, served"
 OUR_CASES, LOOPS = (OURS, ON_RAY), (TORCHCODEC, DECORD)
 CASES = (*OUR_CASES, *LOOPS, HUGGING_FACE)
 

@@ -1,6 +1,6 @@
 """The settings of the predict suite."""
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from pipelines.networks.config import ModelConfig, Res3DConfig
 from pipelines.settings.section import Section, UserPath
@@ -34,3 +34,5 @@ class PredictSuiteConfig(Section):
     multiply-adds as r3d_18's."""
     num_workers: PositiveInt = 1
     """Workers of Ray that run the network in the case on Ray."""
+    num_requests: NonNegativeInt = 1000
+    """Requests over which the memory of a server is watched; 0 leaves the server out."""

@@ -6,11 +6,13 @@ from functools import partial
 from typing import NamedTuple
 
 from pipelines.benchmark.measuring.rows import BenchmarkRow, Goal
-from pipelines.benchmark.predict.commands import CASES, HUGGING_FACE, LOOPS, OUR_CASES, OURS
+from pipelines.benchmark.predict.commands import CASES, HUGGING_FACE, LOOPS, OUR_CASES, OURS, SERVED
 from pipelines.benchmark.predict.networks import NetworkCost
+from pipelines.benchmark.predict.serving import NUM_CLIENTS, ServerFigures
 from pipelines.benchmark.predict.watching import Watched
 
 _MAX_FIRST_SECONDS, _MIN_SHARE, _MIN_OVER_LOOP = 8.0, 0.90, 1.0
+_MAX_REQUEST, _MIN_CLIENTS, _MAX_GROWTH = 1.3, 0.90, 1.05
 _row = partial(BenchmarkRow, "predict")
 
 
@@ -95,14 +97,15 @@ def make_rows(
                 yield _row(case, metric.name, value, metric.unit)
             else:
                 yield _row(case, metric.name, value, metric.unit, baseline, metric.times_better(rounds, case, baseline))
-        for case, reason in failures.items():
-            yield _row(case, metric.name, None, metric.unit, note=reason)
+        for case in (case for case in CASES if case in failures):
+            yield _row(case, metric.name, None, metric.unit, note=failures[case])
     for name, of in _CEILINGS.items():
-        yield _row(name, _CLIPS.name, statistics.median(of(each.ceilings) for each in rounds), _CLIPS.unit)
+        value = statistics.median(of(each.ceilings) for each in rounds)
+        yield _row(name, _CLIPS.name, value, _CLIPS.unit, note="limit")
     for case in OUR_CASES:
         if case in cases:
             for name, of in _CEILINGS.items():
-                yield _row(case, f"share_of_{name}", 100 * _share(rounds, case, of), "%")
+                yield _row(case, f"share_of_{name}", 100 * _share(rounds, case, of), "%", note="of its clips/s")
     yield from _exact_rows(rounds, cost_of, cases, num_frames=num_frames)
 
 
@@ -120,6 +123,30 @@ def make_goals(rounds: Sequence[Round], failures: Mapping[str, str]) -> Iterator
             yield Goal(f"{case}: clips/s / {loop}", over, _MIN_OVER_LOOP)
 
 
+def server_rows(served: ServerFigures | None, failures: Mapping[str, str]) -> Iterator[BenchmarkRow]:
+    """The rows of the server; none if it was left out."""
+    if SERVED in failures:
+        yield _row(SERVED, _CLIPS.name, None, _CLIPS.unit, note=failures[SERVED])
+    if served is None:
+        return
+    note = f"{NUM_CLIENTS} clients"
+    yield _row(SERVED, "request_over_plain_call", statistics.median(served.over_plain), "times", note="one client")
+    yield _row(SERVED, _CLIPS.name, served.clips_per_second, _CLIPS.unit, note=note)
+    yield _row(SERVED, "memory_early", served.memory.early_bytes / 1e6, "MB", note="small network")
+    yield _row(SERVED, "memory_late", served.memory.late_bytes / 1e6, "MB", note="small network")
+
+
+def server_goals(served: ServerFigures | None, rounds: Sequence[Round]) -> Iterator[Goal]:
+    """The goals of the server, compared with the faster of our two cases."""
+    over_plain = statistics.median(served.over_plain) if served else None
+    yield Goal(f"{SERVED}: seconds of a request / of the plain call", over_plain, _MAX_REQUEST, True)
+    ran = [case for case in OUR_CASES if all(case in each.of_case for each in rounds)]
+    over_batch = served.clips_per_second / max(_CLIPS.median(rounds, case) for case in ran) if served and ran else None
+    yield Goal(f"{SERVED}: clips/s of {NUM_CLIENTS} clients / prediction", over_batch, _MIN_CLIENTS)
+    growth = served.memory.late_bytes / served.memory.early_bytes if served else None
+    yield Goal(f"{SERVED}: memory after all requests / after a tenth", growth, _MAX_GROWTH, True)
+
+
 def _share(rounds: Sequence[Round], case: str, of: Callable[[Ceilings], float]) -> float:
     """Clips a second of a case / a ceiling of the same round, the median over the rounds."""
     return statistics.median(_CLIPS.value_of(each.of_case[case]) / of(each.ceilings) for each in rounds)
@@ -131,9 +158,9 @@ def _exact_rows(
     for case in cases:
         answers = rounds[0].of_case[case].answers
         clips = sum(answer.num_clips for answer in answers) / len(answers)
-        note = f"the first {num_frames} of the video" if case == HUGGING_FACE else None
+        note = "the first ones of the video" if case == HUGGING_FACE else "of clips side by side"
         yield _row(case, "frames_a_video", clips * num_frames, "frames", note=note)
     for case in cases:
-        yield _row(case, "gmac_a_clip", cost_of[case].macs / 1e9, "GMAC")
+        yield _row(case, "gmac_a_clip", cost_of[case].macs / 1e9, "GMAC", note="exact")
     for case in cases:
-        yield _row(case, "parameters", cost_of[case].num_parameters / 1e6, "million")
+        yield _row(case, "parameters", cost_of[case].num_parameters / 1e6, "million", note="exact")

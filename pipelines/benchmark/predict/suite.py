@@ -4,6 +4,7 @@ ours            `python jobs/predict.py VIDEOS --model WEIGHTS`, in its own proc
 plain loops     torchvision's r3d_18 over the same clips, decoded by torchcodec and by decord   `torchvision_loop`
 Hugging Face    the `video-classification` pipeline, which looks at the first frames only      `huggingface_loop`
 ceilings        decoding without a network, the network without decoding                        `ceilings`
+served          requests to `python jobs/serve.py --model WEIGHTS`                               `serving`
 
 Each case is a command in a fresh process, and each round runs all of them. The first answer counts from the start of
 the command, imports included; the rate counts from the first answer to the last. Our network and r3d_18 are the same
@@ -14,19 +15,36 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.benchmark.measuring.clips import describe_clip, find_clips, write_moving_videos
+from pipelines.benchmark.measuring.clips import describe_clip, find_clips, write_moving_video, write_moving_videos
 from pipelines.benchmark.measuring.peers import describe_versions
 from pipelines.benchmark.measuring.processes import new_processes, num_cores_here
 from pipelines.benchmark.measuring.rows import SuiteReport, describe_machine, suite_report
 from pipelines.benchmark.predict.ceilings import decode_ceiling, model_ceiling
-from pipelines.benchmark.predict.commands import CASES, Networks, command_of, write_networks
+from pipelines.benchmark.predict.commands import CASES, SERVED, Networks, command_of, write_networks
 from pipelines.benchmark.predict.config import PredictSuiteConfig
-from pipelines.benchmark.predict.report import Ceilings, Round, make_goals, make_rows
+from pipelines.benchmark.predict.networks import write_small
+from pipelines.benchmark.predict.report import (
+    Ceilings,
+    Round,
+    make_goals,
+    make_rows,
+    server_goals,
+    server_rows,
+)
+from pipelines.benchmark.predict.serving import (
+    NUM_CLIENTS,
+    ServerFigures,
+    measure_clients,
+    measure_memory,
+    measure_requests,
+    serving,
+)
 from pipelines.benchmark.predict.watching import CommandFailedError, Watched, watch
 from pipelines.runtime.paths import input_path
 from t3d_core.errors import UserError
 
 _FPS = 25  # of the generated videos
+_REQUESTS_A_CLIENT = 2
 
 
 def run_suite(config: PredictSuiteConfig, *, repeats: int) -> SuiteReport:
@@ -42,9 +60,13 @@ def run_suite(config: PredictSuiteConfig, *, repeats: int) -> SuiteReport:
         networks = write_networks(folder, config)
         runs = _Runs(videos, networks, config, folder)
         rounds = [runs.round() for _ in range(repeats)]
+        served = runs.ask_server(repeats=repeats) if config.num_requests else None
     lines += [describe_machine("after"), describe_versions(), *notes]
-    rows = make_rows(rounds, networks.cost_of, runs.failures, num_frames=config.num_frames)
-    return suite_report(lines, list(rows), list(make_goals(rounds, runs.failures)))
+    rows = [
+        *make_rows(rounds, networks.cost_of, runs.failures, num_frames=config.num_frames),
+        *server_rows(served, runs.failures),
+    ]
+    return suite_report(lines, rows, [*make_goals(rounds, runs.failures), *server_goals(served, rounds)])
 
 
 def _find_videos(config: PredictSuiteConfig, folder: Path) -> tuple[list[Path], list[str]]:
@@ -92,6 +114,25 @@ class _Runs:
             network = process.submit(model_ceiling, self._videos[0], weights, **options).result()
         print("measured a round", flush=True)
         return Round({case: watched for case, watched in tried.items() if watched}, Ceilings(decoding, network))
+
+    def ask_server(self, *, repeats: int) -> ServerFigures | None:
+        """Ask servers of our network and of a small one; None, and a failure, if they do not work."""
+        weights, small, short = self._networks.ours, self._folder / "small.safetensors", self._folder / "short.mp4"
+        write_small(small)
+        write_moving_video(short, num_frames=_FPS, height=48, width=64, seed=0)
+        options = {"batch_size": self._config.batch_size, "log": self._folder / "server.txt"}
+        try:
+            with serving(weights, **options) as server:
+                once = {"batch_size": self._config.batch_size, "repeats": repeats}
+                over_plain = measure_requests(server, self._videos[0], weights, **once)
+                rate = measure_clients(server, self._videos, num_requests=_REQUESTS_A_CLIENT * NUM_CLIENTS)
+            with serving(small, **options) as server:
+                memory = measure_memory(server, short, num_requests=self._config.num_requests)
+        except CommandFailedError as error:
+            self.failures[SERVED] = str(error)
+            return None
+        print("measured a server", flush=True)
+        return ServerFigures(over_plain, rate, memory)
 
     def _cases(self) -> list[str]:
         return [case for case in CASES if case not in self.failures]

@@ -18,7 +18,7 @@ from pipelines.benchmark.measuring.processes import family, proportional_bytes
 _PROJECT = Path(__file__).parents[3]
 _LOOK_SECONDS = 0.02
 _LOOKS_A_SAMPLE = 20  # memory is read seldom, because that takes much longer than a look at the answers
-_MAX_REASON = 160
+_MAX_REASON = 100
 
 
 class CommandFailedError(RuntimeError):
@@ -84,22 +84,40 @@ def watch(command: Sequence[str], *, answers: Path, num_videos: int, log: Path) 
     Raises:
         CommandFailedError: it does not do its work.
     """
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    # What a model of the hub would be asked for is on disk.
-    environment |= {"PYTHONPATH": str(_PROJECT), "HF_HUB_OFFLINE": "1"}
     with log.open("w") as output:
         started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=log.parent)
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=command_environment(), cwd=log.parent)
         try:
             watched = _watch(process, answers, started)
         finally:
             process.kill()  # only what was interrupted is still running
             process.wait()
     if process.returncode != 0 or len(watched.answers) < num_videos:
-        raise CommandFailedError(_last_line(log) or f"exit status {process.returncode}")
+        raise CommandFailedError(last_line(log) or f"exit status {process.returncode}")
     if num_videos > 1 and watched.answers[-1].seconds == watched.first_seconds:
         raise CommandFailedError("all answers came at once, which gives no rate: measure more videos")
     return watched
+
+
+def command_environment() -> dict[str, str]:
+    """The variables of a command: Ray starts anew, and no model is looked for on Hugging Face's hub."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return environment | {"PYTHONPATH": str(_PROJECT), "HF_HUB_OFFLINE": "1"}
+
+
+def tree_bytes(process: int) -> int:
+    """Resident bytes of a process and all its descendants."""
+    total = 0
+    for member in family(process):
+        with suppress(OSError, StopIteration):  # it has ended meanwhile
+            total += proportional_bytes(member)
+    return total
+
+
+def last_line(log: Path) -> str:
+    """The last line that a program printed: the message of the exception, if it ended in one."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:_MAX_REASON] if lines else ""
 
 
 def _watch(process: subprocess.Popen, path: Path, started: float) -> Watched:
@@ -115,7 +133,7 @@ def _watch(process: subprocess.Popen, path: Path, started: float) -> Watched:
         if has_ended:
             return Watched(tuple(answers), peak_bytes)
         if num_looks % _LOOKS_A_SAMPLE == 0:
-            peak_bytes = max(peak_bytes, _tree_bytes(process.pid))
+            peak_bytes = max(peak_bytes, tree_bytes(process.pid))
         num_looks += 1
         time.sleep(_LOOK_SECONDS)
 
@@ -127,17 +145,3 @@ def _whole_lines(path: Path, position: int) -> list[bytes]:
     with path.open("rb") as file:
         file.seek(position)
         return [line for line in file if line.endswith(b"\n")]
-
-
-def _tree_bytes(process: int) -> int:
-    total = 0
-    for member in family(process):
-        with suppress(OSError, StopIteration):  # it has ended meanwhile
-            total += proportional_bytes(member)
-    return total
-
-
-def _last_line(log: Path) -> str:
-    """The last line that a program printed: the message of the exception, if it ended in one."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:_MAX_REASON] if lines else ""

@@ -2,8 +2,11 @@
 
 import importlib
 import json
+import os
 import sys
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,13 +22,22 @@ from pipelines.benchmark.predict.commands import (
     LOOPS,
     ON_RAY,
     OURS,
+    SERVED,
     TORCHCODEC,
     command_of,
     write_networks,
 )
 from pipelines.benchmark.predict.config import PredictSuiteConfig
 from pipelines.benchmark.predict.networks import NetworkCost
-from pipelines.benchmark.predict.report import Ceilings, Round, make_goals, make_rows
+from pipelines.benchmark.predict.report import Ceilings, Round, make_goals, make_rows, server_goals, server_rows
+from pipelines.benchmark.predict.serving import (
+    Server,
+    ServerFigures,
+    ServerMemory,
+    measure_clients,
+    measure_memory,
+    serving,
+)
 from pipelines.benchmark.predict.suite import run_suite
 from pipelines.benchmark.predict.watching import Answer, CommandFailedError, Watched, watch
 from t3d_core.errors import UserError
@@ -207,7 +219,7 @@ def test_ratios_are_of_one_round_and_above_1_where_ours_is_better(rounds):
     assert of["first_answer", OURS][3:7] == (4.5, "s", DECORD, 0.5)
     assert of["peak_memory", OURS].ratio == 2
     assert of["frames_a_video", OURS].value == 112
-    assert of["frames_a_video", HUGGING_FACE].note == "the first 16 of the video"
+    assert of["frames_a_video", HUGGING_FACE].note == "the first ones of the video"
     assert of["share_of_ceiling, network", ON_RAY].value == pytest.approx(95)
     assert of["share_of_ceiling, shared cores", OURS].value == pytest.approx(100)
     assert (of["clips_per_second", TORCHCODEC].value, of["clips_per_second", TORCHCODEC].note) == (
@@ -227,6 +239,63 @@ def test_goals_are_met_and_missed_by_what_was_measured(rounds):
         f"{ON_RAY}: clips/s / {TORCHCODEC}": "not measured",
         f"{ON_RAY}: clips/s / {DECORD}": "met",
     }
+
+
+@pytest.fixture
+def server():
+    """A server that scores three clips of a video, and refuses an empty one."""
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.answer(200, {})
+
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(200, {"timeline": {"seconds": [0, 1, 2]}}) if body else self.answer(400, {"reason": "empty"})
+
+        def answer(self, status, content):
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(content).encode())
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as listening:
+        Thread(target=listening.serve_forever, daemon=True).start()
+        yield Server(listening.server_port, os.getpid())
+        listening.shutdown()
+
+
+def test_clients_count_the_clips_of_their_answers(server, video, tmp_path):
+    assert server.is_ready()
+    assert server.ask(video) == 3
+    assert measure_clients(server, [video], num_requests=9) > 3
+    memory = measure_memory(server, video, num_requests=9)
+    assert memory.early_bytes > 1e6
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(CommandFailedError, match="a request gets 400: empty"):
+        server.ask(tmp_path / "empty.mp4")
+
+
+def test_a_server_that_does_not_start_has_a_reason(tmp_path):
+    with (
+        pytest.raises(CommandFailedError, match=r"absent\.safetensors does not exist|No such file"),
+        serving(tmp_path / "absent.safetensors", batch_size=2, log=tmp_path / "log.txt"),
+    ):
+        pass
+
+
+def test_goals_of_the_server_follow_from_the_faster_of_our_cases(rounds):
+    served = ServerFigures([1.2, 1.25], 13.0, ServerMemory(100, 104))
+    goals = {goal.text: (goal.figure, goal.verdict) for goal in server_goals(served, rounds)}
+    assert goals == {
+        f"{SERVED}: seconds of a request / of the plain call": (pytest.approx(1.225), "met"),
+        f"{SERVED}: clips/s of 8 clients / prediction": (pytest.approx(13 / 14.25), "met"),
+        f"{SERVED}: memory after all requests / after a tenth": (1.04, "met"),
+    }
+    assert {goal.verdict for goal in server_goals(None, rounds)} == {"not measured"}
+    assert next(server_rows(None, {SERVED: "no port"})).note == "no port"
 
 
 def test_a_folder_with_one_video_is_refused(video):
