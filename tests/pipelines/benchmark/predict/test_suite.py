@@ -278,12 +278,14 @@ def test_clients_count_the_clips_of_their_answers(server, video, tmp_path):
         server.ask(tmp_path / "empty.mp4")
 
 
-def test_a_server_that_does_not_start_has_a_reason(tmp_path):
+def test_a_server_that_does_not_start_has_a_reason(tmp_path, monkeypatch):
+    (tmp_path / "serve.py").write_text("print('wait'); raise SystemExit('error: weights are missing')")
+    monkeypatch.setattr("pipelines.benchmark.predict.serving._SERVE", tmp_path / "serve.py")
     with (
-        pytest.raises(CommandFailedError, match=r"absent\.safetensors does not exist|No such file"),
+        pytest.raises(CommandFailedError, match="error: weights are missing"),
         serving(tmp_path / "absent.safetensors", batch_size=2, log=tmp_path / "log.txt"),
     ):
-        pass
+        pytest.fail("it serves")
 
 
 def test_goals_of_the_server_follow_from_the_faster_of_our_cases(rounds):
