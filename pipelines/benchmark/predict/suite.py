@@ -120,13 +120,13 @@ class _Runs:
         weights, small, short = self._networks.ours, self._folder / "small.safetensors", self._folder / "short.mp4"
         write_small(small)
         write_moving_video(short, num_frames=_FPS, height=48, width=64, seed=0)
-        options = {"batch_size": self._config.batch_size, "log": self._folder / "server.txt"}
+        batch_size, log = self._config.batch_size, self._folder / "server.txt"
         try:
-            with serving(weights, **options) as server:
-                once = {"batch_size": self._config.batch_size, "repeats": repeats}
-                over_plain = measure_requests(server, self._videos[0], weights, **once)
+            with serving(weights, batch_size=batch_size, log=log) as server:
+                video = self._videos[0]
+                over_plain = measure_requests(server, video, weights, batch_size=batch_size, repeats=repeats)
                 rate = measure_clients(server, self._videos, num_requests=_REQUESTS_A_CLIENT * NUM_CLIENTS)
-            with serving(small, **options) as server:
+            with serving(small, batch_size=batch_size, log=log) as server:
                 memory = measure_memory(server, short, num_requests=self._config.num_requests)
         except CommandFailedError as error:
             self.failures[SERVED] = str(error)

@@ -10,7 +10,7 @@ at once. Frames are scaled and cut as the preset of torchvision's own weights do
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,7 +51,7 @@ class _DecordVideo:
         return torch.from_numpy(self._reader.get_batch(list(indices)).asnumpy()).permute(0, 3, 1, 2)
 
 
-_DECODERS = {"torchcodec": _TorchcodecVideo, "decord": _DecordVideo}
+_DECODERS: dict[str, Callable[[str], _Video]] = {"torchcodec": _TorchcodecVideo, "decord": _DecordVideo}
 
 
 def clip_starts(video_num_frames: int, *, num_frames: int, frame_stride: int) -> range:
