@@ -22,7 +22,7 @@ from pipelines.clips.stream import as_row, dataset_of_tasks, from_row, unpacked_
 from pipelines.networks.config import ScoringComputeConfig
 from pipelines.networks.scorer import make_scorer
 from pipelines.predict.config import PredictConfig
-from pipelines.predict.joining import Joining
+from pipelines.predict.joining import Joining, scored_batch
 from pipelines.predict.ledger import PredictedVideo
 from pipelines.predict.parts import PartReader, VideoPart, cut_into_parts
 from pipelines.predict.videos import NamedVideo
@@ -31,8 +31,7 @@ from pipelines.prepare.sources import LocalRoot
 from pipelines.runtime import pools, session
 from pipelines.runtime.shared_storage import check_shared
 from t3d_core.errors import UserError
-from t3d_core.prediction.clip_scorer import ClipScorer, ScoredViews
-from t3d_core.prediction.video_prediction import check_finite
+from t3d_core.prediction.clip_scorer import ClipScorer
 from t3d_core.training.checkpoint import LoadedModel
 from t3d_core.video.clip_reader import ViewSampling
 
@@ -201,16 +200,10 @@ class PartScorer:
     def __call__(self, row: NumpyBatch) -> NumpyBatch:
         """Score a batch that is one row of a data set (see `clips.stream.as_row`)."""
         batch = from_row(row)
-        clip_BSTHWC = batch.pop("clip_BSTHWC")
-        if self._scorer is not None and not self._refusal and batch["part_B"][0] >= 0:
+        if self._scorer is not None and not self._refusal:
             try:
-                scored = self._scorer.score_with_features(clip_BSTHWC)
-                check_finite(scored)
-                batch |= self._kept(scored)
+                batch = scored_batch(batch, self._scorer, with_features=self._with_features)
             except UserError as error:
                 self._refusal = str(error)
+        batch.pop("clip_BSTHWC", None)
         return as_row(batch | {"refusal_1": np.array([self._refusal])})
-
-    def _kept(self, scored: ScoredViews) -> NumpyBatch:
-        kept = {"score_BK": scored.score_BK, "feature_BD": scored.feature_BD if self._with_features else None}
-        return {name: values for name, values in kept.items() if values is not None and values.size}

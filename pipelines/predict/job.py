@@ -17,8 +17,10 @@ from tqdm import tqdm
 from pipelines.networks.scorer import make_scorer
 from pipelines.networks.weights import check_views, locate_local_weights, locate_weights, newest_run
 from pipelines.predict.config import PredictConfig
+from pipelines.predict.in_process import predict_in_process
 from pipelines.predict.ledger import Ledger, PredictedVideo
 from pipelines.predict.outcome import VideoOutcome, describe_fault
+from pipelines.predict.parts import PartReader
 from pipelines.predict.video_files import VideoFiles, folder_of, wanted_files
 from pipelines.predict.videos import NamedVideo, find_videos
 from pipelines.prepare.shard_task import limits_of
@@ -131,8 +133,13 @@ def _has_files(video: NamedVideo, ledger: Ledger, config: PredictConfig) -> bool
 def _predict_here(
     videos: Sequence[NamedVideo], loaded: LoadedModel, sampling: ViewSampling, ledger: Ledger, config: PredictConfig
 ) -> int:
-    """Predict videos one by one; return how many have a prediction but not all files that are asked for."""
+    """Predict videos in this process; return how many have a prediction but not all files that are asked for."""
     scorer = _scorer(loaded, config)
+    if not wanted_files(config):  # files are made of one video after the other
+        limits, max_bytes = limits_of(config.guard), int(config.guard.source_gib * 2**30)
+        reader = PartReader(sampling, batch_size=scorer.num_views, limits=limits, max_source_bytes=max_bytes)
+        results = predict_in_process(videos, scorer, reader, with_features=config.features is not None)
+        return _report((_enter(result, ledger) for result in results), ledger, config, num_videos=len(videos))
     with GuardedDecoder(limits_of(config.guard)) as decoder:
         files = VideoFiles(config, loaded.model, scorer.device, loaded.card, sampling, decoder)
         outcomes = (_predict(video, scorer, files, ledger) for video in videos)

@@ -10,12 +10,28 @@ import numpy as np
 from pipelines.clips.batch import NumpyBatch
 from pipelines.predict.ledger import PredictedVideo
 from pipelines.predict.parts import PartEnd, VideoPart, ends_of
-from t3d_core.prediction.video_prediction import ViewResults, join_views
+from t3d_core.prediction.clip_scorer import ClipScorer
+from t3d_core.prediction.video_prediction import ViewResults, check_finite, join_views
 from t3d_core.video.decoding import ZERO_FRAMES
 
 _LOST = "some of its views were lost with a machine: start the job again"
 # Of a view, what its result is made of.
 _KEPT = ("place_B", "score_BK", "feature_BD", "start_B", "end_B", "num_padded_B")
+
+
+def scored_batch(batch: NumpyBatch, scorer: ClipScorer, *, with_features: bool) -> NumpyBatch:
+    """Score a batch of `PartReader.batches`: what `Joining.add` takes.
+
+    Raises:
+        UserError: the network gives scores or features that are not finite.
+    """
+    others = {name: values for name, values in batch.items() if name != "clip_BSTHWC"}
+    if batch["part_B"][0] < 0:  # it only ends parts
+        return others
+    scored = scorer.score_with_features(batch["clip_BSTHWC"])
+    check_finite(scored)
+    kept = {"score_BK": scored.score_BK, "feature_BD": scored.feature_BD if with_features else None}
+    return others | {name: values for name, values in kept.items() if values is not None and values.size}
 
 
 class Joining:
