@@ -14,6 +14,7 @@ import pytest
 from pipelines.evaluate.job import run_evaluate
 from pipelines.networks.config import ScoringComputeConfig
 from pipelines.predict.config import PredictConfig
+from pipelines.predict.in_process import predict_in_process
 from pipelines.predict.job import run_predict
 from pipelines.predict.ledger import Ledger
 from pipelines.predict.video_files import folder_of
@@ -122,7 +123,7 @@ def test_an_interrupted_job_is_completed_and_failed_videos_are_tried_again(weigh
     ledger.write_bytes(lines[0] + lines[1][:50])  # killed while it wrote the second line
     shutil.copy(videos / "0.mp4", videos / "broken.mp4")
     scored = []
-    monkeypatch.setattr("pipelines.predict.job._predict", counting(scored))
+    monkeypatch.setattr("pipelines.predict.job.predict_in_process", counting(scored))
     summary = run_predict(config)
     assert scored == ["1.mp4", "2.mp4", "broken.mp4"]
     rows = rows_of(tmp_path)
@@ -132,11 +133,9 @@ def test_an_interrupted_job_is_completed_and_failed_videos_are_tried_again(weigh
 
 
 def counting(scored):
-    from pipelines.predict.job import _predict
-
-    def predict(video, *rest):
-        scored.append(Path(video.name).name)
-        return _predict(video, *rest)
+    def predict(videos, *rest, **options):
+        scored.extend(Path(video.name).name for video in videos)
+        return predict_in_process(videos, *rest, **options)
 
     return predict
 
@@ -194,6 +193,7 @@ def test_one_file_is_predicted_without_the_libraries_that_it_does_not_need(weigh
     script = """
 import sys
 from pipelines.predict.config import PredictConfig
+from pipelines.predict.in_process import predict_in_process
 from pipelines.predict.job import run_predict
 run_predict(PredictConfig(inputs=sys.argv[1:2], model=sys.argv[2], output="predicted"))
 print(sorted({"ray", "mlflow", "torchvision", "matplotlib"} & {*sys.modules}))
@@ -267,10 +267,10 @@ def test_a_full_disk_stops_the_job_and_the_next_start_completes_it(weights, vide
 def test_what_the_decoder_refuses_in_one_video_stops_no_other(weights, videos, tmp_path, monkeypatch):
     read = GuardedDecoder.read_views
 
-    def refuses_one(self, path, sampling):
+    def refuses_one(self, path, sampling, **options):
         if str(path).endswith("1.mp4"):
             raise UserError("the crop does not fit")
-        yield from read(self, path, sampling)
+        yield from read(self, path, sampling, **options)
 
     monkeypatch.setattr(GuardedDecoder, "read_views", refuses_one)
     run_predict(predict_config(weights, tmp_path, videos))
