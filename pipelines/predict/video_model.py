@@ -21,7 +21,8 @@ import torch
 
 from pipelines.predict.videos import named_video
 from pipelines.prepare.local_copies import LocalFile, new_copy
-from pipelines.prepare.web_videos import WebRoot, is_web_address
+from pipelines.prepare.web_download import is_web_address
+from pipelines.prepare.web_videos import WebRoot
 from t3d_core.errors import UserError
 from t3d_core.prediction.clip_scorer import ClipScorer
 from t3d_core.prediction.video_prediction import VideoPrediction, predict_video

@@ -5,10 +5,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from pipelines.prepare.local_copies import LocalFile
-from pipelines.prepare.sources import LocalRoot, VideoRoot, open_root
-from pipelines.prepare.web_videos import WebRoot, check_web_address, is_web_address
+from pipelines.prepare.sources import LocalRoot, VideoRoot, open_root, remote_root
+from pipelines.prepare.web_download import is_web_address
+from pipelines.prepare.web_videos import WebRoot, check_web_address
 from pipelines.runtime.paths import input_path
 from t3d_core.datasets.annotation_files import read_csv_rows, read_lines
 from t3d_core.datasets.video_files import extension_of, is_video_name
@@ -61,7 +63,7 @@ def named_video(given: str) -> NamedVideo:
     """The one video at a path or an address, whatever its name looks like.
 
     Raises:
-        UserError: a kind of address is unknown, or where it leads cannot be opened.
+        UserError: a kind of address is unknown, or it cannot be one of a file.
     """
     if "://" not in given:
         return _of_file(input_path(Path(given)))
@@ -74,7 +76,7 @@ def _find(given: str) -> Iterator[NamedVideo]:
         yield from _of_address(given)
         return
     path = input_path(Path(given))
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike `Path.is_dir`, it takes any name
         yield from _of_folder(os.path.abspath(path), open_root(path))
     elif extension_of(given) in _LIST_EXTENSIONS:
         yield from _of_list(path)
@@ -102,11 +104,14 @@ def _check_kind(address: str) -> None:
 
 
 def _of_store(address: str) -> NamedVideo:
+    """A file of a store; whether it is there shows when it is opened."""
+    if address.startswith("file://"):
+        return _of_file(Path(unquote(urlsplit(address).path)))
     where, _, query = address.partition("?")
     folder, _, name = where.rpartition("/")
     if not name or folder.endswith(":/"):
         raise UserError(f"input {address!r} names no file: give an address like s3://bucket/clip.mp4")
-    return NamedVideo(address, open_root(f"{folder}?{query}" if query else folder), name)
+    return NamedVideo(address, remote_root(f"{folder}?{query}" if query else folder), name)
 
 
 def _of_folder(given: str, root: VideoRoot) -> Iterator[NamedVideo]:
@@ -132,10 +137,10 @@ def _of_list(path: Path) -> Iterator[NamedVideo]:
             yield from _of_address(name)
         else:
             beside = path.parent / name
-            yield _of_file(beside if beside.exists() else input_path(Path(name)))
+            yield _of_file(beside if os.path.exists(beside) else input_path(Path(name)))
 
 
 def _of_file(path: Path) -> NamedVideo:
     real = Path(os.path.realpath(path))
-    num_bytes = real.stat().st_size if real.is_file() else 0
+    num_bytes = os.path.getsize(real) if os.path.isfile(real) else 0
     return NamedVideo(os.path.abspath(path), LocalRoot(real.parent), real.name, num_bytes)

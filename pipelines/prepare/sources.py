@@ -171,12 +171,13 @@ class RemoteRoot:
             VideoError: it cannot be read, or is larger than `max_bytes`.
             OSError: the local disk is full.
         """
-        filesystem, base = _filesystem(self.address)
         with new_copy(suffix=PurePosixPath(name).suffix) as copy:
-            with _reading_errors(), filesystem.open_input_file(f"{base}/{name}") as remote:
-                check_size(remote.size(), max_bytes)
-                while part := remote.read(_COPY_BYTES):
-                    copy.write(part)
+            with _reading_errors():
+                filesystem, base = _filesystem(self.address)
+                with filesystem.open_input_file(f"{base}/{name}") as remote:
+                    check_size(remote.size(), max_bytes)
+                    while part := remote.read(_COPY_BYTES):
+                        copy.write(part)
             yield copy.local_file()
 
 
@@ -194,12 +195,7 @@ def open_root(root: str | Path) -> VideoRoot:
         return _open_folder(input_path(Path(address)))
     if urlsplit(address).scheme == "file":
         return _open_folder(Path(unquote(urlsplit(address).path)))
-    scheme, _, rest = address.partition("://")
-    if "@" in rest:  # a secret may hold slashes
-        raise UserError(
-            f"root '{scheme}://...@{rest.rpartition('@')[2]}' contains a secret, which would be logged: give it in "
-            "environment variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
-        )
+    remote = remote_root(address)
     try:
         filesystem, base = _filesystem(address)
         kind = filesystem.get_file_info(base).type
@@ -210,6 +206,21 @@ def open_root(root: str | Path) -> VideoRoot:
         ) from error
     if kind != fs.FileType.Directory:
         raise UserError(f"root {address!r} is empty: give the address of the folder of the videos")
+    return remote
+
+
+def remote_root(address: str) -> RemoteRoot:
+    """As `open_root` of an address of a store, which is not asked for it.
+
+    Raises:
+        UserError: it holds a password.
+    """
+    scheme, _, rest = address.partition("://")
+    if "@" in rest:  # a secret may hold slashes
+        raise UserError(
+            f"root '{scheme}://...@{rest.rpartition('@')[2]}' contains a secret, which would be logged: give it in "
+            "environment variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+        )
     return RemoteRoot(address)
 
 
@@ -219,9 +230,9 @@ def _open_folder(folder: Path) -> LocalRoot:
     return LocalRoot(Path(os.path.abspath(folder)))
 
 
-@functools.cache
+@functools.lru_cache(64)
 def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
-    """The store and the prefix in it; made once in each process, because its connections cannot be sent to workers."""
+    """The store and the prefix in it; made in each process, because its connections cannot be sent to workers."""
     if uri.startswith(("gs://", "gcs://")) and "retry_limit_seconds=" not in uri:  # its own limit is 15 minutes
         uri = f"{uri}{'&' if '?' in uri else '?'}retry_limit_seconds={_RETRY_SECONDS}"
     filesystem, base = fs.FileSystem.from_uri(uri)

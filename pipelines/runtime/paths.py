@@ -55,7 +55,7 @@ def _leave_copy(here: Path) -> Path:
 def input_path(path: Path) -> Path:
     """Where a job finds its input: in its folder, or else in the folder that runs write to."""
     here = Path.cwd() / path
-    return here if here.exists() else base_folder() / path
+    return here if os.path.exists(here) else base_folder() / path
 
 
 def output_path(path: Path) -> Path:

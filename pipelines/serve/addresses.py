@@ -11,7 +11,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from pipelines.predict.videos import named_video
 from pipelines.prepare.local_copies import LocalFile
-from pipelines.prepare.web_videos import WebRoot, is_web_address
+from pipelines.prepare.web_download import is_web_address
+from pipelines.prepare.web_videos import WebRoot
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.refusal import Refusal
 

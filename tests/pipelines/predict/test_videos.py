@@ -97,3 +97,23 @@ def test_a_path_or_an_address_is_one_video_whatever_its_name(here) -> None:
             assert file.path == str(here / "folder.txt" / "clip")
     with pytest.raises(VideoError, match="not a regular file"), named_video("folder.txt").open(max_bytes=9):
         pass
+
+
+def test_an_address_without_a_file_stops_no_other_and_no_store_is_asked_before(here) -> None:
+    (here / "list.txt").write_text(
+        "s3://no-such-bucket-anywhere/none/a.mp4?region=nowhere&endpoint_override=127.0.0.1:1\n"
+    )
+    (here / "my clip.mp4").write_bytes(b"x")
+    _, video = find_videos(["list.txt", f"file://{here}/my%20clip.mp4"])
+    with video.open(max_bytes=9) as file:
+        assert file.num_bytes == 1
+    with pytest.raises(VideoError, match="not found"), find_videos(["file:///none.mp4"])[0].open(max_bytes=9):
+        pass
+
+
+@pytest.mark.parametrize("name", ["n" * 300, f"{'d' * 300}/a.mp4"])
+def test_a_name_that_no_file_can_have_is_a_video_that_is_not_found(here, name) -> None:
+    (here / "list.txt").write_text(f"{name}\n")
+    for videos in (find_videos([name]), find_videos(["list.txt"])):
+        with pytest.raises(VideoError, match="not found"), videos[0].open(max_bytes=9):
+            pass

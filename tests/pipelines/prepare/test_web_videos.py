@@ -1,3 +1,4 @@
+import contextlib
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -5,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 
-from pipelines.prepare import web_videos
+from pipelines.prepare import web_download
 from pipelines.prepare.sources import MissingVideoError
 from pipelines.prepare.web_videos import WebRoot, check_web_address
 from t3d_core.errors import UserError
@@ -36,15 +37,14 @@ class Pages(BaseHTTPRequestHandler):
             self._answer(200, b"123", **{"Content-Length": "many"})
         elif name == "cut.mp4":
             self._answer(200, b"123", **{"Content-Length": "10"})
-        elif name == "endless.mp4":
-            self.send_response(200)
+        elif name.startswith("endless-"):
+            self.send_response(int(name.removeprefix("endless-")))
+            self.send_header("Location", "/a.mp4")
             self.end_headers()
-            try:
-                while True:
-                    self.wfile.write(b"x" * 10_000)
-                    time.sleep(0.01)
-            except OSError:
-                pass
+            self._send_for_ever(b"x" * 10_000)
+        elif name == "slow-headers":
+            self.wfile.write(b"HTTP/1.0 200 OK\r\nX: ")
+            self._send_for_ever(b"x")
         else:
             self._answer(200, self.path.encode())
 
@@ -54,6 +54,12 @@ class Pages(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         self.wfile.write(body)
+
+    def _send_for_ever(self, part):
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(part)
+                time.sleep(0.01)
 
     def log_message(self, *_):
         pass
@@ -69,7 +75,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    monkeypatch.setattr(web_videos, "_RETRY", web_videos._RETRY.new(backoff_factor=0))
+    monkeypatch.setattr(web_download, "_PAUSES", (0, 0, 0))
 
 
 def download(address, *, max_bytes=1000, **settings):
@@ -101,7 +107,7 @@ def test_a_length_that_is_no_number_is_passed_over(server):
         ("404", MissingVideoError, "not found"),
         ("410", MissingVideoError, "not found"),
         ("403", VideoError, "the server answers 403 Forbidden"),
-        ("loop", VideoError, "too many redirects"),
+        ("loop", VideoError, "the server redirects more than 5 times"),
         ("to-file", VideoError, "redirects to an address that is not http"),
         ("to-private", OSError, r"127\.0\.0\.1 does not answer: the connection is refused"),
         ("page.html", VideoError, "gives a web page"),
@@ -114,11 +120,21 @@ def test_what_is_no_video_has_a_reason(server, name, kind, reason):
         download(f"{server}/{name}")
 
 
-def test_a_download_without_end_stops_at_its_bytes_and_at_its_seconds(server):
+def test_a_download_without_end_stops_at_its_bytes(server):
     with pytest.raises(VideoError, match=r"guard\.source_gib"):
-        download(f"{server}/endless.mp4", max_bytes=500)
+        download(f"{server}/endless-200", max_bytes=500)
+
+
+@pytest.mark.parametrize("name", ["endless-200", "slow-headers"])
+def test_a_download_without_end_stops_at_its_seconds(server, name):
     with pytest.raises(OSError, match=r"takes more than 0\.3 s"):
-        download(f"{server}/endless.mp4", max_bytes=10**9, seconds=0.3)
+        download(f"{server}/{name}", max_bytes=10**9, seconds=0.3)
+
+
+def test_bodies_of_redirects_and_of_errors_are_not_read(server):
+    assert download(f"{server}/endless-302")[0] == b"/a.mp4"
+    with pytest.raises(VideoError, match="the server answers 503"):
+        download(f"{server}/endless-503")
 
 
 def test_a_server_that_does_not_exist_is_named(monkeypatch):
@@ -140,9 +156,9 @@ def test_strangers_reach_public_servers_only(server, monkeypatch):
 
 def test_a_name_that_leads_elsewhere_the_second_time_reaches_nothing(server, monkeypatch):
     """DNS rebinding: the name is public when it is looked up, and private when it is connected to."""
-    looked_up = web_videos.socket.getaddrinfo
+    looked_up = web_download.socket.getaddrinfo
     answers = iter([[(None, None, None, "", ("93.184.215.14", 80))]])
-    monkeypatch.setattr(web_videos.socket, "getaddrinfo", lambda *a, **k: next(answers, None) or looked_up(*a, **k))
+    monkeypatch.setattr(web_download.socket, "getaddrinfo", lambda *a, **k: next(answers, None) or looked_up(*a, **k))
     Pages.asked.clear()
     with pytest.raises(VideoError, match="does not lead to a public server"):
         download(f"{server}/a.mp4", only_public=True)
@@ -150,12 +166,13 @@ def test_a_name_that_leads_elsewhere_the_second_time_reaches_nothing(server, mon
 
 
 @pytest.mark.parametrize(
-    "ip", ["64:ff9b::7f00:1", "2002:7f00:1::", "fe80::1%eth0", "224.0.0.1", "100.64.0.1", "fd00::1"]
+    "ip",
+    ["64:ff9b::7f00:1", "2002:7f00:1::", "fe80::1%eth0", "224.0.0.1", "100.64.0.1", "fd00::1", "::7f00:1", "fec0::1"],
 )
 def test_addresses_that_stand_for_private_ones_are_not_public(ip):
-    with pytest.raises(web_videos._NotPublicError):
-        web_videos._check_public(ip)
-    web_videos._check_public("93.184.215.14")
+    with pytest.raises(web_download.NotPublicError):
+        web_download._check_public(ip)
+    web_download._check_public("93.184.215.14")
 
 
 @pytest.mark.parametrize(
