@@ -36,10 +36,10 @@ def run_serve(config: ServeConfig) -> str:
     if not is_cluster:
         _check_port(config)
     _connect(config, weights, is_cluster=is_cluster)
+    # Ray has taken SIGTERM over, and a shell that starts a job in the background switches Ctrl-C off.
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.default_int_handler)
     with serving(weights, config, digest):
-        # Ray has taken SIGTERM over, and a shell that starts a job in the background switches Ctrl-C off.
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.default_int_handler)
         print(seen_from_here(_describe(weights, config, digest, is_cluster=is_cluster)), flush=True)
         with suppress(KeyboardInterrupt):
             signal.pause()
