@@ -197,7 +197,7 @@ def _follow(session: requests.Session, address: str, max_redirects: int, watch: 
         response.close()
         if not is_web_address(address):
             raise VideoError("unreadable: the server redirects to an address that is not http:// or https://")
-    raise VideoError(f"unreadable: the server redirects more than {max_redirects} times")
+    raise VideoError(f"unreadable: too many redirects, more than {max_redirects}")
 
 
 def _ask_patiently(session: requests.Session, address: str, watch: _Watch) -> requests.Response:

@@ -107,7 +107,7 @@ def test_a_length_that_is_no_number_is_passed_over(server):
         ("404", MissingVideoError, "not found"),
         ("410", MissingVideoError, "not found"),
         ("403", VideoError, "the server answers 403 Forbidden"),
-        ("loop", VideoError, "the server redirects more than 5 times"),
+        ("loop", VideoError, "too many redirects, more than 5"),
         ("to-file", VideoError, "redirects to an address that is not http"),
         ("to-private", OSError, r"127\.0\.0\.1 does not answer: the connection is refused"),
         ("page.html", VideoError, "gives a web page"),
