@@ -1,4 +1,5 @@
 import asyncio
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ def test_views_of_several_requests_are_scored_together_with_the_bits_that_each_g
         return score(self, clips)
 
     monkeypatch.setattr(ClipScorer, "score_with_features", counted)
+    replica = SimpleNamespace(_deployment_config=SimpleNamespace(max_ongoing_requests=9))
+    monkeypatch.setattr("ray.serve.get_replica_context", lambda: replica)  # batching warns if it is too small
 
     async def at_once():
         return await asyncio.gather(*(network.score(call) for call in calls))
