@@ -56,6 +56,7 @@ def test_workers_of_ray_give_what_one_process_gives_and_resume(local_ray, weight
 def test_a_video_in_several_parts_gets_the_scores_of_the_whole(local_ray, weights, videos, tmp_path, monkeypatch):
     run_predict(predict_config(weights, tmp_path, videos / "0.mp4", stride_seconds=0.1))
     monkeypatch.setattr(parts, "_MIN_PART_BYTES", 1000)
+    monkeypatch.setattr(parts, "_OPENING_BYTES", 0)
     cut, tasks = parts.cut_into_parts, []
     monkeypatch.setattr(
         distributed, "cut_into_parts", lambda *given, **named: tasks.extend(cut(*given, **named)) or tasks

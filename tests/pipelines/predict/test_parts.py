@@ -74,11 +74,11 @@ def numbered(folder, *names):
 @pytest.mark.heavy
 def test_views_of_several_parts_fill_a_batch_and_a_bad_video_is_an_end_with_its_reason(reader, videos):
     batches = list(reader.batches(numbered(videos, "0.mp4", "broken.mp4", "1.mp4", "2.mp4", "absent.mp4")))
-    assert [batch["part_B"].tolist() for batch in batches] == [[7, 7, 9], [9, 10, 10]]
-    assert [batch["place_B"].tolist() for batch in batches] == [[0, 1, 0], [1, 0, 1]]
+    assert [batch["part_B"].tolist() for batch in batches] == [[7, 7, 9], [9, 10, 10], [-1]]
+    assert [batch["place_B"].tolist() for batch in batches] == [[0, 1, 0], [1, 0, 1], [0]]
     ends = [[(end.part, end.num_views, end.reason[:11]) for end in ends_of(batch)] for batch in batches]
     assert ends[0] == [(7, 2, ""), (8, 0, "not a video")]
-    assert ends[1] == [(9, 2, "")]
+    assert ends[1:] == [[(9, 2, "")], [(10, 2, ""), (11, 0, "not found")]]
     views = list(read_views(videos / "1.mp4", SAMPLING))
     np.testing.assert_array_equal(batches[1]["clip_BSTHWC"][0], views[1].clip_STHWC)
     assert batches[1]["start_B"][0] == views[1].start_seconds
