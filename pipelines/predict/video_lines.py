@@ -15,7 +15,7 @@ class VideoLines:
         is_done: whether a line is the result that is wanted.
 
     Attributes:
-        done: names of the videos that have a line of which `is_done` is true.
+        done: names of the videos of whose last line `is_done` is true.
     """
 
     def __init__(self, path: Path, *, is_done: Callable[[Mapping[str, Any]], bool]) -> None:
@@ -61,6 +61,8 @@ class VideoLines:
         self._begin_of[row["video"]] = begin
         if self._is_done(row):
             self.done.add(row["video"])
+        else:
+            self.done.discard(row["video"])
 
 
 def append_synced(path: Path, content: bytes | memoryview) -> int:

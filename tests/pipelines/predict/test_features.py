@@ -85,6 +85,14 @@ def test_groups_of_rows_are_bounded_also_within_a_long_video(tmp_path, monkeypat
     assert table["feature"].to_pylist() == [*videos["long.mp4"].tolist(), [1, 1], *[[2, 2]] * 3]
 
 
+def test_the_other_kind_of_features_asked_for_in_between_does_not_enter_the_table(tmp_path):
+    clips = {"a.mp4": [[1, 2], [3, 6]]}
+    first = written(tmp_path, "clip", clips)
+    assert written(tmp_path, "video", clips)["feature"].to_pylist() == [[2, 4]]
+    assert FeatureLedger(tmp_path, kind="clip", metadata={}).done == set()
+    assert written(tmp_path, "clip", clips).equals(first)
+
+
 def test_names_that_are_not_utf8_are_shown_as_codes(tmp_path):
     assert written(tmp_path, "video", {"a\udcff.mp4": [[1.0]]})["video"].to_pylist() == ["a\\xff.mp4"]
 

@@ -25,3 +25,10 @@ def test_a_line_in_part_is_cut_off_and_names_keep_their_bytes(tmp_path):
     lines = lines_of(path)
     assert path.read_bytes() == whole
     assert [row["video"] for row in lines.last_rows()] == ["a\udcff\n"]
+
+
+def test_a_video_whose_last_line_is_not_the_wanted_one_is_not_done(tmp_path):
+    lines = lines_of(tmp_path / "lines.jsonl")
+    for video, good in (("a", True), ("b", True), ("a", False)):
+        lines.append({"video": video, "good": good})
+    assert lines.done == lines_of(tmp_path / "lines.jsonl").done == {"b"}
