@@ -23,6 +23,7 @@ from t3d_core.prediction.clip_scorer import ScoredViews
 from t3d_core.prediction.timeline import Timeline, make_timeline
 from t3d_core.video.clip_reader import VideoView, ViewSampling
 from t3d_core.video.container import VideoError
+from t3d_core.video.decoding import ZERO_FRAMES
 
 
 class ViewReader(Protocol):
@@ -100,7 +101,7 @@ def predict_video(
         with_features: keep the features of the views, 4 D bytes for each.
 
     Raises:
-        VideoError: the file cannot be read or decoded.
+        VideoError: the file cannot be read or decoded, or gives no view.
         UserError: the network gives scores or features that are not finite.
     """
     scored: list[ViewResults] = []
@@ -110,6 +111,8 @@ def predict_video(
         while batch := coming.result():
             coming = ahead.submit(_next_of, batches)
             scored.append(_score(batch, scorer, with_features=with_features))
+    if not scored:
+        raise VideoError(ZERO_FRAMES)
     return join_views(scored, num_crops=sampling.num_crops)
 
 
@@ -132,7 +135,7 @@ class ViewResults(NamedTuple):
 
 
 def join_views(parts: Sequence[ViewResults], *, num_crops: int) -> VideoPrediction:
-    """Join all views of a video, in order of time, the crops of a clip next to each other."""
+    """Join all views of a video, at least one, in order of time, the crops of a clip next to each other."""
     score_BK = np.concatenate([part.score_BK for part in parts])
     total_K = np.zeros(score_BK.shape[1])
     for score_K in score_BK:  # one after the other, as in `evaluation.video_scores`: sums differ by their order

@@ -277,6 +277,18 @@ def test_what_the_decoder_refuses_in_one_video_stops_no_other(weights, videos, t
     assert [row["reason"] for row in rows_of(tmp_path)[:3]] == ["", "the crop does not fit", ""]
 
 
+@pytest.mark.parametrize("changes", [{}, {"timeline": True}])
+def test_a_video_that_gives_no_view_is_one_failed_row(weights, videos, tmp_path, monkeypatch, changes):
+    read = GuardedDecoder.read_views
+
+    def gives_nothing_of_one(self, path, sampling, **options):
+        return iter(()) if str(path).endswith("1.mp4") else read(self, path, sampling, **options)
+
+    monkeypatch.setattr(GuardedDecoder, "read_views", gives_nothing_of_one)
+    run_predict(predict_config(weights, tmp_path, videos, **changes))
+    assert [row["reason"].partition(":")[0] for row in rows_of(tmp_path)[:3]] == ["", "zero frames", ""]
+
+
 def test_another_precision_is_another_job(weights, videos, tmp_path):
     config = predict_config(weights, tmp_path, videos / "0.mp4")
     run_predict(config)
