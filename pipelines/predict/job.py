@@ -64,14 +64,12 @@ def run_predict(config: PredictConfig) -> str:
             "compute": config.compute.model_dump(exclude={"debug", "compile"}),
         }
         ledger = Ledger(output, scored_by=scored_by, class_names=card.class_names, features=config.features)
-        num_without_files = 0
         done = {video.name for video in videos if _is_done(video, ledger, config)}
         if todo := [video for video in videos if video.name not in done]:
             predict_all = _predict_on_ray if _needs_ray(todo, config) else _predict_here
-            num_without_files = predict_all(todo, _load(weights, config), sampling, ledger, config)
+            predict_all(todo, _load(weights, config), sampling, ledger, config)
         tables = ledger.write_parquet()
-    numbers = {"num_before": len(done), "num_without_files": num_without_files}
-    return _summary(videos, ledger, config, tables=tables, weights=weights, **numbers)
+    return _summary(videos, ledger, config, tables=tables, weights=weights, num_before=len(done))
 
 
 def _locate_weights(config: PredictConfig) -> Path:
@@ -132,23 +130,24 @@ def _has_files(video: NamedVideo, ledger: Ledger, config: PredictConfig) -> bool
 
 def _predict_here(
     videos: Sequence[NamedVideo], loaded: LoadedModel, sampling: ViewSampling, ledger: Ledger, config: PredictConfig
-) -> int:
-    """Predict videos in this process; return how many have a prediction but not all files that are asked for."""
+) -> None:
+    """Predict videos in this process, and make the files that are asked for."""
     scorer = _scorer(loaded, config)
     if not wanted_files(config):  # files are made of one video after the other
         limits, max_bytes = limits_of(config.guard), int(config.guard.source_gib * 2**30)
         reader = PartReader(sampling, batch_size=scorer.num_views, limits=limits, max_source_bytes=max_bytes)
         results = predict_in_process(videos, scorer, reader, with_features=config.features is not None)
-        return _report((_enter(result, ledger) for result in results), ledger, config, num_videos=len(videos))
+        _report((_enter(result, ledger) for result in results), ledger, config, num_videos=len(videos))
+        return
     with GuardedDecoder(limits_of(config.guard)) as decoder:
         files = VideoFiles(config, loaded.model, scorer.device, loaded.card, sampling, decoder)
         outcomes = (_predict(video, scorer, files, ledger) for video in videos)
-        return _report(outcomes, ledger, config, num_videos=len(videos))
+        _report(outcomes, ledger, config, num_videos=len(videos))
 
 
 def _predict_on_ray(
     videos: Sequence[NamedVideo], loaded: LoadedModel, sampling: ViewSampling, ledger: Ledger, config: PredictConfig
-) -> int:
+) -> None:
     """As `_predict_here`, with workers of Ray."""
     # Imported only here: Ray takes a second, and few videos need none of it.
     from pipelines.predict.distributed import connect_workers, predict_on_ray
@@ -160,11 +159,12 @@ def _predict_on_ray(
     results = predict_on_ray(unscored, loaded, sampling, config, workers)
     entered = (_enter(result, ledger) for result in results)
     if not wanted_files(config):
-        return _report(entered, ledger, config, num_videos=len(unscored))
+        _report(entered, ledger, config, num_videos=len(unscored))
+        return
     _report(entered, ledger, config, num_videos=len(unscored), are_shown=False)  # they are, with their files
     without_files = [each for each in videos if each.name in ledger.done and not _has_files(each, ledger, config)]
     made = make_files_on_ray(without_files, loaded, sampling, ledger, config)
-    return _report(made, ledger, config, num_videos=len(without_files), what="files")
+    _report(made, ledger, config, num_videos=len(without_files), what="files")
 
 
 def _report(
@@ -175,38 +175,38 @@ def _report(
     num_videos: int,
     what: str = "predict",
     are_shown: bool = True,
-) -> int:
-    """Show outcomes as they come, of many videos only what went wrong; return how many videos lack files."""
-    num_without_files = 0
+) -> None:
+    """Show outcomes as they come, of many videos only what went wrong."""
     is_short = num_videos <= _FEW_VIDEOS
     with tqdm(total=num_videos, desc=what, unit="video", disable=is_short) as bar:
         for outcome in outcomes:
-            num_without_files += bool(outcome.fault)
             if (is_short and are_shown) or outcome.fault or outcome.result.prediction is None:
                 bar.write(seen_from_here(outcome.describe(ledger.class_names, top=config.top)))
             bar.update()
-    return num_without_files
 
 
 def _enter(result: PredictedVideo, ledger: Ledger) -> VideoOutcome:
-    if result.prediction is not None or result.video not in ledger.done:  # a prediction that was made before stays
-        ledger.append(result)
+    if result.prediction is None and result.video in ledger.done:  # a prediction that was made before stays
+        return VideoOutcome(PredictedVideo(result.video, ledger.prediction_of(result.video)), fault=result.reason)
+    ledger.append(result)
     return VideoOutcome(result)
 
 
 def _predict(video: NamedVideo, scorer: ClipScorer, files: VideoFiles, ledger: Ledger) -> VideoOutcome:
-    """Predict a video, enter it, and make its files."""
+    """Predict a video and enter it, unless that was done before, and make its files."""
+    before = ledger.prediction_of(video.name) if ledger.is_complete(video.name) else None
     with ExitStack() as stack:
         try:
             file = stack.enter_context(video.open(max_bytes=int(files.config.guard.source_gib * 2**30)))
             with_features = files.config.features is not None
-            prediction = predict_video(
+            prediction = before or predict_video(
                 file.path, scorer, files.sampling, decoder=files.decoder, with_features=with_features
             )
         except (VideoError, DecoderKilledError, OSError) as error:
             return _enter(PredictedVideo(video.name, reason=describe_fault(error)), ledger)
         result = PredictedVideo(video.name, prediction)
-        ledger.append(result)
+        if before is None:
+            ledger.append(result)
         folder = folder_of(ledger.folder, video.name)
         try:
             return VideoOutcome(result, files.write(folder, file.path, prediction, title=video.name))
@@ -222,9 +222,9 @@ def _summary(
     tables: Sequence[Path],
     weights: Path,
     num_before: int,
-    num_without_files: int,
 ) -> str:
     num_failed = sum(video.name not in ledger.done for video in videos)
+    num_without_files = sum(video.name in ledger.done and not _is_done(video, ledger, config) for video in videos)
     num_ok = len(videos) - num_failed
     fields = [("predicted", f"{num_ok:,} of {len(videos):,} videos")]
     if num_before:

@@ -235,13 +235,28 @@ def test_files_that_cannot_be_written_do_not_lose_the_prediction(weights, videos
     assert "its files cannot be written" in capsys.readouterr().out
 
 
-def test_a_prediction_survives_a_video_that_is_gone_later(weights, videos, tmp_path):
+@pytest.mark.parametrize("later", [{"timeline": True}, {"features": "clip"}])
+def test_a_prediction_survives_a_video_that_is_gone_later_and_what_is_missing_is_counted(
+    weights, videos, tmp_path, capsys, later
+):
     config = predict_config(weights, tmp_path, videos / "0.mp4")
     run_predict(config)
     (videos / "0.mp4").unlink()
-    summary = run_predict(config.model_copy(update={"timeline": True}))
+    summary = run_predict(config.model_copy(update=later))
     assert [row["status"] for row in rows_of(tmp_path)] == ["ok"]
     assert "1 of 1 videos" in summary
+    assert "no files:   1 videos" in summary
+    assert "its files cannot be written: not found" in capsys.readouterr().out
+
+
+def test_files_that_are_asked_for_later_are_made_of_the_scores_that_there_are(weights, videos, tmp_path, monkeypatch):
+    config = predict_config(weights, tmp_path, videos / "0.mp4")
+    run_predict(config)
+    lines = (tmp_path / "predicted" / "predictions.jsonl").read_bytes()
+    monkeypatch.setattr(GuardedDecoder, "read_views", lambda *_: pytest.fail("it is read again"))
+    assert "no files" not in run_predict(config.model_copy(update={"timeline": True}))
+    assert (tmp_path / "predicted" / "predictions.jsonl").read_bytes() == lines
+    assert len(list(tmp_path.rglob("timeline.csv"))) == 1
 
 
 def test_a_full_disk_stops_the_job_and_the_next_start_completes_it(weights, videos, tmp_path, monkeypatch):
