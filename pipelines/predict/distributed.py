@@ -93,10 +93,12 @@ def choose_workers(config: PredictConfig) -> ModelWorkers:
         return ModelWorkers(config.num_workers or max(1, num_gpu_workers), num_threads=1, num_cpus=1.0, num_gpus=1)
     # As many threads as one process has: the last bits of a score depend on their number.
     num_cpus, num_threads = pools.cpus("train"), torch.get_num_threads()
-    count = config.num_workers or max(1, int(num_cpus / num_threads))
-    num_threads = max(1, min(num_threads, int(num_cpus / count)))
-    is_shared = not pools.selector("train")
-    return ModelWorkers(count, num_threads, num_cpus=num_threads / 2 if is_shared else num_threads, num_gpus=0)
+    reserved = 1.0 if pools.selector("train") else 0.5  # of each thread
+    room = min(int(num_cpus / num_threads), pools.room_for_workers({"CPU": reserved * num_threads}))
+    count = config.num_workers or max(1, room)
+    if num_cpus:  # else an autoscaler adds the nodes
+        num_threads = max(1, min(num_threads, int(num_cpus / count)))
+    return ModelWorkers(count, num_threads, num_cpus=reserved * num_threads, num_gpus=0)
 
 
 def predict_on_ray(

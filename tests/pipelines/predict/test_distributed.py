@@ -98,21 +98,27 @@ def test_scores_that_are_no_numbers_are_refused(weights, videos, tmp_path):
     assert "not finite" in batch["refusal_1"][0]
 
 
+def nodes(*cpus, pool=None, gpus=0):
+    labels = {pools.LABEL: pool} if pool else {}
+    return [{"Alive": True, "Labels": labels, "Resources": {"CPU": each, "GPU": gpus}} for each in cpus]
+
+
 @pytest.mark.parametrize(
-    ("cluster", "changes", "expected"),
+    ("cluster", "threads", "changes", "expected"),
     [
-        ({"cpus": 2, "threads": 2}, {}, (1, 2, 1.0, 0)),
-        ({"cpus": 64, "threads": 16}, {}, (4, 16, 8.0, 0)),  # four nodes
-        ({"cpus": 64, "threads": 16}, {"num_workers": 8}, (8, 8, 4.0, 0)),
-        ({"cpus": 64, "threads": 16, "is_labelled": True}, {}, (4, 16, 16, 0)),
-        ({"cpus": 64, "threads": 16, "gpus": 4}, {}, (4, 1, 1.0, 1)),
-        ({"cpus": 64, "threads": 16, "gpus": 4}, {"use_gpu": False}, (4, 16, 8.0, 0)),
-        ({"cpus": 64, "threads": 16}, {"use_gpu": True}, (1, 1, 1.0, 1)),  # refused later: no GPU
+        (nodes(2.0), 2, {}, (1, 2, 1.0, 0)),
+        (nodes(16.0, 16.0, 16.0, 16.0), 16, {}, (4, 16, 8.0, 0)),
+        (nodes(16.0, 16.0, 16.0, 16.0), 16, {"num_workers": 8}, (8, 8, 4.0, 0)),
+        (nodes(64.0, pool="train"), 16, {}, (4, 16, 16, 0)),
+        (nodes(24.0, 24.0, pool="train"), 16, {}, (2, 16, 16, 0)),  # not three: each lies on one node
+        (nodes(4.0, pool="decode"), 16, {}, (1, 16, 16, 0)),  # the nodes that train are still to come
+        (nodes(4.0, pool="decode"), 16, {"num_workers": 8}, (8, 16, 16, 0)),
+        (nodes(64.0, gpus=4), 16, {}, (4, 1, 1.0, 1)),
+        (nodes(64.0, gpus=4), 16, {"use_gpu": False}, (4, 16, 8.0, 0)),
+        (nodes(64.0), 16, {"use_gpu": True}, (1, 1, 1.0, 1)),  # refused later: no GPU
     ],
 )
-def test_workers_are_as_many_as_the_cluster_has_room_for(monkeypatch, cluster, changes, expected):
-    monkeypatch.setattr(pools, "cpus", lambda _: cluster["cpus"])
-    monkeypatch.setattr(pools, "room_for_workers", lambda _: cluster.get("gpus", 0))
-    monkeypatch.setattr(pools, "selector", lambda pool: {pools.LABEL: pool} if cluster.get("is_labelled") else {})
-    monkeypatch.setattr(torch, "get_num_threads", lambda: cluster["threads"])
+def test_workers_are_as_many_as_the_cluster_has_room_for(monkeypatch, cluster, threads, changes, expected):
+    monkeypatch.setattr("pipelines.runtime.pools.ray.nodes", lambda: cluster)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert distributed.choose_workers(PredictConfig(**changes)) == ModelWorkers(*expected)
