@@ -6,6 +6,7 @@ from pathlib import Path
 
 import ray
 import torch
+from ray.exceptions import RayError, RayTaskError
 
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.ledger import Ledger, PredictedVideo
@@ -34,15 +35,23 @@ def make_files_on_ray(
     make = ray.remote(_make_files).options(num_cpus=1, label_selector=pools.selector("decode"))
     common = ray.put((loaded, sampling, config))
     calls = (
-        make.remote(common, video, ledger.prediction_of(video.name), folder_of(ledger.folder, video.name))
+        (make.remote(common, video, ledger.prediction_of(video.name), folder_of(ledger.folder, video.name)), video)
         for video in videos
     )
     limit = _TASKS_A_CPU * max(1, round(pools.cpus("decode")))
-    running = list(itertools.islice(calls, limit))
+    running = dict(itertools.islice(calls, limit))
     while running:
-        done, running = ray.wait(running)
-        running += itertools.islice(calls, len(done))
-        yield from ray.get(done)
+        done, _ = ray.wait(list(running))
+        ended = [(task, running.pop(task)) for task in done]
+        running |= dict(itertools.islice(calls, len(done)))
+        for task, video in ended:
+            try:
+                yield ray.get(task)
+            except RayTaskError:  # our own mistake
+                raise
+            except RayError as error:  # the task was killed, again and again
+                result = PredictedVideo(video.name, ledger.prediction_of(video.name))
+                yield VideoOutcome(result, fault=describe_fault(error))
 
 
 def _make_files(

@@ -2,16 +2,21 @@
 
 import json
 import shutil
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from ray.exceptions import RayTaskError, WorkerCrashedError
 
 from pipelines.clips.stream import as_row, from_row
 from pipelines.networks.config import ScoringComputeConfig
-from pipelines.predict import distributed, parts
+from pipelines.predict import distributed, file_tasks, parts
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.distributed import ModelWorkers, PartScorer
 from pipelines.predict.job import run_predict
+from pipelines.predict.outcome import VideoOutcome
 from pipelines.predict.parts import PartReader
 from pipelines.predict.videos import NamedVideo
 from pipelines.prepare.sources import LocalRoot
@@ -122,3 +127,43 @@ def test_workers_are_as_many_as_the_cluster_has_room_for(monkeypatch, cluster, t
     monkeypatch.setattr("pipelines.runtime.pools.ray.nodes", lambda: cluster)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert distributed.choose_workers(PredictConfig(**changes)) == ModelWorkers(*expected)
+
+
+class StubRay:
+    """Runs a task when its result is asked for; a machine is lost with that of one video."""
+
+    put = staticmethod(lambda value: value)
+    wait = staticmethod(lambda tasks: (tasks[:1], tasks[1:]))
+
+    def __init__(self, error):
+        self.error = error
+
+    def remote(self, function):
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *given: partial(function, *given)))
+
+    def get(self, task):
+        if task.args[1].name == "lost":
+            raise self.error
+        return task()
+
+
+def files_of(names, error, monkeypatch):
+    monkeypatch.setattr(file_tasks, "ray", StubRay(error))
+    monkeypatch.setattr(pools, "cpus", lambda _: 1)
+    monkeypatch.setattr(pools, "selector", lambda _: {})
+    monkeypatch.setattr(file_tasks, "_make_files", lambda _, video, scores, __: VideoOutcome((video.name, scores)))
+    ledger = SimpleNamespace(folder=Path("out"), prediction_of=lambda name: f"scores of {name}")
+    videos = [NamedVideo(name, None, name) for name in names]
+    return list(file_tasks.make_files_on_ray(videos, None, None, ledger, PredictConfig()))
+
+
+def test_a_task_whose_process_dies_leaves_one_video_without_files(monkeypatch):
+    first, lost, *others = files_of(["a", "lost", "b", "c"], WorkerCrashedError(), monkeypatch)
+    assert (lost.result.video, lost.result.prediction) == ("lost", "scores of lost")
+    assert "worker died" in lost.fault
+    assert [made.result for made in (first, *others)] == [(name, f"scores of {name}") for name in "abc"]
+
+
+def test_a_mistake_of_a_task_stops_the_job(monkeypatch):
+    with pytest.raises(RayTaskError):
+        files_of(["lost"], RayTaskError("_make_files", "traceback", KeyError()), monkeypatch)
