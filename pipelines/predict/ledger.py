@@ -6,9 +6,8 @@ OUTPUT/predict.json           what the scores depend on: the network and the sam
 OUTPUT/features.*             features, where they are asked for: see `predict.features`
 """
 
-import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,8 @@ from pipelines.runtime.files import whole_file
 from t3d_core.errors import UserError
 from t3d_core.prediction.video_prediction import VideoPrediction
 
-_ROWS_A_GROUP = 256
+# What is held at once when the table is written; a single long video may hold more numbers.
+_ROWS_A_GROUP, _NUMBERS_A_GROUP = 256, 1 << 20
 _CLIP = pa.struct([("start_seconds", pa.float64()), ("end_seconds", pa.float64()), ("scores", pa.list_(pa.float32()))])
 SCHEMA = pa.schema(
     [
@@ -122,12 +122,24 @@ class Ledger:
     def write_parquet(self) -> list[Path]:
         """Write the tables of all results, in the order in which the videos came first; return their paths."""
         schema = SCHEMA.with_metadata({"class_names": json.dumps(self.class_names)})
-        rows = self._lines.last_rows()
         with whole_file(self.parquet) as partial, pq.ParquetWriter(partial, schema) as writer:
-            while some := [_printable_row(row) for row in itertools.islice(rows, _ROWS_A_GROUP)]:
+            for some in self._groups():
                 writer.write_table(pa.Table.from_pylist(some, schema=schema))
         features = None if self._features is None else self._features.write_parquet()
         return [self.parquet] if features is None else [self.parquet, features]
+
+    def _groups(self) -> Iterator[list[dict[str, Any]]]:
+        some: list[dict[str, Any]] = []
+        num_held = 0
+        for row in self._lines.last_rows():
+            num_numbers = sum(2 + len(clip["scores"]) for clip in row["clips"] or ())
+            if some and (len(some) == _ROWS_A_GROUP or num_held + num_numbers > _NUMBERS_A_GROUP):
+                yield some
+                some, num_held = [], 0
+            some.append(_printable_row(row))
+            num_held += num_numbers
+        if some:
+            yield some
 
     def _claim(self, path: Path, content: str) -> None:
         if not path.exists():

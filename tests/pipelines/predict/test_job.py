@@ -13,12 +13,14 @@ import pytest
 
 from pipelines.evaluate.job import run_evaluate
 from pipelines.networks.config import ScoringComputeConfig
+from pipelines.predict import ledger
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.in_process import predict_in_process
 from pipelines.predict.job import run_predict
-from pipelines.predict.ledger import Ledger
+from pipelines.predict.ledger import Ledger, PredictedVideo
 from pipelines.predict.video_files import folder_of
 from t3d_core.errors import UserError
+from t3d_core.prediction.video_prediction import VideoPrediction
 from t3d_core.video.decoding import probe
 from t3d_core.video.guard import GuardedDecoder
 from tests.conftest import SHARED_DATA
@@ -309,3 +311,17 @@ def test_another_precision_is_another_job(weights, videos, tmp_path):
     run_predict(config)
     with pytest.raises(UserError, match="another network or with another sampling"):
         run_predict(config.model_copy(update={"compute": ScoringComputeConfig(precision="bf16")}))
+
+
+def test_groups_of_the_table_are_bounded_by_their_scores_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "_ROWS_A_GROUP", 3)
+    monkeypatch.setattr(ledger, "_NUMBERS_A_GROUP", 20)
+    made = Ledger(tmp_path, scored_by={}, class_names=("a", "b"))
+    for place, num_clips in enumerate((1, 4, 1, 9, 0, 0, 1, 1)):  # a clip has four numbers
+        score_NK, time_N = np.full((num_clips, 2), 0.5, np.float32), np.arange(float(num_clips))
+        prediction = VideoPrediction(np.full(2, 0.5), score_NK, time_N, time_N + 1, 0) if num_clips else None
+        made.append(PredictedVideo(f"{place}.mp4", prediction))
+    made.write_parquet()
+    file = pq.ParquetFile(made.parquet)
+    assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [2, 1, 1, 3, 1]
+    assert [len(row["clips"] or ()) for row in file.read().to_pylist()] == [1, 4, 1, 9, 0, 0, 1, 1]
