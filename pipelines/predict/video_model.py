@@ -10,10 +10,12 @@ and nothing is pickled.
 import base64
 import binascii
 import os
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
-from queue import LifoQueue
+from queue import Empty, LifoQueue
 from typing import Any
 
 import pandas as pd
@@ -27,20 +29,22 @@ from t3d_core.errors import UserError
 from t3d_core.prediction.clip_scorer import ClipScorer
 from t3d_core.prediction.video_prediction import VideoPrediction, predict_video
 from t3d_core.training.checkpoint import LoadedModel, load_model
-from t3d_core.video.clip_reader import ViewSampling
+from t3d_core.video.clip_reader import VideoView, ViewSampling
 from t3d_core.video.container import VideoError
-from t3d_core.video.guard import DecoderKilledError, GuardedDecoder
+from t3d_core.video.guard import DecoderKilledError, GuardedDecoder, GuardLimits
 
 READS_VARIABLE = "T3D_MODEL_READS"
 _ANYTHING = "anything"
-_SERVED_VARIABLE = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # which MLflow's server sets
+# MLflow's server, and `mlflow models predict`, set this variable; the server's application is this module.
+_SERVED_VARIABLE, _SERVER_MODULE = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "mlflow.pyfunc.scoring_server.app"
+# The server waits so long for a prediction.
+_TIMEOUT_VARIABLE, _DEFAULT_SECONDS = "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "60"
 _COLUMNS = ["label", "score", "scores", "reason"]
 _BATCH_SIZE = 8  # as `jobs/predict.py`, because the last bits of scores depend on it
 _NUM_DECODERS = 4
 _MAX_BYTES, _MAX_SERVED_BYTES = 8 << 30, 1 << 30
 _MAX_NAME = 4096  # Linux's longest path
 _HOW_BYTES = "give the bytes of a file as data:;base64,..."
-_SERVED_SECONDS = 60.0  # MLflow's server waits no longer for a prediction
 
 
 class VideoModel:
@@ -59,8 +63,9 @@ class VideoModel:
         self._scorer = ClipScorer(loaded, device=device, batch_size=_BATCH_SIZE)
         # The last one that was used comes first: its child process is there already.
         self._decoders: LifoQueue[GuardedDecoder] = LifoQueue()
+        limits = GuardLimits(seconds=_served_seconds()) if _is_server() else GuardLimits()
         for _ in range(_NUM_DECODERS):
-            self._decoders.put(GuardedDecoder())
+            self._decoders.put(GuardedDecoder(limits))
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Classify the video of each row; one that cannot be read is a row with a reason and stops no other.
@@ -87,14 +92,15 @@ class VideoModel:
         return pd.DataFrame(rows, index=model_input.index, columns=_COLUMNS, dtype=object)
 
     def _predict(self, given: object, sampling: ViewSampling, *, top: int) -> dict[str, Any]:
+        deadline = _Deadline(_served_seconds() if _is_server() else None)
         with ExitStack() as stack:
             try:
                 file = stack.enter_context(self._open(given))
             except (ValueError, OSError) as error:
                 return _failed(error)
-            decoder = stack.enter_context(self._free_decoder())
             try:
-                prediction = predict_video(file.path, self._scorer, sampling, decoder=decoder)
+                decoder = stack.enter_context(self._free_decoder(deadline))
+                prediction = predict_video(file.path, self._scorer, sampling, decoder=_TimedReader(decoder, deadline))
             except (VideoError, DecoderKilledError, OSError) as error:
                 return _failed(error)
         return self._row_of(prediction, top=top)
@@ -106,8 +112,11 @@ class VideoModel:
         return {"label": label, "score": scores[label], "scores": scores, "reason": ""}
 
     @contextmanager
-    def _free_decoder(self) -> Iterator[GuardedDecoder]:
-        decoder = self._decoders.get()
+    def _free_decoder(self, deadline: "_Deadline") -> Iterator[GuardedDecoder]:
+        try:
+            decoder = self._decoders.get(timeout=deadline.remaining_seconds())
+        except Empty:
+            raise deadline.too_late() from None
         try:
             yield decoder
         finally:
@@ -128,7 +137,7 @@ class VideoModel:
             return _copied(_bytes_of(name))
         if len(name) > _MAX_NAME:
             raise VideoError(f"not a video: {len(name):,} characters are no path and no address; {_HOW_BYTES}")
-        if self._reads_anything or os.environ.get(_SERVED_VARIABLE) != "true":
+        if self._reads_anything or not (os.environ.get(_SERVED_VARIABLE) == "true" or _is_server()):
             return named_video(name).open(max_bytes=_MAX_BYTES)
         # Whoever may send requests must not read what this machine and its credentials may.
         if not is_web_address(name):
@@ -136,7 +145,38 @@ class VideoModel:
                 "refused: this server reads bytes (data:;base64,...) and public web addresses, unless it is started "
                 f"with {READS_VARIABLE}={_ANYTHING}"
             )
-        return WebRoot(only_public=True, seconds=_SERVED_SECONDS).open_locally(name, max_bytes=_MAX_SERVED_BYTES)
+        return WebRoot(only_public=True, seconds=_served_seconds()).open_locally(name, max_bytes=_MAX_SERVED_BYTES)
+
+
+class _Deadline:
+    """Until when a row may take, because the caller of a server waits no longer, and others wait for the decoder."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    def remaining_seconds(self) -> float | None:
+        """Time that is left, at least 0; None where there is no deadline."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+    def too_late(self) -> VideoError:
+        """The reason of a row whose time is over."""
+        return VideoError(f"no answer within {self._seconds:g} s: give a shorter video, or try again later")
+
+
+class _TimedReader:
+    """Reads views until a deadline; a `ViewReader`."""
+
+    def __init__(self, decoder: GuardedDecoder, deadline: _Deadline) -> None:
+        self._decoder, self._deadline = decoder, deadline
+
+    def read_views(self, path: str | os.PathLike[str], sampling: ViewSampling) -> Iterator[VideoView]:
+        """As `GuardedDecoder.read_views`; VideoError where the time is over."""
+        with closing(self._decoder.read_views(path, sampling)) as views:  # type: ignore[type-var] # it is a generator
+            for view in views:
+                if self._deadline.remaining_seconds() == 0:
+                    raise self._deadline.too_late()
+                yield view
 
 
 def _load_pyfunc(path: str) -> VideoModel:
@@ -149,6 +189,14 @@ def _reads_anything() -> bool:
     if value not in (None, _ANYTHING):
         raise UserError(f"{READS_VARIABLE} is {value!r}: set it to {_ANYTHING!r}, or unset it")
     return value == _ANYTHING
+
+
+def _is_server() -> bool:
+    return _SERVER_MODULE in sys.modules
+
+
+def _served_seconds() -> float:
+    return float(os.environ.get(_TIMEOUT_VARIABLE) or _DEFAULT_SECONDS)
 
 
 def _bytes_of(data_url: str) -> bytes:

@@ -2,9 +2,11 @@
 
 import base64
 import json
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -42,8 +44,17 @@ def model(weights):
 
 
 @pytest.fixture
-def served(monkeypatch):
-    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
+def server(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow.pyfunc.scoring_server.app", ModuleType("app"))
+
+
+@pytest.fixture(params=["variable", "module"])
+def served(monkeypatch, request):
+    """Each of the two signs of MLflow is enough."""
+    if request.param == "module":
+        request.getfixturevalue("server")
+    else:
+        monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
 
 
 def data_url(data, kind="video/mp4"):
@@ -136,6 +147,22 @@ def test_a_server_reads_bytes_and_public_addresses_alone_unless_it_is_told_other
     monkeypatch.setenv("T3D_MODEL_READS", "some")
     with pytest.raises(UserError, match="T3D_MODEL_READS is 'some': set it to 'anything', or unset it"):
         _load_pyfunc(str(weights))
+
+
+@pytest.mark.usefixtures("server")
+def test_a_server_gives_no_row_more_time_than_its_caller_waits(model, weights, video, monkeypatch):
+    data = video.read_bytes()
+    [expected] = predict(model, data)
+    assert expected["reason"] == ""
+    monkeypatch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "0")
+    [late] = predict(model, data)
+    assert late["reason"].startswith("no answer within 0 s: give a shorter video")
+    busy = _load_pyfunc(str(weights))
+    while not busy._decoders.empty():  # all decode long files
+        busy._decoders.get()
+    assert predict(busy, data) == [late]
+    monkeypatch.delenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT")
+    assert predict(model, data) == [expected]
 
 
 def test_requests_at_once_get_the_scores_of_one_alone(model, video):
