@@ -60,7 +60,9 @@ class Joining:
             if is_mine_B.any():
                 views = {name: batch[name][is_mine_B] for name in _KEPT if name in batch}
                 self._views_of.setdefault(number, []).append(views)
-        self._ends |= {end.part: end for end in ends_of(batch) if end.part in numbers}
+        for end in ends_of(batch):
+            if end.part in numbers and not self._has_ended_well(end.part):  # also if its task fails when it runs again
+                self._ends[end.part] = end
         for video in sorted({self._parts[number].video for number in numbers}):
             if (result := self._result_of(video)) is not None:
                 self._forget(video)
@@ -84,6 +86,9 @@ class Joining:
         if sum(len(views.score_BK) for views in scored) < num_views:
             return None
         return PredictedVideo(self._names[video], join_views(scored, num_crops=self._num_crops))
+
+    def _has_ended_well(self, number: int) -> bool:
+        return number in self._ends and not self._ends[number].reason
 
     def _views(self, number: int) -> ViewResults:
         """The views of a part that have come, in order of time."""

@@ -73,6 +73,14 @@ def test_a_part_that_failed_fails_its_video_when_all_parts_ended():
     assert (result.prediction, result.reason) == (None, "corrupt: earlier")
 
 
+def test_a_part_that_ended_well_stays_so_when_its_task_runs_again_and_fails():
+    join = joining()
+    assert list(join.add(batch([(0, 0), (0, 1)], (0, 2, "")))) == []
+    assert list(join.add(batch([], (0, 0, "unreadable")))) == []
+    [result] = join.add(batch([(1, 0)], (1, 1, "")))
+    assert (len(result.prediction.score_NK), result.reason) == (3, "")
+
+
 def test_a_video_that_gives_no_view_at_all_has_failed():
     [result] = joining().add(batch([], (2, 0, "")))
     assert "zero frames" in result.reason
