@@ -110,7 +110,7 @@ def dataset_of(load: Callable[[ItemT], NumpyBatch], items: Sequence[ItemT], *, i
 
 
 def dataset_of_tasks(load: Callable[[ItemT], Iterator[NumpyBatch]], tasks: Sequence[ItemT]) -> ray.data.Dataset:
-    """Make a data set with one row for each batch (see `as_row`) of all tasks, in the order in which they are made.
+    """Make a data set with one row for each batch (see `as_row`) of all tasks, in any order.
 
     A task whose batches are not yet read waits: memory does not grow with what a task loads.
 

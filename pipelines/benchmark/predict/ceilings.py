@@ -6,6 +6,7 @@ Each runs in a fresh process, on all cores.
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,20 +21,19 @@ from t3d_core.video.guard import GuardedDecoder
 
 
 def decode_ceiling(videos: Sequence[Path], weights: Path) -> float:
-    """Views a second that guarded children hand over, one child for each core, each with its share of the videos."""
+    """Views a second that guarded children hand over, one child for each core; each reads all videos."""
     sampling = ViewSampling(read_card(weights).clip_view())
     decoders = [GuardedDecoder() for _ in range(num_cores_here())]
-    # As many videos for each child, or it would wait for the one with more.
-    shares = [list(videos) for _ in decoders]
 
-    def read(decoder: GuardedDecoder, paths: Sequence[Path]) -> int:
+    def read(paths: Sequence[Path], decoder: GuardedDecoder) -> int:
         return sum(1 for path in paths for _ in decoder.read_views(path, sampling))
 
     try:
         with ThreadPoolExecutor(len(decoders)) as pool:
-            list(pool.map(read, decoders, [share[:1] for share in shares]))  # they start
+            list(pool.map(partial(read, videos[:1]), decoders))  # they start
             started = time.perf_counter()
-            num_views = sum(pool.map(read, decoders, shares))
+            # All videos for each child: with shares, some would wait for the one with the longest.
+            num_views = sum(pool.map(partial(read, videos), decoders))
             return num_views / (time.perf_counter() - started)
     finally:
         for decoder in decoders:

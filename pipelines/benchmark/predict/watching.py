@@ -106,7 +106,7 @@ def command_environment() -> dict[str, str]:
 
 
 def tree_bytes(process: int) -> int:
-    """Resident bytes of a process and all its descendants."""
+    """Memory of a process and all its descendants; a page that several share counts once (Pss)."""
     total = 0
     for member in family(process):
         with suppress(OSError, StopIteration):  # it has ended meanwhile
