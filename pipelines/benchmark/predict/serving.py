@@ -64,13 +64,15 @@ class Server(NamedTuple):
         """Send a video; return how many clips were scored.
 
         Raises:
-            CommandFailedError: the answer is an error.
+            CommandFailedError: there is no answer, or it is an error.
         """
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_ANSWER_SECONDS)
         try:
             connection.request("POST", "/predict", body=video.read_bytes())
             response = connection.getresponse()
             answer = json.loads(response.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise CommandFailedError(f"a request gets no answer: {error or type(error).__name__}") from error
         finally:
             connection.close()
         if response.status != 200:

@@ -17,12 +17,13 @@ from pipelines.benchmark.measuring.processes import family, proportional_bytes
 
 _PROJECT = Path(__file__).parents[3]
 _LOOK_SECONDS = 0.02
+_MAX_SECONDS = 3600
 _LOOKS_A_SAMPLE = 20  # memory is read seldom, because that takes much longer than a look at the answers
 _MAX_REASON = 100
 
 
 class CommandFailedError(RuntimeError):
-    """A command ended with an error, or without all answers; the message is the end of its output."""
+    """A command or a server ended with an error, too late or without all answers; the message is the reason."""
 
 
 class Answer(NamedTuple):
@@ -72,7 +73,9 @@ class Watched(NamedTuple):
         return self.answers[-1].seconds - self.first_seconds
 
 
-def watch(command: Sequence[str], *, answers: Path, num_videos: int, log: Path) -> Watched:
+def watch(
+    command: Sequence[str], *, answers: Path, num_videos: int, log: Path, max_seconds: float = _MAX_SECONDS
+) -> Watched:
     """Run a command to its end.
 
     Args:
@@ -80,6 +83,7 @@ def watch(command: Sequence[str], *, answers: Path, num_videos: int, log: Path) 
         answers: the file to which it appends a line for each video; it does not exist yet.
         num_videos: lines that are expected.
         log: a file for what it prints.
+        max_seconds: after which it is killed.
 
     Raises:
         CommandFailedError: it does not do its work.
@@ -88,7 +92,9 @@ def watch(command: Sequence[str], *, answers: Path, num_videos: int, log: Path) 
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=output, env=command_environment(), cwd=log.parent)
         try:
-            watched = _watch(process, answers, started)
+            watched = _watch(process, answers, started, max_seconds=max_seconds)
+        except (OSError, ValueError) as error:
+            raise CommandFailedError(f"its answers cannot be read: {error}") from error
         finally:
             process.kill()  # only what was interrupted is still running
             process.wait()
@@ -120,7 +126,7 @@ def last_line(log: Path) -> str:
     return lines[-1][:_MAX_REASON] if lines else ""
 
 
-def _watch(process: subprocess.Popen, path: Path, started: float) -> Watched:
+def _watch(process: subprocess.Popen, path: Path, started: float, *, max_seconds: float) -> Watched:
     answers: list[Answer] = []
     position, peak_bytes, num_looks = 0, 0, 0
     while True:
@@ -132,6 +138,8 @@ def _watch(process: subprocess.Popen, path: Path, started: float) -> Watched:
             answers.append(Answer(seconds, len(json.loads(line)["clips"] or ())))  # a failed video has no clips
         if has_ended:
             return Watched(tuple(answers), peak_bytes)
+        if seconds > max_seconds:
+            raise CommandFailedError(f"not done within {max_seconds:g} s")
         if num_looks % _LOOKS_A_SAMPLE == 0:
             peak_bytes = max(peak_bytes, tree_bytes(process.pid))
         num_looks += 1

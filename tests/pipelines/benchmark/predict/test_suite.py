@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import socket
 import sys
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -146,11 +147,11 @@ def test_our_command_answers_each_video_with_its_clips(video, networks, tmp_path
     assert watched.peak_bytes > 100e6
 
 
-def run(code, folder, *, num_videos=2):
+def run(code, folder, *, num_videos=2, **limits):
     """Watch a Python program that appends to the file in `sys.argv[1]`."""
     words = [sys.executable, "-c", f"import sys, time\nout = open(sys.argv[1], 'a', buffering=1)\n{code}"]
     answers = folder / "answers.jsonl"
-    return watch([*words, str(answers)], answers=answers, num_videos=num_videos, log=folder / "log.txt")
+    return watch([*words, str(answers)], answers=answers, num_videos=num_videos, log=folder / "log.txt", **limits)
 
 
 def test_the_rate_counts_from_the_first_answer_to_the_last(tmp_path):
@@ -176,11 +177,17 @@ time.sleep(0.3)
         ("import absent_peer", "No module named 'absent_peer'"),
         ("out.write('{\"clips\": [1]}\\n'); print('one is enough')", "one is enough"),
         ("out.write('{\"clips\": [1]}\\n' * 2)", "all answers came at once"),
+        ("out.write('Killed\\n')", "its answers cannot be read: Expecting value"),
     ],
 )
 def test_a_command_that_does_not_do_its_work_has_a_reason(code, reason, tmp_path):
     with pytest.raises(CommandFailedError, match=reason):
         run(code, tmp_path)
+
+
+def test_a_command_that_hangs_is_ended(tmp_path):
+    with pytest.raises(CommandFailedError, match=r"not done within 0\.2 s"):
+        run("time.sleep(600)", tmp_path, max_seconds=0.2)
 
 
 def test_ceilings_are_views_a_second(video, networks):
@@ -276,6 +283,18 @@ def test_clients_count_the_clips_of_their_answers(server, video, tmp_path):
     (tmp_path / "empty.mp4").touch()
     with pytest.raises(CommandFailedError, match="a request gets 400: empty"):
         server.ask(tmp_path / "empty.mp4")
+
+
+def test_a_server_that_is_gone_or_does_not_speak_http_has_a_reason(video):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        answering = Thread(target=lambda: listening.accept()[0].close())
+        answering.start()
+        with pytest.raises(CommandFailedError, match="a request gets no answer"):
+            Server(port, os.getpid()).ask(video)
+        answering.join()
+    with pytest.raises(CommandFailedError, match="Connection refused"):
+        Server(port, os.getpid()).ask(video)
 
 
 def test_a_server_that_does_not_start_has_a_reason(tmp_path, monkeypatch):
