@@ -1,5 +1,7 @@
 """A batch of clips becomes logits: the 3D ConvNets that the paper trains or compares with (3.1, Tables 1, 4, 9)."""
 
+from typing import TYPE_CHECKING
+
 from t3d_core.model_names import ModelKind, TransitionForm, TtlPreset
 from t3d_core.models.build import CONTROLS, build_model, res3d_18
 from t3d_core.models.c3d import C3D, c3d
@@ -18,6 +20,7 @@ __all__ = [
     "DenseNet3D",
     "Inception3D",
     "ModelKind",
+    "Res3D",
     "ResNet3D",
     "TemporalTransitionLayer",
     "TransitionForm",
@@ -42,3 +45,15 @@ __all__ = [
     "t3d_121",
     "t3d_169",
 ]
+
+if TYPE_CHECKING:
+    from t3d_core.models.res3d import Res3D
+else:
+
+    def __getattr__(name: str) -> type:
+        # Imported only here: torchvision takes as long as PyTorch itself, and no other network needs it.
+        if name == "Res3D":
+            from t3d_core.models.res3d import Res3D
+
+            return Res3D
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,11 +1,25 @@
 """Res3D: torchvision's r3d_18 behind our contract."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torchvision.models.video import r3d_18
 
+from t3d_core import models
 from t3d_core.models import count_macs, count_parameters
-from t3d_core.models.res3d import res3d_18
+from t3d_core.models.res3d import Res3D, res3d_18
+
+
+def test_its_class_is_a_public_name_that_is_loaded_when_it_is_asked_for():
+    assert models.Res3D is Res3D
+    with pytest.raises(AttributeError, match="no attribute 'Absent'"):
+        _ = models.Absent
+    script = "import sys, t3d_core.models; print('torchvision' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "False\n"
+    )
 
 
 def test_costs_are_exact():
