@@ -33,7 +33,8 @@ class PredictConfig(Section):
 
     inputs: tuple[Address, ...] = ()
     """Videos, folders of videos, or lists: a .txt file with one path per line, or a .csv or .tsv file with a column
-    `path`; https:// addresses of videos, and s3:// and gs:// addresses of videos and folders, too. Words without an option name are inputs."""
+    `path`; https:// addresses of videos, and s3:// and gs:// addresses of videos and folders, too. Words without an
+    option name are inputs."""
     model: Address | None = None
     """Network: a weights file, a run or checkpoint folder, runs:/... or models:/... . By default the newest run in
     `storage`."""
