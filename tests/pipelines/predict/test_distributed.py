@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from ray.exceptions import RayTaskError, WorkerCrashedError
@@ -56,6 +57,21 @@ def test_workers_of_ray_give_what_one_process_gives_and_resume(local_ray, weight
     assert ledger.read_text().count("/0.mp4") == 1  # its timeline is made of the scores that there are
     assert len(list((tmp_path / "ray" / "videos").glob("*/timeline.csv"))) == 4
     assert "4 of 5 videos" in summary
+
+
+@pytest.mark.heavy
+def test_files_and_features_made_on_ray_are_those_of_one_process(local_ray, weights, videos, tmp_path):
+    wanted = {"annotate": True, "explain": True, "features": "clip"}
+    run_predict(predict_config(weights, tmp_path, videos / "0.mp4", **wanted))
+    run_predict(predict_config(weights, tmp_path, videos / "0.mp4", num_workers=1, output=tmp_path / "ray", **wanted))
+    here, on_ray = (pq.read_table(tmp_path / name / "features.parquet") for name in ("predicted", "ray"))
+    assert on_ray.equals(here)
+    assert len(on_ray) == 2
+    names = {"annotated.mp4", "explanation.png", "explanation.mp4"}
+    made = {path.relative_to(tmp_path / "ray"): path for path in (tmp_path / "ray" / "videos").glob("*/*")}
+    assert {path.name for path in made} == names
+    for name, path in made.items():
+        assert path.read_bytes() == (tmp_path / "predicted" / name).read_bytes(), name
 
 
 def test_a_video_in_several_parts_gets_the_scores_of_the_whole(local_ray, weights, videos, tmp_path, monkeypatch):
