@@ -39,6 +39,9 @@ def check_address(address: str, config: ServeConfig) -> bool:
         Refusal: 400 for what is no address, 403 for one that is neither listed nor, if that is allowed, on the web.
     """
     parts = _parts_of(address)
+    # pyarrow takes settings of a store from there, such as the server that it asks with our credentials.
+    if not is_web_address(address) and ("?" in address or "#" in address):
+        raise Refusal(403, "the address of a store must not hold `?` or `#`")
     if any(_lies_below(parts, urlsplit(prefix)) for prefix in config.allowed_addresses):
         return True
     if not config.public_addresses:

@@ -64,6 +64,7 @@ class Listener:
                 lifespan="off",
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,  # or X-Forwarded-For of a request would say who sends it
                 server_header=False,
                 limit_concurrency=_MAX_CONNECTIONS,
                 backlog=_BACKLOG,

@@ -50,6 +50,8 @@ def test_what_lies_below_a_listed_address_is_read(address):
         "http://videos.example.com/clips/a.mp4",
         "s3://bucket/videos2/a.mp4",
         "s3://bucket/videos/../a.mp4",
+        "s3://bucket/videos/a.mp4?endpoint_override=169.254.169.254:80&scheme=http",
+        "s3://bucket/videos/a.mp4#/../../b.mp4",
     ],
 )
 def test_what_only_looks_like_a_listed_address_is_refused(address):
