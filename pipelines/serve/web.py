@@ -131,7 +131,7 @@ class Web:
             await self.check_ready()
         except Refusal as refusal:
             return JSONResponse({"reason": str(refusal)}, refusal.status, refusal.headers)
-        return JSONResponse({"status": "ok", "model": self.model})
+        return JSONResponse({"status": "success", "model": self.model})  # KubeRay looks for this word
 
     async def _metrics(self, request: Request) -> Response:
         return Response(await self.metrics_page(), headers={"Content-Type": CONTENT_TYPE_LATEST})

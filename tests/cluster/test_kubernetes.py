@@ -196,12 +196,21 @@ def test_a_server_fits_its_cluster_and_is_reached_with_the_token_alone(overlay, 
     assert config.decoders <= int(decode["resources"]["requests"]["cpu"])
     assert config.decode_replicas <= decode_nodes
     assert config.num_replicas * config.cpus_per_replica <= train_nodes * int(train["resources"]["requests"]["cpu"])
-    assert {"name": "serve", "containerPort": config.port} in decode["ports"]
     (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    for container in (head, decode):
+        assert {"name": "serve", "containerPort": config.port} in container["ports"]
     for container in (head, decode, train):
+        # KubeRay's service sends requests to every worker that is ready, and its own probe knows who takes them.
+        assert "readinessProbe" not in container
         (token,) = (each for each in container["env"] if each["name"] == TOKEN_VARIABLE)
         assert token["valueFrom"]["secretKeyRef"] == {"name": "t3d-serve", "key": "token"}
     assert not of_kind("RayCluster", f"kuberay/overlays/{overlay}/serve")
+    scratch = next(
+        each["emptyDir"]["sizeLimit"]
+        for each in cluster["workerGroupSpecs"][0]["template"]["spec"]["volumes"]
+        if each["name"] == "scratch"
+    )
+    assert config.limits.open_requests * config.limits.mib / 1024 < _gib(scratch)
 
 
 @pytest.mark.parametrize(("overlay", "has_gpus"), [("cpu-small", False), ("gpu-8", True), ("gpu-64-elastic", True)])
