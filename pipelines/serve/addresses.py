@@ -5,8 +5,8 @@ Whoever names an address makes the server send a request from where it stands, b
 """
 
 import json
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pipelines.predict.videos import named_video
@@ -14,7 +14,11 @@ from pipelines.prepare.local_copies import LocalFile
 from pipelines.prepare.web_download import is_web_address
 from pipelines.prepare.web_videos import WebRoot
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.refusal import Refusal
+from pipelines.serve.refusal import Refusal, raise_if_disk_is_full
+from t3d_core.errors import UserError
+from t3d_core.video.container import VideoError
+
+_TOO_LARGE = "guard.source_gib"  # the setting that other jobs have for `limits.mib`, as their error names it
 
 
 def address_in(body: bytes) -> str:
@@ -51,24 +55,37 @@ def check_address(address: str, config: ServeConfig) -> bool:
     return False
 
 
-def open_address(address: str, config: ServeConfig) -> AbstractContextManager[LocalFile]:
+@contextmanager
+def open_address(address: str, config: ServeConfig) -> Iterator[LocalFile]:
     """Download the video at an address, or copy it from a store, for as long as the context lasts.
 
     Raises:
-        Refusal: as `check_address`.
-        VideoError: it is not there, too large, or not on a public server and not listed.
-        OSError: its server does not answer.
-        UserError: the store cannot be opened.
+        Refusal: as `check_address`; 413 for a large video, 422 if its server or store does not answer, 507 if the disk
+            is full.
+        VideoError: it is not there, or not on a public server and not listed.
     """
     is_listed = check_address(address, config)
     max_bytes = int(config.limits.mib * 2**20)
-    if is_web_address(address):
-        # Listed servers are trusted with what they hold, not with where they redirect to.
-        root = WebRoot(
-            only_public=not is_listed, seconds=config.limits.upload_seconds, max_redirects=0 if is_listed else 5
-        )
-        return root.open_locally(address, max_bytes=max_bytes)
-    return named_video(address).open(max_bytes=max_bytes)
+    with ExitStack() as stack:
+        try:
+            if is_web_address(address):
+                # Listed servers are trusted with what they hold, not with where they redirect to.
+                root = WebRoot(
+                    only_public=not is_listed, seconds=config.limits.upload_seconds, max_redirects=0 if is_listed else 5
+                )
+                file = stack.enter_context(root.open_locally(address, max_bytes=max_bytes))
+            else:
+                file = stack.enter_context(named_video(address).open(max_bytes=max_bytes))
+        except VideoError as error:
+            if _TOO_LARGE in str(error):
+                raise Refusal(413, f"the video has more than {config.limits.mib:g} MiB") from error
+            raise
+        except OSError as error:
+            raise_if_disk_is_full(error)
+            raise Refusal(422, f"the address cannot be read: {error}") from error
+        except UserError as error:
+            raise Refusal(422, f"the address cannot be read: {error}") from error
+        yield file
 
 
 def _allowed(prefixes: Iterable[str]) -> str:

@@ -1,5 +1,7 @@
 """Every request that gets no prediction gets one reason: an HTTP status and a sentence for its sender."""
 
+import errno
+
 RETRY_SECONDS = 5
 """When a client that came at a bad moment may try again."""
 
@@ -20,3 +22,13 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault of the se
     def headers(self) -> dict[str, str]:
         """Headers of the answer."""
         return {"Retry-After": str(RETRY_SECONDS)} if self.is_passing else {}
+
+
+def raise_if_disk_is_full(error: OSError) -> None:
+    """Tell the sender so, if that is what failed.
+
+    Raises:
+        Refusal: 507, the disk of the server is full.
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise Refusal(507, "the server has no room for the video", is_passing=True) from error

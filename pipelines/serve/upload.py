@@ -1,7 +1,6 @@
 """The body of a request becomes a temporary file, under a limit of bytes and of time; it is never in memory whole."""
 
 import asyncio
-import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,7 +8,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from pipelines.prepare.local_copies import LocalFile, new_copy
 from pipelines.serve.config import LimitsConfig
-from pipelines.serve.refusal import Refusal
+from pipelines.serve.refusal import Refusal, raise_if_disk_is_full
 
 _MAX_JSON_BYTES = 64 << 10
 
@@ -29,8 +28,7 @@ async def uploaded_file(request: Request, limits: LimitsConfig) -> AsyncIterator
                 copy.write(chunk)
             file = copy.local_file()
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise Refusal(507, "the server has no room for the upload", is_passing=True) from error
+            raise_if_disk_is_full(error)
             raise
         if not file.num_bytes:
             raise Refusal(400, "the body is empty: send the bytes of a video (`curl --data-binary @clip.mp4`)")

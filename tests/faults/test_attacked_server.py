@@ -57,17 +57,21 @@ def bystander(server, corpus):
     video = (corpus / "videos" / "whole" / "h264.mp4").read_bytes()
     expected = server.predict(video)
     assert expected.status == 200
-    answers, is_over = [], threading.Event()
+    answers, faults, is_over = [], [], threading.Event()
 
     def ask():
-        while not is_over.is_set():
-            answers.append(server.predict(video))
+        try:
+            while not is_over.is_set():
+                answers.append(server.predict(video))
+        except Exception as error:  # in a thread it would be lost
+            faults.append(error)
 
     thread = threading.Thread(target=ask)
     thread.start()
     yield answers
     is_over.set()
     thread.join()
+    assert faults == []
     assert len(answers) > 3
     assert [answer for answer in answers if answer.content != expected.content] == []
 

@@ -1,10 +1,12 @@
 """A server under real requests: predict's scores, reasons for what it refuses, and nobody's request harms another's."""
 
 import base64
+import json
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +26,35 @@ from tests.pipelines.serve.conftest import Client, free_port
 LIMITS = LimitsConfig(mib=2, seconds=5, open_requests=24, open_requests_per_client=20, upload_seconds=2)
 
 
+class Store(BaseHTTPRequestHandler):
+    """A web server that has two videos: a large one, and one that is cut off."""
+
+    def do_GET(self):
+        name = self.path.rpartition("/")[2]
+        self.send_response(200 if name in ("large.mp4", "cut.mp4") else 404)
+        self.send_header("Content-Length", str(2**40 if name == "large.mp4" else 9))
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
 @pytest.fixture(scope="module")
-def client(local_ray, weights):
+def store():
+    server = HTTPServer(("127.0.0.1", 0), Store)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/videos/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def client(local_ray, weights, store):
     """A server, from its start to its end, and a client of it."""
-    config = ServeConfig(model=str(weights), port=free_port(), decoders=1, batch_size=3, limits=LIMITS)
+    listed = (store, "ftp://127.0.0.1/videos/")
+    config = ServeConfig(
+        model=str(weights), port=free_port(), decoders=1, batch_size=3, limits=LIMITS, allowed_addresses=listed
+    )
     with job.serving(find_weights_to_serve(config), config, None):
         yield Client(config.port)
 
@@ -106,6 +133,22 @@ def test_what_cannot_be_answered_gets_a_reason(client, method, path, body, heade
     assert reason in answer.content["reason"]
 
 
+@pytest.mark.parametrize(
+    ("address", "status", "reason"),
+    [
+        ("STORE/absent.mp4", 404, "not found"),
+        ("STORE/large.mp4", 413, "more than 2 MiB"),
+        ("STORE/cut.mp4", 422, "cannot be read"),
+        ("ftp://127.0.0.1/videos/a.mp4", 422, "is not read"),
+    ],
+)
+def test_an_address_that_cannot_be_read_is_no_fault_of_the_server(client, store, address, status, reason):
+    body = json.dumps({"address": address.replace("STORE/", store)})
+    answer = client.predict(body, Content_Type="application/json")
+    assert answer.status == status, answer.content
+    assert reason in answer.content["reason"]
+
+
 @pytest.fixture
 def long_video(tmp_path):
     from tests.pipelines.prepare.made_videos import write_video
@@ -167,9 +210,8 @@ def test_hostile_files_and_clients_that_leave_harm_no_other_request(client, vide
         (200, max(predicted[str(videos[0])]["scores"]))
     }
     deadline = time.monotonic() + 30
-    while (
-        _count(client("GET", "/metrics").content.decode(), "t3d_serve_open_requests{") and time.monotonic() < deadline
-    ):
+    while _count(client("GET", "/metrics").content.decode(), "t3d_serve_open_requests{"):
+        assert time.monotonic() < deadline
         time.sleep(0.1)
     assert client("GET", "/healthz").status == 200
 
