@@ -31,7 +31,7 @@ class Admission:
         """
         of_client = self._limits.open_requests_per_client
         if self.is_closing:
-            raise Refusal(503, "the server is shutting down", is_passing=True)
+            raise closing()
         if of_client is not None and self._num_of_client[client] >= of_client:
             raise Refusal(429, f"this client already has {of_client} open requests: wait for one", is_passing=True)
         if self.num_open >= self._limits.open_requests:
@@ -46,3 +46,8 @@ class Admission:
             self._num_of_client[client] -= 1
             if not self._num_of_client[client]:
                 del self._num_of_client[client]
+
+
+def closing() -> Refusal:
+    """The answer of a server that ends."""
+    return Refusal(503, "the server is shutting down", is_passing=True)

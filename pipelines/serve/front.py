@@ -18,7 +18,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from pipelines.predict.explained_clip import ExplainedPixels
-from pipelines.serve.admission import Admission
+from pipelines.serve.admission import Admission, closing
 from pipelines.serve.answering import Answering
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.desk import Desk
@@ -33,6 +33,7 @@ from t3d_core.prediction.clip_scorer import ScoredViews
 from t3d_core.video.clip_reader import ViewSampling
 
 _READY_SECONDS = 5.0
+_CONNECTIONS_PER_REQUEST = 4
 _METRICS_SECONDS = 5.0
 _RETRY_SECONDS = 1.0
 
@@ -62,8 +63,8 @@ class Front:
             config,
             Answering(config, card.class_names, sampling),
             self._metrics,
-            scorer_of=lambda watch: _RemoteScorer(network, watch, self._batch_size),
-            explain_of=lambda watch: _RemoteExplain(network, watch),
+            scorer_of=lambda watch: _RemoteScorer(network, watch, self._admission, self._batch_size),
+            explain_of=lambda watch: _RemoteExplain(network, watch, self._admission),
         )
         web = Web(
             config,
@@ -76,19 +77,31 @@ class Front:
             check_ready=self._check_ready,
             metrics_page=self._metrics_page,
         )
-        self._listener = Listener(web.app(), host=config.host, port=config.port, is_shared=config.decode_replicas > 1)
+        of_client = config.limits.open_requests_per_client
+        self._listener = Listener(
+            web.app(),
+            host=config.host,
+            port=config.port,
+            is_shared=config.decode_replicas > 1,
+            max_of_client=of_client and of_client * _CONNECTIONS_PER_REQUEST,
+        )
 
     def check_health(self) -> None:
         """Serve calls this, and starts another process if it fails."""
-        if not self._listener.is_alive():
+        if not self._admission.is_closing and not self._listener.is_alive():
             raise RuntimeError("the listener has ended")
 
     async def measured(self) -> tuple[str, list[Metric]]:
         """The name of this replica, and its counts."""
         return serve.get_replica_context().replica_id.unique_id, self._metrics.measured()
 
+    async def drain(self) -> None:
+        """Take no more requests, and give those that are open some seconds, while the network still answers."""
+        self._admission.is_closing = True
+        await asyncio.to_thread(self._listener.close)
+
     def __del__(self) -> None:
-        """Serve calls this at the end: open requests get some seconds."""
+        """Serve calls this at the end, on Kubernetes without `drain`."""
         if not hasattr(self, "_listener"):  # it has never listened
             return
         self._admission.is_closing = True
@@ -115,31 +128,31 @@ class Front:
 class _RemoteScorer:
     """Scores the views of one request in a replica of the network; a `ViewScorer`."""
 
-    def __init__(self, network: DeploymentHandle, watch: Watch, num_views: int) -> None:
-        self._network, self._watch, self.num_views = network, watch, num_views
+    def __init__(self, network: DeploymentHandle, watch: Watch, admission: Admission, num_views: int) -> None:
+        self._network, self._watch, self._admission, self.num_views = network, watch, admission, num_views
 
     def score_with_features(self, clip_BSTHWC: npt.NDArray[np.uint8]) -> ScoredViews:
         """As `ClipScorer.score_with_features`, for up to `num_views` views."""
-        return _patiently(lambda: self._network.score.remote(clip_BSTHWC), self._watch)
+        return _patiently(lambda: self._network.score.remote(clip_BSTHWC), self._watch, self._admission)
 
 
 class _RemoteExplain:
-    def __init__(self, network: DeploymentHandle, watch: Watch) -> None:
-        self._network, self._watch = network, watch
+    def __init__(self, network: DeploymentHandle, watch: Watch, admission: Admission) -> None:
+        self._network, self._watch, self._admission = network, watch, admission
 
     def __call__(self, clip_THWC: npt.NDArray[np.uint8], label: int) -> ExplainedPixels:
-        return _patiently(lambda: self._network.explain.remote(clip_THWC, label), self._watch)
+        return _patiently(lambda: self._network.explain.remote(clip_THWC, label), self._watch, self._admission)
 
 
 def _result(call: Callable[[], Any], seconds: float) -> Any:
     return call().result(timeout_s=seconds)
 
 
-def _patiently(call: Callable[[], Any], watch: Watch) -> Any:
+def _patiently(call: Callable[[], Any], watch: Watch, admission: Admission) -> Any:
     """Ask a replica of the network, and another one, or the same anew, if it ends meanwhile: nothing is lost.
 
     Raises:
-        Refusal: 504, the time of the request is over.
+        Refusal: 504, the time of the request is over; 503, the network has ended because the server does.
         UserError: of the network.
     """
     while True:
@@ -149,5 +162,7 @@ def _patiently(call: Callable[[], Any], watch: Watch) -> Any:
             raise watch.too_late() from None
         except RayTaskError as error:  # the network's own: it would be raised again
             raise (error.cause if isinstance(error.cause, UserError) else error) from None
-        except RayError:
+        except (RayError, RayServeException):
+            if admission.is_closing:
+                raise closing() from None
             time.sleep(min(_RETRY_SECONDS, watch.remaining_seconds()))

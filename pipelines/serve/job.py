@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from pipelines.runtime import pools, session
 from pipelines.runtime.shared_storage import check_shared
@@ -19,7 +20,11 @@ from pipelines.serve.served_weights import ServedWeights, find_weights_to_serve
 from pipelines.settings.terminal import format_summary, seen_from_here
 from t3d_core.errors import UserError
 
+if TYPE_CHECKING:
+    from ray.serve.handle import DeploymentHandle
+
 _NAME = "t3d"
+_DRAIN_SECONDS = 15
 _NEEDED = ("ray.serve", "starlette", "uvicorn", "mmh3", "prometheus_client")
 
 
@@ -100,12 +105,24 @@ def serving(weights: ServedWeights, config: ServeConfig, digest: str | None) -> 
         raise UserError("this Ray cluster serves an application already: end it (`serve shutdown`), or use another one")
     try:
         serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
-        serve.run(application(weights, config, digest), name=_NAME, route_prefix=None)
-        yield
+        fronts = serve.run(application(weights, config, digest), name=_NAME, route_prefix=None)
+        try:
+            yield
+        finally:
+            _drain(fronts)
     except RuntimeError as error:
         raise UserError(f"the server does not start: {' '.join(str(error).split())}") from error
     finally:
         serve.shutdown()
+
+
+def _drain(fronts: "DeploymentHandle") -> None:
+    """Let open requests end; `serve.shutdown` alone ends the network under them."""
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    with suppress(TimeoutError, RayError, RayServeException):
+        fronts.broadcast("drain").results(timeout_s=_DRAIN_SECONDS, return_exceptions=True)
 
 
 def _describe(weights: ServedWeights, config: ServeConfig, digest: str | None, *, is_cluster: bool) -> str:

@@ -5,9 +5,11 @@ made it grow to 3 GB. uvicorn here stops reading while the app does.
 """
 
 import asyncio
+import functools
 import socket
 import threading
 import time
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -22,23 +24,40 @@ _BACKLOG = 256
 
 
 class _PatientProtocol(H11Protocol):
-    """Closes connections on which no request comes, or only a part of its headers, for which uvicorn waits for ever."""
+    """Closes connections on which nothing moves, for which uvicorn waits for ever.
+
+    No request comes, or only a part of its headers, or nobody reads the answer.
+    """
+
+    def __init__(self, *args: Any, max_of_client: int | None = None, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._max_of_client = max_of_client
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in h11_impl
         super().connection_made(transport)
-        self._seen, self._idle_since = self.cycle, time.monotonic()
-        self.loop.call_later(_TICK_SECONDS, self._close_if_idle)
+        self._seen, self._num_left, self._moved_at = self.cycle, 0, time.monotonic()
+        self._tick = self.loop.call_later(_TICK_SECONDS, self._close_if_still)
+        self._host = self.client[0] if self.client else ""
+        num_of_client = sum(
+            isinstance(each, _PatientProtocol) and each._host == self._host for each in self.connections
+        )
+        if self._max_of_client is not None and num_of_client > self._max_of_client:
+            transport.abort()
 
-    def _close_if_idle(self) -> None:
-        if self.transport.is_closing():
-            return
-        is_at_work = self.cycle is not None and not self.cycle.response_complete
-        if is_at_work or self.cycle is not self._seen:
-            self._seen, self._idle_since = self.cycle, time.monotonic()
-        elif time.monotonic() - self._idle_since > _IDLE_SECONDS:
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._tick.cancel()
+        super().connection_lost(exc)
+
+    def _close_if_still(self) -> None:
+        num_left = self.transport.get_write_buffer_size()
+        is_at_work = self.cycle is not None and not self.cycle.response_complete and not num_left
+        if is_at_work or self.cycle is not self._seen or num_left < self._num_left:
+            self._moved_at = time.monotonic()
+        elif time.monotonic() - self._moved_at > _IDLE_SECONDS:
             self.transport.abort()
             return
-        self.loop.call_later(_TICK_SECONDS, self._close_if_idle)
+        self._seen, self._num_left = self.cycle, num_left
+        self._tick = self.loop.call_later(_TICK_SECONDS, self._close_if_still)
 
 
 class Listener:
@@ -49,17 +68,20 @@ class Listener:
         host: address to listen on.
         port: port to listen on.
         is_shared: other processes of this machine may listen on the same port, and connections are spread over them.
+        max_of_client: connections that one client address has at once; the next one is closed.
 
     Raises:
         OSError: the port is taken, or the address is not of this machine.
     """
 
-    def __init__(self, app: ASGIApp, *, host: str, port: int, is_shared: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, *, host: str, port: int, is_shared: bool, max_of_client: int | None = None
+    ) -> None:
         self._socket = bound_socket(host, port, is_shared=is_shared)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                http=_PatientProtocol,
+                http=functools.partial(_PatientProtocol, max_of_client=max_of_client),  # type: ignore[arg-type] # called alone
                 ws="none",
                 lifespan="off",
                 log_config=None,

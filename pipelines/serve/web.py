@@ -22,7 +22,7 @@ from starlette.routing import Route
 from pipelines.prepare.sources import MissingVideoError
 from pipelines.serve.access import check_access, is_loopback
 from pipelines.serve.addresses import address_in, check_address, open_address
-from pipelines.serve.admission import Admission
+from pipelines.serve.admission import Admission, closing
 from pipelines.serve.answering import Answer, Question
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.desk import Desk
@@ -127,7 +127,7 @@ class Web:
     async def _healthz(self, request: Request) -> Response:
         try:
             if self.admission.is_closing:
-                raise Refusal(503, "the server is shutting down", is_passing=True)
+                raise closing()
             await self.check_ready()
         except Refusal as refusal:
             return JSONResponse({"reason": str(refusal)}, refusal.status, refusal.headers)
