@@ -63,13 +63,23 @@ def check_access(headers: Mapping[str, str], *, digest: str | None, is_local: bo
         if kind.lower() != "bearer" or not hmac.compare_digest(_digest(token.strip()), digest):
             raise Refusal(401, "this server needs a token: send the header `Authorization: Bearer TOKEN`")
         return
-    host = headers.get("host", "")
-    # A page whose name was pointed at 127.0.0.1 would otherwise read answers with its visitor's rights (DNS rebinding).
-    if is_local and not is_loopback(_without_port(host)):
-        raise Refusal(403, f"this server answers to localhost and 127.0.0.1, not to {host!r}")
-    origin = headers.get("origin")
+    check_host(headers, is_local=is_local)
+    origin, host = headers.get("origin"), headers.get("host", "")
     if origin is not None and origin.partition("://")[2] != host:
         raise Refusal(403, f"web pages of {origin} may not use this server")
+
+
+def check_host(headers: Mapping[str, str], *, is_local: bool) -> None:
+    """Check that a server of this machine alone is asked by that name.
+
+    A page whose name was pointed at 127.0.0.1 would otherwise read answers with its visitor's rights (DNS rebinding).
+
+    Raises:
+        Refusal: 403, it is asked by another name.
+    """
+    host = headers.get("host", "")
+    if is_local and not is_loopback(_without_port(host)):
+        raise Refusal(403, f"this server answers to localhost and 127.0.0.1, not to {host!r}")
 
 
 def _without_port(host: str) -> str:

@@ -59,8 +59,9 @@ def find_weights_to_serve(config: ServeConfig) -> ServedWeights:
         from pipelines.runtime.job_run import tracking_uri_of
 
         fetched = locate_weights(where, tracking_uri=tracking_uri_of(config.tracking))
-        path = output_path(config.storage) / "served" / f"{_digest(fetched)}.safetensors"
-        if not path.is_file():
+        digest = _digest(fetched)
+        path = output_path(config.storage) / "served" / f"{digest}.safetensors"
+        if not path.is_file() or _digest(path) != digest:
             copy_whole(fetched, path)
     card = read_card(path)
     check_classifier(card, path, num_clips=config.num_clips, num_crops=config.num_crops)

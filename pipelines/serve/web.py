@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pipelines.prepare.sources import MissingVideoError
-from pipelines.serve.access import check_access, is_loopback
+from pipelines.serve.access import check_access, check_host, is_loopback
 from pipelines.serve.addresses import address_in, check_address, open_address
 from pipelines.serve.admission import Admission, closing
 from pipelines.serve.answering import Answer, Question
@@ -41,6 +41,7 @@ _PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+Endpoint = Callable[[Request], Awaitable[Response]]
 _MAX_TOP = 1000
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 _LOG = logging.getLogger(__name__)
@@ -79,22 +80,31 @@ class Web:
         return Starlette(
             routes=[
                 Route("/predict", self._predict, methods=["POST"]),
-                Route("/", self._page),
-                Route("/model", self._model),
+                Route("/", self._to_this_host(self._page)),
+                Route("/model", self._to_this_host(self._model)),
                 Route("/healthz", self._healthz),
                 Route("/-/healthz", self._healthz),  # where KubeRay looks
-                Route("/metrics", self._metrics),
+                Route("/metrics", self._to_this_host(self._metrics)),
             ],
             exception_handlers={HTTPException: _answer_unknown},  # type: ignore[dict-item] # narrower than theirs
         )
+
+    def _to_this_host(self, answer: Endpoint) -> Endpoint:
+        async def checked(request: Request) -> Response:
+            try:
+                check_host(request.headers, is_local=is_loopback(self.config.host))
+            except Refusal as refusal:
+                return _refused(refusal)
+            return await answer(request)
+
+        return checked
 
     async def _predict(self, request: Request) -> Response:
         start = time.monotonic()
         try:
             response: Response = JSONResponse(await self._answer(request))
         except Exception as error:
-            refusal = _refusal_of(error)
-            response = JSONResponse({"reason": str(refusal)}, refusal.status, refusal.headers)
+            response = _refused(_refusal_of(error))
         self.metrics.requests.labels(str(response.status_code)).inc()
         self.metrics.seconds.observe(time.monotonic() - start)
         return response
@@ -130,11 +140,15 @@ class Web:
                 raise closing()
             await self.check_ready()
         except Refusal as refusal:
-            return JSONResponse({"reason": str(refusal)}, refusal.status, refusal.headers)
+            return _refused(refusal)
         return JSONResponse({"status": "success", "model": self.model})  # KubeRay looks for this word
 
     async def _metrics(self, request: Request) -> Response:
         return Response(await self.metrics_page(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _refused(refusal: Refusal) -> Response:
+    return JSONResponse({"reason": str(refusal)}, refusal.status, refusal.headers)
 
 
 def _question_of(request: Request) -> Question:
