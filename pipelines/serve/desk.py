@@ -1,4 +1,4 @@
-"""Where videos are worked on: a bounded number at once, in the order in which they came, each with a decoder.
+"""Where videos are worked on: a bounded number at once, each with a decoder, and no client before others (`turns`).
 
 The others wait. A client that leaves takes its video with it, and a request that takes too long ends.
 """
@@ -6,8 +6,8 @@ The others wait. A client that leaves takes its video with it, and a request tha
 import asyncio
 import queue
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from starlette.requests import Request
@@ -18,6 +18,7 @@ from pipelines.serve.answering import Answer, Answering, Explain, Question
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.metrics import Metrics
 from pipelines.serve.refusal import Refusal
+from pipelines.serve.turns import Turns
 from pipelines.serve.watched_decoder import Watch, WatchedDecoder
 from t3d_core.prediction.video_prediction import ViewScorer
 from t3d_core.video.guard import GuardedDecoder
@@ -52,6 +53,7 @@ class Desk:
         for _ in range(config.decoders):
             self._decoders.put(GuardedDecoder(limits_of(config.guard)))
         self._waiting: set[Watch] = set()
+        self._turns = Turns(config.decoders)
 
     @property
     def num_waiting(self) -> int:
@@ -72,7 +74,8 @@ class Desk:
         """
         watch = Watch(seconds=self._limits.answer_seconds)
         self._waiting.add(watch)
-        work = asyncio.get_running_loop().run_in_executor(self._threads, self._work, opener, question, watch)
+        client = request.client.host if request.client else ""
+        work = asyncio.ensure_future(self._in_turn(client, opener, question, watch))
         leaving = asyncio.ensure_future(_leaving(request))
         ends: list[asyncio.Future[Any]] = [work, leaving]
         try:
@@ -85,6 +88,18 @@ class Desk:
             work.cancel()
             leaving.cancel()
             self._waiting.discard(watch)
+
+    async def _in_turn(self, client: str, opener: Opener, question: Question, watch: Watch) -> Answer:
+        loop = asyncio.get_running_loop()
+        await self._turns.take(client)
+        thread = self._threads.submit(self._work, opener, question, watch)
+
+        def give_back(_: Future[Answer]) -> None:
+            with suppress(RuntimeError):  # the loop has ended, and the server with it
+                loop.call_soon_threadsafe(self._turns.give_back, client)
+
+        thread.add_done_callback(give_back)  # a request that is over has its turn until the thread notices
+        return await asyncio.wrap_future(thread)
 
     def close(self) -> None:
         """End all work and the decoders."""

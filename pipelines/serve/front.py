@@ -22,6 +22,7 @@ from pipelines.serve.admission import Admission, closing
 from pipelines.serve.answering import Answering
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.desk import Desk
+from pipelines.serve.kept import Kept
 from pipelines.serve.listener import Listener
 from pipelines.serve.metrics import Metrics, metrics_page
 from pipelines.serve.refusal import Refusal
@@ -74,8 +75,8 @@ class Front:
             self._desk,
             self._admission,
             self._metrics,
-            check_ready=self._check_ready,
-            metrics_page=self._metrics_page,
+            check_ready=Kept(self._check_ready),
+            metrics_page=Kept(self._metrics_page),
         )
         of_client = config.limits.open_requests_per_client
         self._listener = Listener(
