@@ -195,10 +195,11 @@ def test_a_distance_in_seconds_gives_the_weights_of_that_stride_and_goes_with_th
     assert (card.frame_stride, card.seconds_per_frame, card.clip_view().stride_at(50.0)) == (None, 0.04, 2)
     run_train(config_of(name="next", init_from=str(weights), model=None, clip=None))
     assert read_card(tmp_path / "runs" / "next" / "model.safetensors").seconds_per_frame == 0.04
-    data = EvaluateDataConfig(shards=config_of().data.shards)
-    tested = {name: EvaluateConfig(data=data, checkpoint=str(path), output=tmp_path / name) for name, path in {
-        "stride": trained, "seconds": weights
-    }.items()}  # fmt: skip
+    data, tracking = EvaluateDataConfig(shards=config_of().data.shards), config_of().tracking
+    tested = {
+        name: EvaluateConfig(data=data, checkpoint=str(path), output=tmp_path / name, tracking=tracking)
+        for name, path in {"stride": trained, "seconds": weights}.items()
+    }
     lines = {name: run_evaluate(config).splitlines()[:2] for name, config in tested.items()}
     assert lines["seconds"][0] == lines["stride"][0]
     assert "32 px at 0.04 s a frame" in lines["seconds"][1]
