@@ -9,6 +9,7 @@ not depend on which views are scored with it (see `ClipScorer`).
 """
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ def connect_workers(videos: Sequence[NamedVideo], config: PredictConfig, *, writ
     folders = {video.root.folder for video in videos if isinstance(video.root, LocalRoot)}
     check_shared(
         written=written,
-        read=sorted(itertools.islice((folder for folder in folders if folder.is_dir()), _MAX_CHECKED_FOLDERS)),
+        read=sorted(itertools.islice(filter(os.path.isdir, folders), _MAX_CHECKED_FOLDERS)),
     )
     return workers
 
@@ -113,25 +114,16 @@ def predict_on_ray(
     Raises:
         UserError: `compute` cannot work here, or the network gives scores that are not finite.
     """
-    for first in range(0, len(videos), _VIDEOS_PER_EXECUTION):
-        yield from _predict_some(videos[first : first + _VIDEOS_PER_EXECUTION], loaded, sampling, config, workers)
-
-
-def _predict_some(
-    videos: Sequence[NamedVideo],
-    loaded: LoadedModel,
-    sampling: ViewSampling,
-    config: PredictConfig,
-    workers: ModelWorkers,
-) -> Iterator[PredictedVideo]:
     num_cpus = max(1, round(pools.cpus("decode")))
-    tasks = cut_into_parts(videos, is_cut=not sampling.is_spread, num_cpus=num_cpus)
-    joining = Joining([video.name for video in videos], [*itertools.chain(*tasks)], num_crops=sampling.num_crops)
-    for batch in unpacked_of_actors(_scored(videos, tasks, loaded, sampling, config, workers)):
-        if refusal := str(batch["refusal_1"][0]):
-            raise UserError(refusal)
-        yield from joining.add(batch)
-    yield from joining.lost()
+    for first in range(0, len(videos), _VIDEOS_PER_EXECUTION):
+        some = videos[first : first + _VIDEOS_PER_EXECUTION]
+        tasks = cut_into_parts(some, is_cut=not sampling.is_spread, num_cpus=num_cpus)
+        joining = Joining([video.name for video in some], [*itertools.chain(*tasks)], num_crops=sampling.num_crops)
+        for batch in unpacked_of_actors(_scored(some, tasks, loaded, sampling, config, workers)):
+            if refusal := str(batch["refusal_1"][0]):
+                raise UserError(refusal)
+            yield from joining.add(batch)
+        yield from joining.lost()
 
 
 def _scored(

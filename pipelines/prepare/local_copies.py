@@ -16,6 +16,10 @@ from t3d_core.video.container import VideoError
 _PREFIX = "t3d-copy-"
 
 
+class TooLargeError(VideoError):
+    """A file has more bytes than are read."""
+
+
 class LocalFile(NamedTuple):
     """A video on local disk, until the end of the context that opened it."""
 
@@ -74,10 +78,10 @@ def check_size(num_bytes: int, max_bytes: int) -> None:
     """Refuse a file that is too large.
 
     Raises:
-        VideoError: it has more than `max_bytes`.
+        TooLargeError: it has more than `max_bytes`.
     """
     if num_bytes > max_bytes:
-        raise VideoError(
+        raise TooLargeError(
             f"the file has {num_bytes / 2**30:.3g} GiB, more than guard.source_gib {max_bytes / 2**30:.3g}"
         )
 

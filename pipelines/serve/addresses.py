@@ -10,15 +10,13 @@ from contextlib import ExitStack, contextmanager
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pipelines.predict.videos import named_video
-from pipelines.prepare.local_copies import LocalFile
+from pipelines.prepare.local_copies import LocalFile, TooLargeError
 from pipelines.prepare.web_download import is_web_address
 from pipelines.prepare.web_videos import WebRoot
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.refusal import Refusal, raise_if_disk_is_full
 from t3d_core.errors import UserError
 from t3d_core.video.container import VideoError
-
-_TOO_LARGE = "guard.source_gib"  # the setting that other jobs have for `limits.mib`, as their error names it
 
 
 def address_in(body: bytes) -> str:
@@ -76,9 +74,9 @@ def open_address(address: str, config: ServeConfig) -> Iterator[LocalFile]:
                 file = stack.enter_context(root.open_locally(address, max_bytes=max_bytes))
             else:
                 file = stack.enter_context(named_video(address).open(max_bytes=max_bytes))
-        except VideoError as error:
-            if _TOO_LARGE in str(error):
-                raise Refusal(413, f"the video has more than {config.limits.mib:g} MiB") from error
+        except TooLargeError as error:
+            raise Refusal(413, f"the video has more than {config.limits.mib:g} MiB") from error
+        except VideoError:
             raise
         except OSError as error:
             raise_if_disk_is_full(error)
