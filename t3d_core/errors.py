@@ -1,4 +1,4 @@
-"""The type of all errors that a user can resolve."""
+"""The type of all errors that a user can resolve, and the words of any error."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,8 @@ class UserError(ValueError):
     A job prints its message as one line. Every other exception keeps its traceback, because it is a fault of the code
     or of the machine, and the traceback shows where.
     """
+
+
+def describe_error(error: Exception) -> str:
+    """The message of an error, or its type where it has none."""
+    return str(error) or type(error).__name__

@@ -71,6 +71,15 @@ def test_the_method_loads_neither_ray_nor_mlflow_in_a_fresh_process() -> None:
     assert done.stdout.strip() == "set()"
 
 
+def test_processes_that_decode_do_not_load_torch() -> None:
+    """It takes seconds and half a GB in each of them."""
+    modules = ["pipelines.clips.stream", "pipelines.clips.views", "pipelines.transfer.pair_loader"]
+    modules += ["pipelines.predict.parts", "pipelines.prepare.shard_task"]
+    code = f"import sys; import {', '.join(modules)}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_users_errors_are_of_their_own_type() -> None:
     """A plain ValueError would be printed with its traceback."""
     assert [path for path in python_files(*PACKAGES) if "raise ValueError" in path.read_text()] == []

@@ -1,4 +1,4 @@
-"""A loaded batch: which of its rows could be read, and its arrays as tensors on a device.
+"""A loaded batch, and which of its clips could be read.
 
 Legend: B clips of a batch.
 """
@@ -6,7 +6,6 @@ Legend: B clips of a batch.
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 
 NumpyBatch = dict[str, np.ndarray]
 
@@ -27,9 +26,3 @@ def unreadable(batch: NumpyBatch) -> Iterator[tuple[int, str]]:
     is_unread_B = ~is_read(batch)
     for row, reason in zip(batch["row_B"][is_unread_B], batch["reason_B"][is_unread_B], strict=True):
         yield int(row), str(reason)
-
-
-def to_device(batch: NumpyBatch, device: torch.device) -> dict[str, torch.Tensor]:
-    """Copy the arrays of a batch, except its reasons, to `device`; dtypes and shapes stay."""
-    arrays = {name: array for name, array in batch.items() if name != "reason_B"}
-    return {name: torch.from_numpy(array.copy()).to(device) for name, array in arrays.items()}

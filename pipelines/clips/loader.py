@@ -11,6 +11,7 @@ import numpy as np
 
 from pipelines.clips.batch import NumpyBatch
 from pipelines.shards.index import ShardIndex
+from t3d_core.errors import describe_error
 from t3d_core.video.clip_sampling import (
     ClipIndices,
     ClipView,
@@ -213,4 +214,4 @@ def load_or_blank(load: Callable[..., dict[str, Any]], *arguments: Any, blank: d
     try:
         return load(*arguments) | {"reason_B": ""}
     except (ValueError, OSError) as error:  # damaged frames; a damaged or lost file (`shards.reading`)
-        return blank | {"reason_B": str(error) or type(error).__name__}
+        return blank | {"reason_B": describe_error(error)}

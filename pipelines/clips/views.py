@@ -20,6 +20,7 @@ import numpy as np
 
 from pipelines.clips.batch import NumpyBatch
 from pipelines.clips.loader import BatchLoader
+from t3d_core.errors import describe_error
 from t3d_core.video.clip_sampling import ClipIndices, testing_views
 from t3d_core.video.cropping import crop_frames, mirrored, view_crops
 
@@ -82,7 +83,7 @@ class ViewPlan:
         except (ValueError, OSError) as error:  # damaged frames, or a damaged or lost file (Arrow's are among these)
             view = self.loader.clip
             shape = (len(numbers), view.num_segments, view.num_frames, view.crop_size, view.crop_size, 3)
-            clip_BSTHWC, reason = np.zeros(shape, np.uint8), str(error) or type(error).__name__
+            clip_BSTHWC, reason = np.zeros(shape, np.uint8), describe_error(error)
         return {
             "clip_BSTHWC": clip_BSTHWC,
             "row_B": np.full(len(numbers), row),

@@ -18,7 +18,7 @@ from pipelines.clips.stream import as_row, batches_a_task, dataset_of, from_row,
 from pipelines.clips.views import ViewPlan
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.networks.config import ScoringComputeConfig
-from pipelines.networks.scorer import make_scorer
+from pipelines.networks.scorer import ActorScorer
 from pipelines.runtime import pools
 from t3d_core.errors import UserError
 from t3d_core.evaluation.video_scores import VideoScores
@@ -36,18 +36,13 @@ class Scored(NamedTuple):
 class Scorer:
     """An actor that holds the network and scores views.
 
-    Its errors come back in `refusal_B`, because Ray would wrap an exception, and lose one of the constructor.
+    Its errors come back in `refusal_B` (see `ActorScorer`).
     """
 
     def __init__(self, loaded: LoadedModel, *, compute: ScoringComputeConfig, batch_size: int, use_gpu: bool) -> None:
         """Set up the network of `loaded` for batches of `batch_size` clips."""
         self._num_classes = len(loaded.card.class_names)
-        self._scorer: ClipScorer | None = None
-        self._refusal = ""
-        try:
-            self._scorer = make_scorer(loaded, compute=compute, batch_size=batch_size, use_gpu=use_gpu)
-        except UserError as error:
-            self._refusal = str(error)
+        self._scorer = ActorScorer(loaded, compute=compute, batch_size=batch_size, use_gpu=use_gpu)
 
     def __call__(self, row: NumpyBatch) -> NumpyBatch:
         """Score a batch that is one row of a data set (see `clips.stream.as_row`)."""
@@ -57,13 +52,13 @@ class Scorer:
         """Score the views that could be loaded; NaN for the others."""
         is_loaded_B = is_read(batch)
         score_BK = np.full((len(is_loaded_B), self._num_classes), np.nan, np.float32)
-        if self._scorer is not None and not self._refusal:
-            try:
-                score_BK[is_loaded_B] = self._scorer.score(batch["clip_BSTHWC"][is_loaded_B])
-            except UserError as error:
-                self._refusal = str(error)
+
+        def fill(scorer: ClipScorer) -> None:
+            score_BK[is_loaded_B] = scorer.score(batch["clip_BSTHWC"][is_loaded_B])
+
+        self._scorer.run(fill)
         kept = {name: batch[name] for name in ("row_B", "num_padded_B", "reason_B")}
-        return kept | {"score_BK": score_BK, "refusal_B": np.array([self._refusal] * len(is_loaded_B))}
+        return kept | {"score_BK": score_BK, "refusal_B": np.array([self._scorer.refusal] * len(is_loaded_B))}
 
 
 def score_videos(plan: ViewPlan, loaded: LoadedModel, label_V: np.ndarray, config: EvaluateConfig) -> Scored:

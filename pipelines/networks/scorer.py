@@ -1,8 +1,11 @@
 """A loaded network and the settings of a test become a scorer of clips."""
 
+from collections.abc import Callable
+
 import torch
 
 from pipelines.networks.config import ScoringComputeConfig
+from t3d_core.errors import UserError
 from t3d_core.models.execution import Execution
 from t3d_core.prediction.clip_scorer import ClipScorer
 from t3d_core.training.checkpoint import LoadedModel
@@ -30,3 +33,30 @@ def make_scorer(loaded: LoadedModel, *, compute: ScoringComputeConfig, batch_siz
     for note in scorer.notes:
         print(note, flush=True)
     return scorer
+
+
+class ActorScorer:
+    """A scorer inside an actor; its first error becomes a text.
+
+    Ray would wrap an exception, and lose one of a constructor.
+
+    Attributes:
+        refusal: why nothing is scored (any more); empty while it works.
+    """
+
+    def __init__(self, loaded: LoadedModel, *, compute: ScoringComputeConfig, batch_size: int, use_gpu: bool) -> None:
+        """Set up a scorer; the arguments are those of `make_scorer`."""
+        self.refusal = ""
+        try:
+            self._scorer = make_scorer(loaded, compute=compute, batch_size=batch_size, use_gpu=use_gpu)
+        except UserError as error:
+            self.refusal = str(error)
+
+    def run(self, work: Callable[[ClipScorer], None]) -> None:
+        """Call `work` with the scorer, unless there is a refusal."""
+        if self.refusal:
+            return
+        try:
+            work(self._scorer)
+        except UserError as error:
+            self.refusal = str(error)

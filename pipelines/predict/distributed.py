@@ -21,7 +21,7 @@ import torch
 from pipelines.clips.batch import NumpyBatch
 from pipelines.clips.stream import as_row, dataset_of_tasks, from_row, unpacked_of_actors
 from pipelines.networks.config import ScoringComputeConfig
-from pipelines.networks.scorer import make_scorer
+from pipelines.networks.scorer import ActorScorer
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.joining import Joining, scored_batch
 from pipelines.predict.ledger import PredictedVideo
@@ -168,7 +168,7 @@ def _scored(
 class PartScorer:
     """An actor that holds the network and scores batches of views.
 
-    Its errors come back in `refusal_1`, because Ray would wrap an exception, and lose one of the constructor.
+    Its errors come back in `refusal_1` (see `ActorScorer`).
     """
 
     def __init__(
@@ -184,20 +184,15 @@ class PartScorer:
         """Set up the network of `loaded` for batches of `batch_size` clips."""
         torch.set_num_threads(num_threads)
         self._with_features = with_features
-        self._scorer: ClipScorer | None = None
-        self._refusal = ""
-        try:
-            self._scorer = make_scorer(loaded, compute=compute, batch_size=batch_size, use_gpu=use_gpu)
-        except UserError as error:
-            self._refusal = str(error)
+        self._scorer = ActorScorer(loaded, compute=compute, batch_size=batch_size, use_gpu=use_gpu)
 
     def __call__(self, row: NumpyBatch) -> NumpyBatch:
         """Score a batch that is one row of a data set (see `clips.stream.as_row`)."""
         batch = from_row(row)
-        if self._scorer is not None and not self._refusal:
-            try:
-                batch = scored_batch(batch, self._scorer, with_features=self._with_features)
-            except UserError as error:
-                self._refusal = str(error)
+
+        def add_scores(scorer: ClipScorer) -> None:
+            batch.update(scored_batch(batch, scorer, with_features=self._with_features))
+
+        self._scorer.run(add_scores)
         batch.pop("clip_BSTHWC", None)
-        return as_row(batch | {"refusal_1": np.array([self._refusal])})
+        return as_row(batch | {"refusal_1": np.array([self._scorer.refusal])})

@@ -10,12 +10,13 @@ from ray.exceptions import RayError, RayTaskError
 
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.ledger import Ledger, PredictedVideo
-from pipelines.predict.outcome import VideoOutcome, describe_fault
+from pipelines.predict.outcome import VideoOutcome
 from pipelines.predict.parts import decoder_of_process
 from pipelines.predict.video_files import VideoFiles, folder_of
 from pipelines.predict.videos import NamedVideo
 from pipelines.prepare.shard_task import limits_of
 from pipelines.runtime import pools
+from t3d_core.errors import describe_error
 from t3d_core.prediction.video_prediction import VideoPrediction
 from t3d_core.training.checkpoint import LoadedModel
 from t3d_core.video.clip_reader import ViewSampling
@@ -51,7 +52,7 @@ def make_files_on_ray(
                 raise
             except RayError as error:  # the task was killed, again and again
                 result = PredictedVideo(video.name, ledger.prediction_of(video.name))
-                yield VideoOutcome(result, fault=describe_fault(error))
+                yield VideoOutcome(result, fault=describe_error(error))
 
 
 def _make_files(
@@ -68,4 +69,4 @@ def _make_files(
         with video.open(max_bytes=int(config.guard.source_gib * 2**30)) as file:
             return VideoOutcome(result, files.write(folder, file.path, prediction, title=video.name))
     except (ValueError, DecoderKilledError, OSError) as error:
-        return VideoOutcome(result, fault=describe_fault(error))
+        return VideoOutcome(result, fault=describe_error(error))

@@ -19,7 +19,7 @@ from pipelines.networks.weights import check_views, locate_local_weights, locate
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.in_process import predict_in_process
 from pipelines.predict.ledger import Ledger, PredictedVideo
-from pipelines.predict.outcome import VideoOutcome, describe_fault
+from pipelines.predict.outcome import VideoOutcome
 from pipelines.predict.parts import PartReader
 from pipelines.predict.video_files import VideoFiles, folder_of, wanted_files
 from pipelines.predict.videos import NamedVideo, find_videos
@@ -27,7 +27,7 @@ from pipelines.prepare.shard_task import limits_of
 from pipelines.runtime.files import exclusive_folder
 from pipelines.runtime.paths import base_folder, new_name, output_path
 from pipelines.settings.terminal import format_summary, seen_from_here
-from t3d_core.errors import UserError
+from t3d_core.errors import UserError, describe_error
 from t3d_core.prediction.clip_scorer import ClipScorer
 from t3d_core.prediction.video_prediction import predict_video
 from t3d_core.training.checkpoint import LoadedModel, load_model
@@ -203,7 +203,7 @@ def _predict(video: NamedVideo, scorer: ClipScorer, files: VideoFiles, ledger: L
                 file.path, scorer, files.sampling, decoder=files.decoder, with_features=with_features
             )
         except (VideoError, DecoderKilledError, OSError) as error:
-            return _enter(PredictedVideo(video.name, reason=describe_fault(error)), ledger)
+            return _enter(PredictedVideo(video.name, reason=describe_error(error)), ledger)
         result = PredictedVideo(video.name, prediction)
         if before is None:
             ledger.append(result)
@@ -211,7 +211,7 @@ def _predict(video: NamedVideo, scorer: ClipScorer, files: VideoFiles, ledger: L
         try:
             return VideoOutcome(result, files.write(folder, file.path, prediction, title=video.name))
         except (ValueError, DecoderKilledError, OSError) as error:
-            return VideoOutcome(result, fault=describe_fault(error))
+            return VideoOutcome(result, fault=describe_error(error))
 
 
 def _summary(

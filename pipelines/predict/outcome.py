@@ -24,8 +24,3 @@ class VideoOutcome(NamedTuple):
         """The lines for the screen."""
         shown = [describe_video(self.result, class_names, top=top), *self.lines]
         return "\n  ".join([*shown, f"its files cannot be written: {self.fault}"] if self.fault else shown)
-
-
-def describe_fault(error: Exception) -> str:
-    """Why a video or its files could not be made."""
-    return str(error) or type(error).__name__

@@ -20,9 +20,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.clips.batch import NumpyBatch
-from pipelines.predict.outcome import describe_fault
 from pipelines.predict.videos import NamedVideo
 from pipelines.prepare.sources import LocalRoot
+from t3d_core.errors import describe_error
 from t3d_core.video.clip_reader import VideoShare, VideoView, ViewSampling
 from t3d_core.video.guard import DecoderKilledError, GuardedDecoder, GuardLimits
 
@@ -132,7 +132,7 @@ class PartReader:
                             yield self._batch(views, ends)
                             views, ends = [], []
             except (ValueError, DecoderKilledError, OSError) as error:
-                reason = describe_fault(error)
+                reason = describe_error(error)
             ends.append(PartEnd(number, num_views, reason))
         if views or ends:
             yield self._batch(views, ends)

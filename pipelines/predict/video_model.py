@@ -25,7 +25,7 @@ from pipelines.predict.videos import named_video
 from pipelines.prepare.local_copies import LocalFile, new_copy
 from pipelines.prepare.web_download import is_web_address
 from pipelines.prepare.web_videos import WebRoot
-from t3d_core.errors import UserError
+from t3d_core.errors import UserError, describe_error
 from t3d_core.prediction.clip_scorer import ClipScorer
 from t3d_core.prediction.video_prediction import VideoPrediction, predict_video
 from t3d_core.training.checkpoint import LoadedModel, load_model
@@ -218,4 +218,4 @@ def _copied(data: bytes | bytearray) -> Iterator[LocalFile]:
 
 
 def _failed(error: Exception) -> dict[str, Any]:
-    return {"label": None, "score": None, "scores": None, "reason": str(error) or type(error).__name__}
+    return {"label": None, "score": None, "scores": None, "reason": describe_error(error)}

@@ -3,8 +3,9 @@
 import torch
 from torch import nn
 
-from pipelines.clips.batch import NumpyBatch, to_device
+from pipelines.clips.batch import NumpyBatch
 from pipelines.clips.config import ClipConfig
+from pipelines.training.device_batch import to_device
 from t3d_core.models.execution import Execution
 from t3d_core.training.tasks import Batch, Task, TaskOutput
 from t3d_core.video.augmentation import ColorAugmentation

@@ -27,10 +27,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipelines.clips.batch import NumpyBatch, is_read, readable, to_device
+from pipelines.clips.batch import NumpyBatch, is_read, readable
 from pipelines.clips.config import ClipConfig
 from pipelines.clips.loader import BatchLoader
 from pipelines.clips.stream import batches_a_task, stream
+from pipelines.training.device_batch import to_device
 from pipelines.training.worker import Metrics, Worker
 from t3d_core.evaluation.intervals import grouped_interval
 from t3d_core.evaluation.representation import probe_features, spread_of

@@ -19,11 +19,12 @@ import ray
 import torch
 from tqdm import tqdm
 
-from pipelines.clips.batch import NumpyBatch, to_device
+from pipelines.clips.batch import NumpyBatch
 from pipelines.clips.stream import CLIPS_A_PIECE, as_row, batches_a_task, dataset_of, from_row, unpacked_of_actors
 from pipelines.runtime import pools
 from pipelines.shards.index import ShardIndex, rows_of_shard
 from pipelines.tracking.runs import Run
+from pipelines.training.device_batch import to_device
 from pipelines.transfer.config import ExportedTeacherConfig, TeacherCacheConfig, TransferConfig
 from pipelines.transfer.pair_loader import PairLoader
 from pipelines.transfer.teacher_features import FeatureFiles, RowFeatures

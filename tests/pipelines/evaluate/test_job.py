@@ -384,7 +384,7 @@ class RefusesTheSecond(Scorer):
 
     def score(self, batch):
         if hasattr(self, "has_scored"):
-            self._scorer.score = refuse_clips
+            self._scorer._scorer.score = refuse_clips
         self.has_scored = True
         return super().score(batch)
 
