@@ -26,8 +26,10 @@ from t3d_core.errors import describe_error
 from t3d_core.video.clip_reader import VideoShare, VideoView, ViewSampling
 from t3d_core.video.guard import DecoderKilledError, GuardedDecoder, GuardLimits
 
-# Tasks for each CPU, so that all end at about the same time.
+# Tasks for each CPU, so that all end at about the same time; fewer, but one, where each would be small, because the last
+# batch of a task is rarely full.
 _TASKS_A_CPU = 8
+_MIN_TASK_BYTES = 4 << 20
 # Every part lists the packets of its whole file, and a shorter part would mostly do that.
 _MIN_PART_BYTES = 8 << 20
 _MAX_PART_BYTES = 256 << 20
@@ -79,7 +81,8 @@ def cut_into_parts(videos: Sequence[NamedVideo], *, is_cut: bool, num_cpus: int)
     """
     sizes = [video.num_bytes or _UNKNOWN_BYTES for video in videos]
     all_bytes = sum(sizes) + _OPENING_BYTES * len(sizes)
-    task_bytes = min(all_bytes / (_TASKS_A_CPU * num_cpus), _MAX_PART_BYTES)
+    task_bytes = max(all_bytes / (_TASKS_A_CPU * num_cpus), min(all_bytes / num_cpus, _MIN_TASK_BYTES))
+    task_bytes = min(task_bytes, _MAX_PART_BYTES)
     tasks: list[list[VideoPart]] = [[]]
     filled = 0.0
     for place, (video, num_bytes) in enumerate(zip(videos, sizes, strict=True)):

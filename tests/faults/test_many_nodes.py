@@ -9,6 +9,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -47,6 +48,7 @@ def stages(num_workers):
         "transfer": [*transfer, *cached, *CLIPS, *workers],
         "train": [*train, *CLIPS, *workers],
         "evaluate": [*tested, "--num_workers", "1"],
+        "predict": ["shards/videos", "--model", "runs/train", "--output", "predicted", "--num_workers", "1"],
         "search": ["--recipe", "search.yaml"],
     }
 
@@ -131,12 +133,20 @@ def assert_same(expected, folder):
     assert json.loads((folder / "tested/metrics.json").read_text()) == json.loads(
         (expected / "tested/metrics.json").read_text()
     )
+    assert predictions_of(folder) == predictions_of(expected)
     trials = sorted(path.name for path in (expected / "runs/search/trials").iterdir())
     assert len(trials) == 2
     for name in trials:
         path = Path("runs/search/trials") / name / "model.safetensors"
         weights, ours = load_file(expected / path), load_file(folder / path)
         assert [each for each in weights if not torch.equal(weights[each], ours[each])] == []
+
+
+def predictions_of(folder):
+    """The scores of every video, by its name."""
+    rows = pq.read_table(folder / "predicted" / "predictions.parquet").to_pylist()
+    assert {row["status"] for row in rows} == {"ok"}
+    return {Path(row["video"]).name: row["scores"] for row in rows}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a node with a file system of its own needs root")

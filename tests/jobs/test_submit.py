@@ -24,7 +24,7 @@ TINY = [
     *("--model.growth_rate", "4", "--model.block_config", "2", "2", "2", "2", "--model.num_init_features", "16"),
     *("--teacher.crop_size", "32", "--epochs", "1", "--global_batch_size", "4"),
 ]
-HERE_ONLY = ["--scaling.num_workers", "0"]  # trains in the driver: no worker to wait for
+HERE_ONLY = ["--scaling.num_workers", "0"]  # tests/faults/test_submitted_stages.py has workers
 
 
 class Head(NamedTuple):
@@ -84,7 +84,7 @@ def submitted(head: Head, checkout: Path) -> tuple[Path, str]:
     code, shown = submit(
         head,
         *("--working-dir", ".", "--runtime-env-json", commit),
-        *("--", "python", "jobs/transfer.py", "--name", "first", *TINY),
+        *("--", "python", "jobs/transfer.py", "--name", "first", *TINY, *HERE_ONLY),
         folder=checkout,
     )
     assert code == 0, shown

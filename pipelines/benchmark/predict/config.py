@@ -11,7 +11,7 @@ class PredictSuiteConfig(Section):
 
     videos: tuple[UserPath, ...] = ()
     """Folders of videos. If there are none, the benchmark generates videos."""
-    num_videos: PositiveInt = Field(6, ge=2)
+    num_videos: PositiveInt = Field(24, ge=2)
     """Videos taken from each folder, evenly spread over its sorted names; or generated."""
     generated_seconds: PositiveFloat = 10.0
     """Length of a generated video, at 25 frames a second."""

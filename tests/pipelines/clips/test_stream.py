@@ -22,8 +22,8 @@ from pipelines.runtime.session import start_local
 def load(item):
     return {"clip": np.full(2_000_000, item % 256, np.uint8)}
 
-start_local(num_cpus=1, include_dashboard=False, object_store_memory=200_000_000)
-training = stream(load, range(400), items_a_task=20)
+start_local(num_cpus=1, include_dashboard=False, object_store_memory=100_000_000)
+training = stream(load, range(200), items_a_task=20)
 next(training)
 time.sleep(2)  # it reads ahead until its part of the store is full, if not before the validation then beside it
 print("validation", len(list(stream(load, range(8), items_a_task=4))), flush=True)
@@ -93,7 +93,7 @@ def test_a_stream_that_nobody_reads_leaves_the_only_cpu_to_another():
     command = [sys.executable, "-c", READS_ONE_STREAM_AND_THEN_ANOTHER]
     environment |= {"PYTHONPATH": os.getcwd()}
     child = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert child.stdout.split() == ["validation", "8", "training", "400"], child.stdout + child.stderr
+    assert child.stdout.split() == ["validation", "8", "training", "200"], child.stdout + child.stderr
 
 
 def test_each_cpu_has_the_same_number_of_tasks(local_ray):

@@ -77,6 +77,7 @@ def test_files_and_features_made_on_ray_are_those_of_one_process(local_ray, weig
 def test_a_video_in_several_parts_gets_the_scores_of_the_whole(local_ray, weights, videos, tmp_path, monkeypatch):
     run_predict(predict_config(weights, tmp_path, videos / "0.mp4", stride_seconds=0.1))
     monkeypatch.setattr(parts, "_MIN_PART_BYTES", 1000)
+    monkeypatch.setattr(parts, "_MIN_TASK_BYTES", 0)
     monkeypatch.setattr(parts, "_OPENING_BYTES", 0)
     cut, tasks = parts.cut_into_parts, []
     monkeypatch.setattr(

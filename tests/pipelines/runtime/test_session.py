@@ -22,20 +22,11 @@ print(found == ray.get_runtime_context().gcs_address, found)
 """
 
 
-def test_workers_find_the_ray_of_their_job_beside_another_ray_on_the_machine(local_ray):
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    child = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environment | {"PYTHONPATH": os.getcwd()}, capture_output=True, text=True
-    )
-    assert child.stdout.startswith("True "), child.stdout + child.stderr
-
-
-@pytest.mark.heavy
-def test_the_token_that_ray_writes_is_for_its_user_alone(tmp_path):
+def test_workers_find_the_ray_of_their_job_beside_another_ray_and_its_token_is_for_the_user_alone(local_ray, tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    script = "from pipelines.runtime.session import start_local; start_local(num_cpus=1, include_dashboard=False)"
     environment |= {"PYTHONPATH": os.getcwd(), "HOME": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)
+    child = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True)
+    assert child.stdout.startswith("True "), child.stdout + child.stderr
     assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
 
 
