@@ -26,8 +26,8 @@ from t3d_core.errors import describe_error
 from t3d_core.video.clip_reader import VideoShare, VideoView, ViewSampling
 from t3d_core.video.guard import DecoderKilledError, GuardedDecoder, GuardLimits
 
-# Tasks for each CPU, so that all end at about the same time; fewer, but one, where each would be small, because the last
-# batch of a task is rarely full.
+# Tasks for each CPU, so that all end at about the same time. Small ones are joined, up to one for each CPU, because the
+# last batch of a task is rarely full.
 _TASKS_A_CPU = 8
 _MIN_TASK_BYTES = 4 << 20
 # Every part lists the packets of its whole file, and a shorter part would mostly do that.

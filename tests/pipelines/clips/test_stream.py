@@ -13,11 +13,16 @@ from pipelines.clips.stream import batches_a_task, stream, train_batches
 from pipelines.transfer.pair_loader import PairLoader, TeacherView
 from t3d_core.video.clip_sampling import ClipView
 
-READS_ONE_STREAM_AND_THEN_ANOTHER = """
+ON_ONE_CPU = """
 import time
 import numpy as np
-from pipelines.clips.stream import stream
+import ray
+from pipelines.clips.stream import dataset_of, stream, unpacked_of_actors
 from pipelines.runtime.session import start_local
+
+class Same:
+    def __call__(self, row):
+        return row
 
 def load(item):
     return {"clip": np.full(2_000_000, item % 256, np.uint8)}
@@ -28,6 +33,9 @@ next(training)
 time.sleep(2)  # it reads ahead until its part of the store is full, if not before the validation then beside it
 print("validation", len(list(stream(load, range(8), items_a_task=4))), flush=True)
 print("training", 1 + sum(1 for _ in training), flush=True)
+loaded = dataset_of(load, range(2), items_a_task=1)
+scored = loaded.map_batches(Same, batch_size=None, num_cpus=0, compute=ray.data.ActorPoolStrategy(size=1))
+print("actors", len(list(unpacked_of_actors(scored))))
 """
 VIEW = ClipView(num_frames=8, frame_stride=2, crop_size=32, short_side=37, short_video="loop")
 
@@ -86,14 +94,24 @@ def test_a_task_hands_over_each_of_its_batches_whole_with_arrays_and_strings_as_
     assert [tasks.count(task) for task in dict.fromkeys(tasks)] == [5] * 12
 
 
-@pytest.mark.heavy
-def test_a_stream_that_nobody_reads_leaves_the_only_cpu_to_another():
-    """Training waits while there is a validation."""
+@pytest.fixture(scope="module")
+def on_one_cpu():
+    """What a process with a Ray of its own printed."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    command = [sys.executable, "-c", READS_ONE_STREAM_AND_THEN_ANOTHER]
+    command = [sys.executable, "-c", ON_ONE_CPU]
     environment |= {"PYTHONPATH": os.getcwd()}
-    child = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert child.stdout.split() == ["validation", "8", "training", "200"], child.stdout + child.stderr
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.heavy
+def test_a_stream_that_nobody_reads_leaves_the_only_cpu_to_another(on_one_cpu):
+    """Training waits while there is a validation."""
+    assert on_one_cpu.stdout.split()[:4] == ["validation", "8", "training", "200"], on_one_cpu.stderr
+
+
+@pytest.mark.heavy
+def test_actors_start_without_a_line_on_stderr(on_one_cpu):
+    assert (on_one_cpu.stdout.split()[4:], on_one_cpu.stderr) == (["actors", "2"], "")
 
 
 def test_each_cpu_has_the_same_number_of_tasks(local_ray):

@@ -94,28 +94,3 @@ def test_a_child_process_keeps_its_stderr_after_the_block(capfd):
     child.communicate(b"\n")
     child.wait()
     assert "late" in capfd.readouterr().err
-
-
-ACTORS = """
-import ray
-from pipelines.clips.stream import as_row, dataset_of, unpacked_of_actors
-from pipelines.runtime.session import connect
-import numpy as np
-
-class Same:
-    def __call__(self, row):
-        return row
-
-connect()
-made = dataset_of(lambda item: {"item": np.array([item])}, [1, 2], items_a_task=1)
-passed_on = made.map_batches(Same, batch_size=None, compute=ray.data.ActorPoolStrategy(size=1))
-print([int(batch["item"][0]) for batch in unpacked_of_actors(passed_on)])
-"""
-
-
-@pytest.mark.heavy
-def test_actors_of_ray_data_start_without_a_line_on_stderr():
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    command = [sys.executable, "-c", ACTORS]
-    done = subprocess.run(command, env=environment | {"PYTHONPATH": os.getcwd()}, capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("[1, 2]\n", "")
