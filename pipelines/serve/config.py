@@ -81,7 +81,7 @@ class ServeConfig(Section):
     that starts the server. With as many as `predict` used, scores are the same to the last bit."""
     decode_replicas: Annotated[PositiveInt, Role.RUNNING] = 1
     """Processes that take requests and decode."""
-    decoders: Annotated[PositiveInt, Role.RUNNING] = 2
+    decoders: Annotated[PositiveInt, Role.RUNNING] = 3
     """Videos that each of them works on at once, and CPUs that it reserves."""
     limits: Annotated[LimitsConfig, Role.RUNNING] = LimitsConfig()
     guard: GuardConfig = GuardConfig(seconds=60.0)

