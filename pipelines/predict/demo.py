@@ -24,8 +24,10 @@ from t3d_core.errors import UserError
 from t3d_core.training.weights_card import read_card
 from t3d_core.video.playable import write_playable
 
-# Mirrored, a motion to the left is one to the right: the network is to tell them apart.
-_TRAIN = ("--name", "demo", "--augmentation.flip", "false")
+# Mirrored, a motion to the left is one to the right: the network is to tell them apart. With AdamW and 20 epochs it
+# learns that on any machine; with the quick start's settings on some.
+_TRAIN = ("--name", "demo", "--augmentation.flip", "false", "--epochs", "20")
+_TRAIN += ("--optimizer.kind", "adamw", "--optimizer.lr", "0.003")
 _SEED = 20261130  # of no recipe
 _SETTINGS = SyntheticSettings(videos_per_class=1, height=240, width=320, seed=_SEED)
 _SHORT = ("move_left", "drift_fast", "oscillate_fast", "right_then_down")

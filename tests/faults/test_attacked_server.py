@@ -69,10 +69,12 @@ def bystander(server, corpus):
     thread = threading.Thread(target=ask)
     thread.start()
     yield answers
+    num_meanwhile = len(answers)
+    while len(answers) < num_meanwhile + 3 and thread.is_alive():  # one that was begun meanwhile, and two later ones
+        time.sleep(0.1)
     is_over.set()
     thread.join()
     assert faults == []
-    assert len(answers) > 3
     assert [answer for answer in answers if answer.content != expected.content] == []
 
 

@@ -56,7 +56,7 @@ def test_the_demo_trains_once_and_then_shows_everything_that_predict_can(tmp_pat
     monkeypatch.setattr(demo, "_SHOWN", {})
     run_demo(PredictConfig(demo=True, storage=tmp_path / "runs", output=tmp_path / "second"), train=train)
     [config_of_train] = trained
-    assert config_of_train.augmentation.flip is False
+    assert (config_of_train.augmentation.flip, config_of_train.optimizer.kind) == (False, "adamw")
     assert config_of_train.data.prepare.dataset.kind == "synthetic"
 
 
