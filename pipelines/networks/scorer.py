@@ -36,12 +36,12 @@ def make_scorer(loaded: LoadedModel, *, compute: ScoringComputeConfig, batch_siz
 
 
 class ActorScorer:
-    """A scorer inside an actor; its first error becomes a text.
+    """A scorer inside an actor; its first UserError is kept as text.
 
     Ray would wrap an exception, and lose one of a constructor.
 
     Attributes:
-        refusal: why nothing is scored (any more); empty while it works.
+        refusal: why it scores nothing (any more); empty while it works.
     """
 
     def __init__(self, loaded: LoadedModel, *, compute: ScoringComputeConfig, batch_size: int, use_gpu: bool) -> None:

@@ -90,11 +90,13 @@ def cut_into_parts(videos: Sequence[NamedVideo], *, is_cut: bool, num_cpus: int)
         if not isinstance(video.root, LocalRoot):
             count = min(count, _MAX_REMOTE_PARTS)
         for index in range(count):
-            if tasks[-1] and (filled >= task_bytes or len(tasks[-1]) >= _MAX_TASK_PARTS):
+            part_bytes = num_bytes / count + _OPENING_BYTES
+            # To the nearest part: a task that always went over its share would leave other CPUs without one.
+            if tasks[-1] and (filled + part_bytes / 2 >= task_bytes or len(tasks[-1]) >= _MAX_TASK_PARTS):
                 tasks.append([])
                 filled = 0.0
             tasks[-1].append(VideoPart(place, VideoShare(index, count)))
-            filled += num_bytes / count + _OPENING_BYTES
+            filled += part_bytes
     return tasks
 
 

@@ -146,7 +146,12 @@ class _RemoteExplain:
 
 
 def _result(call: Callable[[], Any], seconds: float) -> Any:
-    return call().result(timeout_s=seconds)
+    response = call()
+    try:
+        return response.result(timeout_s=seconds)
+    except TimeoutError:
+        response.cancel()  # what waits there is not scored any more
+        raise
 
 
 def _patiently(call: Callable[[], Any], watch: Watch, admission: Admission) -> Any:

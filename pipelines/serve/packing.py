@@ -4,8 +4,8 @@
     call B   1 2 3 4 5 6 7         batches of 8:   A1 ... A7 B1 | B2 ... B7 C1 C2
     call C   1 2
 
-A call is answered when its last view is scored. Ray Serve's own batching keeps calls whole, which would leave an eighth
-of such batches blank.
+A call is answered when its last view is scored. Ray Serve's own batching keeps calls whole: with calls of seven views,
+an eighth of a batch of eight would be blank.
 
 Legend: B views of a call, S segments, T frames, H x W pixels, C colours.
 """
@@ -32,12 +32,12 @@ class _Call:
         self._scored: list[ScoredViews] = []
 
     def take(self, count: int) -> Clips:
-        """The next views, up to `count`."""
+        """Take the next views, up to `count`."""
         taken, self._waiting_BSTHWC = self._waiting_BSTHWC[:count], self._waiting_BSTHWC[count:]
         return taken
 
-    def is_taken(self) -> bool:
-        """Whether no view waits any more; nor does one if the caller has left or got an error."""
+    def is_over(self) -> bool:
+        """Whether nothing is left to score: all views are taken, or the caller has left or got an error."""
         return not len(self._waiting_BSTHWC) or self.answer.done()
 
     def add(self, scored: ScoredViews) -> None:
@@ -57,7 +57,7 @@ class Packing:
     """Packs the views of calls into batches; for one event loop.
 
     Args:
-        score: scores up to `num_views` views.
+        score: scores clip_BSTHWC, uint8, of 1 to `num_views` views.
         num_views: views of a batch.
     """
 
@@ -67,11 +67,12 @@ class Packing:
         self._working: asyncio.Task[None] | None = None
 
     async def score(self, clip_BSTHWC: Clips) -> ScoredViews:
-        """Score the views of one call, at least one, together with those of others.
+        """Score the views of one call, clip_BSTHWC, uint8, at least one, together with those of others.
 
         Raises:
             Exception: of `score`.
         """
+        assert len(clip_BSTHWC), "a call has at least one view"
         self._waiting.append(call := _Call(clip_BSTHWC))
         if self._working is None:
             self._working = asyncio.create_task(self._work())
@@ -89,21 +90,21 @@ class Packing:
         room = self._num_views
         while room and self._waiting:
             call = self._waiting[0]
-            if not call.is_taken():
+            if not call.is_over():
                 batch.append((call, call.take(room)))
                 room -= len(batch[-1][1])
-            if call.is_taken():
+            if call.is_over():
                 self._waiting.popleft()
         return batch
 
     async def _score_batch(self, batch: Sequence[tuple[_Call, Clips]]) -> None:
         calls, clips = zip(*batch, strict=True)
+        ends = np.cumsum([len(each) for each in clips])[:-1]
         try:
             scored = await self._score(np.concatenate(clips))
+            assert len(scored.score_BK) == sum(map(len, clips)), "every view has its scores"
+            for call, *parts in zip(calls, *(np.split(each, ends) for each in scored), strict=True):
+                call.add(ScoredViews(*parts))
         except Exception as error:  # each caller gets it
             for call in calls:
                 call.fail(error)
-            return
-        ends = np.cumsum([len(each) for each in clips])[:-1]
-        for call, *parts in zip(calls, *(np.split(each, ends) for each in scored), strict=True):
-            call.add(ScoredViews(*parts))

@@ -18,6 +18,7 @@ import time
 import numpy as np
 import ray
 from pipelines.clips.stream import dataset_of, stream, unpacked_of_actors
+from pipelines.runtime.ray_logging import quiet
 from pipelines.runtime.session import start_local
 
 class Same:
@@ -27,6 +28,7 @@ class Same:
 def load(item):
     return {"clip": np.full(2_000_000, item % 256, np.uint8)}
 
+quiet()
 start_local(num_cpus=1, include_dashboard=False, object_store_memory=100_000_000)
 training = stream(load, range(200), items_a_task=20)
 next(training)
@@ -100,7 +102,9 @@ def on_one_cpu():
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     command = [sys.executable, "-c", ON_ONE_CPU]
     environment |= {"PYTHONPATH": os.getcwd()}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 @pytest.mark.heavy

@@ -56,7 +56,8 @@ def test_the_demo_trains_once_and_then_shows_everything_that_predict_can(tmp_pat
     monkeypatch.setattr(demo, "_SHOWN", {})
     run_demo(PredictConfig(demo=True, storage=tmp_path / "runs", output=tmp_path / "second"), train=train)
     [config_of_train] = trained
-    assert (config_of_train.augmentation.flip, config_of_train.optimizer.kind) == (False, "adamw")
+    assert (config_of_train.augmentation.flip, config_of_train.epochs) == (False, 20)
+    assert (config_of_train.optimizer.kind, config_of_train.optimizer.lr) == ("adamw", 0.003)
     assert config_of_train.data.prepare.dataset.kind == "synthetic"
 
 

@@ -6,9 +6,12 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from ray.exceptions import RayTaskError, WorkerCrashedError
 
 from pipelines.clips.stream import as_row, from_row
@@ -71,7 +74,18 @@ def test_files_and_features_made_on_ray_are_those_of_one_process(local_ray, weig
     made = {path.relative_to(tmp_path / "ray"): path for path in (tmp_path / "ray" / "videos").glob("*/*")}
     assert {path.name for path in made} == names
     for name, path in made.items():
-        assert path.read_bytes() == (tmp_path / "predicted" / name).read_bytes(), name
+        difference = pixels(path) - pixels(tmp_path / "predicted" / name)
+        # The last bits of a gradient depend on the process, unlike those of a score.
+        assert np.abs(difference).mean() < (0.1 if path.stem == "explanation" else 1e-9), name
+
+
+def pixels(path):
+    """A picture, or all frames of a video."""
+    if path.suffix == ".png":
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"), np.float32)
+    with av.open(path) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]).astype(np.float32)
 
 
 def test_a_video_in_several_parts_gets_the_scores_of_the_whole(local_ray, weights, videos, tmp_path, monkeypatch):

@@ -54,7 +54,10 @@ def test_a_video_is_cut_no_further_than_it_pays(videos, is_cut, most):
 
 def test_every_cpu_gets_work_of_few_small_videos_and_no_task_is_endless():
     assert [len(task) for task in cut_into_parts(named(*[1000] * 40), is_cut=True, num_cpus=4)] == [10] * 4
-    assert len(cut_into_parts(named(*[MIB] * 400), is_cut=True, num_cpus=4)) == pytest.approx(32, abs=1)
+    assert len(cut_into_parts(named(*[MIB] * 400), is_cut=True, num_cpus=4)) == pytest.approx(32, abs=2)
+    assert len(cut_into_parts(named(*[MIB] * 6), is_cut=True, num_cpus=4)) >= 4
+    uneven = cut_into_parts(named(300_000, 500_000, 200_000), is_cut=True, num_cpus=2)
+    assert [len(task) for task in uneven] == [1, 1, 1]
     tasks = cut_into_parts(named(*[1000] * 10_000), is_cut=True, num_cpus=1)
     assert max(map(len, tasks)) <= 256
     assert len(tasks) < 50

@@ -36,7 +36,7 @@ def last_line(done):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+@pytest.mark.parametrize("variable", ["TMPDIR", pytest.param("RAY_TMPDIR", marks=pytest.mark.slow)])
 def test_a_folder_with_a_long_path_is_used_by_a_link_that_does_not_stay(tmp_path, variable):
     folder = tmp_path / TOO_LONG
     folder.mkdir(parents=True)

@@ -98,6 +98,7 @@ def test_what_a_budget_interrupts_is_resumed_with_a_larger_one(search_of, synthe
     assert (run.info.run_id, run.info.status) == (interrupted.info.run_id, "FINISHED")
 
 
+@pytest.mark.slow  # who copies from whom is tested in test_trial_source.py
 def test_a_population_continues_from_its_best_with_other_rates(search_of, synthetic_shards, tmp_path, capfd):
     """At a rate of 1 the network is ruined; then it has the other one's weights, and all but stands still as that does.
 

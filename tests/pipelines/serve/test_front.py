@@ -1,4 +1,4 @@
-"""A server is stopped while a request is open."""
+"""A server is stopped while a request is open; a call of the network takes too long."""
 
 import socket
 import threading
@@ -8,7 +8,10 @@ import pytest
 
 from pipelines.serve import job
 from pipelines.serve.config import ServeConfig
+from pipelines.serve.front import _patiently
+from pipelines.serve.refusal import Refusal
 from pipelines.serve.served_weights import find_weights_to_serve
+from pipelines.serve.watched_decoder import Watch
 from tests.pipelines.serve.conftest import Client, free_port
 
 pytestmark = pytest.mark.heavy
@@ -35,6 +38,23 @@ def test_an_open_request_is_answered_before_a_server_ends(local_ray, weights, vi
         if not stopping.ident:
             stopping.start()
         stopping.join()
+
+
+class SlowCall:
+    is_cancelled = False
+
+    def result(self, *, timeout_s):
+        raise TimeoutError
+
+    def cancel(self):
+        self.is_cancelled = True
+
+
+def test_a_call_of_the_network_that_takes_too_long_is_cancelled():
+    call = SlowCall()
+    with pytest.raises(Refusal, match="no answer within 60 s"):
+        _patiently(lambda: call, Watch(seconds=60), admission=None)
+    assert call.is_cancelled
 
 
 def is_listening(port):

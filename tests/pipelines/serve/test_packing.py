@@ -32,12 +32,13 @@ async def ask(*calls, leaving=None):
     network = Network()
     packing = Packing(network.score, num_views=4)
     asked = [asyncio.create_task(packing.score(call)) for call in calls]
-    while not network.batches:
-        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
     if leaving is not None:
         asked[leaving].cancel()
     network.is_open.set()
-    return network.batches, await asyncio.gather(*asked, return_exceptions=True)
+    answers = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), timeout=5)
+    assert (await asyncio.wait_for(packing.score(views(50)), timeout=5)).score_BK.tolist() == [[50]]
+    return network.batches[:-1], answers
 
 
 def test_batches_are_full_and_every_call_gets_its_own_scores():
@@ -60,6 +61,24 @@ def test_the_views_of_a_caller_who_has_left_are_not_scored():
     assert batches == [[1, 2, 3, 4], [9]]
     assert isinstance(answers[1], asyncio.CancelledError)
     assert answers[2].score_BK.tolist() == [[9.0]]
+
+
+@pytest.mark.parametrize(("other", "answer"), [(3, ScoredViews), (99, ValueError)])
+def test_whoever_leaves_while_a_batch_is_scored_harms_no_other(other, answer):
+    batches, answers = asyncio.run(ask(views(1, 2), views(other), leaving=0))
+    assert batches == [[1, 2, other]]
+    assert [type(each) for each in answers] == [asyncio.CancelledError, answer]
+
+
+def test_scores_that_are_too_few_are_an_error_of_the_call_and_no_endless_wait():
+    async def too_few(clips):
+        return ScoredViews(clips[:1], clips[:1])
+
+    async def asked():
+        return await asyncio.wait_for(Packing(too_few, num_views=4).score(views(1, 2)), timeout=5)
+
+    with pytest.raises(AssertionError, match="every view has its scores"):
+        asyncio.run(asked())
 
 
 def test_calls_that_come_later_are_scored_too():

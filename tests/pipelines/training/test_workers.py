@@ -8,10 +8,10 @@ from pipelines.training.workers import num_workers_that_leave_a_cpu
 from tests.pipelines.training.small_runs import logged, train_config
 
 
-def test_two_real_workers_make_the_steps_and_the_counts_of_one(settings, synthetic_shards, tmp_path):
-    """Of micro-batches of 4, two a step: the same on one process and on two, but for the order of sums.
+def test_two_real_workers_train_the_head_alone_and_then_all_as_one_does(settings, synthetic_shards, tmp_path):
+    """Of micro-batches of 4, two a step: the same steps and counts on one process and on two, but for sums' order.
 
-    In the first epoch the head learns alone and batch norms use their own statistics; then each sees its micro-batch.
+    In the frozen epoch batch norms use their own statistics; afterwards each sees its micro-batch.
     """
     run_train(train_config(settings, synthetic_shards, name="before"))
     first_validations, weights = {}, {}

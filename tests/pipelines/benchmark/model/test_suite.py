@@ -165,7 +165,7 @@ def test_every_peer_takes_clips_of_any_size(kind, shape):
         assert build(Case(kind, kind), shape).eval()(torch.empty(shape)).shape == (1, 400)
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_the_peak_of_a_process_holds_the_net_its_gradients_and_what_it_keeps():
     small, large = (peak_training_bytes(Case("x", "r3d_18"), (2, 3, 16, size, size)) for size in (32, 96))
     assert 2**28 < small < large < 2**33

@@ -118,6 +118,7 @@ def test_a_dear_pair_misses_its_goal(measured, tmp_path):
     assert {verdict[name] for name in verdict if name.startswith("a pair")} == {"missed"}
 
 
+@pytest.mark.slow
 def test_every_case_of_the_input_reads_all_its_clips(synthetic_shards, tmp_path):
     shards = shutil.copytree(synthetic_shards, tmp_path / "copy", ignore=shutil.ignore_patterns("videos", "features"))
     clip = ClipView(num_frames=8, frame_stride=2, crop_size=32, short_side=37, short_video="loop")
