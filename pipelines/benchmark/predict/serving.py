@@ -22,6 +22,7 @@ import torch
 
 from pipelines.benchmark.measuring.processes import new_processes, num_cores_here
 from pipelines.benchmark.predict.watching import CommandFailedError, command_environment, last_line, tree_bytes
+from t3d_core.errors import describe_error
 from t3d_core.prediction.clip_scorer import ClipScorer
 from t3d_core.prediction.video_prediction import predict_video
 from t3d_core.training.checkpoint import load_model
@@ -72,7 +73,7 @@ class Server(NamedTuple):
             response = connection.getresponse()
             answer = json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise CommandFailedError(f"a request gets no answer: {error or type(error).__name__}") from error
+            raise CommandFailedError(f"a request gets no answer: {describe_error(error)}") from error
         finally:
             connection.close()
         if response.status != 200:
