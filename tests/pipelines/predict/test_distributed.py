@@ -75,8 +75,8 @@ def test_files_and_features_made_on_ray_are_those_of_one_process(local_ray, weig
     assert {path.name for path in made} == names
     for name, path in made.items():
         difference = pixels(path) - pixels(tmp_path / "predicted" / name)
-        # The last bits of a gradient depend on the process, unlike those of a score.
-        assert np.abs(difference).mean() < (0.1 if path.stem == "explanation" else 1e-9), name
+        # The last bits of a gradient depend on the process, and those of a video on the threads of its encoder.
+        assert np.abs(difference).mean() < 0.1, name
 
 
 def pixels(path):
