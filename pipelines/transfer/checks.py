@@ -1,4 +1,4 @@
-"""Is the student learning, or cheating? Held-out pairs and features are measured in more ways than one accuracy.
+"""Is the student learning, or cheating? Held-out pairs, keys and features are measured in more ways than one accuracy.
 
 Every worker takes its share of the clips; the first one computes the metrics. A check that fails is left out, with a
 warning. These are logged at every validation:
@@ -8,6 +8,11 @@ check/pair_accuracy_jittered          the same, when the student sees the clips 
 check/pair_accuracy_shuffled          the same, when it sees their frames in another order
 check/match_share_own_time            share of clips that are judged a match with frames of their own time
 check/match_share_other_time          the same with another time of their video; if it is equal, time is not seen
+check/key_rank, _low, _high           share of the training clips' keys that are less like a held-out clip's embedding
+                                      than its own key (0.5 by chance), and its 95 % interval over source videos
+check/key_rank_jittered, _shuffled    the same in other colours, and with the frames in another order
+check/key_own_time_share              share of clips that are more like the key of their own time than like that of
+                                      another time of their video (0.5 by chance)
 check/other_time_share                share of clips whose video has another time without a common frame
 check/feature_std, effective_rank     how much of their space the student's features fill
 probe/linear_top1, _low, _high        a classifier on frozen features of a labelled set, across its sources, and its
@@ -26,6 +31,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pipelines.clips.batch import NumpyBatch, is_read, readable
 from pipelines.clips.config import ClipConfig
@@ -37,7 +43,7 @@ from t3d_core.evaluation.intervals import grouped_interval
 from t3d_core.evaluation.representation import probe_features, spread_of
 from t3d_core.models.execution import Execution
 from t3d_core.training.averaging import measure_batch_norms
-from t3d_core.training.tasks import CorrespondenceTask
+from t3d_core.training.correspondence_task import CorrespondenceTask, moments_of, of_other_time
 from t3d_core.transfer.correspondence import CorrespondenceNet
 from t3d_core.transfer.pairing import Pairs, drawn_pairs, rolled_pairs
 from t3d_core.video.augmentation import ColorAugmentation
@@ -59,15 +65,15 @@ class Examiner:
         self._execution, self._clip = execution, clip
 
     @torch.no_grad()
-    def check_pairs(self, batches: Iterator[NumpyBatch]) -> Metrics:
-        """Judge the held-out pairs of this worker's batches, plain and changed; return the metrics of all workers."""
+    def check_held_out(self, batches: Iterator[NumpyBatch]) -> Metrics:
+        """Judge held-out pairs and keys of this worker's batches, plain and changed; return metrics of all workers."""
         self._net.eval()
         found: dict[str, list[np.ndarray]] = {}
         for number, batch in enumerate(self._readable(batches)):
             torch.manual_seed(number)
             for name, values in self._judge_batch(batch).items():
-                found.setdefault(name, []).append(values)
-        return self._compute_together(_metrics_of_pairs, found)
+                found.setdefault(name, []).append(values.cpu().numpy())
+        return self._compute_together(_metrics_of_held_out, found)
 
     @torch.no_grad()
     def probe(self, loader: BatchLoader) -> Metrics:
@@ -110,28 +116,55 @@ class Examiner:
             if is_read(batch).any():
                 yield readable(batch)
 
-    def _judge_batch(self, batch: NumpyBatch) -> dict[str, np.ndarray]:
-        """Judge the pairs of a batch, plain and changed, and each clip with frames of its own and of another time."""
+    def _judge_batch(self, batch: NumpyBatch) -> dict[str, Tensor]:
+        """Judge a batch, plain and changed, and each clip with frames of its own and of another time."""
         tensors = to_device(batch, self._worker.device)
         clip_BTHWC, student = tensors["clip_BTHWC"], self._net.student
-        own_BD, pairs = self._task.teacher_features(tensors), rolled_pairs(tensors["source_B"])
-        others = {name.removeprefix("other_"): values for name, values in tensors.items() if name.startswith("other_")}
+        own_BD = self._task.teacher_features(tensors)
+        other_BD = self._task.teacher_features(of_other_time(tensors))
         order_T = torch.randperm(clip_BTHWC.shape[1]).to(clip_BTHWC.device)
-        feature_BD = self._features(student, clip_BTHWC)
-        each_with_its_frames = drawn_pairs(torch.ones_like(tensors["source_B"]))
-        found = {
-            "source_P": tensors["source_B"][pairs.clip_P],
-            "frames_source_P": tensors["source_B"][pairs.frames_P],
-            "is_match_P": pairs.is_match_P,
-            "plain_P": self._judges_match(feature_BD, own_BD, pairs),
-            "jittered_P": self._judges_match(self._features(student, _JITTER(clip_BTHWC)), own_BD, pairs),
-            "shuffled_P": self._judges_match(self._features(student, clip_BTHWC[:, order_T]), own_BD, pairs),
-            "own_time_B": self._judges_match(feature_BD, own_BD, each_with_its_frames),
-            "other_time_B": self._judges_match(feature_BD, self._task.teacher_features(others), each_with_its_frames),
-            "is_other_time_B": tensors["is_other_time_B"],
-            "feature_BD": feature_BD,
+        versions = {
+            "plain": self._features(student, clip_BTHWC),
+            "jittered": self._features(student, _JITTER(clip_BTHWC)),
+            "shuffled": self._features(student, clip_BTHWC[:, order_T]),
         }
-        return {name: values.cpu().numpy() for name, values in found.items()}
+        found = {
+            "source_B": tensors["source_B"],
+            "is_other_time_B": tensors["is_other_time_B"],
+            "feature_BD": versions["plain"],
+        }
+        if self._net.has_pairs:
+            found |= self._judge_pairs(versions, tensors["source_B"], own_BD, other_BD)
+        if self._task.keys is not None:
+            found |= self._judge_keys(versions, tensors, own_BD, other_BD)
+        return found
+
+    def _judge_pairs(
+        self, versions: dict[str, Tensor], source_B: Tensor, own_BD: Tensor, other_BD: Tensor
+    ) -> dict[str, Tensor]:
+        pairs, each_with_its_frames = rolled_pairs(source_B), drawn_pairs(torch.ones_like(source_B))
+        judged = {f"{name}_P": self._judges_match(feature_BD, own_BD, pairs) for name, feature_BD in versions.items()}
+        return judged | {
+            "source_P": source_B[pairs.clip_P],
+            "frames_source_P": source_B[pairs.frames_P],
+            "is_match_P": pairs.is_match_P,
+            "own_time_B": self._judges_match(versions["plain"], own_BD, each_with_its_frames),
+            "other_time_B": self._judges_match(versions["plain"], other_BD, each_with_its_frames),
+        }
+
+    def _judge_keys(
+        self, versions: dict[str, Tensor], tensors: dict[str, Tensor], own_BD: Tensor, other_BD: Tensor
+    ) -> dict[str, Tensor]:
+        assert self._task.keys is not None, "asked before"
+        whitening, bank = self._task.keys
+        own_Bd, moments, found = whitening(own_BD), moments_of(tensors), {}
+        for name, feature_BD in versions.items():
+            embedding_Bd = functional.normalize(self._net.guess(feature_BD), dim=1)
+            found[f"{name}_rank_B"] = bank.compare(embedding_Bd, own_Bd, moments, other_time_share=0).rank_B
+            if name == "plain":
+                own_B, other_B = ((embedding_Bd * key).sum(dim=1) for key in (own_Bd, whitening(other_BD)))
+                found["prefers_own_time_B"] = own_B > other_B
+        return found
 
     def _judges_match(self, feature_BD: Tensor, teacher_BD: Tensor, pairs: Pairs) -> Tensor:
         logits_P2 = self._net.judge(feature_BD, teacher_BD, pairs)
@@ -173,6 +206,20 @@ def _metrics_of_probe(found: dict[str, np.ndarray], *, suffix: str) -> Metrics:
     return metrics
 
 
+def _metrics_of_held_out(found: dict[str, np.ndarray]) -> Metrics:
+    spread, is_other_B = spread_of(found["feature_BD"]), found["is_other_time_B"]
+    metrics = {
+        "other_time_share": float(is_other_B.mean()),
+        "feature_std": spread.std,
+        "effective_rank": spread.effective_rank,
+    }
+    if "plain_P" in found:
+        metrics |= _metrics_of_pairs(found)
+    if "plain_rank_B" in found:
+        metrics |= _metrics_of_keys(found)
+    return {f"check/{name}": value for name, value in metrics.items()}
+
+
 def _metrics_of_pairs(found: dict[str, np.ndarray]) -> Metrics:
     is_match_P = found["is_match_P"] == 1
 
@@ -188,18 +235,30 @@ def _metrics_of_pairs(found: dict[str, np.ndarray]) -> Metrics:
         return accuracy(found["plain_P"], np.where(is_match_P, clip_P, clip_P * frames_P))
 
     interval = grouped_interval(accuracy_of_drawn, found["source_P"], found["frames_source_P"])
-    spread, is_other_B = spread_of(found["feature_BD"]), found["is_other_time_B"]
+    is_other_B = found["is_other_time_B"]
     metrics = {
         "pair_accuracy": accuracy(found["plain_P"]),
         "pair_accuracy_low": interval.low,
         "pair_accuracy_high": interval.high,
         "pair_accuracy_jittered": accuracy(found["jittered_P"]),
         "pair_accuracy_shuffled": accuracy(found["shuffled_P"]),
-        "other_time_share": float(is_other_B.mean()),
-        "feature_std": spread.std,
-        "effective_rank": spread.effective_rank,
     }
     if is_other_B.any():
         metrics["match_share_own_time"] = float(found["own_time_B"][is_other_B].mean())
         metrics["match_share_other_time"] = float(found["other_time_B"][is_other_B].mean())
-    return {f"check/{name}": value for name, value in metrics.items()}
+    return metrics
+
+
+def _metrics_of_keys(found: dict[str, np.ndarray]) -> Metrics:
+    rank_B, is_other_B = found["plain_rank_B"], found["is_other_time_B"]
+    interval = grouped_interval(lambda weight_B: float(np.average(rank_B, weights=weight_B)), found["source_B"])
+    metrics = {
+        "key_rank": float(rank_B.mean()),
+        "key_rank_low": interval.low,
+        "key_rank_high": interval.high,
+        "key_rank_jittered": float(found["jittered_rank_B"].mean()),
+        "key_rank_shuffled": float(found["shuffled_rank_B"].mean()),
+    }
+    if is_other_B.any():
+        metrics["key_own_time_share"] = float(found["prefers_own_time_B"][is_other_B].mean())
+    return metrics

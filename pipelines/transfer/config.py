@@ -6,7 +6,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.networks.config import ModelConfig
 from pipelines.prepare.config import DataConfig
-from pipelines.settings.section import ADDED, Address, Role, Section, UserPath
+from pipelines.settings.section import ADDED, Address, Fraction, Role, Section, UserPath
 from pipelines.training.config import RunConfig, ScheduleConfig, check_inflation
 from t3d_core.errors import UserError
 
@@ -32,6 +32,12 @@ class _TeacherConfig(Section):
     """Frames of the clip that the teacher sees, spread evenly. By default all of them (paper: 32)."""
     crop_size: PositiveInt = 224
     """Pixels of the teacher's square crop."""
+    target: Annotated[Literal["mean", "mean_std", "ordered_differences"], ADDED] = "mean"
+    """What is made of the features of these frames. mean: their mean (paper); mean_std: their standard deviation beside
+    it; ordered_differences: beside it the changes from each third of them to the next (Paper: not in it)."""
+    random_crop: Annotated[bool, ADDED] = True
+    """Show the teacher a random part of the frame (paper). With false it is the middle, never mirrored: its features
+    then follow from the time alone, which suits the losses of keys (ours)."""
     shared_crop: bool = False
     """Show the teacher the same part of the frame as the student, mirrored alike. With false it gets a crop of its own,
     and with augmentation.flip a flip of its own, because equal pixels invite a shortcut."""
@@ -86,6 +92,37 @@ class TeacherCacheConfig(Section):
     """Give each process one GPU."""
 
 
+class LossesConfig(Section):
+    """What the student learns of the teacher: weights of losses, which are added up. All but pairs need `cache`."""
+
+    pairs: Annotated[float, Field(ge=0), ADDED] = 1.0
+    """Match or no match of frames and clips (paper 3.2)."""
+    contrast: Annotated[float, Field(ge=0), ADDED] = 0.0
+    """The clip's embedding is told apart from the keys of all other training clips (cross entropy; ours)."""
+    regression: Annotated[float, Field(ge=0), ADDED] = 0.0
+    """The clip's key is guessed (squared error, relative to the keys' variance; ours)."""
+    soft_labels: Annotated[float, Field(ge=0), ADDED] = 0.0
+    """The embedding is as like to all keys as the clip's own key is (cross entropy; ours)."""
+
+    def has_keys(self) -> bool:
+        """Whether a loss needs keys."""
+        return self.contrast + self.regression + self.soft_labels > 0
+
+
+class KeysConfig(Section):
+    """Keys, which are the teacher's features of cached views, whitened over all training rows (ours)."""
+
+    dim: Annotated[PositiveInt, ADDED] = 64
+    """Most principal components of each part of teacher.target that a key has."""
+    whitening: Annotated[float, Field(ge=0, le=1), ADDED] = 0.5
+    """Power of its standard deviation by which each component is divided: 0 keeps it, 1 makes all alike."""
+    temperature: Annotated[PositiveFloat, ADDED] = 0.1
+    """By which likenesses are divided in contrast and soft_labels."""
+    bank_size: Annotated[int, Field(ge=2), ADDED] = 262_144
+    """Most keys of training clips that embeddings are compared with; of more, so many are drawn. They are 4 bytes for
+    each of their numbers, and a step takes time in proportion."""
+
+
 class ChecksConfig(Section):
     """Does the student learn or cheat? Every validation measures changed clips, other times and its features."""
 
@@ -127,7 +164,7 @@ class TransferConfig(RunConfig):
     objective: Literal["correspondence", "frame_regression"] = "correspondence"
     """What is learned: correspondence (the paper's) or frame_regression, a control. In the control the 2D twin of
     `model` learns the teacher's features of single frames, for inflate_from of later runs. It does not use pairs,
-    projection, norm_features, checks and probe."""
+    losses, keys, projection, norm_features, checks and probe."""
     inflate_from: Address | None = None
     """2D weights to start the student from, repeated along time as in training: a network's name, or a file such as
     the twin.pt of frame_regression. By default it starts from random weights (paper)."""
@@ -138,6 +175,11 @@ class TransferConfig(RunConfig):
     """How frames and clips are paired. A match is a clip with its own frames. rolled: the other pair takes the frames
     of another clip of the batch. literal: each pair is drawn by itself, the other pair from two videos (paper, at
     twice the cost). all: every other clip of the batch gives a pair (ours)."""
+    losses: LossesConfig = LossesConfig()
+    keys: KeysConfig = KeysConfig()
+    other_time_share: Annotated[Fraction, ADDED] = 0.0
+    """Share of other times of the clip's own video among the negatives at the end of the run, in pairs and contrast; it
+    grows from 0. They are harder, because the scene is the same (Korbar et al. 2018. Paper: not in it)."""
     projection: Annotated[Literal["auto", "always", "mlp"], ADDED] = "auto"
     """Layers between the student's features and the pair head, dropped after the transfer. auto: a linear layer to 1024
     where the student has another width. always: a linear layer for every student (paper 3.2: "we add a fully-connected
@@ -153,6 +195,14 @@ class TransferConfig(RunConfig):
     checks: Annotated[ChecksConfig, Role.VIEW] = ChecksConfig()
     probe: Annotated[ProbeConfig, Role.VIEW] = ProbeConfig()
 
+    def has_pairs(self) -> bool:
+        """Whether pairs are learned."""
+        return self.objective == "correspondence" and self.losses.pairs > 0
+
+    def has_keys(self) -> bool:
+        """Whether keys are learned."""
+        return self.objective == "correspondence" and self.losses.has_keys()
+
     def has_probe(self) -> bool:
         """Whether validations log `PROBED`."""
         return bool(self.probe.shards) and self.objective == "correspondence"
@@ -165,6 +215,7 @@ class TransferConfig(RunConfig):
                 f"scaling.num_workers {self.scaling.num_workers} gives a worker fewer than 2 clips at once, and so no "
                 "negative pair: raise a batch size, or lower the number of workers"
             )
+        self._check_losses()
         if self.clip.num_segments > 1:
             raise UserError(f"clip.num_segments {self.clip.num_segments} is for classifiers: set it to 1")
         if (self.teacher.num_frames or 0) > self.clip.num_frames:
@@ -179,6 +230,24 @@ class TransferConfig(RunConfig):
             )
         check_inflation(self.inflate_from, self.clip)
         return self
+
+    def _check_losses(self) -> None:
+        if self.objective != "correspondence":
+            return
+        if not any(self.losses.model_dump().values()):
+            raise UserError("losses are all 0, so nothing would be learned: give at least one of them a weight")
+        if self.losses.has_keys() and self.cache is None:
+            raise UserError(
+                "losses contrast, regression and soft_labels need the teacher's features of all rows before training: "
+                "add --cache.num_views 4"
+            )
+        if self.other_time_share and not (self.losses.pairs or self.losses.contrast):
+            raise UserError(
+                f"other_time_share {self.other_time_share:g} is for losses pairs and contrast, but both are 0: leave "
+                "it out"
+            )
+        if self.teacher.shared_crop and not self.teacher.random_crop:
+            raise UserError("teacher.shared_crop true is the student's random part, so leave teacher.random_crop true")
 
     @model_validator(mode="after")
     def _twin_sees_frames(self) -> "TransferConfig":

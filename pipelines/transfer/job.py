@@ -19,6 +19,7 @@ from pipelines.tracking.metric_log import read_curves
 from pipelines.training.run import fit
 from pipelines.training.run_folder import TERMINAL, Launch, RunFolder, check_surroundings, metrics_file, open_run
 from pipelines.transfer.config import ProbeConfig, TransferConfig
+from pipelines.transfer.keys import write_keys
 from pipelines.transfer.plot import plot_checks
 from pipelines.transfer.stage import CorrespondenceStage, TwinStage, teacher_of, twin_of
 from pipelines.transfer.summary import describe_transfer
@@ -26,6 +27,7 @@ from pipelines.transfer.teacher_pass import cached_features
 from t3d_core.errors import UserError
 from t3d_core.evaluation.representation import check_probe
 from t3d_core.training.checkpoint import save_weights
+from t3d_core.transfer.frame_targets import check_num_frames
 from t3d_core.transfer.teacher import check_teacher
 
 
@@ -44,6 +46,7 @@ def run_transfer(config: TransferConfig, launch: Launch = TERMINAL) -> str:
     inflated = None if config.inflate_from is None else inflated_net(config.inflate_from, card, seed=config.seed)
     # A wrong teacher is reported here, not after an hour of preparing.
     what, teacher = f"teacher {config.teacher.weights or config.teacher.kind}", teacher_of(config.teacher)
+    check_num_frames(config.teacher.target, config.teacher.num_frames or config.clip.num_frames)
     check_teacher(teacher, crop_size=config.teacher.crop_size, what=what)
     storage = output_path(config.storage)
     folders = prepared_shards(config.data, storage=storage, before_work=partial(check_surroundings, config))
@@ -68,9 +71,14 @@ def run_transfer(config: TransferConfig, launch: Launch = TERMINAL) -> str:
             save_weights(inflated, initial, card=card)
             stage = replace(stage, init_from=initial)
         if config.cache is not None:
-            stage = replace(
-                stage, features=cached_features(stage.loader(index), teacher, config, config.cache, folder.run)
-            )
+            features = cached_features(stage.loader(index), teacher, config, config.cache, folder.run)
+            stage = replace(stage, features=features)
+            if config.has_keys():
+                keys = folder.path / "keys.safetensors"  # as the weights, where every node finds it
+                if not keys.is_file():
+                    loader, target = stage.loader(train_index), config.teacher.target
+                    write_keys(keys, loader, features, config.keys, target=target, seed=config.seed)
+                stage = replace(stage, keys=keys)
         finished = fit(stage, folder, launch)
         _plot_checks(folder)
         num_sources = len(np.unique(val_index.source_N))

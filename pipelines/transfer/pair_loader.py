@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from pipelines.clips.batch import NumpyBatch
 from pipelines.clips.loader import BatchLoader, Drawn, RandomCrop, load_or_blank
+from pipelines.shards.index import ShardIndex
 from pipelines.transfer.teacher_features import FeatureFiles
 from t3d_core.errors import UserError
 from t3d_core.video.clip_sampling import ClipIndices, clip_span
-from t3d_core.video.cropping import same_region
+from t3d_core.video.cropping import center_crop, same_region
 
+_ROWS_OF_SHARD = 2**32  # more than any shard has
 _OTHER_TIMES = 8  # draws of another time of a row; the farthest is taken
 
 
@@ -27,6 +30,7 @@ class TeacherView:
         num_frames: frames of the clip that it sees, evenly spread.
         crop_size: pixels of its square.
         short_side: pixels of the shorter side before the crop.
+        is_random_crop: has a random part of the frame, else the middle, never mirrored.
         is_shared_crop: cut and mirrored as the clip is; otherwise it has a crop of its own, and a flip of its own
             where clips may be mirrored.
         is_literal: each pair is drawn by itself: frames of the clip's time, or of a clip of another source.
@@ -39,11 +43,17 @@ class TeacherView:
     num_frames: int
     crop_size: int
     short_side: int
+    is_random_crop: bool = True
     is_shared_crop: bool = False
     is_literal: bool = False
     has_other_time: bool = False
     num_views: int | None = None
     features: FeatureFiles | None = None
+
+
+def row_ids(index: ShardIndex, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Numbers of these rows of an index, the same in all selections of it."""
+    return index.shard_N[rows].astype(np.int64) * _ROWS_OF_SHARD + index.row_N[rows]
 
 
 class _Moment(NamedTuple):
@@ -64,7 +74,8 @@ class PairLoader(BatchLoader):
     """Decodes the given rows for a student and a teacher.
 
     In addition to the arrays of a `BatchLoader`, a random batch has `teacher_frames_BTHWC` uint8 or the teacher's
-    features `teacher_BD`. They are of the clip's time, unless `is_match_B` is false. If the teacher's view asks for
+    features `teacher_BD`. They are of the clip's time, unless `is_match_B` is false. That time is frame `start_B` of
+    the row `row_id_B`, which is numbered alike in all selections of an index. If the teacher's view asks for
     another time, its frames or features come as `other_...`, with `is_other_time_B`. That flag is false when the row
     is too short for a time that shares no frame with the clip.
     """
@@ -97,7 +108,11 @@ class PairLoader(BatchLoader):
         moment = self._random_moment(row, rng)
         clip, for_teacher = self._draw_both(moment, rng)
         drawn = {"clip_BTHWC": clip}
-        loaded: dict[str, Any] = {"num_padded_B": sum(each.num_padded for each in moment.clips)}
+        loaded: dict[str, Any] = {
+            "num_padded_B": sum(each.num_padded for each in moment.clips),
+            "row_id_B": row_ids(self.index, np.array([row]))[0],
+            "start_B": int(moment.frame_indices[0]),
+        }
         if self.teacher.is_literal:
             loaded["is_match_B"] = is_match
         if not is_match:
@@ -165,11 +180,16 @@ class PairLoader(BatchLoader):
     def _draw_for_teacher(self, moment: _Moment) -> Drawn:
         if self.teacher.is_shared_crop:
             return self._draw_both(moment, moment.rng)[1]
-        own_crop, indices = RandomCrop(flip=self.random_crop.flip), moment.frame_indices[self.teacher_positions]
+        indices = moment.frame_indices[self.teacher_positions]
+        if not self.teacher.is_random_crop:
+            size = self._scaled_size(moment.row, self.teacher.short_side)
+            return Drawn(indices, size, center_crop(*size, crop_size=self.teacher.crop_size), False)
+        own_crop = RandomCrop(flip=self.random_crop.flip)
         return self._draw(moment.row, indices, self.teacher, own_crop, moment.rng)
 
     def _blank(self) -> dict[str, Any]:
         blank = self._blank_clip() | self._blank_teacher() | ({"is_match_B": False} if self.teacher.is_literal else {})
+        blank |= {"row_id_B": -1, "start_B": -1}
         if self.teacher.has_other_time:
             blank |= {f"other_{name}": value for name, value in self._blank_teacher().items()}
             blank["is_other_time_B"] = False

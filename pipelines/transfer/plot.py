@@ -42,6 +42,15 @@ _PANELS = (
         ),
     ),
     _Panel(
+        "Held-out keys: share that is less alike (chance 0.5)",
+        (
+            _Line("check/key_rank", "as they are, 95 % interval", "#08519c"),
+            _Line("check/key_rank_jittered", "other colours", "#e6550d", "--"),
+            _Line("check/key_rank_shuffled", "frames shuffled", "#31a354", "-."),
+            _Line("check/key_own_time_share", "than another time's", "#756bb1", ":"),
+        ),
+    ),
+    _Panel(
         "Judged a match: share",
         (
             _Line("check/match_share_own_time", "frames of its own time", "#08519c"),

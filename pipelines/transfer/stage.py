@@ -16,12 +16,14 @@ from pipelines.training.stage import random_crop_of
 from pipelines.training.worker import Metrics, Worker
 from pipelines.transfer.checks import PROBE_CLIPS, Examiner
 from pipelines.transfer.config import ExportedTeacherConfig, TeacherConfig, TransferConfig
+from pipelines.transfer.keys import load_keys
 from pipelines.transfer.pair_loader import PairLoader, TeacherView
 from pipelines.transfer.teacher_features import FeatureFiles
 from t3d_core.models import build_model
 from t3d_core.models.execution import Execution
 from t3d_core.training.checkpoint import initialize_from, save_weights
-from t3d_core.training.tasks import CorrespondenceTask, FrameRegressionTask, Task
+from t3d_core.training.correspondence_task import CorrespondenceTask, TransferLosses
+from t3d_core.training.tasks import FrameRegressionTask, Task
 from t3d_core.training.weights_card import WeightsCard
 from t3d_core.transfer.correspondence import CorrespondenceNet
 from t3d_core.transfer.inflation import inflate
@@ -43,6 +45,7 @@ class CorrespondenceStage:
     val_index: ShardIndex
     probe_index: ShardIndex | None = None
     features: FeatureFiles | None = None
+    keys: Path | None = None
     init_from: Path | None = None
     weights_name: str = "student.safetensors"
 
@@ -54,29 +57,45 @@ class CorrespondenceStage:
         return TrainOrder(len(self.train_index), config.global_batch_size, config.seed, config.epoch_share, limit)
 
     def build_task(self) -> Task:
-        """Make the student (random or inflated), a random pair head, and the teacher unless its features exist."""
+        """Make the student (random or inflated), random heads, and the teacher unless its features exist."""
+        config = self.config
         student = build_model(self.card.model_kind, num_classes=0, **self.card.model_arguments)
         if self.init_from is not None:
             initialize_from(student, self.init_from, class_names=())
-        teacher = teacher_of(self.config.teacher) if self.features is None else None
-        known = self.features or teacher
-        assert known is not None, "one of the two"
+        teacher = teacher_of(config.teacher) if self.features is None else None
+        keys = None if self.keys is None else load_keys(self.keys, temperature=config.keys.temperature)
+        teacher_dim = self.features.feature_dim if self.features else teacher.target_dim if teacher else None
+        assert teacher_dim is not None, "one of the two"
         net = CorrespondenceNet(
             student,
             student_dim=student.feature_dim,
-            teacher_dim=known.feature_dim,
-            projection=self.config.projection,
-            norm_features=self.config.norm_features,
+            teacher_dim=teacher_dim,
+            projection=config.projection,
+            norm_features=config.norm_features,
+            has_pairs=config.losses.pairs > 0,
+            key_dim=None if keys is None else keys.whitening.key_dim,
         )
-        return CorrespondenceTask(net, teacher, pairs=self.config.pairs)
+        return CorrespondenceTask(
+            net,
+            teacher,
+            pairs=config.pairs,
+            losses=TransferLosses(**config.losses.model_dump()),
+            keys=keys,
+            other_time_share=config.other_time_share,
+        )
 
     def set_trained(self, net: nn.Module, *, step: int) -> bool:
-        """Leave the network as it is: all of it is trained in every step."""
+        """Tell the network how much of the run is over; all of it is trained in every step."""
+        if isinstance(net, CorrespondenceNet):
+            net.progress = step / self.order.num_steps(self.config.epochs)
         return False
 
     def train_batches(self, *, steps: range, places: Sequence[range]) -> Iterator[NumpyBatch]:
         """This worker's micro-batches of `steps`."""
-        return train_batches(self.loader(self.train_index), self.order, steps=steps, places=places)
+        loader = self.loader(self.train_index)
+        if self.config.other_time_share and self.config.losses.pairs:
+            loader = with_other_time(loader)
+        return train_batches(loader, self.order, steps=steps, places=places)
 
     def validation_batches(self, *, rank: int, world_size: int) -> Iterator[NumpyBatch]:
         """Every world_size-th batch of held-out clips, from `rank` on; always the same clips in the same batches."""
@@ -89,10 +108,10 @@ class CorrespondenceStage:
         examiner = Examiner(net, task, worker, execution, self.config.clip)
         metrics: Metrics = {}
         if most := self.config.checks.max_clips:
-            loader = self.loader(self.val_index)
-            loader = replace(loader, teacher=replace(loader.teacher, is_literal=False, has_other_time=True))
+            loader = with_other_time(self.loader(self.val_index))
+            loader = replace(loader, teacher=replace(loader.teacher, is_literal=False))
             held_out = self._held_out(loader, at_most=most, rank=worker.rank, world_size=worker.world_size)
-            metrics |= examiner.check_pairs(held_out)
+            metrics |= examiner.check_held_out(held_out)
         if self.probe_index is not None:
             view = replace(self.card.clip_view(), num_segments=PROBE_CLIPS)
             metrics |= examiner.probe(BatchLoader(self.probe_index, view))
@@ -136,8 +155,9 @@ class CorrespondenceStage:
             num_frames=teacher.num_frames or self.card.num_frames,
             crop_size=teacher.crop_size,
             short_side=default_short_side(teacher.crop_size),
+            is_random_crop=teacher.random_crop,
             is_shared_crop=teacher.shared_crop,
-            is_literal=self.config.pairs == "literal" and self.config.objective == "correspondence",
+            is_literal=self.config.pairs == "literal" and self.config.has_pairs(),
             num_views=None if cache is None else cache.num_views,
             features=self.features,
         )
@@ -167,6 +187,11 @@ class TwinStage(CorrespondenceStage):
         torch.save({name: tensor.cpu().contiguous() for name, tensor in net.twin.state_dict().items()}, path)
 
 
+def with_other_time(loader: PairLoader) -> PairLoader:
+    """The loader, which also loads what the teacher sees at another time of each row."""
+    return replace(loader, teacher=replace(loader.teacher, has_other_time=True))
+
+
 def twin_of(card: WeightsCard) -> Twin:
     """Make the 2D twin of a network, and check that it fits.
 
@@ -187,5 +212,8 @@ def teacher_of(config: TeacherConfig) -> FrozenTeacher:
     """
     if isinstance(config, ExportedTeacherConfig):
         crop_size, mean, std = config.crop_size, config.mean, config.std
-        return load_exported_teacher(config.weights, crop_size=crop_size, mean=mean, std=std)
-    return build_teacher(config.kind, weights=config.weights)
+        teacher = load_exported_teacher(config.weights, crop_size=crop_size, mean=mean, std=std)
+    else:
+        teacher = build_teacher(config.kind, weights=config.weights)
+    teacher.target = config.target
+    return teacher

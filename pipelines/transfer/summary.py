@@ -37,13 +37,28 @@ def describe_transfer(
 
 def _describe_validation(before: Metrics, after: Metrics, *, num_sources: int) -> list[Field]:
     loss = f"{before['loss']:.3f} before, {after['loss']:.3f} after{describe_padding(after)}"
-    if "pair_accuracy" not in after:
+    if not {"pair_accuracy", "key_rank"} & set(after):
         return [("error", f"{loss}: on frame features of {num_sources} held-out source videos (1 without learning)")]
+    fields: list[Field] = []
+    if "key_rank" in after:
+        fields.append(
+            (
+                "keys",
+                f"{before['key_rank']:.3f} before, {after['key_rank']:.3f} after: share of the training clips' keys "
+                f"that are less alike than the own one, {num_sources} held-out source videos, chance 0.500",
+            )
+        )
+    if "key_r2" in after:
+        too_few = ": their mean is guessed as well, so there are too few source videos" if after["key_r2"] <= 0 else ""
+        fields.append(("", f"R2 {before['key_r2']:.3f} before, {after['key_r2']:.3f} after{too_few}"))
+    if "pair_accuracy" not in after:
+        return [*fields, ("loss", loss)]
     accuracy = f"{before['pair_accuracy']:.3f} before, {after['pair_accuracy']:.3f} after"
     # Below 1 when a batch held clips of too few sources.
     few = after["negatives_per_positive"] < 0.995
     negatives = f"; {after['negatives_per_positive']:.2f} negatives a positive" if few else ""
     return [
+        *fields,
         ("pairs", f"{accuracy}: accuracy on {num_sources} held-out source videos, chance 0.500"),
         ("loss", f"{loss}{negatives}"),
     ]
@@ -63,8 +78,20 @@ def _describe_checks(before: Metrics, after: Metrics) -> list[Field]:
         return f" (95 % interval {after[f'{name}_low']:.3f} to {after[f'{name}_high']:.3f})"
 
     fields: list[Field] = []
+    of = {name.removeprefix("check/"): value for name, value in after.items()}
+    if "check/key_rank" in after:
+        fields.append(
+            (
+                "checks",
+                f"keys {of['key_rank']:.3f}{interval('check/key_rank')}, in other colours "
+                f"{of['key_rank_jittered']:.3f}, frames shuffled {of['key_rank_shuffled']:.3f}",
+            )
+        )
+        if "key_own_time_share" in of:
+            fields.append(
+                ("", f"more like the key of its own time than of another of its video: {of['key_own_time_share']:.3f}")
+            )
     if "check/pair_accuracy" in after:
-        of = {name.removeprefix("check/"): value for name, value in after.items()}
         fields.append(
             (
                 "checks",
@@ -77,6 +104,7 @@ def _describe_checks(before: Metrics, after: Metrics) -> list[Field]:
             fields.append(
                 ("", f"judged a match: frames of its own time {own:.3f}, of another time of its video {other:.3f}")
             )
+    if "check/effective_rank" in after:
         rank, spread = change("check/effective_rank", 1), change("check/feature_std", 2)
         fields.append(("", f"features: effective rank {rank}; spread {spread}"))
     for suffix, what in (("", "as trained"), ("_own_statistics", "measured on the probe's videos (transductive)")):

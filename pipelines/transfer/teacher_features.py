@@ -90,6 +90,19 @@ class FeatureFiles:
             )
         return found.feature_KD[view]
 
+    def read_shard(self, shard_path: str) -> list[RowFeatures]:
+        """Read the features of all rows of a shard.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = self.file_of(shard_path)
+        try:
+            table = pq.read_table(path, columns=_SCHEMA.names)
+        except DAMAGE as error:
+            raise UserError(f"teacher features {path} cannot be read: {describe_damage(error)}; {_CURE}") from error
+        return [_features_of(table.slice(row, 1), feature_dim=self.feature_dim) for row in range(len(table))]
+
     def missing(self, index: ShardIndex) -> list[int]:
         """The shards, as numbered by `shard_N`, that have rows in the index and no side file.
 
@@ -149,8 +162,13 @@ def _digest(shard_path: str) -> str:
 
 def _row_of(path: Path, row: int, *, feature_dim: int) -> RowFeatures:
     def take(table: pa.Table) -> RowFeatures:
-        video_id, reason, starts, features = (table.column(name)[0] for name in _SCHEMA.names)
-        feature_KD = features.values.to_numpy().reshape(-1, feature_dim)
-        return RowFeatures(video_id.as_py(), reason.as_py(), starts.values.to_numpy(), feature_KD)
+        return _features_of(table, feature_dim=feature_dim)
 
     return read_row(str(path), row, columns=_SCHEMA.names, take=take, what="teacher features", cure=_CURE)
+
+
+def _features_of(table: pa.Table, *, feature_dim: int) -> RowFeatures:
+    """The features in a table of one row."""
+    video_id, reason, starts, features = (table.column(name)[0] for name in _SCHEMA.names)
+    feature_KD = features.values.to_numpy().reshape(-1, feature_dim)
+    return RowFeatures(video_id.as_py(), reason.as_py(), starts.values.to_numpy(), feature_KD)

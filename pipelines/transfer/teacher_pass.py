@@ -80,7 +80,7 @@ def cached_features(
         UserError: as in `run_teacher_pass`.
     """
     fingerprint = _fingerprint(config, teacher, loader)
-    files = FeatureFiles(fingerprint, cache.num_views, teacher.feature_dim)
+    files = FeatureFiles(fingerprint, cache.num_views, teacher.target_dim)
     started = time.monotonic()
     num_views, num_failed = run_teacher_pass(loader, teacher, files, cache)
     if num_views:
@@ -94,6 +94,11 @@ def cached_features(
 def _fingerprint(config: TransferConfig, teacher: FrozenTeacher, loader: PairLoader) -> str:
     """A hash of all that the features follow from, except the shards: teacher, views, and which rows have features."""
     view = {name: value for name, value in asdict(loader.teacher).items() if name not in _NOT_OF_THE_VIEW}
+    # Files of the settings that there were first keep the names that they had then.
+    if view.pop("is_random_crop") is False:
+        view["crop"] = "center"
+    if teacher.target != "mean":
+        view["target"] = teacher.target
     clip = {name: getattr(loader.clip, name) for name in ("num_frames", "frame_stride", "short_video")}
     if loader.clip.seconds_per_frame is not None:
         clip["seconds_per_frame"] = loader.clip.seconds_per_frame

@@ -1,11 +1,12 @@
-"""A batch becomes a loss and counts: classification, image-video correspondence, and regression of frame features.
+"""A batch becomes a loss and counts: classification, and regression of frame features.
+
+`correspondence_task` has that of the transfer.
 
 Counts are sums, never means: adding those of all batches and workers gives the same metric for any number of workers.
-Legend: B examples, C channels, T frames, H x W pixels, K classes, P pairs. An example is a clip, or the S clips of a
+Legend: B examples, C channels, T frames, H x W pixels, K classes. An example is a clip, or the S clips of a
 video that are classified together (`num_segments`): then `clip_BCTHW` holds B * S, one video after the other.
 """
 
-import math
 from typing import NamedTuple, Protocol
 
 import torch
@@ -13,8 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from t3d_core.training.mixing import Mixing
-from t3d_core.transfer.correspondence import CorrespondenceNet
-from t3d_core.transfer.pairing import PairKind, Pairs, all_pairs, drawn_pairs, rolled_pairs
 from t3d_core.transfer.teacher import FrozenTeacher
 from t3d_core.transfer.twin import FrameRegressionNet
 
@@ -96,85 +95,6 @@ class ClassificationTask:
             "loss": counts["loss_sum"] / counts["num_examples"],
             "clip_top1": counts["num_correct"] / counts["num_examples"],
             "clip_top5": counts["num_correct_top5"] / counts["num_examples"],
-        }
-
-
-class CorrespondenceTask:
-    """Match or no match of clips and frames.
-
-    A batch has `clip_BCTHW`, `source_B`, and the teacher's `teacher_frames_BTHWC` (uint8) or, where they were computed
-    before, its features `teacher_BD`; for the pairs of kind `literal` also `is_match_B`.
-    """
-
-    count_names: tuple[str, ...] = (
-        "num_examples",
-        *("num_positives", "loss_sum_positives", "num_correct_positives"),
-        *("num_negatives", "loss_sum_negatives", "num_correct_negatives"),
-    )
-
-    def __init__(
-        self, net: CorrespondenceNet, teacher: FrozenTeacher | None = None, *, pairs: PairKind = "rolled"
-    ) -> None:
-        """Train `net` by the features of `teacher`, which stays outside of it (and so outside of DDP).
-
-        Args:
-            net: judges pairs.
-            teacher: none where batches bring its features.
-            pairs: which pairs are made of a batch (see `transfer.pairing`). `all` are for training; what is validated,
-                with a network in evaluation mode, are `rolled` ones then.
-        """
-        self.net: nn.Module = net
-        self.teacher = teacher
-        self.pairs = pairs
-
-    def to(self, device: torch.device) -> None:
-        """Move the network and the teacher."""
-        self.net.to(device)
-        if self.teacher is not None:
-            self.teacher.to(device)
-
-    def __call__(self, net: nn.Module, batch: Batch) -> TaskOutput:
-        """Judge the pairs of a batch."""
-        pairs = self._pairs_of(batch, is_training=net.training)
-        logits_P2 = net(batch["clip_BCTHW"], self.teacher_features(batch), pairs)
-        losses_P = functional.cross_entropy(logits_P2, pairs.is_match_P, reduction="none")
-        is_correct_P = logits_P2.detach().argmax(dim=1) == pairs.is_match_P
-        counts = {"num_examples": torch.ones_like(losses_P, dtype=torch.float64).sum()}
-        for kind, is_of_kind_P in (("positives", pairs.is_match_P == 1), ("negatives", pairs.is_match_P == 0)):
-            counts[f"num_{kind}"] = is_of_kind_P.sum().double()
-            counts[f"loss_sum_{kind}"] = (losses_P.detach().double() * is_of_kind_P).sum()
-            counts[f"num_correct_{kind}"] = (is_correct_P & is_of_kind_P).sum().double()
-        return TaskOutput((losses_P * pairs.weight_P).sum(), counts)
-
-    def teacher_features(self, batch: Batch) -> Tensor:
-        """The teacher's feature of each clip's frames (B, D)."""
-        if "teacher_BD" in batch:
-            return batch["teacher_BD"]
-        assert self.teacher is not None, "a batch has frames for the teacher, or features"
-        return self.teacher(batch["teacher_frames_BTHWC"])
-
-    def _pairs_of(self, batch: Batch, *, is_training: bool) -> Pairs:
-        if self.pairs == "literal":
-            return drawn_pairs(batch["is_match_B"])
-        if self.pairs == "all" and is_training:
-            return all_pairs(batch["source_B"])
-        return rolled_pairs(batch["source_B"])
-
-    def metrics(self, counts: dict[str, float]) -> dict[str, float]:
-        """`loss`, `pair_accuracy`, and how many negatives there were for a positive.
-
-        Loss and accuracy are the means of those on positives and on negatives: the accuracy of chance is 0.5 however
-        many of either there are. They are not a number when there was none of a kind.
-        """
-        loss, accuracy = [], []
-        for kind in ("positives", "negatives"):
-            number = counts[f"num_{kind}"] or math.nan
-            loss.append(counts[f"loss_sum_{kind}"] / number)
-            accuracy.append(counts[f"num_correct_{kind}"] / number)
-        return {
-            "loss": sum(loss) / 2,
-            "pair_accuracy": sum(accuracy) / 2,
-            "negatives_per_positive": counts["num_negatives"] / (counts["num_positives"] or math.nan),
         }
 
 

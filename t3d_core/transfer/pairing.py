@@ -67,6 +67,26 @@ def all_pairs(source_B: Tensor) -> Pairs:
     return _with_negatives(source_B, *torch.nonzero(is_other_BB, as_tuple=True))
 
 
+def with_other_times(pairs: Pairs, is_other_time_B: Tensor, *, share: float) -> Pairs:
+    """Add negatives with the frames of another time of the clip's own video; those of clip i are at place B + i.
+
+    Paper: not in it. Frames of another video are told apart by the scene alone, these are not (Korbar et al. 2018).
+
+    Args:
+        pairs: of B clips.
+        is_other_time_B: (B,) bool, whether a clip's video has another time.
+        share: share of the negatives' half of the loss that they take, in [0, 1).
+    """
+    [clip_N] = torch.nonzero(is_other_time_B, as_tuple=True)
+    if not share or not len(clip_N):
+        return pairs
+    added = [clip_N, clip_N + len(is_other_time_B), torch.zeros_like(clip_N)]
+    weight_P = torch.where(pairs.is_match_P == 1, pairs.weight_P, pairs.weight_P * (1 - share))
+    weight_N = torch.full_like(clip_N, 0.5 * share / len(clip_N), dtype=torch.float32)
+    clip_P, frames_P, is_match_P = (torch.cat(both) for both in zip(pairs[:3], added, strict=True))
+    return Pairs(clip_P, frames_P, is_match_P, torch.cat([weight_P, weight_N]))
+
+
 def _with_negatives(source_B: Tensor, clip_N: Tensor, frames_N: Tensor) -> Pairs:
     """Put the positives before N negatives; each kind is half of the loss, however many clips found a negative."""
     clip_B = torch.arange(len(source_B), device=source_B.device)

@@ -6,6 +6,7 @@ Legend: B clips, T frames a clip, H x W pixels, C = 3 channels, D feature width,
 import hashlib
 import importlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from t3d_core.errors import UserError
 from t3d_core.models.precision import full_precision
+from t3d_core.transfer.frame_targets import NUM_PARTS, TargetKind, summarize_frames
 from t3d_core.transfer.imagenet_weights import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -38,6 +40,7 @@ class FrozenTeacher(nn.Module):
 
     Attributes:
         feature_dim: D, the width of a frame's feature.
+        target: what is made of the features of a clip's frames.
     """
 
     mean_C: Tensor
@@ -50,11 +53,13 @@ class FrozenTeacher(nn.Module):
         feature_dim: int,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
+        target: TargetKind = "mean",
     ) -> None:
         """Freeze `backbone`, which maps normalised images (N, 3, H, W) to features (N, D)."""
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
         self.feature_dim = feature_dim
+        self.target = target
         self.register_buffer("mean_C", torch.tensor(mean))
         self.register_buffer("std_C", torch.tensor(std))
         self.eval()
@@ -71,9 +76,14 @@ class FrozenTeacher(nn.Module):
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
+    @property
+    def target_dim(self) -> int:
+        """Width of a clip's target."""
+        return self.feature_dim * NUM_PARTS[self.target]
+
     def forward(self, frames_BTHWC: Tensor) -> Tensor:
-        """Give the mean feature of each clip's frames (B, D) from uint8 RGB frames."""
-        return self.frame_features(frames_BTHWC).mean(dim=1)
+        """Give the target of each clip (B, target_dim) from uint8 RGB frames, which are in their order."""
+        return summarize_frames(self.frame_features(frames_BTHWC), self.target)
 
     @torch.no_grad()
     def frame_features(self, frames_BTHWC: Tensor) -> Tensor:
@@ -238,7 +248,7 @@ def _noise_of_three_contrasts(crop_size: int) -> Tensor:
 
 
 def _checked_features(teacher: FrozenTeacher, frames_BTHWC: Tensor, *, what: str) -> Tensor:
-    feature_BD = _run(teacher, frames_BTHWC, what=what)
+    feature_BD = _run(lambda frames: teacher.frame_features(frames).mean(dim=1), frames_BTHWC, what=what)
     num_clips = len(frames_BTHWC)
     if feature_BD.shape != (num_clips, teacher.feature_dim):
         raise UserError(
@@ -256,7 +266,7 @@ def _check_same(found_BD: Tensor, expected_BD: Tensor, problem: str) -> None:
         raise UserError(f"{problem} ({(difference / size).item():.1%} apart): export it after model.eval()")
 
 
-def _run(network: nn.Module, images: Tensor, *, what: str) -> Tensor:
+def _run(network: Callable[[Tensor], Tensor], images: Tensor, *, what: str) -> Tensor:
     try:
         with torch.no_grad():
             return network(images)

@@ -5,23 +5,32 @@ does not depend on the content.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.benchmark.measuring.rows import alternating_seconds
-from t3d_core.models import build_model
+from t3d_core.models import VideoNet, build_model
+from t3d_core.training.correspondence_task import CorrespondenceTask, Keys, TransferLosses
 from t3d_core.training.optimization import build_sgd
-from t3d_core.training.tasks import Batch, CorrespondenceTask
+from t3d_core.training.tasks import Batch
 from t3d_core.transfer.correspondence import CorrespondenceNet
+from t3d_core.transfer.key_bank import KeyBank, Moments
 from t3d_core.transfer.pairing import PairKind
 from t3d_core.transfer.teacher import FrozenTeacher, build_untrained_teacher
+from t3d_core.transfer.whitening import Whitening
 from t3d_core.video.transforms import normalize_clip
 
 LITERAL, ROLLED, CACHED, ALL = "literal", "rolled", "rolled, cached", "all, cached"
+KEYS = "a clip among 262,144 keys, cached"
 _KINDS: dict[str, PairKind] = {LITERAL: "literal", ROLLED: "rolled", CACHED: "rolled", ALL: "all"}
-_WITHOUT_TEACHER = (CACHED, ALL)
+_WAYS = (*_KINDS, KEYS)
+_WITHOUT_TEACHER = (CACHED, ALL, KEYS)
+_CONTRAST = TransferLosses(pairs=0, contrast=1)
+_NUM_KEYS, _KEY_DIM = 262_144, 128  # the bank of `keys.bank_size`, of 64 numbers for each of two parts
 
 
 class StepSizes(NamedTuple):
@@ -39,7 +48,7 @@ class StepCosts(NamedTuple):
     Attributes:
         seconds: time of a step in each round.
         macs: multiply-adds of a step.
-        num_pairs: pairs that a step classifies.
+        num_pairs: pairs that a step classifies, or clips that it compares with all keys.
     """
 
     seconds: list[float]
@@ -70,13 +79,12 @@ def measure_transfer_steps(
     teacher = build_untrained_teacher(teacher_kind)
     batch = _noise(sizes)
     student = build_model(student_kind, num_classes=0, **student_arguments)
-    net = CorrespondenceNet(student, student_dim=student.feature_dim, teacher_dim=teacher.feature_dim).train()
-    steps = {way: _step_of(way, net, teacher, batch) for way in _KINDS}
+    steps = {way: _step_of(way, student, teacher, batch) for way in _WAYS}
     runs: dict[str, Callable[[], object]] = {way: step for way, step in steps.items()}
     runs["teacher"] = lambda: teacher(batch["teacher_frames_BTHWC"])
     seconds = alternating_seconds(runs, repeats=repeats)
     macs = {name: _count(run) for name, run in runs.items()}
-    of_way = {way: StepCosts(seconds[way], macs[way], steps[way]()) for way in _KINDS}
+    of_way = {way: StepCosts(seconds[way], macs[way], steps[way]()) for way in _WAYS}
     return TransferStepCosts(of_way, StepCosts(seconds["teacher"], macs["teacher"], sizes.batch_size))
 
 
@@ -90,11 +98,30 @@ def _noise(sizes: StepSizes) -> Batch:
         "teacher_frames_BTHWC": frames(sizes.teacher_crop_size),
         "source_B": torch.arange(sizes.batch_size),
         "is_match_B": torch.arange(sizes.batch_size) % 2 == 0,
+        "row_id_B": torch.arange(sizes.batch_size),
+        "start_B": torch.zeros(sizes.batch_size, dtype=torch.int64),
     }
 
 
-def _step_of(way: str, net: CorrespondenceNet, teacher: FrozenTeacher, batch: Batch) -> Callable[[], int]:
-    task = CorrespondenceTask(net, teacher, pairs=_KINDS[way])
+def _noise_keys(feature_dim: int) -> Keys:
+    whitening = Whitening(torch.zeros(feature_dim), torch.ones(feature_dim), torch.randn(1, feature_dim, _KEY_DIM))
+    key_Nd = functional.normalize(torch.randn(_NUM_KEYS, _KEY_DIM), dim=1)
+    number_N = torch.arange(_NUM_KEYS)
+    moments = Moments(number_N, number_N, torch.zeros_like(number_N))
+    return Keys(whitening, KeyBank(key_Nd, moments, torch.ones_like(number_N), temperature=0.1))
+
+
+def _task_of(way: str, student: VideoNet, teacher: FrozenTeacher) -> CorrespondenceTask:
+    new_net = partial(CorrespondenceNet, student, student_dim=student.feature_dim, teacher_dim=teacher.feature_dim)
+    if way == KEYS:
+        net = new_net(has_pairs=False, key_dim=_KEY_DIM)
+        return CorrespondenceTask(net, losses=_CONTRAST, keys=_noise_keys(teacher.feature_dim))
+    return CorrespondenceTask(new_net(), teacher, pairs=_KINDS[way])
+
+
+def _step_of(way: str, student: VideoNet, teacher: FrozenTeacher, batch: Batch) -> Callable[[], int]:
+    task = _task_of(way, student, teacher)
+    net = task.net.train()
     optimizer = build_sgd(list(net.parameters()), lr=1e-3, momentum=0.9, is_nesterov=True, weight_decay=1e-4)
     given = {"teacher_BD": torch.randn(len(batch["source_B"]), teacher.feature_dim)} if way in _WITHOUT_TEACHER else {}
 

@@ -3,6 +3,7 @@
     literal          B clips, B teacher passes   ->   B pairs        (paper 3.2)
     rolled           B clips, B teacher passes   -> 2 B pairs
     rolled, cached   B clips, features given     -> 2 B pairs, after the teacher's passes, one per view
+    keys, cached     B clips, features given     -> B clips, each compared with 262,144 keys
     all, cached      B clips, features given     -> B x B pairs      (ours)
 
 steps    forward, backward and SGD on clips in memory   `steps`

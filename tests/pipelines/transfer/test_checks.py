@@ -16,7 +16,7 @@ from pipelines.training.worker import Worker
 from pipelines.transfer.checks import PROBE_CLIPS, Examiner
 from pipelines.transfer.pair_loader import PairLoader, TeacherView
 from t3d_core.models.execution import Execution
-from t3d_core.training.tasks import CorrespondenceTask
+from t3d_core.training.correspondence_task import CorrespondenceTask
 from t3d_core.transfer.correspondence import CorrespondenceNet
 from t3d_core.transfer.teacher import FrozenTeacher
 from t3d_core.video.clip_sampling import ClipView
@@ -86,7 +86,7 @@ def held_out(index, worker, view=VIEW):
 
 def test_a_net_that_matches_colours_is_found_out(index, tmp_path):
     worker = worker_of(tmp_path)
-    found = examiner_of(worker).check_pairs(held_out(index, worker))
+    found = examiner_of(worker).check_held_out(held_out(index, worker))
     assert found["check/pair_accuracy"] > 0.85
     assert found["check/pair_accuracy_low"] <= found["check/pair_accuracy"] <= found["check/pair_accuracy_high"]
     assert found["check/pair_accuracy_jittered"] < 0.6
@@ -100,21 +100,21 @@ def test_a_net_that_matches_colours_is_found_out(index, tmp_path):
 
 def test_the_interval_lies_around_the_accuracy_of_a_net_that_is_sometimes_wrong(index, tmp_path):
     worker = worker_of(tmp_path)
-    found = examiner_of(worker, distance=0.2).check_pairs(held_out(index, worker))
+    found = examiner_of(worker, distance=0.2).check_held_out(held_out(index, worker))
     low, accuracy, high = (found[f"check/pair_accuracy{end}"] for end in ("_low", "", "_high"))
     assert 0.5 < low < accuracy < high < 1
 
 
 def test_a_net_that_says_the_same_of_all_pairs_is_at_chance(index, tmp_path):
     worker = worker_of(tmp_path)
-    found = examiner_of(worker, distance=10).check_pairs(held_out(index, worker))
+    found = examiner_of(worker, distance=10).check_held_out(held_out(index, worker))
     for name in ("pair_accuracy", "pair_accuracy_low", "pair_accuracy_high", "pair_accuracy_jittered"):
         assert found[f"check/{name}"] == 0.5
 
 
 def test_the_checks_of_two_workers_are_those_of_one(index, tmp_path):
     worker = worker_of(tmp_path)
-    of_one = examiner_of(worker).check_pairs(held_out(index, worker))
+    of_one = examiner_of(worker).check_held_out(held_out(index, worker))
     left: list = []
 
     def gather(values):
@@ -123,7 +123,7 @@ def test_the_checks_of_two_workers_are_those_of_one(index, tmp_path):
 
     for rank in (1, 0):  # the first one computes the metrics, when all have found something
         worker = worker_of(tmp_path, rank=rank, world_size=2, gather=gather)
-        of_two = examiner_of(worker).check_pairs(held_out(index, worker))
+        of_two = examiner_of(worker).check_held_out(held_out(index, worker))
     for name in of_one.keys() - {"check/pair_accuracy_jittered"}:  # which colours, depends on the number of the batch
         assert of_two[name] == pytest.approx(of_one[name], abs=0.01), name
 
@@ -150,4 +150,4 @@ def test_the_probe_tries_frozen_features_and_leaves_the_student_as_it_was(weizma
 
 def test_without_a_clip_that_can_be_read_nothing_is_said(tmp_path):
     empty = {"reason_B": np.array(["lost"]), "clip_BTHWC": np.zeros((1, 8, 48, 48, 3), np.uint8)}
-    assert examiner_of(worker_of(tmp_path)).check_pairs(iter([empty])) == {}
+    assert examiner_of(worker_of(tmp_path)).check_held_out(iter([empty])) == {}

@@ -6,8 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.settings.section import added_defaults, config_fingerprint
-from pipelines.transfer.config import ImageNetTeacherConfig, TransferConfig
+from pipelines.transfer.config import ImageNetTeacherConfig, LossesConfig, TransferConfig
+from t3d_core.training.correspondence_task import TransferLosses
 from t3d_core.transfer.correspondence import ProjectionKind
+from t3d_core.transfer.frame_targets import TargetKind
 from t3d_core.transfer.pairing import PairKind
 from t3d_core.transfer.teacher import TEACHER_KINDS
 from tests.pipelines.transfer.small_runs import transfer_config
@@ -48,3 +50,37 @@ def test_a_student_inflated_from_weights_that_expect_other_pixels_is_refused(sma
     clip = {"num_frames": 16, "crop_size": 32, "mean": (0.5, 0.5, 0.5)}
     with pytest.raises(ValidationError, match="inflate_from takes weights for clips normalised by ImageNet"):
         small_run(inflate_from="densenet121", clip=clip)
+
+
+def test_a_recipe_may_name_every_target_and_every_loss():
+    assert get_args(ImageNetTeacherConfig.model_fields["target"].annotation) == get_args(TargetKind)
+    assert tuple(LossesConfig.model_fields) == TransferLosses._fields
+    assert LossesConfig().model_dump() == TransferLosses()._asdict()
+
+
+def test_a_run_from_before_there_were_losses_of_keys_is_the_same_experiment_with_the_defaults(tmp_path):
+    config = transfer_config({"kind": "resnet18"}, tmp_path)
+    added = {"losses.pairs", "losses.contrast", "keys.dim", "other_time_share", "teacher.target", "teacher.random_crop"}
+    assert added <= added_defaults(TransferConfig).keys()
+    with_contrast = config.model_copy(update={"losses": LossesConfig(contrast=1)})
+    assert config_fingerprint(with_contrast) != config_fingerprint(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"losses": {"pairs": 0}}, "losses are all 0, so nothing would be learned"),
+        ({"losses": {"contrast": 1}}, r"losses contrast, regression and soft_labels need .* add --cache\.num_views"),
+        (
+            {"losses": {"pairs": 0, "regression": 1}, "cache": {"num_views": 2}, "other_time_share": 0.1},
+            "other_time_share 0.1 is for losses pairs and contrast, but both are 0: leave it out",
+        ),
+        (
+            {"teacher": {"kind": "resnet18", "shared_crop": True, "random_crop": False}},
+            "teacher.shared_crop true is the student's random part, so leave teacher.random_crop true",
+        ),
+    ],
+)
+def test_losses_that_cannot_be_learned_are_refused(small_run, changes, expected):
+    with pytest.raises(ValidationError, match=expected):
+        small_run(**changes)

@@ -58,6 +58,30 @@ def test_the_other_ways_of_making_pairs_train_too(pairs, small_run, tmp_path):
     assert 5 < trained <= 7 if pairs == "all" else 0.2 < trained < 5
 
 
+def test_keys_are_learned_in_place_of_pairs_or_beside_them_and_a_resumed_run_has_the_same_ones(small_run, tmp_path):
+    teacher = {"kind": "efficientnet_lite0", "num_frames": 4, "crop_size": 64, "target": "mean_std"}
+    teacher["random_crop"] = False
+    learned = {"teacher": teacher, "cache": {"num_views": 2}, "checks": {"max_clips": 50}, "other_time_share": 0.2}
+    summary = run_transfer(small_run(name="keys", losses={"pairs": 0, "contrast": 1, "regression": 1}, **learned))
+    found = re.search(r"keys: +(0\.\d+) before, (0\.\d+) after: share of the training clips' keys", summary)
+    assert found
+    assert re.search(r"R2 -?\d+\.\d+ before, -?\d+\.\d+ after", summary)
+    assert re.search(r"checks: +keys 0\.\d+ \(95 % interval 0\.\d+ to [01]\.\d+\), in other colours 0\.\d+", summary)
+    assert "pairs:" not in summary
+    folder = tmp_path / "runs" / "keys"
+    curves = read_curves(folder / "metrics.jsonl")
+    # The checks and the validation see the same clips and keys.
+    checked, validated = (dict(curves[f"{kind}/key_rank"]) for kind in ("check", "val"))
+    assert checked == pytest.approx(validated)
+    assert load_file(folder / "student.safetensors").keys() == build_model(num_classes=0, **MODEL).state_dict().keys()
+
+    keys, losses = (folder / "keys.safetensors").read_bytes(), {"pairs": 1, "contrast": 1, "soft_labels": 1}
+    both = run_transfer(small_run(name="both", losses=losses, **learned))
+    assert "pairs:" in both
+    assert "keys:" in both
+    assert (tmp_path / "runs" / "both" / "keys.safetensors").read_bytes() == keys
+
+
 @pytest.mark.parametrize("projection", ["always", "mlp"])
 def test_a_projection_is_dropped_after_the_transfer(projection, small_run, tmp_path):
     run_transfer(small_run(name="projected", projection=projection))

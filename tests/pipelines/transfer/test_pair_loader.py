@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipelines.clips.loader import RandomCrop
+from pipelines.clips.loader import Drawn, RandomCrop
 from pipelines.shards.index import load_index
-from pipelines.transfer.pair_loader import PairLoader, TeacherView
+from pipelines.transfer.pair_loader import PairLoader, TeacherView, row_ids
 from t3d_core.video.clip_sampling import ClipView
+from t3d_core.video.cropping import center_crop
 from tests.pipelines.whole_height_views import views
 
 CLIP_48 = ClipView(num_frames=8, frame_stride=2, crop_size=48, short_side=48, short_video="loop")
@@ -137,3 +138,27 @@ def test_without_flips_the_views_of_a_cached_pass_are_those_with_flips_but_not_m
     assert any(is_mirrored_B)
     flipped[is_mirrored_B] = flipped[is_mirrored_B, :, :, ::-1]
     assert np.array_equal(plain, flipped)
+
+
+def test_a_teacher_without_random_crops_sees_the_middle_and_never_mirrored(index):
+    teacher = replace(TEACHER_48, crop_size=40, is_random_crop=False)
+    rows = np.arange(6)
+    batch = PairLoader(index, CLIP_48, teacher=teacher).random_batch(rows, [[row] for row in rows])
+    for row in rows:
+        loader = PairLoader(index, CLIP_48, teacher=replace(teacher, num_views=1))
+        start = int(batch["start_B"][row])
+        frames = start + 2 * np.arange(8)
+        [shown] = loader._decode(
+            int(row), [Drawn(frames, loader._scaled_size(int(row), 48), center_crop(48, 64, crop_size=40), False)]
+        )
+        assert np.array_equal(batch["teacher_frames_BTHWC"][row], shown)
+    assert not np.array_equal(batch["clip_BTHWC"][0][:, 4:44, 4:44], batch["teacher_frames_BTHWC"][0])
+
+
+def test_rows_have_the_same_numbers_in_all_selections_of_an_index(index):
+    half = index.select(np.arange(len(index)) % 2 == 1)
+    all_ids = row_ids(index, np.arange(len(index)))
+    assert len(set(all_ids.tolist())) == len(index)
+    assert row_ids(half, np.arange(len(half))).tolist() == all_ids[1::2].tolist()
+    batch = PairLoader(half, CLIP_48, teacher=TEACHER_48).random_batch(np.array([2, 0]), [[0], [1]])
+    assert batch["row_id_B"].tolist() == all_ids[[5, 1]].tolist()

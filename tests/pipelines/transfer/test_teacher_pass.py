@@ -14,7 +14,7 @@ from pipelines.transfer import teacher_pass
 from pipelines.transfer.pair_loader import PairLoader, TeacherView
 from pipelines.transfer.teacher_features import FeatureFiles
 from pipelines.transfer.teacher_pass import TeacherActor
-from t3d_core.training.tasks import CorrespondenceTask
+from t3d_core.training.correspondence_task import CorrespondenceTask
 from t3d_core.transfer.correspondence import CorrespondenceNet
 from t3d_core.transfer.teacher import FrozenTeacher
 from t3d_core.video.clip_sampling import ClipView

@@ -50,7 +50,7 @@ def test_the_student_is_projected_as_asked(projection, student_dim, widths):
     layers = [module for module in net.projection.modules() if isinstance(module, nn.Linear)]
     assert [(layer.in_features, layer.out_features) for layer in layers] == widths
     pairs = rolled_pairs(torch.arange(2))
-    assert net(torch.randn(2, student_dim, 1, 1, 1), torch.randn(2, 8), pairs).shape == (4, 2)
+    assert net(torch.randn(2, student_dim, 1, 1, 1), torch.randn(2, 8), pairs).logits_P2.shape == (4, 2)
 
 
 @pytest.mark.parametrize("kind", ["t3d", "densenet3d", "resnet3d_18"])
@@ -59,8 +59,9 @@ def test_one_forward_pass_of_any_student_serves_both_kinds_of_pairs(kind):
     student = build_model(kind, num_classes=0, **({} if kind.startswith("resnet") else small))
     net = CorrespondenceNet(student, student_dim=student.feature_dim, teacher_dim=8)
     norm = next(module for module in student.modules() if isinstance(module, nn.BatchNorm3d))
-    logits_P2 = net(torch.randn(2, 3, 16, 32, 32), torch.randn(2, 8), rolled_pairs(torch.tensor([1, 0])))
-    assert logits_P2.shape == (4, 2)
+    output = net(torch.randn(2, 3, 16, 32, 32), torch.randn(2, 8), rolled_pairs(torch.tensor([1, 0])))
+    assert output.logits_P2.shape == (4, 2)
+    assert output.guess_Bd is None
     assert norm.num_batches_tracked.item() == 1
 
 
@@ -79,5 +80,15 @@ def test_normed_features_have_the_same_variance_in_every_dimension_whatever_the_
     # What is normed has no weights to learn, and what validates uses running statistics: pairs do not see each other.
     assert count_parameters(net) == count_parameters(net.head)
     net.eval()
-    one, two = (net(clip_BCTHW[:n], torch.ones(n, 3), rolled_pairs(torch.arange(n)))[0] for n in (2, 64))
+    one, two = (net(clip_BCTHW[:n], torch.ones(n, 3), rolled_pairs(torch.arange(n))).logits_P2[0] for n in (2, 64))
     torch.testing.assert_close(one, two)
+
+
+def test_a_projector_guesses_keys_with_or_without_a_pair_head():
+    clip_BCTHW, teacher_BD, pairs = torch.randn(4, 6, 1, 1, 1), torch.randn(4, 8), rolled_pairs(torch.arange(4))
+    for has_pairs in (True, False):
+        net = CorrespondenceNet(ClipAsFeature(), student_dim=6, teacher_dim=8, has_pairs=has_pairs, key_dim=5)
+        output = net(clip_BCTHW, teacher_BD, pairs if has_pairs else None)
+        assert output.guess_Bd.shape == (4, 5)
+        assert (output.logits_P2 is not None) == has_pairs
+        assert hasattr(net, "head") == has_pairs

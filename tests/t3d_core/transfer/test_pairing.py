@@ -5,7 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t3d_core.transfer.pairing import NO_PARTNER, all_pairs, drawn_pairs, negative_partners, rolled_pairs
+from t3d_core.transfer.pairing import (
+    NO_PARTNER,
+    all_pairs,
+    drawn_pairs,
+    negative_partners,
+    rolled_pairs,
+    with_other_times,
+)
 
 SOURCES = st.lists(st.integers(0, 5), min_size=1, max_size=24)
 
@@ -97,3 +104,17 @@ def test_pairs_of_a_batch_and_pairs_drawn_one_by_one_cost_the_same_on_average(ma
         losses.append((loss_BB[order[pairs.clip_P], order[pairs.frames_P]] * pairs.weight_P).sum())
     losses = torch.stack(losses)
     assert abs(losses.mean() - drawn) < max(4 * losses.std() / 4000**0.5, 1e-6)
+
+
+def test_other_times_take_their_share_of_the_negatives_and_the_halves_stay_halves():
+    pairs = with_other_times(rolled_pairs(torch.arange(3)), torch.tensor([True, False, True]), share=0.5)
+    assert pairs.clip_P.tolist() == [0, 1, 2, 0, 1, 2, 0, 2]
+    assert pairs.frames_P.tolist() == [0, 1, 2, 1, 2, 0, 3, 5]  # behind the three clips' own
+    assert pairs.is_match_P.tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
+    assert pairs.weight_P.tolist() == pytest.approx([1 / 6] * 3 + [1 / 12] * 3 + [1 / 8] * 2)
+
+
+@pytest.mark.parametrize(("has_other_time", "share"), [(True, 0.0), (False, 0.5)])
+def test_without_a_share_or_without_other_times_the_pairs_stay_as_they_are(has_other_time, share):
+    pairs = rolled_pairs(torch.arange(3))
+    assert as_lists(with_other_times(pairs, torch.full((3,), has_other_time), share=share)) == as_lists(pairs)

@@ -11,7 +11,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 
 from t3d_core.models import build_model
-from t3d_core.training.tasks import CorrespondenceTask
+from t3d_core.training.correspondence_task import CorrespondenceTask
 from t3d_core.transfer.correspondence import CorrespondenceNet
 from t3d_core.transfer.teacher import (
     TEACHER_KINDS,

@@ -21,6 +21,7 @@ from pipelines.benchmark.transfer.input import (
 from pipelines.benchmark.transfer.steps import (
     ALL,
     CACHED,
+    KEYS,
     LITERAL,
     ROLLED,
     StepCosts,
@@ -39,13 +40,17 @@ TINY_NET = {"growth_rate": 4, "block_config": (2, 2, 2, 2), "num_init_features":
 def test_the_counted_steps_are_those_of_the_recipes():
     sizes = StepSizes(batch_size=4, num_frames=16, crop_size=32, teacher_crop_size=32)
     of_way, teacher = measure_transfer_steps("t3d", TINY_NET, "resnet18", sizes, repeats=1)
-    assert {way: cost.num_pairs for way, cost in of_way.items()} == {LITERAL: 4, ROLLED: 8, CACHED: 8, ALL: 16}
+    expected = {LITERAL: 4, ROLLED: 8, CACHED: 8, ALL: 16, KEYS: 4}
+    assert {way: cost.num_pairs for way, cost in of_way.items()} == expected
     # The teacher leaves the step, and nothing else does.
     assert of_way[ROLLED].macs - of_way[CACHED].macs == teacher.macs
     # Literal and rolled differ in the head alone: fc 128 and fc 2 of twice the pairs, forward and backward.
     of_pair = 3 * (512 * 128 + 128 * 2)
     assert of_way[ROLLED].macs - of_way[LITERAL].macs == 4 * of_pair
     assert of_way[ALL].macs - of_way[CACHED].macs == 8 * of_pair
+    # A clip among the keys: its likeness to each, and the gradient of it, are two products with 128 numbers a key.
+    of_bank = 2 * 262_144 * 128
+    assert 4 * of_bank < of_way[KEYS].macs < 4 * of_bank + of_way[CACHED].macs
     assert all(len(cost.seconds) == 1 for cost in of_way.values())
 
 
@@ -59,6 +64,7 @@ def measured(monkeypatch, tmp_path):
                 ROLLED: StepCosts([8.0, 10.4], 408, 8),
                 CACHED: StepCosts([4.0, 5.0], 240, 8),
                 ALL: StepCosts([4.0, 5.0], 260, 16),
+                KEYS: StepCosts([4.0, 5.0], 250, 4),
             },
             StepCosts([4.0, 5.0], 160, 4),
         ),
