@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipelines.prepare.config import FolderDatasetConfig, PrepareConfig
 from pipelines.prepare.make import prepare
 from pipelines.shards.index import load_index
 from pipelines.train.config import TrainAugmentationConfig, TrainDataConfig
@@ -91,23 +90,11 @@ def test_a_share_of_the_classes_is_trained_on_and_everything_validates(config_of
     assert set(half.train_index.label_N) == set(whole.train_index.label_N)
 
 
-@pytest.fixture
-def in_folds(synthetic_shards, tmp_path):
-    """48 videos of 6 people; p0 validates, the others are tested in turn."""
-    videos = synthetic_shards / "videos"
-    rows = [
-        f"{path.relative_to(videos)},{path.parent.name},p{number % 6}"
-        for number, path in enumerate(sorted(videos.glob("*/*.mp4")))
-    ]
-    (tmp_path / "index.csv").write_text("\n".join(["path,label,group", *rows]))
-    dataset = FolderDatasetConfig(root=str(videos), annotations=tmp_path / "index.csv", num_folds=5, val_groups=("p0",))
-    prepare(PrepareConfig(dataset=dataset), tmp_path / "folds")
-    return tmp_path / "folds"
-
-
-def test_few_people_train_and_each_of_them_in_one_fold(config_of, in_folds):
+def test_few_people_train_and_each_of_them_in_one_fold(config_of, shards_in_folds):
     def stage(*, seed=0, **data):
-        return build_stage(config_of(data=TrainDataConfig(shards=(in_folds,), **data), seed=seed), [in_folds], None)
+        return build_stage(
+            config_of(data=TrainDataConfig(shards=(shards_in_folds,), **data), seed=seed), [shards_in_folds], None
+        )
 
     def people(index):
         return {str(name) for name in index.source_names[np.unique(index.source_N)]}
