@@ -49,6 +49,23 @@ def synthetic_shards(local_ray, tmp_path_factory, synthetic_config):
 
 
 @pytest.fixture(scope="session")
+def shards_in_folds(synthetic_shards, tmp_path_factory):
+    """The 48 synthetic videos, of 6 people: p0 validates, the others are tested in turn, in 5 folds."""
+    from pipelines.prepare.config import FolderDatasetConfig, PrepareConfig
+    from pipelines.prepare.make import prepare
+
+    folder, videos = tmp_path_factory.mktemp("folds"), synthetic_shards / "videos"
+    rows = [
+        f"{path.relative_to(videos)},{path.parent.name},p{number % 6}"
+        for number, path in enumerate(sorted(videos.glob("*/*.mp4")))
+    ]
+    (folder / "index.csv").write_text("\n".join(["path,label,group", *rows]))
+    dataset = FolderDatasetConfig(root=str(videos), annotations=folder / "index.csv", num_folds=5, val_groups=("p0",))
+    prepare(PrepareConfig(dataset=dataset), folder / "shards")
+    return folder / "shards"
+
+
+@pytest.fixture(scope="session")
 def weizmann_shards(local_ray, tmp_path_factory):
     """60 real videos of 10 actions by 6 people; lena is `val`."""
     from pipelines.prepare.config import FolderDatasetConfig, PrepareConfig

@@ -82,6 +82,11 @@ def columns_of(comparison: Comparison, paired: Mapping[str, PairedDifference]) -
         Column(
             "coverage", "share of the listed videos that was tested", lambda row: _number(row.metric("coverage"), ".1%")
         ),
+        Column(
+            "padded",
+            "share of the frames of the test that are made up, because videos are shorter than a clip",
+            lambda row: _number(row.metric("padded_share"), ".1%"),
+        ),
         Column("seen before", "runs whose weights saw videos of the test before: see the notes", _seen_before),
         Column("GPU-hours", "cost of all its runs", lambda row: _hours(row, "GPU")),
         Column("CPU-hours", "cost of all its runs, if they had no GPUs", lambda row: _hours(row, "CPU")),

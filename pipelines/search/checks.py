@@ -14,7 +14,7 @@ from pipelines.runtime.named_folder import NamedFolder
 from pipelines.runtime.paths import input_path, output_path
 from pipelines.search.config import SearchConfig
 from pipelines.search.space import Point, check_points, grid_points
-from pipelines.search.trial import TRANSFER, SearchPlan, TrialConfig
+from pipelines.search.trial import SearchPlan, TrialConfig
 from pipelines.settings.build import changed
 from pipelines.settings.recipe import read_recipe
 from pipelines.shards.index import load_index
@@ -35,21 +35,21 @@ def make_plan(config: SearchConfig, folder: Path, *, tracking_uri: str) -> Searc
         UserError: shards or weights that do not exist, or weights that were trained on videos that trials test.
     """
     base = read_recipe(input_path(config.base))
-    before = config.transfer_before
-    transfer_base = None if before is None else read_recipe(input_path(before.base))
+    transfers = (config.transfer_before or {}).items()
+    transfer_bases = {name: read_recipe(input_path(transfer.base)) for name, transfer in transfers}
     common: dict[str, Any] = {
         "storage": str(folder / "trials"),
         "tracking.uri": tracking_uri,
         "tracking.experiment": config.tracking.experiment,
     }
-    plan = SearchPlan(config, base, transfer_base, common, folder)
+    plan = SearchPlan(config, base, transfer_bases, common, folder)
     of_base = check_space(plan)
     if config.metric is None and isinstance(of_base, TransferConfig) and of_base.has_probe():
         plan = replace(plan, config=changed(config, {"metric": PROBED}))
     storage = output_path(config.storage)
     folders = prepared_shards(of_base.data, storage=storage, before_work=partial(check_surroundings, of_base))
     index = load_index(folders, fold=of_base.data.fold, splits=["train"])
-    _check_lineages(plan, folders)
+    _check_rows(plan, folders)
     common |= {"data.shards": [str(path) for path in folders], "data.prepare": None}
     return replace(plan, common=common, class_names=index.class_names if config.job == "train" else ())
 
@@ -70,9 +70,8 @@ def check_space(plan: SearchPlan) -> TrialConfig:
         try:
             trial = plan.trial_config(settings, seed=0, name="trial")
             _check_crops(plan.config, trial)
-            if isinstance(trial, ResolvedTrainConfig) and trial.init_from == TRANSFER:
-                plan.transfer_config(trial)
-            elif isinstance(trial, ResolvedTrainConfig) and trial.init_from is not None:
+            is_after_transfer = plan.transfer_config(trial) is not None
+            if isinstance(trial, ResolvedTrainConfig) and trial.init_from is not None and not is_after_transfer:
                 started_from.add(trial.init_from)
         except UserError as error:
             problems.setdefault(str(error), f"space, {where}: {error}")
@@ -94,21 +93,23 @@ def _check_crops(config: SearchConfig, trial: TrialConfig) -> None:
         )
 
 
-def _check_lineages(plan: SearchPlan, folders: list[Path]) -> None:
-    """Refuse weights that were trained on what the trials test or validate; print what the others have seen.
+def _check_rows(plan: SearchPlan, folders: list[Path]) -> None:
+    """Refuse folds that there are not, and weights that were trained on what the trials test or validate.
+
+    What other weights have seen is printed.
 
     Raises:
-        UserError: as `check_rows`.
+        UserError: as `load_index` and `check_rows`.
     """
     trials = [plan.trial_config(settings, seed=0, name="trial") for _, settings in check_points(plan.config.space)]
-    started = {
-        (trial.init_from, trial.data.model_dump_json()): trial
+    distinct = {
+        ("" if plan.transfer_config(trial) else trial.init_from or "", trial.data.model_dump_json()): trial
         for trial in trials
-        if isinstance(trial, ResolvedTrainConfig) and trial.init_from is not None and trial.init_from != TRANSFER
+        if isinstance(trial, ResolvedTrainConfig)
     }
-    for _, trial in sorted(started.items(), key=lambda each: each[0]):
-        assert trial.init_from is not None, "selected above"
-        lineage = lineage_of(locate_weights(trial.init_from, tracking_uri=plan.common["tracking.uri"]), None)
+    for (weights, _), trial in sorted(distinct.items(), key=lambda each: each[0]):
+        located = locate_weights(weights, tracking_uri=plan.common["tracking.uri"]) if weights else None
+        lineage = lineage_of(located, None)
         train_index = load_index(folders, fold=trial.data.fold, splits=["train"])
         val_index = load_index(folders, fold=trial.data.fold, splits=["val"], may_be_empty=True)
         for warning in check_rows(trial, folders, train_index, val_index, lineage).warnings:

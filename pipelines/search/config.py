@@ -20,6 +20,9 @@ _FIXED = tuple(f"optimizer.{name}" for name in _GROUPS)
 # What the search itself sets for each trial.
 _RESERVED = ("seed", *names_of_roles(TrainConfig, {Role.PLACE}), *names_of_roles(TransferConfig, {Role.PLACE}))
 _AXIS_NAME = re.compile(r"[\w\-. /]+", re.ASCII)  # MLflow takes these as the name of a tag
+_TRANSFER_NAME = re.compile(r"[\w-]+", re.ASCII)  # part of a folder's name
+# Settings that make repetitions of a point, such as its folds, and no other point.
+REPLICATES = names_of_roles(TrainConfig, {Role.REPLICATE})
 _METRICS = {"train": ("val/loss", "val/clip_top1", "val/clip_top5"), "transfer": ("val/", "check/", "probe/")}
 NamedValues = dict[str, dict[str, Any]]
 AXIS_KINDS = ("grid", "choice", "uniform", "loguniform", "randint")
@@ -144,7 +147,7 @@ class TrialTestConfig(Section):
 
 
 class TransferBeforeConfig(Section):
-    """A transfer run before the trial, with the trial's network, clips and seed; equal trials share one."""
+    """A transfer run before the trials, with their network, clips and seed; trials that agree in these share one."""
 
     base: UserPath
     """Recipe of jobs/transfer.py for that run."""
@@ -178,8 +181,9 @@ class SearchConfig(Section):
     """The axes: a setting's dotted name, or the name of an axis of named values, with its values."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
     """Every point is trained with each of these seeds."""
-    transfer_before: TransferBeforeConfig | None = None
-    """A transfer run whose student is the start of all trials with `init_from: transfer`. By default there is none."""
+    transfer_before: dict[str, TransferBeforeConfig] | None = None
+    """Transfer runs by name. The student of NAME is the start of all trials with `init_from: transfer/NAME`. By default
+    there is none."""
     metric: str | None = None
     """Metric by which trials are compared, one that a validation logs. By default val/clip_top1 (train), or for
     transfers probe/linear_top1 if the base recipe has a probe, else check/pair_accuracy. Less is better if its name
@@ -235,6 +239,9 @@ class SearchConfig(Section):
             raise UserError("settings: the seed of a trial comes from seeds: leave seed out")
         if self.job == "transfer" and (self.test or self.register or self.transfer_before):
             raise UserError("test, register and transfer_before are for classifiers: leave them out, or set job train")
+        for name in self.transfer_before or ():
+            if not _TRANSFER_NAME.fullmatch(name):
+                raise UserError(f"transfer_before: {name!r} is no name: use letters, digits, _ and -")
         if self.alias is not None and self.register is None:
             raise UserError(f"alias {self.alias!r} needs the name of a registered model: add --register NAME")
         if self.sampler.weigh_macs and self.sampler.kind != "tpe":

@@ -103,7 +103,8 @@ def _fingerprint(plan: SearchPlan) -> str:
     added = added_defaults(TrainConfig) | added_defaults(TransferConfig)
     parts = [
         config_fingerprint(plan.config, exclude=names_of_roles(SearchConfig, RESUMABLE)),
-        *(None if recipe is None else without_added(recipe, added) for recipe in (plan.base, plan.transfer_base)),
+        without_added(plan.base, added),
+        {name: without_added(recipe, added) for name, recipe in plan.transfer_bases.items()} or None,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -116,11 +117,11 @@ def _params(config: SearchConfig) -> dict[str, object]:
 
 def _write_base_recipes(plan: SearchPlan, run: Run) -> None:
     """Keep the recipes that the search names: the files may change later."""
-    for name, recipe in {"base.yaml": plan.base, "transfer_base.yaml": plan.transfer_base}.items():
-        if recipe is not None:
-            text = yaml.safe_dump(recipe, sort_keys=False)
-            run.log_text(text, name)
-            (plan.folder / name).write_text(text)
+    transfers = {f"transfer_{name}.yaml": recipe for name, recipe in plan.transfer_bases.items()}
+    for name, recipe in {"base.yaml": plan.base, **transfers}.items():
+        text = yaml.safe_dump(recipe, sort_keys=False)
+        run.log_text(text, name)
+        (plan.folder / name).write_text(text)
 
 
 class _Search:
@@ -144,6 +145,8 @@ class _Search:
             reject=self._reject,
             ended=self._ended,
             take_over=self._take_over,
+            transfer_of=self._transfer_of,
+            transferred=self._transferred,
         )
         tune_folder = self._plan.folder / "tune"
         shutil.rmtree(tune_folder, ignore_errors=True)  # left by an earlier start; the ledger has all that counts
@@ -203,9 +206,7 @@ class _Search:
             self._note_reason(record, "waiting for the other trials of its population")
             return record
         elif is_lost or "failure" in report:
-            reason = (
-                report.get("failure") or f"lost or failed too often; its last line: {_last_line(folder / 'log.txt')}"
-            )
+            reason = report.get("failure") or _lost(folder)
             record = self._ledger.update(record.name, state="failed", reason=reason, **common)
         elif self._reports.stop_all():
             return self._ledger.update(record.name, **common)  # it resumes with the search
@@ -216,6 +217,22 @@ class _Search:
             self._note_reason(record, record.reason)
         print(describe_trial(record, self._ledger, self._config), flush=True)
         return record
+
+    def _transfer_of(self, record: TrialRecord) -> str | None:
+        trial = self._plan.trial_config(record.point.settings, seed=record.seed, name=record.name)
+        transfer = self._plan.transfer_config(trial)
+        return None if transfer is None else str(transfer.name)
+
+    def _transferred(self, name: str, report: Mapping[str, Any], *, is_lost: bool) -> str | None:
+        """Print the outcome of a transfer; return why it failed, "" if it ended, and None if it was interrupted."""
+        if report.get("transferred"):
+            print(f"{name}: ended, {report['time_total_s']:.0f} s", flush=True)
+            return ""
+        if not is_lost and "failure" not in report:
+            return None
+        reason = str(report.get("failure") or _lost(self._plan.trial_folder(name)))
+        print(f"{name}: failed, {reason}", flush=True)
+        return reason
 
     def _note_reason(self, record: TrialRecord, reason: str) -> None:
         """Close the MLflow run of a trial that has not ended, with the reason."""
@@ -280,9 +297,12 @@ class _Search:
                 Run(self._run.tracking_uri, run.run_id).close_if_possible("KILLED", reason=reason)
 
 
-def _last_line(log: Path) -> str:
+def _lost(folder: Path) -> str:
+    """Why a run without a report of its end failed."""
+    log = folder / "log.txt"
     lines = log.read_text().split("\n") if log.is_file() else []
-    return next((line for line in reversed(lines) if line.strip()), "no log was written")
+    last = next((line for line in reversed(lines) if line.strip()), "no log was written")
+    return f"lost or failed too often; its last line: {last}"
 
 
 def write_trials(path: Path, ledger: Ledger) -> Path:

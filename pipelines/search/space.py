@@ -1,6 +1,6 @@
 """A search space becomes points: the settings of each trial, and its label."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, create_trial
 
-from pipelines.search.config import AxisConfig
+from pipelines.search.config import REPLICATES, AxisConfig
 
 Space = Mapping[str, AxisConfig]
 
@@ -28,12 +28,22 @@ class Point:
 
     @property
     def label(self) -> str:
-        """Its name in tables: named values as they are, other values after the last part of their setting."""
-        parts = [
-            str(value) if axis not in self.settings else f"{axis.rpartition('.')[2]}={_shown(value)}"
-            for axis, value in self.values.items()
+        """Its name: named values as they are, other values after the last part of their setting."""
+        return ", ".join(self._parts(self.values))
+
+    @property
+    def label_of_repetitions(self) -> str:
+        """Its name in tables that pool its folds, because these are repetitions of it."""
+        parts = self._parts(axis for axis in self.values if axis not in REPLICATES)
+        return ", ".join(parts) or "all folds"
+
+    def _parts(self, axes: Iterable[str]) -> list[str]:
+        return [
+            str(self.values[axis])
+            if axis not in self.settings
+            else f"{axis.rpartition('.')[2]}={_shown(self.values[axis])}"
+            for axis in axes
         ]
-        return ", ".join(parts)
 
 
 def grid_points(space: Space) -> list[Point]:

@@ -1,6 +1,8 @@
 """What a search prints: a line per trial as it ends, and a table of its points at the end."""
 
+import json
 import shlex
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.runtime.text_table import format_table
-from pipelines.search.config import SearchConfig
+from pipelines.search.config import REPLICATES, SearchConfig
 from pipelines.search.ledger import Ledger, TrialRecord
 from pipelines.settings.terminal import format_summary
 from pipelines.tracking.runs import Run
@@ -17,7 +19,10 @@ TESTED = "test/video_top1"
 
 
 class PointResult(NamedTuple):
-    """One point over its seeds; only trials that ended count."""
+    """One point over its seeds; only trials that ended count.
+
+    `values` and `tested` have one entry for each seed, the mean over the folds if the space has these.
+    """
 
     number: int
     label: str
@@ -44,23 +49,41 @@ def describe_trial(record: TrialRecord, ledger: Ledger, config: SearchConfig) ->
 def point_results(ledger: Ledger, config: SearchConfig) -> list[PointResult]:
     """The points that were trained, best first; points without an ended trial come last."""
     results = []
-    for number in sorted({record.point_number for record in ledger.records.values()}):
-        records = [record for record in ledger.of_point(number) if record.state != "rejected"]
+    for records in _repetitions(ledger):
         ended = [record for record in records if record.state == "ended"]
-        if records:
-            results.append(
-                PointResult(
-                    number,
-                    records[0].point.label,
-                    [record.metrics[config.watched_metric()] for record in ended],
-                    [record.metrics[TESTED] for record in ended if TESTED in record.metrics],
-                    ended[0].metrics if ended else {},
-                    sum(record.hours for record in records),
-                    len(records) - len(ended),
-                )
+        results.append(
+            PointResult(
+                records[0].point_number,
+                records[0].point.label_of_repetitions,
+                _by_seed(ended, config.watched_metric()),
+                _by_seed(ended, TESTED),
+                ended[0].metrics if ended else {},
+                sum(record.hours for record in records),
+                len(records) - len(ended),
             )
+        )
     sign = -1 if config.is_more_better() else 1
     return sorted(results, key=lambda result: sign * np.mean(result.values) if result.values else np.inf)
+
+
+def _repetitions(ledger: Ledger) -> list[list[TrialRecord]]:
+    """The trials of each point that were trained: its seeds, and its folds, which are points of the space."""
+    groups: dict[str, list[TrialRecord]] = defaultdict(list)
+    for record in sorted(ledger.records.values(), key=lambda record: record.point_number):
+        values = {name: value for name, value in record.point.values.items() if name not in REPLICATES}
+        is_in_folds = len(values) < len(record.point.values)
+        if record.state != "rejected":
+            groups[json.dumps(values) if is_in_folds else str(record.point_number)].append(record)
+    return list(groups.values())
+
+
+def _by_seed(records: Sequence[TrialRecord], metric: str) -> list[float]:
+    """A value for each seed that has the metric: the mean over its trials."""
+    of_seed: dict[int, list[float]] = defaultdict(list)
+    for record in records:
+        if metric in record.metrics:
+            of_seed[record.seed].append(record.metrics[metric])
+    return [float(np.mean(values)) for values in of_seed.values()]
 
 
 def describe_search(ledger: Ledger, config: SearchConfig, *, table: Path, registered: str | None, run: Run) -> str:

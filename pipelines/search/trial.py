@@ -3,7 +3,7 @@
 STORAGE/NAME/trials/TRIAL/...            the run's own folder; a restarted run resumes from its checkpoint
 STORAGE/NAME/trials/TRIAL/log.txt        what it would print on a terminal
 STORAGE/NAME/trials/TRIAL/test/...       what jobs/evaluate.py writes
-STORAGE/NAME/trials/transfer-.../...     transfer runs that trials start from; equal trials share one
+STORAGE/NAME/trials/transfer-.../...     transfer runs that trials start from, run before them
 """
 
 import contextlib
@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import lock_descriptor
 from ray import tune
 
 from pipelines.evaluate.config import EvaluateConfig
@@ -24,6 +23,7 @@ from pipelines.evaluate.job import run_evaluate
 from pipelines.networks.weights import card_of, costs_of
 from pipelines.runtime.ray_logging import quiet
 from pipelines.search.config import SearchConfig
+from pipelines.search.space import Point
 from pipelines.settings.build import changed, with_values
 from pipelines.settings.options import Tree
 from pipelines.settings.section import config_fingerprint
@@ -41,7 +41,7 @@ from t3d_core.errors import UserError
 from t3d_core.training.weights_card import WeightsCard
 
 TrialConfig = ResolvedTrainConfig | TransferConfig
-TRANSFER = "transfer"  # as `init_from`: the student of a transfer run before the trial
+_TRANSFER = "transfer/"  # `init_from: transfer/NAME`: the student of a transfer run before the trial
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class SearchPlan:
     Attributes:
         config: the search.
         base: settings of the base recipe.
-        transfer_base: settings of the transfer before the trials; None without such a transfer.
+        transfer_bases: settings of the recipes of `transfer_before`, by name.
         common: settings of every trial, such as where shards and runs lie.
         folder: of the search.
         tags: of every trial's MLflow run.
@@ -60,7 +60,7 @@ class SearchPlan:
 
     config: SearchConfig
     base: Tree
-    transfer_base: Tree | None
+    transfer_bases: Mapping[str, Tree]
     common: Mapping[str, Any]
     folder: Path
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -83,20 +83,25 @@ class SearchPlan:
             return changed(config, {"scaling.num_workers": 0})
         return config
 
-    def transfer_config(self, trial: ResolvedTrainConfig) -> TransferConfig:
-        """The settings of the transfer that a trial starts from: with its network, clips and seed.
+    def transfer_config(self, trial: TrialConfig) -> TransferConfig | None:
+        """The settings of the transfer that a trial starts from: with its network, clips and seed; None without one.
 
         Raises:
             UserError: the search has no such transfer, or the transfer has wrong settings.
         """
-        before = self.config.transfer_before
-        if before is None or self.transfer_base is None:
-            raise UserError(f"init_from {TRANSFER} needs a transfer before the trial: describe it in transfer_before")
+        if not isinstance(trial, ResolvedTrainConfig) or not (trial.init_from or "").startswith(_TRANSFER):
+            return None
+        known, named = self.config.transfer_before or {}, str(trial.init_from).removeprefix(_TRANSFER)
+        if named not in known:
+            raise UserError(
+                f"init_from {trial.init_from} needs a transfer before the trial: describe {named!r} in transfer_before "
+                f"(there: {', '.join(known) or 'none'})"
+            )
         sections = {name: getattr(trial, name).model_dump(exclude_none=True) for name in ("model", "clip")}
         common = {name: value for name, value in self.common.items() if not name.startswith("data.")}
-        values = {**before.settings, **sections, **common, "seed": trial.seed}
-        config = with_values(TransferConfig, self.transfer_base, values)
-        name = f"transfer-{config_fingerprint(config, exclude=('name',))[:8]}-seed{trial.seed}"
+        values = {**known[named].settings, **sections, **common, "seed": trial.seed}
+        config = with_values(TransferConfig, self.transfer_bases[named], values)
+        name = f"transfer-{named}-{config_fingerprint(config, exclude=('name',))[:8]}-seed{trial.seed}"
         return changed(config, {"name": name, "scaling.num_workers": 0})
 
     def card(self, config: TrialConfig) -> WeightsCard:
@@ -109,42 +114,55 @@ class SearchPlan:
 
 
 def run_trial(assignment: Mapping[str, Any], plan: SearchPlan) -> None:
-    """Train and test one point with one seed; report every validation, and the end, to Ray Tune.
+    """Train and test one point with one seed, or run a transfer for it; report to Ray Tune.
 
-    An error that would occur again is reported as `failure`. Any other, such as an unreachable store, fails the trial,
-    and Tune starts it again.
+    Every validation is reported, and the end. An error that would occur again is reported as `failure`. Any other, such
+    as an unreachable store, fails the trial, and Tune starts it again.
     """
     quiet()
     os.chdir(os.environ["TUNE_ORIG_WORKING_DIR"])  # relative paths mean the same as in the driver
+    point = Point(**json.loads(assignment["point"]))
+    try:
+        config = plan.trial_config(point.settings, seed=assignment["seed"], name=assignment["trial"])
+        if assignment["transfer"]:
+            _run_transfer_before(plan, config)
+        else:
+            _run_point(assignment, plan, point, config)
+    except StoreAwayError:
+        raise
+    except UserError as error:
+        tune.report({"failure": " ".join(str(error).split())})
+
+
+def _run_transfer_before(plan: SearchPlan, trial: TrialConfig) -> None:
+    """Run the transfer that a trial starts from; one that has ended returns at once."""
+    config = plan.transfer_config(trial)
+    assert config is not None, "asked for because the trial starts from it"
+    with _printing_to(plan.trial_folder(str(config.name)) / "log.txt"):
+        print(run_transfer(config, Launch(shows_progress=False, tags=plan.tags)))
+    tune.report({"transferred": True})
+
+
+def _run_point(assignment: Mapping[str, Any], plan: SearchPlan, point: Point, config: TrialConfig) -> None:
     folder = plan.trial_folder(assignment["trial"])
-    folder.mkdir(parents=True, exist_ok=True)
+    watched, costs = plan.config.watched_metric(), costs_of(plan.card(config))
+    axes = {f"{AXIS}{name}": str(value) for name, value in point.values.items()}
+    launch = Launch(
+        shows_progress=False,
+        validated=functools.partial(_report, watched, costs),
+        run_name=f"{point.label}, seed {assignment['seed']}",
+        tags={**plan.tags, POINT: point.label_of_repetitions, **axes},
+        interval=Interval(**json.loads(assignment["interval"])) if "interval" in assignment else None,
+    )
     try:
         with _printing_to(folder / "log.txt"):
-            point = json.loads(assignment["point"])
-            config = plan.trial_config(point["settings"], seed=assignment["seed"], name=assignment["trial"])
-            axes = {f"{AXIS}{name}": str(value) for name, value in point["values"].items()}
-            tags = {**plan.tags, POINT: point["label"], **axes}
-            interval = Interval(**json.loads(assignment["interval"])) if "interval" in assignment else None
-            watched, costs = plan.config.watched_metric(), costs_of(plan.card(config))
-            launch = Launch(
-                shows_progress=False,
-                validated=functools.partial(_report, watched, costs),
-                run_name=f"{point['label']}, seed {assignment['seed']}",
-                tags=tags,
-                interval=interval,
-            )
             metrics = costs | _train_and_test(plan, config, launch)
             if watched not in metrics:
                 raise UserError(f"metric {watched} is not one of the run's: choose from {', '.join(sorted(metrics))}")
     except PausedError:
         tune.report(final_metrics(folder) | costs | {"waits": True})
-        return
-    except StoreAwayError:
-        raise
-    except UserError as error:
-        tune.report({"failure": " ".join(str(error).split())})
-        return
-    tune.report(metrics | {"ended": True})
+    else:
+        tune.report(metrics | {"ended": True})
 
 
 def _train_and_test(plan: SearchPlan, config: TrialConfig, launch: Launch) -> Metrics:
@@ -153,21 +171,10 @@ def _train_and_test(plan: SearchPlan, config: TrialConfig, launch: Launch) -> Me
     if isinstance(config, TransferConfig):
         print(run_transfer(config, launch))
         return final_metrics(folder)
-    if config.init_from == TRANSFER:
-        config = changed(config, {"init_from": str(_transferred(plan, config))})
+    if (transfer := plan.transfer_config(config)) is not None:
+        config = changed(config, {"init_from": str(plan.trial_folder(str(transfer.name)))})
     print(run_train(config, launch))
     return final_metrics(folder) | _test(plan, config, folder)
-
-
-def _transferred(plan: SearchPlan, trial: ResolvedTrainConfig) -> Path:
-    """The folder of the transfer run that a trial starts from; the first of several trials runs it."""
-    config = plan.transfer_config(trial)
-    folder = config.storage / str(config.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".turn").open("w") as turn:
-        lock_descriptor(turn.fileno())  # the others wait for it to end
-        print(run_transfer(config, Launch(shows_progress=False, tags=plan.tags)))
-    return folder
 
 
 def _report(watched: str, costs: Metrics, step: int, metrics: Metrics) -> None:
@@ -212,6 +219,7 @@ def _test(plan: SearchPlan, config: ResolvedTrainConfig, folder: Path) -> Metric
 @contextlib.contextmanager
 def _printing_to(path: Path) -> Iterator[None]:
     """Send what is printed to a file, because it would be unreadable between the search's own lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         try:
             yield

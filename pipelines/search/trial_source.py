@@ -23,7 +23,9 @@ _MAX_REJECTED = 200
 class TrialSource(Searcher):
     """Gives Ray Tune the interrupted trials, then new ones, never more at once than fit.
 
-    It has no state that a restart would lose: the history is in the ledger.
+    A transfer that trials start from is given before the first of them. While it runs, they wait, and others run.
+    There is no state that a restart would lose: the history is in the ledger, and a transfer that has ended ends again
+    at once.
     """
 
     def __init__(
@@ -35,6 +37,8 @@ class TrialSource(Searcher):
         reject: Callable[[Point], str | None],
         ended: Callable[..., TrialRecord],
         take_over: Callable[[Heir], None] = ignore,
+        transfer_of: Callable[[TrialRecord], str | None] = ignore,
+        transferred: Callable[..., str | None] = ignore,
     ) -> None:
         """Begin.
 
@@ -46,11 +50,17 @@ class TrialSource(Searcher):
             ended: takes a trial's record, its last report and whether its process was lost; returns the record of
                 its outcome.
             take_over: gives a member of a population the weights of its donor.
+            transfer_of: gives the name of the transfer run that a trial starts from; None without one.
+            transferred: takes the name of a transfer run, its last report and whether its process was lost; returns why
+                it failed, "" if it ended, and None if it was interrupted.
         """
         super().__init__(metric=config.watched_metric(), mode="max" if config.is_more_better() else "min")
         self._ended, self._take_over = ended, take_over
         self._config, self._ledger, self._max_concurrent, self._reject = config, ledger, max_concurrent, reject
+        self._transfer_of, self._transferred = transfer_of, transferred
         self._running: dict[str, str] = {}
+        self._transfers: dict[str, str | None] = {}  # name -> what `transferred` gave; None while it runs
+        self._waiting: list[tuple[TrialRecord, str]] = []  # for the transfer of this name
         # A failed trial may succeed now; in a population it would be intervals behind.
         resumable = ("begun",) if config.scheduler.kind == "pbt" else ("begun", "failed")
         self._interrupted = ledger.of_state(*resumable)
@@ -64,17 +74,46 @@ class TrialSource(Searcher):
         """The next trial; None while it must wait for room or for other trials; FINISHED if there are no more."""
         if len(self._running) >= self._max_concurrent:
             return None
-        record = self._interrupted.pop(0) if self._interrupted else next(self._new, Searcher.FINISHED)
-        if not isinstance(record, TrialRecord):
-            return record  # type: ignore[return-value]  # as Ray documents it
-        if record.state == "failed":
-            record = self._ledger.update(record.name, state="begun", reason="")
-        self._running[trial_id] = record.name
-        return assignment_of(record, self._config)
+        while isinstance(ready := self._next_ready(), tuple):
+            record, transfer = ready
+            if transfer is not None and transfer not in self._transfers:
+                self._transfers[transfer] = None
+                self._waiting.append((record, transfer))
+                self._running[trial_id] = transfer
+                return assignment_of(record, self._config, is_transfer=True)
+            if transfer is not None and (reason := self._transfers[transfer]):
+                self._ended(record, {"failure": f"{transfer} failed: {reason}"}, is_lost=False)
+                self._report(record.point_number)
+                continue
+            self._running[trial_id] = record.name
+            return assignment_of(record, self._config)
+        return ready  # type: ignore[return-value]  # as Ray documents it
+
+    def _next_ready(self) -> tuple[TrialRecord, str | None] | str | None:
+        """A trial whose transfer is not running, with its name; None if there is none now, FINISHED if none is left."""
+        for place, (_, awaited) in enumerate(self._waiting):
+            if self._transfers[awaited] is not None:
+                return self._waiting.pop(place)
+        # What a sampler draws next depends on the trials that wait; a grid is known.
+        while not self._waiting or self._config.sampler.kind == "grid":
+            record = self._interrupted.pop(0) if self._interrupted else next(self._new, Searcher.FINISHED)
+            if not isinstance(record, TrialRecord):
+                return None if self._waiting else record
+            if record.state == "failed":
+                record = self._ledger.update(record.name, state="begun", reason="")
+            transfer = self._transfer_of(record)
+            if transfer is None or self._transfers.get(transfer, "") is not None:
+                return record, transfer
+            self._waiting.append((record, transfer))
+        return None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Make room, record the outcome, and report a point that was trained with every seed to the sampler."""
-        record = self._ended(self._ledger.records[self._running.pop(trial_id)], result or {}, is_lost=error)
+        name = self._running.pop(trial_id)
+        if name in self._transfers:
+            self._transfers[name] = self._transferred(name, result or {}, is_lost=error)
+            return
+        record = self._ended(self._ledger.records[name], result or {}, is_lost=error)
         self._report(record.point_number)
 
     def save(self, checkpoint_path: str) -> None:
@@ -178,10 +217,10 @@ class TrialSource(Searcher):
         return True
 
 
-def assignment_of(record: TrialRecord, config: SearchConfig) -> dict[str, Any]:
-    """What the process of a trial receives: JSON, because Tune takes nested settings apart."""
-    point = {"settings": dict(record.point.settings), "values": dict(record.point.values), "label": record.point.label}
-    assignment = {"trial": record.name, "seed": record.seed, "point": json.dumps(point)}
+def assignment_of(record: TrialRecord, config: SearchConfig, *, is_transfer: bool = False) -> dict[str, Any]:
+    """What the process of a trial or of a transfer receives: JSON, because Tune takes nested settings apart."""
+    point = {"settings": dict(record.point.settings), "values": dict(record.point.values)}
+    assignment = {"trial": record.name, "seed": record.seed, "point": json.dumps(point), "transfer": is_transfer}
     if config.scheduler.kind != "pbt":
         return assignment
     until_epoch = (len(record.scores) + 1) * config.scheduler.interval_epochs

@@ -14,7 +14,8 @@ from pipelines.clips.stream import batches_a_task, stream, train_batches
 from pipelines.networks.lineage import Lineage, check_holdout, check_lineage, evaluated_by_run, lineage_of, step_of
 from pipelines.networks.weights import card_of
 from pipelines.shards.index import ShardIndex, load_index
-from pipelines.shards.selection import hold_out, share_of_classes
+from pipelines.shards.selection import hold_out, share_of_classes, some_sources
+from pipelines.shards.video_names import sources_tested_by_fold
 from pipelines.train.config import ResolvedTrainConfig
 from pipelines.training.stage import random_crop_of
 from pipelines.training.worker import Metrics, Worker
@@ -168,7 +169,8 @@ def check_rows(
         lineage: of the weights to start from.
 
     Raises:
-        UserError: the weights were trained on videos that test or validate.
+        UserError: the weights were trained on videos that test or validate, or there are fewer sources to train on
+            than `data.num_sources`.
     """
     train_index = share_of_classes(train_index, config.data.class_share)
     held_out = None
@@ -177,6 +179,9 @@ def check_rows(
             train_index, fraction=config.data.holdout_fraction, seed=config.data.holdout_seed
         )
         held_out = val_index
+    if config.data.num_sources is not None:
+        tested = sources_tested_by_fold(folders)
+        train_index = some_sources(train_index, config.data.num_sources, fold=config.data.fold, tested=tested)
     step = step_of(
         "train",
         folders,

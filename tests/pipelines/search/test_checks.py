@@ -26,10 +26,9 @@ def test_the_space_of_every_recipe_fits_its_base(recipe, monkeypatch, tmp_path):
     monkeypatch.chdir(RECIPES.parents[1])
     monkeypatch.setattr("pipelines.search.checks.locate_weights", lambda where, tracking_uri: where)
     config = SearchConfig(**read_recipe(recipe))
-    before = config.transfer_before
     common = {"storage": str(tmp_path), "tracking.uri": "sqlite:///none.db"}
-    transfer_base = None if before is None else read_recipe(before.base)
-    plan = SearchPlan(config, read_recipe(config.base), transfer_base, common, tmp_path)
+    transfers = {name: read_recipe(each.base) for name, each in (config.transfer_before or {}).items()}
+    plan = SearchPlan(config, read_recipe(config.base), transfers, common, tmp_path)
     assert check_space(plan).epochs >= 1
 
 
@@ -42,14 +41,17 @@ def test_an_axis_that_asks_for_another_ones_value_is_tried_with_it(search_of):
         sampler={"kind": "random"},
     )
     common = {"tracking.uri": "sqlite:///none.db"}
-    plan = SearchPlan(config, read_recipe(config.base), None, common, Path("trials"))
+    plan = SearchPlan(config, read_recipe(config.base), {}, common, Path("trials"))
     assert check_space(plan).model.kind == "t3d"
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"space": {"init_from": {"grid": ["transfer"]}}}, "init_from transfer needs a transfer before the trial"),
+        (
+            {"space": {"init_from": {"grid": ["transfer/modern"]}}},
+            r"init_from transfer/modern needs a transfer before the trial: describe 'modern' in transfer_before .*none",
+        ),
         ({"space": {"model.growth_rat": {"grid": [8]}}}, r"space, point growth_rat=8: model.growth_rat: given 8, no"),
         ({"space": {"model.growth_rate": {"grid": ["wide"]}}}, r'model.growth_rate: given "wide", allowed: integer'),
         ({"space": {"epochs": {"grid": [1, 0]}}}, r"space, point epochs=0: epochs: given 0"),
@@ -82,6 +84,22 @@ def test_a_space_that_does_not_fit_the_recipe_is_refused_before_anything_starts(
         run_search(search_of(**changes))
     assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data.fold": 6}, r"data.fold 6 does not exist in .*: it has folds 1..5"),
+        ({"data.num_sources": 5}, r"data.num_sources 5 is more than the 4 source videos that fold 1 has to train on"),
+    ],
+)
+def test_folds_and_numbers_of_sources_that_there_are_not_are_refused_at_the_start(
+    settings, message, search_of, shards_in_folds, tmp_path
+):
+    [(axis, wrong)] = settings.items()
+    config = search_of(settings={"data.shards": [str(shards_in_folds)]}, space={axis: {"grid": [1, wrong]}})
+    with pytest.raises(UserError, match=message):
+        make_plan(config, tmp_path / "search", tracking_uri="sqlite:///none.db")
 
 
 def test_limits_that_no_point_meets_are_refused_with_what_the_points_cost(search_of, synthetic_shards):

@@ -7,6 +7,8 @@ import mlflow
 import pytest
 import yaml
 
+from pipelines.compare.config import CompareConfig
+from pipelines.compare.job import run_compare
 from pipelines.search.job import run_search
 from pipelines.search.ledger import Ledger
 from t3d_core.errors import UserError
@@ -22,7 +24,8 @@ def recorded(tmp_path):
     experiment = client.get_experiment_by_name("t3d").experiment_id
     runs = client.search_runs([experiment], order_by=["start_time ASC"])
     return {
-        stage: [run for run in runs if run.data.tags["stage"] == stage] for stage in ("search", "train", "evaluate")
+        stage: [run for run in runs if run.data.tags["stage"] == stage]
+        for stage in ("search", "transfer", "train", "evaluate")
     }
 
 
@@ -58,10 +61,54 @@ def test_every_point_is_a_run_inside_the_search_and_nothing_is_done_twice(search
         assert run.data.metrics["model/parameters"] == float(row["model/parameters"])
     assert run_search(config).splitlines()[:3] == summary.splitlines()[:3]
     again = recorded(tmp_path)
-    assert {stage: len(of_stage) for stage, of_stage in again.items()} == {"search": 1, "train": 2, "evaluate": 2}
+    assert {stage: len(of_stage) for stage, of_stage in again.items()} == {
+        "search": 1,
+        "transfer": 0,
+        "train": 2,
+        "evaluate": 2,
+    }
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     best = client.get_model_version_by_alias("best", "champion")
     assert best.run_id == max(runs["train"], key=lambda run: run.data.metrics["val/clip_top1"]).info.run_id
+
+
+def test_folds_are_pooled_and_trials_that_agree_in_their_transfer_share_one(
+    search_of, synthetic_shards, shards_in_folds, tmp_path, capfd
+):
+    transfer = {
+        "data": {"shards": [str(synthetic_shards)], "holdout_fraction": 0.3},
+        "teacher": {"kind": "efficientnet_lite0", "num_frames": 2, "crop_size": 64},
+        "global_batch_size": 8,
+        "epochs": 1,
+        "schedule": {"kind": "one_cycle"},
+        "checks": {"max_clips": 0},
+    }
+    (tmp_path / "transfer.yaml").write_text(yaml.safe_dump(transfer))
+    config = search_of(
+        settings={"data.shards": [str(shards_in_folds)], "epochs": 1, "data.num_sources": 2},
+        space={
+            "weights": {"grid": {"scratch": {}, "student": {"init_from": "transfer/small", "replace_head": True}}},
+            "data.fold": {"grid": [1, 2]},
+        },
+        transfer_before={"small": {"base": tmp_path / "transfer.yaml", "settings": {"optimizer.lr": 0.02}}},
+        test={"split": "test"},
+    )
+    summary = run_search(config)
+    shown = capfd.readouterr().out
+    assert re.search(r"^transfer-small-[0-9a-f]{8}-seed0: ended, \d+ s$", shown, re.MULTILINE)
+    assert re.search(r"^trial \d: student, fold=2, seed 0: val/clip_top1", shown, re.MULTILINE)
+    assert sorted(line.split()[0] for line in summary.splitlines()[1:3]) == ["scratch", "student"]
+    [transferred] = recorded(tmp_path)["transfer"]
+    trained = recorded(tmp_path)["train"]
+    assert [run.data.tags.get("started_from") for run in trained].count(transferred.info.run_id) == 2
+    assert {run.data.params["data.fold"] for run in trained} == {"1", "2"}
+    compared = run_compare(CompareConfig(runs=("trial",), tracking=config.tracking, output=tmp_path / "report"))
+    assert "padded" in compared
+    with (tmp_path / "report" / "table.csv").open() as file:
+        rows = {row["row"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"scratch", "student"}
+    assert {(row["n"], len(row["run_ids"].split())) for row in rows.values()} == {("1", 2)}
+    assert rows["student"]["p unadjusted"], "the same videos in the same folds"
 
 
 def test_trials_that_are_stopped_or_fail_say_why_and_none_is_left_running(search_of, synthetic_shards, tmp_path):

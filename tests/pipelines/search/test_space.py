@@ -25,6 +25,13 @@ def test_a_grid_is_every_combination_the_last_axis_fastest():
     assert points[2].settings == {"optimizer.lr": 0.1, "clip.frame_stride": 1}
 
 
+def test_folds_are_repetitions_of_a_point_and_no_part_of_its_name():
+    axes = space(net={"grid": {"wide": {"model.growth_rate": 16}}}, data__fold={"grid": [1, 2]})
+    assert [point.label for point in grid_points(axes)] == ["wide, fold=1", "wide, fold=2"]
+    assert {point.label_of_repetitions for point in grid_points(axes)} == {"wide"}
+    assert {point.label_of_repetitions for point in grid_points({"data.fold": axes["data.fold"]})} == {"all folds"}
+
+
 def test_an_axis_that_takes_no_part_makes_no_second_point():
     axes = space(model__kind={"grid": ["t3d", "c3d"]}, depth={"grid": [1, 2], "when": {"model.kind": ["t3d"]}})
     assert [point.settings for point in grid_points(axes)] == [

@@ -28,6 +28,10 @@ class Driver:
             reject=reject,
             ended=self._ended,
             take_over=lambda heir: self.taken_over.append((heir.record.name, heir.donor.name)),
+            transfer_of=lambda record: (
+                f"{init}-seed{record.seed}" if (init := record.point.settings.get("init_from")) else None
+            ),
+            transferred=lambda name, report, is_lost: "no clips" if is_lost else "",
         )
         self.asked, self.taken_over = 0, []
 
@@ -35,7 +39,9 @@ class Driver:
         if self.config.scheduler.kind == "pbt" and len(record.scores) < INTERVALS - 1:
             scores = [*record.scores, metrics["val/clip_top1"]]
             return self.ledger.update(record.name, state="failed" if is_lost else "waiting", scores=scores)
-        return self.ledger.update(record.name, state="failed" if is_lost else "ended", metrics=metrics)
+        reason = metrics.get("failure", "")
+        state = "failed" if is_lost or reason else "ended"
+        return self.ledger.update(record.name, state=state, reason=reason, metrics=metrics)
 
     def ask(self):
         self.asked += 1
@@ -152,6 +158,81 @@ def test_a_trial_that_is_lost_leaves_the_others_to_speak_for_its_point(tmp_path)
     driver.run(driver.ask()[0], 0.75)
     [study_trial] = driver.source._study.trials
     assert study_trial.value == 0.75
+
+
+STARTS = {
+    "weights": {"grid": {"scratch": {}, **{each: {"init_from": f"transfer/{each}"} for each in ("paper", "modern")}}}
+}
+
+
+def asked_for(driver):
+    """What a driver is given next: the id, and a trial or the transfer before it."""
+    trial_id, assignment = driver.ask()
+    if assignment is None or assignment == Searcher.FINISHED:
+        return trial_id, assignment
+    return trial_id, f"{'transfer of ' if assignment['transfer'] else ''}{assignment['trial']}"
+
+
+def test_a_transfer_runs_before_its_trials_and_others_run_meanwhile(tmp_path):
+    driver = Driver(tmp_path, space=STARTS, max_concurrent=2)
+    scratch, paper = asked_for(driver), asked_for(driver)
+    assert (scratch[1], paper[1]) == ("p000-seed0", "transfer of p001-seed0")
+    assert driver.ask()[1] is None, "there is no room"
+    driver.run(scratch[0])
+    for expected in ("transfer of p002-seed0", "p002-seed0", "p000-seed1", "transfer of p001-seed1", "p001-seed1"):
+        trial_id, given = asked_for(driver)
+        assert given == expected
+        driver.run(trial_id)
+    driver.run(paper[0])
+    assert asked_for(driver)[1] == "p001-seed0"
+    assert [record.state for record in driver.ledger.records.values()].count("ended") == 4
+
+
+def test_trials_that_agree_in_their_transfer_wait_for_one_run_of_it(tmp_path):
+    space = {"data.fold": {"grid": [1, 2, 3]}, "weights": {"grid": {"paper": {"init_from": "transfer/paper"}}}}
+    driver = Driver(tmp_path, space=space, seeds=(0,), max_concurrent=3)
+    trial_id, given = asked_for(driver)
+    assert given == "transfer of p000-seed0"
+    assert driver.ask()[1] is None, "all others wait for it"
+    driver.run(trial_id)
+    assert [asked_for(driver)[1] for _ in range(3)] == [f"p00{number}-seed0" for number in range(3)]
+
+
+def test_a_transfer_that_fails_fails_its_trials_alone_and_the_next_start_tries_it_again(tmp_path):
+    driver = Driver(tmp_path, space={"data.fold": {"grid": [1, 2]}} | STARTS, seeds=(0,))
+    while (asked := asked_for(driver))[1] != Searcher.FINISHED:
+        is_lost = asked[1] == "transfer of p001-seed0"
+        driver.source.on_trial_complete(asked[0], {"val/clip_top1": 0.5}, error=is_lost)
+    failed = {record.name: record.reason for record in driver.ledger.of_state("failed")}
+    assert failed == dict.fromkeys(("p001-seed0", "p004-seed0"), "transfer/paper-seed0 failed: no clips")
+    again = Driver(tmp_path, space={"data.fold": {"grid": [1, 2]}} | STARTS, seeds=(0,))
+    trial_id, given = asked_for(again)
+    assert given == "transfer of p001-seed0"
+    again.run(trial_id)
+    assert again.run_all() == ["p001-seed0", "p004-seed0"]
+
+
+def test_a_search_that_was_killed_during_a_transfer_resumes_with_it(tmp_path):
+    killed = Driver(tmp_path, space=STARTS, seeds=(0,))
+    killed.run_all(most=1)
+    assert asked_for(killed)[1] == "transfer of p001-seed0"
+    resumed = Driver(tmp_path, space=STARTS, seeds=(0,))
+    given = []
+    while (asked := asked_for(resumed))[1] != Searcher.FINISHED:
+        given.append(asked[1])
+        resumed.run(asked[0])
+    assert given == ["transfer of p001-seed0", "p001-seed0", "transfer of p002-seed0", "p002-seed0"]
+
+
+def test_no_point_is_drawn_while_others_wait_for_their_transfer(tmp_path):
+    space = DRAWN | {"weights": {"choice": {"paper": {"init_from": "transfer/paper"}}}}
+    sampler = {"kind": "tpe", "num_points": 5}
+    driver = Driver(tmp_path, space=space, sampler=sampler, seeds=(0,), max_concurrent=2)
+    trial_id, given = asked_for(driver)
+    assert (given, driver.ask()[1]) == ("transfer of p000-seed0", None)
+    assert len(driver.ledger.records) == 1
+    driver.run(trial_id)
+    assert [asked_for(driver)[1] for _ in range(2)] == ["p000-seed0", "p001-seed0"]
 
 
 POPULATION = {
