@@ -15,7 +15,7 @@ from pipelines.networks.lineage import Lineage, check_holdout, check_lineage, ev
 from pipelines.networks.weights import card_of
 from pipelines.shards.index import ShardIndex, load_index
 from pipelines.shards.selection import hold_out, share_of_classes
-from pipelines.train.config import ResolvedTrainConfig
+from pipelines.train.config import ResolvedTrainConfig, TrainDataConfig
 from pipelines.training.stage import random_crop_of
 from pipelines.training.worker import Metrics, Worker
 from t3d_core.errors import UserError
@@ -170,20 +170,15 @@ def check_rows(
     Raises:
         UserError: the weights were trained on videos that test or validate.
     """
-    train_index = share_of_classes(train_index, config.data.class_share)
-    held_out = None
-    if not len(val_index):
-        train_index, val_index = hold_out(
-            train_index, fraction=config.data.holdout_fraction, seed=config.data.holdout_seed
-        )
-        held_out = val_index
+    has_val = len(val_index) > 0
+    train_index, val_index = rows_to_train_on(config.data, train_index, val_index)
     step = step_of(
         "train",
         folders,
         train_index,
         fold=config.data.fold,
         is_labelled=True,
-        held_out=held_out,
+        held_out=None if has_val else val_index,
         holdout_seed=config.data.holdout_seed,
     )
     unknown_holdout = check_holdout(lineage, step)
@@ -191,3 +186,13 @@ def check_rows(
     return CheckedRows(
         train_index, val_index, (*lineage.steps, step), warnings=tuple(filter(None, (unknown_holdout, seen)))
     )
+
+
+def rows_to_train_on(
+    data: TrainDataConfig, train_index: ShardIndex, val_index: ShardIndex
+) -> tuple[ShardIndex, ShardIndex]:
+    """Take the share of split `train` that `data` asks for; without a split `val`, hold out the rows that validate."""
+    train_index = share_of_classes(train_index, data.class_share)
+    if len(val_index):
+        return train_index, val_index
+    return hold_out(train_index, fraction=data.holdout_fraction, seed=data.holdout_seed)
