@@ -84,7 +84,7 @@ def _load(config: BaselineConfig, folders: list[Path]) -> tuple[ShardIndex, Shar
         fold = config.data.fold
         return load_index(folders, fold=fold, splits=[split], may_be_empty=may_be_empty, has_fps=has_fps)
 
-    train_index, _ = rows_to_train_on(config.data, load("train"), load("val", may_be_empty=True))
+    train_index, _ = rows_to_train_on(config.data, folders, load("train"), load("val", may_be_empty=True))
     test_index = load(config.data.split)
     if not train_index.class_names or (train_index.label_N < 0).any() or (test_index.label_N < 0).any():
         raise UserError(

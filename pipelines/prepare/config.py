@@ -51,6 +51,9 @@ class FolderDatasetConfig(Section):
     num_folds: Annotated[int, Field(ge=2)] | None = None
     """Number of folds of a cross-validation by group, whether splits are given or not. Every video is tested in one
     fold (`data.fold`). As many folds as groups leave out one group at a time. By default there is one fold."""
+    val_groups: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Groups that validate in every fold and are never tested (Paper: not in it). With `is_group_within_label` a group
+    is called label/group. By default `val_fraction` or the given splits say what validates."""
     seed: int = 0
     """Seed of the choice of held-out videos."""
 

@@ -1,6 +1,7 @@
 """Which rows of an index train, and which validate."""
 
 import hashlib
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -40,3 +41,33 @@ def share_of_classes(index: ShardIndex, share: float) -> ShardIndex:
         of_class = order_N[index.label_N[order_N] == label]
         kept.append(of_class[: max(1, round(share * len(of_class)))])
     return index.select(np.sort(np.concatenate(kept)))
+
+
+def some_sources(index: ShardIndex, num_sources: int, *, fold: int, tested: Sequence[Collection[str]]) -> ShardIndex:
+    """Take the rows of so many source videos, in the order of the folds that test them, from the next fold on.
+
+    Within a fold they are ordered by name; those that no fold tests come last. So the folds together train on all
+    sources equally often, as far as their number allows, and a larger number includes the sources of a smaller one.
+
+    Args:
+        index: the rows.
+        num_sources: number of sources, at least 1.
+        fold: number of the split list that the rows are from, from 1.
+        tested: for each fold, the names of the sources that it tests.
+
+    Raises:
+        UserError: there are fewer sources.
+    """
+    codes = np.unique(index.source_N)
+    if num_sources > len(codes):
+        raise UserError(
+            f"data.num_sources {num_sources} is more than the {len(codes)} source videos that fold {fold} has to "
+            "train on: lower it"
+        )
+
+    def place(code: int) -> tuple[int, str]:
+        name = str(index.source_names[code])
+        folds_ahead = [ahead for ahead in range(len(tested)) if name in tested[(fold + ahead) % len(tested)]]
+        return (min(folds_ahead, default=len(tested)), name)
+
+    return index.select(np.isin(index.source_N, sorted(codes, key=place)[:num_sources]))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.shards.folder import open_shard_folder
+from pipelines.shards.folder import describe_shards, open_shard_folder
 from pipelines.shards.reading import read_videos
 from t3d_core.datasets.video_files import VIDEO_EXTENSIONS
 
@@ -43,6 +43,23 @@ def listed_videos(folders: Sequence[Path], *, fold: int, splits: Collection[str]
         is_listed = pc.is_in(pc.list_element(videos.column("splits"), fold - 1), pa.array(list(splits), pa.string()))
         video_ids += videos.filter(is_listed).column("video_id").to_pylist()
     return video_ids
+
+
+def sources_tested_by_fold(folders: Sequence[Path]) -> list[set[str]]:
+    """For each fold that all folders have, the sources (DATASET/SOURCE) of which the annotations list test videos.
+
+    Raises:
+        UserError: the list of a folder is damaged.
+    """
+    described = {path: describe_shards(path) for path in folders}
+    tested: list[set[str]] = [set() for _ in range(min(each["num_folds"] for each in described.values()))]
+    for path, description in described.items():
+        videos = read_videos(open_shard_folder(path), ["source", "splits"])
+        for fold, sources in enumerate(tested):
+            is_tested = pc.equal(pc.list_element(videos.column("splits"), fold), "test")
+            found = videos.filter(is_tested).column("source").unique().to_pylist()
+            sources.update(f"{description['dataset']}/{source}" for source in found)
+    return tested
 
 
 def _without_extension(video_id: str) -> str:

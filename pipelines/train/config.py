@@ -25,6 +25,10 @@ class TrainDataConfig(DataConfig):
     class_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the training rows of every class to train on, the same rows in every run (paper Table 8: 0.5 of
     Kinetics)."""
+    num_sources: Annotated[PositiveInt | None, ADDED] = None
+    """Number of source videos (groups: people, scenes) of split `train` to train on, for results with few labels: the
+    same ones for every seed. The folds begin at different ones, so that all are trained on equally often, as far as
+    their number allows; more sources include fewer. Classes that these lack are not learned. By default all (paper)."""
 
 
 class TrainAugmentationConfig(AugmentationConfig):

@@ -14,7 +14,8 @@ from pipelines.clips.stream import batches_a_task, stream, train_batches
 from pipelines.networks.lineage import Lineage, check_holdout, check_lineage, evaluated_by_run, lineage_of, step_of
 from pipelines.networks.weights import card_of
 from pipelines.shards.index import ShardIndex, load_index
-from pipelines.shards.selection import hold_out, share_of_classes
+from pipelines.shards.selection import hold_out, share_of_classes, some_sources
+from pipelines.shards.video_names import sources_tested_by_fold
 from pipelines.train.config import ResolvedTrainConfig, TrainDataConfig
 from pipelines.training.stage import random_crop_of
 from pipelines.training.worker import Metrics, Worker
@@ -168,10 +169,11 @@ def check_rows(
         lineage: of the weights to start from.
 
     Raises:
-        UserError: the weights were trained on videos that test or validate.
+        UserError: the weights were trained on videos that test or validate, or there are fewer sources to train on
+            than `data.num_sources`.
     """
     has_val = len(val_index) > 0
-    train_index, val_index = rows_to_train_on(config.data, train_index, val_index)
+    train_index, val_index = rows_to_train_on(config.data, folders, train_index, val_index)
     step = step_of(
         "train",
         folders,
@@ -189,10 +191,23 @@ def check_rows(
 
 
 def rows_to_train_on(
-    data: TrainDataConfig, train_index: ShardIndex, val_index: ShardIndex
+    data: TrainDataConfig, folders: list[Path], train_index: ShardIndex, val_index: ShardIndex
 ) -> tuple[ShardIndex, ShardIndex]:
-    """Take the share of split `train` that `data` asks for; without a split `val`, hold out the rows that validate."""
+    """Take the part of split `train` that `data` asks for; without a split `val`, hold out the rows that validate.
+
+    Args:
+        data: which part.
+        folders: prepared shards.
+        train_index: the rows of split `train`.
+        val_index: the rows of split `val`, if any.
+
+    Raises:
+        UserError: there are fewer sources to train on than `data.num_sources`.
+    """
     train_index = share_of_classes(train_index, data.class_share)
-    if len(val_index):
-        return train_index, val_index
-    return hold_out(train_index, fraction=data.holdout_fraction, seed=data.holdout_seed)
+    if not len(val_index):
+        train_index, val_index = hold_out(train_index, fraction=data.holdout_fraction, seed=data.holdout_seed)
+    if data.num_sources is not None:
+        tested = sources_tested_by_fold(folders)
+        train_index = some_sources(train_index, data.num_sources, fold=data.fold, tested=tested)
+    return train_index, val_index

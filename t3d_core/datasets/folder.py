@@ -26,12 +26,14 @@ from t3d_core.datasets.splits import (
     check_fractions,
     check_no_leak,
     cross_validation,
+    validate_on,
 )
 from t3d_core.datasets.unicode_form import nfc, printable
 from t3d_core.datasets.video_files import VIDEO_EXTENSIONS, FilesByPath, LookUp, describe_forms, is_video_name
 from t3d_core.errors import UserError
 
 INDEX_NAME = "index.csv"
+_MAX_GROUPS = 20
 
 
 def read_folder(
@@ -46,6 +48,7 @@ def read_folder(
     val_fraction: float = 0.0,
     test_fraction: float = 0.2,
     num_folds: int | None = None,
+    val_groups: Collection[str] = (),
     seed: int = 0,
 ) -> VideoDataset:
     """Read a folder of videos.
@@ -64,20 +67,31 @@ def read_folder(
             and only if they hold no val.
         test_fraction: Share carved out for testing where no splits are given.
         num_folds: Cross-validation by source instead of both: every video is tested in one of so many folds.
+        val_groups: Sources that validate in every fold; the other shares are then those of the other sources.
         seed: Which sources are carved out.
 
     Raises:
         UserError: The CSV is missing, there is no video, or a row is invalid (the message has its line), splits are
-            given for some videos only, or one source stands on both sides of a split.
+            given for some videos only, one source stands on both sides of a split, or val_groups names a source that
+            there is not.
     """
     _check_shares(is_labelled=is_labelled, num_folds=num_folds, test_fraction=test_fraction, val_fraction=val_fraction)
+    val_groups = [nfc(group) for group in val_groups]
+    _check_val_groups(val_groups, is_labelled=is_labelled, val_fraction=val_fraction)
     if annotations is None:
         entries = _read_folders(file_names, is_labelled=is_labelled)
     else:
         entries = _read_csv(annotations, root=str(root), files=FilesByPath(file_names, look_up=look_up))
     records = _to_records(entries, is_labelled=is_labelled, is_group_within_label=is_group_within_label)
+    _check_groups_exist(val_groups, records)
     if is_labelled and num_folds is not None:
-        records = cross_validation(records, num_folds=num_folds, val_fraction=val_fraction, seed=seed)
+        records = cross_validation(
+            records, num_folds=num_folds, val_fraction=val_fraction, seed=seed, val_sources=val_groups
+        )
+    elif val_groups:
+        records = validate_on(records, val_groups)
+        if not entries[0].row.split:
+            records = carve_test_and_val(records, test_fraction=test_fraction, val_fraction=0, seed=seed)
     elif is_labelled and entries[0].row.split:
         records = _hold_out_val(records, val_fraction=val_fraction, seed=seed)
     elif is_labelled:
@@ -89,6 +103,28 @@ def _check_shares(*, is_labelled: bool, num_folds: int | None, test_fraction: fl
     check_fractions(test_fraction=test_fraction, val_fraction=val_fraction)
     if num_folds is not None and not is_labelled:
         raise UserError(f"num_folds {num_folds} is for labelled videos, given is_labelled=False: leave one of them out")
+
+
+def _check_val_groups(val_groups: Collection[str], *, is_labelled: bool, val_fraction: float) -> None:
+    if val_groups and not is_labelled:
+        raise UserError(
+            f"val_groups {list(val_groups)} are for labelled videos, given is_labelled=False: leave one of them out"
+        )
+    if val_groups and val_fraction > 0:
+        raise UserError(
+            f"val_groups {list(val_groups)} and val_fraction {val_fraction} both say what validates: leave one of them "
+            "out"
+        )
+
+
+def _check_groups_exist(val_groups: Collection[str], records: tuple[VideoRecord, ...]) -> None:
+    there = {record.source for record in records}
+    if missing := [group for group in val_groups if group not in there]:
+        shown = sorted(there)[:_MAX_GROUPS]
+        raise UserError(
+            f"val_groups: no video has group {missing[0]!r}; the {len(there)} groups are: {', '.join(shown)}"
+            f"{', ...' if len(there) > len(shown) else ''}"
+        )
 
 
 def _hold_out_val(records: tuple[VideoRecord, ...], *, val_fraction: float, seed: int) -> tuple[VideoRecord, ...]:

@@ -9,7 +9,7 @@ import heapq
 import math
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from t3d_core.datasets.records import SPLITS, VideoDataset, VideoRecord
@@ -144,7 +144,12 @@ def carve_test_and_val(
 
 
 def cross_validation(
-    records: Iterable[VideoRecord], *, num_folds: int, val_fraction: float, seed: int
+    records: Iterable[VideoRecord],
+    *,
+    num_folds: int,
+    val_fraction: float,
+    seed: int,
+    val_sources: Collection[str] = (),
 ) -> tuple[VideoRecord, ...]:
     """Give every video one test in `num_folds` folds, by whole sources, the classes spread as evenly as these allow.
 
@@ -155,31 +160,58 @@ def cross_validation(
         num_folds: Number of folds; one for each source is leave-one-out (of one person, for example).
         val_fraction: Share of each fold's training videos that validates, at least 0 and below 1.
         seed: Which sources come together.
+        val_sources: Sources that validate in every fold instead of being tested in one.
 
     Raises:
-        UserError: There are fewer sources than folds.
+        UserError: There are fewer sources to test than folds.
     """
     from sklearn.model_selection import StratifiedGroupKFold  # takes a second to import, so only where it is used
 
     records = tuple(records)
-    ordered = sorted(records, key=lambda record: record.video_id)
+    tested_in_turn = (record for record in records if record.source not in val_sources)
+    ordered = sorted(tested_in_turn, key=lambda record: record.video_id)
     sources = [record.source for record in ordered]
     if len(set(sources)) < num_folds:
-        raise UserError(f"num_folds {num_folds} needs at least as many sources, there are {len(set(sources))}")
+        besides = " besides those that validate" if val_sources else ""
+        raise UserError(f"num_folds {num_folds} needs at least as many sources{besides}, there are {len(set(sources))}")
     folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
     fold_of: dict[str, int] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of classes with fewer videos than folds
         for fold, (_, tested) in enumerate(folds.split(ordered, [record.label for record in ordered], sources)):
             fold_of |= {sources[place]: fold for place in tested}
-    parted = tuple(
-        replace(
-            record,
-            splits=tuple("test" if fold == fold_of[record.source] else "train" for fold in range(num_folds)),
-        )
-        for record in records
-    )
+
+    def splits_of(source: str) -> tuple[str, ...]:
+        if source in val_sources:
+            return ("val",) * num_folds
+        return tuple("test" if fold == fold_of[source] else "train" for fold in range(num_folds))
+
+    parted = tuple(replace(record, splits=splits_of(record.source)) for record in records)
     return carve_val(parted, fraction=val_fraction, seed=seed)
+
+
+def validate_on(records: Iterable[VideoRecord], sources: Collection[str]) -> tuple[VideoRecord, ...]:
+    """Move sources of the one fold's training videos into its validation set.
+
+    Raises:
+        UserError: Other sources validate already, one of these is not for training, or none is left to train on.
+    """
+    records = tuple(records)
+    moved = [record for record in records if record.source in sources]
+    others = [record for record in records if record.source not in sources]
+    if validating := next((record for record in others if record.splits == ("val",)), None):
+        raise UserError(
+            f"val_groups {sorted(sources)} are not all that validates: group {validating.source!r} has split val "
+            "already: name it too, or leave val_groups out"
+        )
+    if kept := next((record for record in moved if record.splits[0] not in ("train", "val")), None):
+        raise UserError(
+            f"val_groups: group {kept.source!r} has split {kept.splits[0]} in the annotations: name groups of split "
+            "train, or give no splits"
+        )
+    if ("train",) not in {record.splits for record in others}:
+        raise UserError(f"val_groups {sorted(sources)} leave no group to train on: name fewer")
+    return tuple(_with_split(record, fold=1, split="val") if record.source in sources else record for record in records)
 
 
 def check_fractions(*, test_fraction: float, val_fraction: float) -> None:

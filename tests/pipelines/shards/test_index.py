@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.shards.index import load_index, num_listed
 from pipelines.shards.reading import describe_skipped
-from pipelines.shards.selection import hold_out, share_of_classes
+from pipelines.shards.selection import hold_out, share_of_classes, some_sources
 from tests.pipelines.damage import changed_videos, cut_off, damage_row, damage_splits, flip, without_fps
 
 
@@ -233,6 +233,29 @@ def test_a_share_of_the_classes_takes_as_much_of_each_and_the_same_rows_in_every
     shuffled = index.select(np.random.default_rng(0).permutation(len(index)))
     assert set(share_of_classes(shuffled, 0.5).video_id_N) == set(half.video_id_N)
     assert len(share_of_classes(index, 1e-6)) == len(index.class_names)
+
+
+def test_folds_train_on_few_sources_in_turn_and_more_of_them_include_fewer(synthetic_shards):
+    whole = load_index([synthetic_shards], fold=1, splits=["train"])
+    names = [str(name) for name in whole.source_names[[20, 3, 11, 7, 15]]]  # in an order that is not that of names
+
+    def taken(fold, num_sources, tested):
+        index = whole.select(~np.isin(whole.source_N, np.flatnonzero(np.isin(whole.source_names, [*tested[fold - 1]]))))
+        part = some_sources(index, num_sources, fold=fold, tested=tested)
+        return {str(name) for name in part.source_names[np.unique(part.source_N)]}
+
+    tested = [{name} for name in names]
+    assert [taken(fold, 1, tested) for fold in range(1, 6)] == [{name} for name in [*names[1:], names[0]]]
+    assert taken(4, 2, tested) == {names[4], names[0]}
+    never_tested = min({*map(str, whole.source_names)} - {*names})
+    assert taken(4, 5, tested) == {*names} - {names[3]} | {never_tested}
+    pairs = [{names[0], names[1]}, {names[2], names[3]}, {names[4]}]
+    assert taken(3, 1, pairs) == {min(pairs[0])}
+    assert taken(3, 1, pairs) < taken(3, 2, pairs) == pairs[0] < taken(3, 3, pairs) == pairs[0] | {min(pairs[1])}
+    with pytest.raises(
+        ValueError, match=r"data.num_sources 99 is more than the \d\d source videos that fold 2 has to tr"
+    ):
+        taken(2, 99, pairs)
 
 
 def test_an_unfinished_prepare_is_refused_with_the_cure(synthetic_shards, tmp_path):

@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from pipelines.shards.video_names import listed_videos, names_of_videos
+from pipelines.shards.video_names import listed_videos, names_of_videos, sources_tested_by_fold
 from tests.pipelines.damage import changed_videos
 
 
@@ -36,3 +36,9 @@ def test_the_videos_of_a_split_are_those_of_the_annotations(synthetic_shards):
     counts = [len(listed_videos([synthetic_shards], fold=1, splits=[split])) for split in ("train", "val", "test")]
     assert sum(counts) == 48
     assert len(listed_videos([synthetic_shards], fold=1, splits=["val", "test"])) == counts[1] + counts[2]
+
+
+def test_the_sources_that_a_fold_tests_are_those_of_the_annotations(shards_with_ids, synthetic_shards):
+    [tested] = sources_tested_by_fold([synthetic_shards])
+    listed = listed_videos([synthetic_shards], fold=1, splits=["test"])
+    assert tested == {f"synthetic/{video_id}" for video_id in listed}

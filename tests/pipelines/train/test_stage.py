@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipelines.prepare.config import FolderDatasetConfig, PrepareConfig
 from pipelines.prepare.make import prepare
 from pipelines.shards.index import load_index
 from pipelines.train.config import TrainAugmentationConfig, TrainDataConfig
@@ -88,6 +89,50 @@ def test_a_share_of_the_classes_is_trained_on_and_everything_validates(config_of
     assert len(half.val_index) == len(whole.val_index)
     assert len(half.train_index) < 0.7 * len(whole.train_index)
     assert set(half.train_index.label_N) == set(whole.train_index.label_N)
+
+
+@pytest.fixture
+def in_folds(synthetic_shards, tmp_path):
+    """48 videos of 6 people; p0 validates, the others are tested in turn."""
+    videos = synthetic_shards / "videos"
+    rows = [
+        f"{path.relative_to(videos)},{path.parent.name},p{number % 6}"
+        for number, path in enumerate(sorted(videos.glob("*/*.mp4")))
+    ]
+    (tmp_path / "index.csv").write_text("\n".join(["path,label,group", *rows]))
+    dataset = FolderDatasetConfig(root=str(videos), annotations=tmp_path / "index.csv", num_folds=5, val_groups=("p0",))
+    prepare(PrepareConfig(dataset=dataset), tmp_path / "folds")
+    return tmp_path / "folds"
+
+
+def test_few_people_train_and_each_of_them_in_one_fold(config_of, in_folds):
+    def stage(*, seed=0, **data):
+        return build_stage(config_of(data=TrainDataConfig(shards=(in_folds,), **data), seed=seed), [in_folds], None)
+
+    def people(index):
+        return {str(name) for name in index.source_names[np.unique(index.source_N)]}
+
+    of_folds = [stage(fold=fold, num_sources=1) for fold in range(1, 6)]
+    assert {person for each in of_folds for person in people(each.train_index)} == {f"videos/p{i}" for i in range(1, 6)}
+    assert all(people(each.val_index) == {"videos/p0"} for each in of_folds)
+    one, other_seed, two = of_folds[1], stage(fold=2, num_sources=1, seed=7), stage(fold=2, num_sources=2)
+    assert one.train_index.fingerprint() == other_seed.train_index.fingerprint() != two.train_index.fingerprint()
+    assert people(one.train_index) < people(two.train_index)
+    steps = [each.card.lineage[-1] for each in (one, two, stage(fold=2))]
+    assert len({step.sketch for step in steps}) == 3, "a chain knows what was trained on, and nothing else"
+    with pytest.raises(ValueError, match=r"data.num_sources 5 is more than the 4 source videos that fold 2"):
+        stage(fold=2, num_sources=5)
+
+
+def test_what_is_held_out_is_the_same_for_few_sources_and_for_all(config_of, without_val):
+    def stage(num_sources):
+        data = TrainDataConfig(shards=(without_val,), holdout_fraction=0.25, num_sources=num_sources)
+        return build_stage(config_of(data=data), [without_val], None)
+
+    few, all_of_them = stage(2), stage(None)
+    assert few.val_index.fingerprint() == all_of_them.val_index.fingerprint()
+    assert few.card.lineage[-1].held_out == all_of_them.card.lineage[-1].held_out
+    assert len(np.unique(few.train_index.source_N)) == 2
 
 
 def test_classes_that_change_sides_are_those_of_the_data(config_of, synthetic_shards):

@@ -244,6 +244,38 @@ class TestAnnotations:
         with pytest.raises(ValueError, match="val_fraction"):
             read_csv(csv_path, val_fraction=-0.5)
 
+    def test_groups_that_are_named_validate_and_the_others_are_split_as_they_would_be(self, tmp_path):
+        rows = [f"{i}.mp4,run,person{i % 5}" for i in range(20)]
+        csv_path = write_csv(tmp_path / "index.csv", "path,label,group", *rows)
+        dataset = read_csv(csv_path, test_fraction=0.25, val_groups=["person3"])
+        assert {r.source for r in dataset.records if r.splits == ("val",)} == {"person3"}
+        assert Counter(splits_of(dataset).values()) == {"train": 12, "val": 4, "test": 4}
+        folds = read_csv(csv_path, num_folds=4, val_groups=["person3"])
+        assert {r.splits for r in folds.records if r.source == "person3"} == {("val",) * 4}
+        assert all(r.splits.count("test") == 1 for r in folds.records if r.source != "person3")
+
+    def test_groups_that_validate_come_out_of_given_training_videos(self, tmp_path):
+        csv_path = write_csv(
+            tmp_path / "index.csv", "path,label,group,split", "a,run,x,train", "b,run,y,train", "c,run,z,test"
+        )
+        assert list(splits_of(read_csv(csv_path, val_groups=["y"])).values()) == ["train", "val", "test"]
+        with pytest.raises(ValueError, match="group 'z' has split test in the annotations"):
+            read_csv(csv_path, val_groups=["y", "z"])
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"val_fraction": 0.1}, r"val_groups \['x'\] and val_fraction 0.1 both say what validates"),
+            ({"is_labelled": False}, r"val_groups \['x'\] are for labelled videos, given is_labelled=False"),
+            ({"val_groups": ["X"]}, r"no video has group 'X'; the 2 groups are: x, y$"),
+            ({"val_groups": ["x", "y"]}, r"val_groups \['x', 'y'\] leave no group to train on"),
+        ],
+    )
+    def test_groups_that_cannot_validate_are_refused(self, tmp_path, settings, message):
+        csv_path = write_csv(tmp_path / "index.csv", "path,label,group", "a.mp4,run,x", "b.mp4,run,y")
+        with pytest.raises(ValueError, match=message):
+            read_csv(csv_path, **{"val_groups": ["x"]} | settings)
+
 
 def read_shared(folder, **settings):
     """Read one of the shared folders: its records, and the names of its video files."""

@@ -15,6 +15,7 @@ from t3d_core.datasets.splits import (
     carve_val,
     check_no_leak,
     cross_validation,
+    validate_on,
 )
 
 
@@ -215,3 +216,28 @@ def test_cross_validation_tests_every_video_once_and_keeps_sources_whole():
 def test_more_folds_than_sources_are_refused():
     with pytest.raises(ValueError, match="num_folds 3 needs at least as many sources, there are 2"):
         cross_validation([record("a"), record("b")], num_folds=3, val_fraction=0, seed=0)
+
+
+def test_sources_that_validate_do_so_in_every_fold_and_the_others_are_tested_in_turn():
+    records = [record(f"v{i}", label=("run", "walk")[i % 2], source=f"person{i // 4}") for i in range(24)]
+    folds = cross_validation(records, num_folds=5, val_fraction=0, seed=0, val_sources=["person2"])
+    assert [r.video_id for r in folds] == [r.video_id for r in records]
+    assert {r.splits for r in folds if r.source == "person2"} == {("val",) * 5}
+    others = [r for r in folds if r.source != "person2"]
+    assert all(sorted(r.splits) == ["test", "train", "train", "train", "train"] for r in others)
+    assert {tuple({r.source for r in others if r.splits[fold] == "test"}) for fold in range(5)} == {
+        (f"person{i}",) for i in (0, 1, 3, 4, 5)
+    }
+    with pytest.raises(ValueError, match="num_folds 6 needs at least as many sources besides those that validate, the"):
+        cross_validation(records, num_folds=6, val_fraction=0, seed=0, val_sources=["person2"])
+
+
+def test_sources_that_validate_come_out_of_training_alone():
+    records = [record("a"), record("b"), record("c", splits=("test",))]
+    assert [r.splits[0] for r in validate_on(records, ["b"])] == ["train", "val", "test"]
+    with pytest.raises(ValueError, match="group 'c' has split test in the annotations: name groups of split train"):
+        validate_on(records, ["c"])
+    with pytest.raises(ValueError, match=r"\['a', 'b'\] leave no group to train on"):
+        validate_on(records, ["b", "a"])
+    with pytest.raises(ValueError, match=r"\['b'\] are not all that validates: group 'd' has split val already"):
+        validate_on([*records, record("d", splits=("val",))], ["b"])
