@@ -50,7 +50,12 @@ class Measured:
 def measure(
     run: RecordedRun, test: RecordedRun | None, by_id: Mapping[str, RecordedRun], metric: str
 ) -> Measured | None:
-    """Return the value of a run, from its test or else from its training; None if it has no such metric."""
+    """Return the value of a run, from its test or else from its training; None if it has no such metric.
+
+    A baseline has no value if its test is not among those that are compared.
+    """
+    if test is None and run.tags.get("stage") == BASELINE:
+        return None
     metrics = {**run.metrics, **(test.metrics if test else {})}
     if metric not in metrics:
         return None
@@ -93,7 +98,7 @@ def find_tests(runs: Sequence[RecordedRun], trained: Collection[str]) -> tuple[d
         if (of_baselines[0], of_baselines[-1]) == (way[0], way[-1]):
             tests |= found
         else:
-            by_way[of_baselines] = found
+            by_way.setdefault((of_baselines[0], *way[1:-1], of_baselines[-1]), found)
     others = sorted(each for each in by_way if each != way)
     if not others:
         return tests, []

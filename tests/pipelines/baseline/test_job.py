@@ -15,7 +15,7 @@ from pipelines.baseline.job import run_baseline
 from pipelines.shards.index import load_index
 from pipelines.train.config import TrainDataConfig
 from pipelines.train.stage import rows_to_train_on
-from tests.pipelines.damage import damage_row
+from tests.pipelines.evaluate.small_network import replace_frames
 
 
 def metrics_of(config):
@@ -72,7 +72,7 @@ def test_a_video_that_cannot_be_decoded_is_counted_and_not_guessed(colours, conf
     shards = shutil.copytree(colours, tmp_path / "copy", ignore=shutil.ignore_patterns("features"))
     for split in ("train", "test"):
         index = load_index([shards], fold=1, splits=[split])
-        damage_row(Path(index.shard_paths[index.shard_N[0]]), int(index.row_N[0]))
+        replace_frames(Path(index.shard_paths[index.shard_N[0]]), int(index.row_N[0]), b"noise" * 99)
     config = config_of(shards)
     summary = run_baseline(config)
     metrics = metrics_of(config)
