@@ -34,7 +34,7 @@ class BaselineConfig(Section):
     seed: Annotated[int, Field(ge=0), Role.REPLICATE] = 0
     """Name of the repetition. Nothing is random, so every seed gives the same scores, and one is enough."""
     scaling: Annotated[ScalingConfig, Role.RUNNING] = ScalingConfig()
-    """Processes that run the teacher; at least one does."""
+    """Processes that run the teacher, at least one."""
     tracking: Annotated[TrackingConfig, Role.PLACE] = TrackingConfig()
     storage: Annotated[UserPath, Role.PLACE] = Path("runs")
     """Folder in which the baseline's own folder is made."""
@@ -49,4 +49,6 @@ class BaselineConfig(Section):
             raise UserError("teacher.num_frames is not given, and a baseline has no clip: give the frames of a video")
         if self.teacher.shared_crop:
             raise UserError("teacher.shared_crop true is for a student's crop, and a baseline has none: leave it out")
+        if self.scaling.most_workers() == 0:
+            raise UserError("scaling.num_workers 0: a baseline's teacher runs in processes of its own: give 1 or more")
         return self

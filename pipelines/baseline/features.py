@@ -28,14 +28,14 @@ from t3d_core.transfer.teacher import check_teacher
 _SPLITS = ("train", "val", "test")
 
 
-class RowFeatures(NamedTuple):
+class VideoFeatures(NamedTuple):
     """The features of rows, and row -> reason of those that have none, whose features are zeros."""
 
     feature_ND: npt.NDArray[np.float64]
     reasons: dict[int, str]
 
 
-def shape_and_length(index: ShardIndex, folders: Sequence[Path]) -> RowFeatures:
+def shape_and_length(index: ShardIndex, folders: Sequence[Path]) -> VideoFeatures:
     """The logarithms of number of frames, frames a second, height, width, aspect ratio and stored bytes a frame.
 
     Of a labelled video, which is one row, the tables know the stored bytes.
@@ -47,16 +47,13 @@ def shape_and_length(index: ShardIndex, folders: Sequence[Path]) -> RowFeatures:
     }
     folder_of = [Path(path).parents[1].absolute() for path in index.shard_paths]
     bytes_N = np.array(
-        [
-            bytes_of[folder_of[shard], video_id] or 1
-            for shard, video_id in zip(index.shard_N, index.video_id_N, strict=True)
-        ]
+        [bytes_of[folder_of[shard], video_id] for shard, video_id in zip(index.shard_N, index.video_id_N, strict=True)]
     )
     num_frames_N, height_N, width_N = (
         array.astype(np.float64) for array in (index.num_frames_N, index.height_N, index.width_N)
     )
     known = [num_frames_N, index.fps_N, height_N, width_N, width_N / height_N, bytes_N / num_frames_N]
-    return RowFeatures(np.log(np.stack(known, axis=1)), {})
+    return VideoFeatures(np.log(np.stack(known, axis=1)), {})
 
 
 class TeacherFeatures:
@@ -88,7 +85,7 @@ class TeacherFeatures:
         scaling = config.scaling
         pool = TeacherCacheConfig(
             num_views=num_frames,
-            num_workers=max(1, scaling.most_workers()),
+            num_workers=scaling.most_workers(),
             cpus_per_worker=scaling.resources_per_worker.get("CPU", 1.0),
             use_gpu=scaling.use_gpu,
         )
@@ -98,13 +95,13 @@ class TeacherFeatures:
             lock_descriptor(turn.fileno())  # of trials that need the same features, the first computes them
             run_teacher_pass(loader, teacher, self._files, pool)
 
-    def of_rows(self, index: ShardIndex, target: Literal["mean", "mean_std"]) -> RowFeatures:
+    def of_rows(self, index: ShardIndex, target: Literal["mean", "mean_std"]) -> VideoFeatures:
         """The statistics over the frames of each row."""
         found = [self._files.read_row(index, row) for row in range(len(index))]
         reasons = {row: each.reason for row, each in enumerate(found) if each.reason}
         width = self._files.feature_dim * (1 if target == "mean" else 2)
         of_rows = [np.zeros(width) if each.reason else _statistics(each.feature_KD, target) for each in found]
-        return RowFeatures(np.stack(of_rows), reasons)
+        return VideoFeatures(np.stack(of_rows), reasons)
 
 
 def _statistics(feature_TD: npt.NDArray[np.float32], target: Literal["mean", "mean_std"]) -> npt.NDArray[np.float64]:

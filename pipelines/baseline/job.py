@@ -17,7 +17,7 @@ from types import MappingProxyType
 import numpy as np
 
 from pipelines.baseline.config import BaselineConfig
-from pipelines.baseline.features import RowFeatures, TeacherFeatures, shape_and_length
+from pipelines.baseline.features import TeacherFeatures, VideoFeatures, shape_and_length
 from pipelines.evaluate.record import RecordedTest, Tested, record_test
 from pipelines.evaluate.summary import describe_classes, describe_failures, describe_top
 from pipelines.prepare.make import prepared_shards
@@ -126,12 +126,12 @@ def _fit_and_test(
         num_frames=(config.teacher.num_frames or 1) if config.kind == "teacher" else 1,
     )
     recorded = record_test(tested, scores, test.reasons, test_index, output=output, run=run)
-    workers = max(1, config.scaling.most_workers())
-    run.log_metrics({"cost/worker_hours": workers * (time.monotonic() - started) / 3600}, step=0)
+    hours = config.scaling.most_workers() * (time.monotonic() - started) / 3600
+    run.log_metrics({"cost/worker_hours": hours}, step=0)
     return _summary(config, recorded, train, test, test_index, num_known=int(is_known_N.sum()), run=run)
 
 
-def _features(config: BaselineConfig, folders: list[Path], indices: list[ShardIndex]) -> list[RowFeatures]:
+def _features(config: BaselineConfig, folders: list[Path], indices: list[ShardIndex]) -> list[VideoFeatures]:
     if config.kind == "shape_and_length":
         return [shape_and_length(index, folders) for index in indices]
     features = TeacherFeatures(config, folders)
@@ -148,8 +148,8 @@ def _describe(config: BaselineConfig) -> str:
 def _summary(
     config: BaselineConfig,
     recorded: RecordedTest,
-    train: RowFeatures,
-    test: RowFeatures,
+    train: VideoFeatures,
+    test: VideoFeatures,
     test_index: ShardIndex,
     *,
     num_known: int,

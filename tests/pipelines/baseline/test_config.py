@@ -13,6 +13,7 @@ from pipelines.baseline.config import BaselineConfig
             {"teacher": {"kind": "resnet18", "num_frames": 4, "shared_crop": True}},
             "teacher.shared_crop true is for a student's crop",
         ),
+        ({"scaling": {"num_workers": 0}}, "teacher runs in processes of its own: give 1 or more"),
         ({"data": {"split": "train"}}, "Input should be 'val' or 'test'"),
     ],
 )
