@@ -74,7 +74,7 @@ def test_the_method_loads_neither_ray_nor_mlflow_in_a_fresh_process() -> None:
 def test_processes_that_decode_do_not_load_torch() -> None:
     """It takes seconds and half a GB in each of them."""
     modules = ["pipelines.clips.stream", "pipelines.clips.views", "pipelines.transfer.pair_loader"]
-    modules += ["pipelines.predict.parts", "pipelines.prepare.shard_task"]
+    modules += ["pipelines.predict.parts", "pipelines.prepare.shard_task", "pipelines.baseline.frames"]
     code = f"import sys; import {', '.join(modules)}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

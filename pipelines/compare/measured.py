@@ -6,18 +6,21 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from pipelines.baseline.config import BaselineConfig
 from pipelines.compare.paper_tables import family_of
 from pipelines.settings.section import NOT_THE_EXPERIMENT, added_defaults, is_among, names_of_roles
 from pipelines.tracking.recorded import AXIS, HELD_OUT, NOTHING, POINT, STARTED_FROM, TRAINED_BY, RecordedRun
 from pipelines.train.config import TrainConfig
 from pipelines.transfer.config import TransferConfig
 
+BASELINE = "baseline"  # stage of runs that are their own tests and follow from no seed
 TESTED, VALIDATED, PAIRS = "video_top1", "val/clip_top1", "check/pair_accuracy"
 PAPERS_WAY_OF_TESTING = {"data.split": "test", "num_crops": "1", "num_clips": "None"}
 # Parameters and sections that record where and how a run was made, not what it is.
-_NOT_SETTINGS = {*names_of_roles(TrainConfig, NOT_THE_EXPERIMENT), *names_of_roles(TransferConfig, NOT_THE_EXPERIMENT)}
+_CONFIGS = (TrainConfig, TransferConfig, BaselineConfig)
+_NOT_SETTINGS = {name for config in _CONFIGS for name in names_of_roles(config, NOT_THE_EXPERIMENT)}
 # Parameters that runs of earlier versions lack, with the value that describes what those runs did.
-_ADDED = {name: str(value) for name, value in (added_defaults(TrainConfig) | added_defaults(TransferConfig)).items()}
+_ADDED = {name: str(value) for config in _CONFIGS for name, value in added_defaults(config).items()}
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,8 @@ class Measured:
     """One run, and the test of its weights.
 
     Attributes:
-        run: the training run.
-        test: its newest test that ended; None if it was not tested.
+        run: the training run, or a baseline.
+        test: its newest test that ended, or the baseline itself; None if it was not tested.
         facts: what rows are grouped by: parameters, and `family`, `model`, `init`, `segments`, `dataset`.
         settings: what it shares with the other runs of its row.
         value: what is compared.
@@ -38,11 +41,21 @@ class Measured:
     settings: Mapping[str, str]
     value: float
 
+    @property
+    def is_baseline(self) -> bool:
+        """Whether no network was trained: it is as it is for every seed."""
+        return self.run.tags.get("stage") == BASELINE
+
 
 def measure(
     run: RecordedRun, test: RecordedRun | None, by_id: Mapping[str, RecordedRun], metric: str
 ) -> Measured | None:
-    """Return the value of a run, from its test or else from its training; None if it has no such metric."""
+    """Return the value of a run, from its test or else from its training; None if it has no such metric.
+
+    A baseline has no value if its test is not among those that are compared.
+    """
+    if test is None and run.tags.get("stage") == BASELINE:
+        return None
     metrics = {**run.metrics, **(test.metrics if test else {})}
     if metric not in metrics:
         return None
@@ -64,27 +77,38 @@ def find_tests(runs: Sequence[RecordedRun], trained: Collection[str]) -> tuple[d
     """The newest test of each training run, and notes on the tests that are left out.
 
     All these tests have the same split, crops, clips of a video and data: those that most runs were tested with.
+    Baselines have neither crops nor clips, and fit to any test of their split and data.
     """
     by_way: dict[tuple[str, ...], dict[str, RecordedRun]] = defaultdict(dict)
+    baselines: dict[tuple[str, ...], dict[str, RecordedRun]] = defaultdict(dict)
     for run in runs:
-        of_run = run.tags.get(TRAINED_BY, "")
+        is_baseline = run.tags.get("stage") == BASELINE
+        of_run = run.run_id if is_baseline else run.tags.get(TRAINED_BY, "")
         if run.status == "FINISHED" and of_run in trained and TESTED in run.metrics:
             way = (*(run.params.get(name, "-") for name in PAPERS_WAY_OF_TESTING), " + ".join(run.datasets) or "-")
-            by_way[way][of_run] = run
+            (baselines if is_baseline else by_way)[way][of_run] = run
+    if not by_way:
+        by_way, baselines = baselines, {}
     if not by_way:
         return {}, []
     papers = tuple(PAPERS_WAY_OF_TESTING.values())
     way = max(by_way, key=lambda way: (len(by_way[way]), way[: len(papers)] == papers))
+    tests = dict(by_way[way])
+    for of_baselines, found in baselines.items():
+        if (of_baselines[0], of_baselines[-1]) == (way[0], way[-1]):
+            tests |= found
+        else:
+            by_way.setdefault((of_baselines[0], *way[1:-1], of_baselines[-1]), found)
     others = sorted(each for each in by_way if each != way)
     if not others:
-        return by_way[way], []
+        return tests, []
     names = [name.rpartition(".")[2] for name in (*PAPERS_WAY_OF_TESTING, "dataset")]
     differ = [len({each[place] for each in by_way}) > 1 for place in range(len(names))]
 
     def text(each: tuple[str, ...]) -> str:
         return ", ".join(f"{name} {value}" for name, value, differs in zip(names, each, differ, strict=True) if differs)
 
-    return by_way[way], [f"Tests with {text(way)} are compared, not those with {'; '.join(map(text, others))}."]
+    return tests, [f"Tests with {text(way)} are compared, not those with {'; '.join(map(text, others))}."]
 
 
 def settings_of(run: RecordedRun, by_id: Mapping[str, RecordedRun]) -> dict[str, str]:

@@ -53,13 +53,25 @@ def seen_before(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
+def fixed_rows(rows: Sequence[Row]) -> list[str]:
+    """Which rows are the same for every seed, and how they were tested."""
+    labels = [row.label for row in rows if row.is_baseline]
+    if not labels:
+        return []
+    return [
+        f"No network was trained for {'; '.join(labels)}: these rows follow from no seed, so each is compared with "
+        "every seed of the others. They see a video as a whole, not in clips."
+    ]
+
+
 def unevenness(rows: Sequence[Row]) -> list[str]:
     """Differences between rows, and between the runs of a row, that the table is not about."""
     notes = []
-    if len({row.seeds for row in rows}) > 1:
-        seeds = "; ".join(f"{row.label}: {', '.join(row.seeds)}" for row in rows)
+    trained = [row for row in rows if not row.is_baseline]
+    if len({row.seeds for row in trained}) > 1:
+        seeds = "; ".join(f"{row.label}: {', '.join(row.seeds)}" for row in trained)
         notes.append(f"Rows have different seeds ({seeds}).")
-    if any(len(row.values) < 3 for row in rows):
+    if any(len(row.values) < 3 for row in trained):
         notes.append("Fewer than three seeds: the spread is uncertain, and a difference may be chance.")
     for row in rows:
         if differing := [name for name in differing_settings(row.runs) if name != "dataset"]:

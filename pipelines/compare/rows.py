@@ -59,6 +59,11 @@ class Row:
         half = stats.t.ppf((1 + _CONFIDENCE) / 2, len(self.values) - 1) * self.spread / len(self.values) ** 0.5
         return self.mean - half, self.mean + half
 
+    @property
+    def is_baseline(self) -> bool:
+        """Whether its value is the same for every seed, because no network was trained."""
+        return self.runs[0].is_baseline
+
     def metric(self, name: str) -> float | None:
         """Mean over runs of a metric of training or testing; None if no run has it."""
         found = [
@@ -81,7 +86,8 @@ class Row:
 def group_runs(measured: Sequence[Measured], pooled_by: Sequence[str]) -> tuple[list[list[Unit]], int]:
     """The runs of each row, as lists of seeds; and how many were left out because a newer run is equal.
 
-    Without `pooled_by`, all runs of a row have the same settings. Seeds of different folds are never joined.
+    Without `pooled_by`, and in a row of baselines, all runs have the same settings. Seeds of different folds are never
+    joined.
     """
     units: dict[tuple[str, str], Unit] = defaultdict(dict)
     num_older = 0
@@ -92,8 +98,9 @@ def group_runs(measured: Sequence[Measured], pooled_by: Sequence[str]) -> tuple[
         unit[fold] = each
     groups: dict[tuple[object, ...], list[Unit]] = defaultdict(list)
     for (settings, _), unit in units.items():
-        facts = next(iter(unit.values())).facts
-        key = tuple(facts.get(axis, "-") for axis in pooled_by) or (settings,)
+        first = next(iter(unit.values()))
+        is_pooled = bool(pooled_by) and not first.is_baseline
+        key = tuple(first.facts.get(axis, "-") for axis in pooled_by) if is_pooled else (settings,)
         groups[key, tuple(sorted(unit))].append(unit)
     return list(groups.values()), num_older
 
@@ -105,6 +112,8 @@ def make_row(group: Sequence[Unit], axes: Sequence[str], table: PaperTable | Non
     facts = runs[0].facts
     paper = _paper_row(facts, table)
     named = ("family", "model", "init", "dataset", "point")
+    if runs[0].is_baseline and facts["point"]:  # it has none of the settings of a network
+        axes = ("point",)
     label = ", ".join(
         facts.get(axis, "-") if axis in named else f"{axis.rpartition('.')[2]}={facts.get(axis, '-')}" for axis in axes
     )

@@ -6,8 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pipelines.compare.config import CompareConfig
-from pipelines.compare.measured import PAIRS, TESTED, VALIDATED, Measured, differing_settings, find_tests, measure
-from pipelines.compare.notes import differences_from_paper, left_out, seen_before, unevenness
+from pipelines.compare.measured import (
+    BASELINE,
+    PAIRS,
+    TESTED,
+    VALIDATED,
+    Measured,
+    differing_settings,
+    find_tests,
+    measure,
+)
+from pipelines.compare.notes import differences_from_paper, fixed_rows, left_out, seen_before, unevenness
 from pipelines.compare.paper_tables import TABLES, PaperTable
 from pipelines.compare.reference import Reference, choose_reference
 from pipelines.compare.rows import Row, group_runs, make_row, with_distinct_labels
@@ -46,7 +55,8 @@ def compare_runs(config: CompareConfig, *, tracking_uri: str) -> Comparison:
     """
     experiment = config.experiment or config.tracking.experiment
     runs = find_runs(tracking_uri, experiment=experiment)
-    chosen = _chosen([run for run in runs if run.tags.get("stage") == config.stage], runs, config.runs)
+    stages = ("train", BASELINE) if config.stage == "train" else (config.stage,)
+    chosen = _chosen([run for run in runs if run.tags.get("stage") in stages], runs, config.runs)
     ended = [run for run in chosen if run.status == "FINISHED"]
     if not ended:
         states = ", ".join(f"{count} {state}" for state, count in Counter(run.status for run in chosen).items())
@@ -75,6 +85,7 @@ def compare_runs(config: CompareConfig, *, tracking_uri: str) -> Comparison:
         *left_out(chosen, ended, num_without=len(ended) - len(comparable), metric=metric, num_older=num_older),
         *notes_of_tests,
         *unevenness(rows),
+        *fixed_rows(rows),
     ]
     title = f"Table {config.table}: {table.title}" if table else f"{experiment}, by {', '.join(axes) or 'nothing'}"
     return Comparison(title, metric, tuple(rows), reference, table, tuple(notes))
@@ -105,5 +116,7 @@ def _usual_metric(stage: str, runs: Sequence[RecordedRun], *, is_tested: bool) -
 
 
 def _usual_axes(measured: Sequence[Measured]) -> tuple[str, ...]:
-    """The points of a search if every run has one, else the settings that differ."""
-    return ("point",) if all(each.facts["point"] for each in measured) else differing_settings(measured)
+    """The points of a search if every run has one, else the settings in which networks differ."""
+    if all(each.facts["point"] for each in measured):
+        return ("point",)
+    return differing_settings([each for each in measured if not each.is_baseline])

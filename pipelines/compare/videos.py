@@ -48,11 +48,13 @@ class _Tests:
 
     Attributes:
         num_of: tests of each video.
+        num_seeds: networks that were tested on each.
         share_of: what each video contributes to the row's accuracy; the sum is that accuracy.
         source_of: source of each video; None if tests do not name them.
     """
 
     num_of: Counter[_TestedVideo]
+    num_seeds: int
     share_of: Mapping[_TestedVideo, float]
     source_of: Mapping[_TestedVideo, str] | None
 
@@ -60,7 +62,8 @@ class _Tests:
 def paired_differences(rows: Sequence[Row], reference: Reference, *, tracking_uri: str) -> Paired:
     """Compare rows with the reference, video by video.
 
-    Rows that were not tested, or have other seeds, folds or videos than the reference, are left out. Scores without
+    Rows that were not tested, or have other seeds, folds or videos than the reference, are left out. A baseline is as
+    it is for every seed, so it has the seeds of any row. Scores without
     sources, as `evaluate` wrote them once, give a difference without a p-value.
     """
     [own] = [row for row in rows if row.label == reference.label]
@@ -73,7 +76,8 @@ def paired_differences(rows: Sequence[Row], reference: Reference, *, tracking_ur
     difference_of: dict[str, np.ndarray] = {}
     for row in others:
         # One row after another, because hundreds of rows of thousands of videos would fill the memory.
-        tests = _read_tests(row, tracking_uri) if (row.seeds, row.folds) == (own.seeds, own.folds) else None
+        has_seeds = row.seeds == own.seeds or row.is_baseline or own.is_baseline
+        tests = _read_tests(row, tracking_uri) if has_seeds and row.folds == own.folds else None
         if tests is None or not _are_of_same_videos(tests, of_own):
             continue
         differences[row.label] = PairedDifference(sum(tests.share_of.values()) - sum(of_own.share_of.values()))
@@ -88,7 +92,12 @@ def paired_differences(rows: Sequence[Row], reference: Reference, *, tracking_ur
 
 def _are_of_same_videos(tests: _Tests, others: _Tests) -> bool:
     has_same_sources = tests.source_of is None or others.source_of is None or tests.source_of == others.source_of
-    return tests.num_of == others.num_of and has_same_sources
+    # As often for each seed.
+    num_of, num_of_others = (
+        {video: num * seeds for video, num in each.num_of.items()}
+        for each, seeds in ((tests, others.num_seeds), (others, tests.num_seeds))
+    )
+    return num_of == num_of_others and has_same_sources
 
 
 def _by_source(tests: _Tests, reference: _Tests) -> np.ndarray:
@@ -146,7 +155,7 @@ def _read_tests(row: Row, tracking_uri: str) -> _Tests | None:
             share_of[video] += is_correct / len(videos) / len(row.runs)
         if scores.source_V is not None:
             source_of.update(zip(videos, scores.source_V, strict=True))
-    return _Tests(num_of, share_of, source_of if len(source_of) == len(num_of) else None)
+    return _Tests(num_of, len(row.seeds), share_of, source_of if len(source_of) == len(num_of) else None)
 
 
 class _Scores(NamedTuple):

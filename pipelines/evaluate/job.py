@@ -8,7 +8,6 @@ OUTPUT/metrics.json      with several folds: a `FoldsEvaluation`
 """
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-import pyarrow.compute as pc
 
 from pipelines.clips.loader import BatchLoader
 from pipelines.clips.views import ViewPlan
 from pipelines.evaluate.config import EvaluateConfig
-from pipelines.evaluate.report import report_videos, write_failures, write_metrics, write_results
+from pipelines.evaluate.record import Tested, record_test
+from pipelines.evaluate.report import write_metrics
 from pipelines.evaluate.scoring import score_videos
 from pipelines.evaluate.summary import describe_classes, describe_evaluation, describe_failures, describe_folds
 from pipelines.networks.lineage import Lineage, check_lineage, evaluated_by_test
@@ -33,13 +32,13 @@ from pipelines.runtime.paths import base_folder, new_name, output_path
 from pipelines.runtime.start_checks import check_start
 from pipelines.settings.build import changed
 from pipelines.settings.terminal import format_summary, seen_from_here
-from pipelines.shards.folder import describe_shards, open_shard_folder
-from pipelines.shards.index import ShardIndex, load_index, num_listed
-from pipelines.shards.reading import describe_skipped, read_videos
+from pipelines.shards.folder import describe_shards
+from pipelines.shards.index import ShardIndex, load_index
+from pipelines.shards.reading import describe_skipped
 from pipelines.tracking.recorded import PARENT, SEEN_BEFORE, TRAINED_BY
 from pipelines.tracking.runs import Run
 from t3d_core.errors import UserError
-from t3d_core.evaluation.evaluation import Evaluation, average_folds, evaluate_scores
+from t3d_core.evaluation.evaluation import Evaluation, average_folds
 from t3d_core.training.checkpoint import LoadedModel, load_model
 from t3d_core.training.weights_card import WeightsCard, read_card
 
@@ -144,46 +143,28 @@ def _run(test: _Test, *, run_name: str, tags: Mapping[str, str]) -> tuple[Evalua
         )  # an earlier test's: a folder with this file holds one whole test
         plan = ViewPlan(BatchLoader(index, card.clip_view()), num_crops=config.num_crops, num_clips=config.num_clips)
         scores, failures = score_videos(plan, test.loaded, test.label_V, config)
-        failures_file = write_failures(test.output, failures, index)
-        if not scores.is_scored_V.any():
-            raise UserError(f"no video can be tested: {describe_failures(failures, index)}")
-        evaluation = evaluate_scores(
-            scores,
-            index.source_N,
-            num_listed=num_listed(test.folders, fold=config.data.fold, split=config.data.split),
-            num_failed=len(failures),
-            num_lost=sum(shard.num_rows for shard in index.skipped),
-            num_crops=config.num_crops,
-            num_segments=card.num_segments,
+        tested = Tested(
+            card.model_kind,
+            card.class_names,
+            test.folders,
+            fold=config.data.fold,
+            split=config.data.split,
             num_frames=card.num_frames,
+            num_segments=card.num_segments,
+            num_crops=config.num_crops,
         )
-        report = report_videos(scores, card)
-        written = write_results(test.output, evaluation, report, scores, index, card, num_listed_of=_listed(test))
-        # After everything is on disk, because the MLflow store may be down.
-        run.log_metrics({name: float(value) for name, value in dataclasses.asdict(evaluation).items()}, step=0)
-        for path in [*written, *filter(None, [failures_file])]:
-            run.log_artifact(path)
+        recorded = record_test(tested, scores, failures, index, output=test.output, run=run)
+    evaluation = recorded.evaluation
     fields = [*describe_evaluation(evaluation, card), *((("WARNING", test.warning),) if test.warning else ())]
     fields += [*(("skipped", line) for line in describe_skipped(index.skipped))]
     if failures:
-        fields.append(("failed", f"{describe_failures(failures, index)}; all are listed in {failures_file}"))
+        fields.append(("failed", f"{describe_failures(failures, index)}; all are listed in {recorded.failures_file}"))
     fields += [
-        ("weakest", describe_classes(report, card.class_names)),
-        ("reports", f"{test.output}: {', '.join(path.name for path in written)}"),
+        ("weakest", describe_classes(recorded.report, card.class_names)),
+        ("reports", f"{test.output}: {', '.join(path.name for path in recorded.written)}"),
         ("mlflow", run.describe()),
     ]
     return evaluation, format_summary(fields)
-
-
-def _listed(test: _Test) -> Counter[str]:
-    """Videos that the annotations list for the tested split, by class."""
-    listed: Counter[str] = Counter()
-    data = test.config.data
-    for path in test.folders:
-        videos = read_videos(open_shard_folder(path), ["label", "splits"])
-        is_tested = pc.equal(pc.list_element(videos.column("splits"), data.fold - 1), data.split)
-        listed.update(videos.filter(is_tested).column("label").drop_null().to_pylist())
-    return listed
 
 
 def _run_folds(config: EvaluateConfig, tests: Sequence[_Test], output: Path, *, tags: Mapping[str, str]) -> str:

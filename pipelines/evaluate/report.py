@@ -29,15 +29,14 @@ from t3d_core.evaluation.class_report import ClassReport, report_classes
 from t3d_core.evaluation.evaluation import Evaluation
 from t3d_core.evaluation.metrics import predicted_classes
 from t3d_core.evaluation.video_scores import VideoScores
-from t3d_core.training.weights_card import WeightsCard
 
 
-def report_videos(scores: VideoScores, card: WeightsCard) -> ClassReport:
-    """The report on the classes of the network, over all scored videos."""
+def report_videos(scores: VideoScores, class_names: Sequence[str]) -> ClassReport:
+    """The report on the classes, over all scored videos."""
     is_scored_V = scores.is_scored_V
     label_V = scores.label_V[is_scored_V]
     predicted_V = predicted_classes(scores.mean_VK()[is_scored_V], label_V)
-    return report_classes(label_V, predicted_V, num_classes=len(card.class_names))
+    return report_classes(label_V, predicted_V, num_classes=len(class_names))
 
 
 def write_metrics(metrics: Mapping[str, Any], path: Path) -> Path:
@@ -53,8 +52,9 @@ def write_results(
     report: ClassReport,
     scores: VideoScores,
     index: ShardIndex,
-    card: WeightsCard,
+    class_names: Sequence[str],
     *,
+    tested: str,
     num_listed_of: Counter[str],
 ) -> list[Path]:
     """Write everything except the failures; return the paths, without that of a picture that cannot be drawn.
@@ -65,22 +65,25 @@ def write_results(
         report: of the classes.
         scores: of the videos.
         index: names the videos of `scores`.
-        card: names the classes.
+        class_names: of the classes that are scored.
+        tested: what was tested, for the picture's title.
         num_listed_of: videos that the annotations list, by class.
     """
-    names = card.class_names
     paths = [output / name for name in ("scores.parquet", "classes.csv", "confusion_matrix.csv")]
-    write_table(_scores_table(scores, index, card), paths[0])
-    _write_csv(_class_rows(report, names, num_listed_of), paths[1])
+    write_table(_scores_table(scores, index, class_names), paths[0])
+    _write_csv(_class_rows(report, class_names, num_listed_of), paths[1])
     _write_csv(
-        [["class", *names], *([name, *row] for name, row in zip(names, report.confusion_KK.tolist(), strict=True))],
+        [
+            ["class", *class_names],
+            *([name, *row] for name, row in zip(class_names, report.confusion_KK.tolist(), strict=True)),
+        ],
         paths[2],
     )
     picture = output / "confusion_matrix.png"
     with optional_picture(picture.name):
         picture.unlink(missing_ok=True)  # an earlier test's
         with whole_file(picture) as partial:
-            partial.write_bytes(plot_confusion(report, names, title=_title(evaluation, card)))
+            partial.write_bytes(plot_confusion(report, class_names, title=_title(evaluation, tested)))
         paths.append(picture)
     # Written last: a folder with metrics.json is complete.
     return [*paths, write_metrics(dataclasses.asdict(evaluation), output / "metrics.json")]
@@ -98,10 +101,10 @@ def write_failures(output: Path, failures: Mapping[int, str], index: ShardIndex)
     return path
 
 
-def _scores_table(scores: VideoScores, index: ShardIndex, card: WeightsCard) -> pa.Table:
+def _scores_table(scores: VideoScores, index: ShardIndex, class_names: Sequence[str]) -> pa.Table:
     is_scored_V = scores.is_scored_V
     label_V, score_VK = scores.label_V[is_scored_V], scores.mean_VK()[is_scored_V]
-    names = np.array(card.class_names)
+    names = np.array(class_names)
     table = pa.table(
         {
             "video_id": pa.array(index.video_id_N[is_scored_V], pa.string()),
@@ -112,7 +115,7 @@ def _scores_table(scores: VideoScores, index: ShardIndex, card: WeightsCard) -> 
             "scores": list(score_VK.astype(np.float32)),
         }
     )
-    return table.replace_schema_metadata({"class_names": json.dumps(card.class_names)})
+    return table.replace_schema_metadata({"class_names": json.dumps(class_names)})
 
 
 def _class_rows(report: ClassReport, names: Sequence[str], num_listed_of: Counter[str]) -> Iterable[list[Any]]:
@@ -138,9 +141,9 @@ def _share(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.6f}"
 
 
-def _title(evaluation: Evaluation, card: WeightsCard) -> str:
+def _title(evaluation: Evaluation, tested: str) -> str:
     return (
-        f"{card.model_kind}: video top-1 {evaluation.video_top1:.1%}, top-5 {evaluation.video_top5:.1%} of "
+        f"{tested}: video top-1 {evaluation.video_top1:.1%}, top-5 {evaluation.video_top5:.1%} of "
         f"{evaluation.num_videos:,} videos, coverage {evaluation.coverage:.1%}"
     )
 

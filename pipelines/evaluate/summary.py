@@ -15,11 +15,11 @@ def describe_evaluation(evaluation: Evaluation, card: WeightsCard) -> list[Field
     """The accuracies, and what was tested."""
     segments = f"{card.num_segments} segments of " if card.num_segments > 1 else ""
     padded = f", {evaluation.padded_share:.1%} of frames made up" if evaluation.padded_share else ""
-    top1, top5 = (_with_interval(evaluation, name) for name in ("video_top1", "video_top5"))
     return [
         (
             "result",
-            f"{top1}  {top5}  clip_top1 {evaluation.clip_top1:.3f}  avg_top1_top5 {evaluation.avg_top1_top5:.3f}  "
+            f"{describe_top(evaluation)}  clip_top1 {evaluation.clip_top1:.3f}  "
+            f"avg_top1_top5 {evaluation.avg_top1_top5:.3f}  "
             f"(chance {1 / len(card.class_names):.3f})",
         ),
         (
@@ -29,6 +29,11 @@ def describe_evaluation(evaluation: Evaluation, card: WeightsCard) -> list[Field
             f"{card.crop_size} px at {card.describe_distance()}",
         ),
     ]
+
+
+def describe_top(evaluation: Evaluation) -> str:
+    """The accuracies of videos, with their intervals."""
+    return "  ".join(_with_interval(evaluation, name) for name in ("video_top1", "video_top5"))
 
 
 def describe_failures(failures: Mapping[int, str], index: ShardIndex) -> str:
@@ -61,7 +66,7 @@ def describe_folds(evaluation_of_fold: Mapping[int, Evaluation], averaged: Folds
     of_folds = [
         (
             f"fold {fold}",
-            f"{_with_interval(evaluation, 'video_top1')}  {_with_interval(evaluation, 'video_top5')}  "
+            f"{describe_top(evaluation)}  "
             f"clip_top1 {evaluation.clip_top1:.3f}  "
             f"coverage {evaluation.coverage:.1%} of {evaluation.num_listed} listed",
         )

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipelines.baseline.config import BaselineConfig
 from pipelines.networks.lineage import lineage_of
 from pipelines.networks.weights import check_network, costs_of, locate_weights
 from pipelines.prepare.make import prepared_shards
@@ -139,6 +140,8 @@ def check_held_out(plan: SearchPlan, folder: NamedFolder) -> None:
 
 
 def _problems_of_scheduler(config: SearchConfig, of_base: TrialConfig) -> list[str]:
+    if isinstance(of_base, BaselineConfig):  # the config has checked that it has no scheduler
+        return []
     scheduler, epochs, every = config.scheduler, of_base.epochs, of_base.validate_every_epochs
     if scheduler.kind in ("asha", "median") and scheduler.grace_epochs >= epochs:
         return [f"scheduler.grace_epochs {scheduler.grace_epochs} must be less than epochs {epochs}: lower it"]
@@ -181,6 +184,8 @@ class Rejection:
         limits = self._plan.config.limits
         try:
             config = self._plan.trial_config(point.settings, seed=0, name="trial")
+            if isinstance(config, BaselineConfig):
+                return None
             card = self._plan.card(config)
             check_network(card, batch_size=config.smallest_batch())
             costs = costs_of(card)

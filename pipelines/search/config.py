@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from pipelines.baseline.config import BaselineConfig
 from pipelines.settings.section import Fraction, Role, Section, UserPath, is_among, names_of_roles
 from pipelines.tracking.config import TrackingConfig
 from pipelines.train.config import TrainConfig
@@ -18,12 +19,22 @@ CHANGEABLE = ("optimizer", "augmentation", "label_smoothing")
 _GROUPS = ("kind", "decay_norms_and_biases", "head_lr_scale", "layer_decay")
 _FIXED = tuple(f"optimizer.{name}" for name in _GROUPS)
 # What the search itself sets for each trial.
-_RESERVED = ("seed", *names_of_roles(TrainConfig, {Role.PLACE}), *names_of_roles(TransferConfig, {Role.PLACE}))
+_RESERVED = (
+    "seed",
+    *names_of_roles(TrainConfig, {Role.PLACE}),
+    *names_of_roles(TransferConfig, {Role.PLACE}),
+    *names_of_roles(BaselineConfig, {Role.PLACE}),
+)
 _AXIS_NAME = re.compile(r"[\w\-. /]+", re.ASCII)  # MLflow takes these as the name of a tag
 _TRANSFER_NAME = re.compile(r"[\w-]+", re.ASCII)  # part of a folder's name
 # Settings that make repetitions of a point, such as its folds, and no other point.
 REPLICATES = names_of_roles(TrainConfig, {Role.REPLICATE})
-_METRICS = {"train": ("val/loss", "val/clip_top1", "val/clip_top5"), "transfer": ("val/", "check/", "probe/")}
+_METRICS = {
+    "train": ("val/loss", "val/clip_top1", "val/clip_top5"),
+    "transfer": ("val/", "check/", "probe/"),
+    "baseline": ("test/",),
+}
+_USUAL_METRIC = {"train": "val/clip_top1", "transfer": "check/pair_accuracy", "baseline": "test/video_top1"}
 NamedValues = dict[str, dict[str, Any]]
 AXIS_KINDS = ("grid", "choice", "uniform", "loguniform", "randint")
 
@@ -171,8 +182,9 @@ class SearchConfig(Section):
         "register",
     )
 
-    job: Literal["train", "transfer"] = "train"
-    """Which job a trial runs."""
+    job: Literal["train", "transfer", "baseline"] = "train"
+    """Which job a trial runs. A baseline is a linear classifier on a frozen 2D network's features, or on the shape and
+    length of videos; it is tested as networks are, and stands in their table (`compare`)."""
     base: UserPath
     """Recipe of the job that every trial runs; trials differ from it only in their point and seed."""
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -186,8 +198,8 @@ class SearchConfig(Section):
     there is none."""
     metric: str | None = None
     """Metric by which trials are compared, one that a validation logs. By default val/clip_top1 (train), or for
-    transfers probe/linear_top1 if the base recipe has a probe, else check/pair_accuracy. Less is better if its name
-    ends in loss, else more."""
+    transfers probe/linear_top1 if the base recipe has a probe, else check/pair_accuracy, or for baselines
+    test/video_top1. Less is better if its name ends in loss, else more."""
     sampler: SamplerConfig = SamplerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     limits: LimitsConfig = LimitsConfig()
@@ -210,7 +222,7 @@ class SearchConfig(Section):
 
     def watched_metric(self) -> str:
         """The metric by which trials are compared; `make_plan` has set it where the base recipe has a probe."""
-        return self.metric or {"train": "val/clip_top1", "transfer": "check/pair_accuracy"}[self.job]
+        return self.metric or _USUAL_METRIC[self.job]
 
     def is_more_better(self) -> bool:
         """Whether a larger value of the metric is better."""
@@ -237,8 +249,15 @@ class SearchConfig(Section):
             )
         if "seed" in self.settings:
             raise UserError("settings: the seed of a trial comes from seeds: leave seed out")
-        if self.job == "transfer" and (self.test or self.register or self.transfer_before):
-            raise UserError("test, register and transfer_before are for classifiers: leave them out, or set job train")
+        if self.job != "train" and (self.test or self.register or self.transfer_before):
+            raise UserError("test, register and transfer_before are for networks that classify: leave them out (a "
+                            "baseline is always tested, on data.split), or set job train")  # fmt: skip
+        if self.job == "baseline" and (
+            self.scheduler.kind != "none" or self.limits != LimitsConfig() or self.sampler.weigh_macs
+        ):
+            raise UserError(
+                "scheduler, limits and sampler.weigh_macs are for networks, and a baseline has none: leave them out"
+            )
         for name in self.transfer_before or ():
             if not _TRANSFER_NAME.fullmatch(name):
                 raise UserError(f"transfer_before: {name!r} is no name: use letters, digits, _ and -")

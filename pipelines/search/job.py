@@ -25,6 +25,7 @@ import yaml
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from pipelines.baseline.config import BaselineConfig
 from pipelines.runtime import pools, session
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.job_run import tracking_uri_of
@@ -100,7 +101,7 @@ def _fingerprint(plan: SearchPlan) -> str:
 
     A recipe may have been extended since by settings that were added, with what they did before.
     """
-    added = added_defaults(TrainConfig) | added_defaults(TransferConfig)
+    added = added_defaults(TrainConfig) | added_defaults(TransferConfig) | added_defaults(BaselineConfig)
     parts = [
         config_fingerprint(plan.config, exclude=names_of_roles(SearchConfig, RESUMABLE)),
         without_added(plan.base, added),
@@ -184,7 +185,9 @@ class _Search:
 
     def _scheduler(self) -> TrialScheduler:
         if self._config.scheduler.kind in ("asha", "median"):
-            return EarlyStopping(self._config, self._ledger, epochs=self._trial().epochs)
+            trial = self._trial()
+            assert not isinstance(trial, BaselineConfig), "the config has checked it"
+            return EarlyStopping(self._config, self._ledger, epochs=trial.epochs)
         return FIFOScheduler()  # members of a population wait by themselves
 
     def _ended(self, record: TrialRecord, report: Mapping[str, Any], *, is_lost: bool) -> TrialRecord:
@@ -244,7 +247,9 @@ class _Search:
         """Replace the checkpoint of a member of a population by its donor's newest one."""
         record, donor = heir
         assert donor is not None, "only a member with a donor takes over"
-        num_to_keep = self._trial().checkpoint.num_to_keep
+        trial = self._trial()
+        assert not isinstance(trial, BaselineConfig), "the config has checked it"
+        num_to_keep = trial.checkpoint.num_to_keep
         newest = CheckpointFolder(self._plan.trial_folder(donor.name), num_to_keep).newest()
         if newest is None:
             raise UserError(f"trial {donor.name} has no complete checkpoint in {self._plan.folder}: give a new --name")

@@ -40,7 +40,7 @@ def describe_trial(record: TrialRecord, ledger: Ledger, config: SearchConfig) ->
     if record.state == "failed":
         return f"{what}: failed, {record.reason}"
     metric = config.watched_metric()
-    found = [f"{name} {record.metrics[name]:.3f}" for name in (metric, TESTED) if name in record.metrics]
+    found = [f"{name} {record.metrics[name]:.3f}" for name in dict.fromkeys((metric, TESTED)) if name in record.metrics]
     costs = [f"{record.metrics['model/gmacs']:.3g} GMAC"] if "model/gmacs" in record.metrics else []
     stopped = [record.reason] if record.state == "stopped" else []
     return f"{what}: {', '.join([*found, *costs, f'{record.hours * 3600:.0f} s', *stopped])}"
@@ -97,8 +97,8 @@ def describe_search(ledger: Ledger, config: SearchConfig, *, table: Path, regist
             f"{len(result.values)}" + (f" (+{result.num_others} not ended)" if result.num_others else ""),
             mean_and_spread(result.values),
             *([mean_and_spread(result.tested)] if config.test else []),
-            f"{result.metrics['model/gmacs']:.3g}" if result.metrics else "",
-            f"{result.metrics['model/parameters']:,.0f}" if result.metrics else "",
+            f"{result.metrics['model/gmacs']:.3g}" if "model/gmacs" in result.metrics else "",
+            f"{result.metrics['model/parameters']:,.0f}" if "model/parameters" in result.metrics else "",
             f"{result.hours:.2f}",
         ]
         for result in results

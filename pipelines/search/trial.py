@@ -1,4 +1,4 @@
-"""One trial of a search: a training run like any other, and its test, in a process of Ray Tune.
+"""One trial of a search: a run like any other, and its test, in a process of Ray Tune.
 
 STORAGE/NAME/trials/TRIAL/...            the run's own folder; a restarted run resumes from its checkpoint
 STORAGE/NAME/trials/TRIAL/log.txt        what it would print on a terminal
@@ -18,6 +18,8 @@ from typing import Any
 
 from ray import tune
 
+from pipelines.baseline.config import BaselineConfig
+from pipelines.baseline.job import run_baseline
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.job import run_evaluate
 from pipelines.networks.weights import card_of, costs_of
@@ -40,7 +42,7 @@ from pipelines.transfer.job import run_transfer
 from t3d_core.errors import UserError
 from t3d_core.training.weights_card import WeightsCard
 
-TrialConfig = ResolvedTrainConfig | TransferConfig
+TrialConfig = ResolvedTrainConfig | TransferConfig | BaselineConfig
 _TRANSFER = "transfer/"  # `init_from: transfer/NAME`: the student of a transfer run before the trial
 
 
@@ -55,7 +57,7 @@ class SearchPlan:
         common: settings of every trial, such as where shards and runs lie.
         folder: of the search.
         tags: of every trial's MLflow run.
-        class_names: of the shards; empty for a transfer.
+        class_names: of the shards; empty except for trials that train classifiers.
     """
 
     config: SearchConfig
@@ -77,8 +79,10 @@ class SearchPlan:
         if self.config.job == "train":
             given = with_values(TrainConfig, self.base, values)
             config = resolve(given, model=given.model, clip=given.clip)
-        else:
+        elif self.config.job == "transfer":
             config = with_values(TransferConfig, self.base, values)
+        else:
+            return with_values(BaselineConfig, self.base, values)
         if config.scaling.num_workers == 1:  # the trial's process is its worker, so nothing else has to start
             return changed(config, {"scaling.num_workers": 0})
         return config
@@ -104,7 +108,7 @@ class SearchPlan:
         name = f"transfer-{named}-{config_fingerprint(config, exclude=('name',))[:8]}-seed{trial.seed}"
         return changed(config, {"name": name, "scaling.num_workers": 0})
 
-    def card(self, config: TrialConfig) -> WeightsCard:
+    def card(self, config: ResolvedTrainConfig | TransferConfig) -> WeightsCard:
         """The network of a trial and its clips."""
         return card_of(config.model, config.clip, class_names=self.class_names)
 
@@ -145,7 +149,8 @@ def _run_transfer_before(plan: SearchPlan, trial: TrialConfig) -> None:
 
 def _run_point(assignment: Mapping[str, Any], plan: SearchPlan, point: Point, config: TrialConfig) -> None:
     folder = plan.trial_folder(assignment["trial"])
-    watched, costs = plan.config.watched_metric(), costs_of(plan.card(config))
+    watched = plan.config.watched_metric()
+    costs = {} if isinstance(config, BaselineConfig) else costs_of(plan.card(config))
     axes = {f"{AXIS}{name}": str(value) for name, value in point.values.items()}
     launch = Launch(
         shows_progress=False,
@@ -168,6 +173,9 @@ def _run_point(assignment: Mapping[str, Any], plan: SearchPlan, point: Point, co
 def _train_and_test(plan: SearchPlan, config: TrialConfig, launch: Launch) -> Metrics:
     assert config.name is not None, "given by the plan"
     folder = plan.trial_folder(config.name)
+    if isinstance(config, BaselineConfig):
+        print(run_baseline(config, run_name=launch.run_name, tags=launch.tags))
+        return _tested(folder)
     if isinstance(config, TransferConfig):
         print(run_transfer(config, launch))
         return final_metrics(folder)
@@ -197,7 +205,6 @@ def _test(plan: SearchPlan, config: ResolvedTrainConfig, folder: Path) -> Metric
     test = plan.config.test
     if test is None:
         return {}
-    metrics_written = folder / "test" / "metrics.json"
     done = folder / "test" / "done"
     if not done.is_file():
         evaluate = EvaluateConfig(
@@ -212,7 +219,12 @@ def _test(plan: SearchPlan, config: ResolvedTrainConfig, folder: Path) -> Metric
         )
         print(run_evaluate(evaluate, tags={**plan.tags, PARENT: str(run_id_of(folder))}))
         done.touch()
-    evaluation = json.loads(metrics_written.read_text())
+    return _tested(folder)
+
+
+def _tested(folder: Path) -> Metrics:
+    """The numbers of the test in a trial's folder."""
+    evaluation = json.loads((folder / "test" / "metrics.json").read_text())
     return {f"test/{name}": float(value) for name, value in evaluation.items() if isinstance(value, int | float)}
 
 

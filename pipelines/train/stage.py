@@ -16,7 +16,7 @@ from pipelines.networks.weights import card_of
 from pipelines.shards.index import ShardIndex, load_index
 from pipelines.shards.selection import hold_out, share_of_classes, some_sources
 from pipelines.shards.video_names import sources_tested_by_fold
-from pipelines.train.config import ResolvedTrainConfig
+from pipelines.train.config import ResolvedTrainConfig, TrainDataConfig
 from pipelines.training.stage import random_crop_of
 from pipelines.training.worker import Metrics, Worker
 from t3d_core.errors import UserError
@@ -172,23 +172,15 @@ def check_rows(
         UserError: the weights were trained on videos that test or validate, or there are fewer sources to train on
             than `data.num_sources`.
     """
-    train_index = share_of_classes(train_index, config.data.class_share)
-    held_out = None
-    if not len(val_index):
-        train_index, val_index = hold_out(
-            train_index, fraction=config.data.holdout_fraction, seed=config.data.holdout_seed
-        )
-        held_out = val_index
-    if config.data.num_sources is not None:
-        tested = sources_tested_by_fold(folders)
-        train_index = some_sources(train_index, config.data.num_sources, fold=config.data.fold, tested=tested)
+    has_val = len(val_index) > 0
+    train_index, val_index = rows_to_train_on(config.data, folders, train_index, val_index)
     step = step_of(
         "train",
         folders,
         train_index,
         fold=config.data.fold,
         is_labelled=True,
-        held_out=held_out,
+        held_out=None if has_val else val_index,
         holdout_seed=config.data.holdout_seed,
     )
     unknown_holdout = check_holdout(lineage, step)
@@ -196,3 +188,26 @@ def check_rows(
     return CheckedRows(
         train_index, val_index, (*lineage.steps, step), warnings=tuple(filter(None, (unknown_holdout, seen)))
     )
+
+
+def rows_to_train_on(
+    data: TrainDataConfig, folders: list[Path], train_index: ShardIndex, val_index: ShardIndex
+) -> tuple[ShardIndex, ShardIndex]:
+    """Take the part of split `train` that `data` asks for; without a split `val`, hold out the rows that validate.
+
+    Args:
+        data: which part.
+        folders: prepared shards.
+        train_index: the rows of split `train`.
+        val_index: the rows of split `val`, if any.
+
+    Raises:
+        UserError: there are fewer sources to train on than `data.num_sources`.
+    """
+    train_index = share_of_classes(train_index, data.class_share)
+    if not len(val_index):
+        train_index, val_index = hold_out(train_index, fraction=data.holdout_fraction, seed=data.holdout_seed)
+    if data.num_sources is not None:
+        tested = sources_tested_by_fold(folders)
+        train_index = some_sources(train_index, data.num_sources, fold=data.fold, tested=tested)
+    return train_index, val_index

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pipelines.networks.weights import costs_of
 from pipelines.runtime.files import whole_file
@@ -23,12 +23,13 @@ from pipelines.runtime.paths import new_name, output_path
 from pipelines.runtime.start_checks import check_start
 from pipelines.settings.build import changed
 from pipelines.settings.recipe import read_recipe
-from pipelines.settings.section import RESUMABLE, config_fingerprint, names_of_roles
+from pipelines.settings.section import RESUMABLE, Section, config_fingerprint, names_of_roles
 from pipelines.shards.folder import describe_shards
 from pipelines.shards.reading import describe_skipped
+from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.runs import Run
 from pipelines.training.clips_at_once import clips_at_once, with_clips_at_once
-from pipelines.training.config import RunConfig
+from pipelines.training.config import RunConfig, ScalingConfig
 from pipelines.training.stage import Stage
 from pipelines.training.worker import Interval, Metrics, ignore
 from t3d_core.errors import UserError
@@ -94,7 +95,23 @@ class RunFolder:
         return summary
 
 
-def check_surroundings(config: RunConfig, *, read: Sequence[Path] = ()) -> None:
+class Surroundings(Protocol):
+    """The settings of a job that say what it reserves and where it writes."""
+
+    @property
+    def scaling(self) -> ScalingConfig:
+        """Its workers."""
+
+    @property
+    def tracking(self) -> TrackingConfig:
+        """Its store."""
+
+    @property
+    def storage(self) -> Path:
+        """Its folder."""
+
+
+def check_surroundings(config: Surroundings, *, read: Sequence[Path] = ()) -> None:
     """Check that a run can start (see `check_start`): it writes to its storage and reads the folders `read`."""
     check_start(
         tracking_uri=tracking_uri_of(config.tracking),
@@ -132,7 +149,7 @@ def open_run(
     config = stage.config
     path = output_path(config.storage) / (config.name or new_name(kind))
     descriptions = {shard_folder: describe_shards(shard_folder) for shard_folder in shards}
-    fingerprint = _fingerprint(config, list(descriptions.values()))
+    fingerprint = run_fingerprint(config, list(descriptions.values()))
     folder = NamedFolder(path, "run", fingerprint)
     rows = _describe_rows(stage)
     with folder.exclusive():
@@ -166,7 +183,7 @@ def _read_summary(path: Path, *, weights_name: str) -> str | None:
     return file.read_text() if file.is_file() and (path / weights_name).is_file() else None
 
 
-def _fingerprint(config: RunConfig, descriptions: Sequence[dict[str, Any]]) -> str:
+def run_fingerprint(config: Section, descriptions: Sequence[dict[str, Any]]) -> str:
     """A hash of all that the result follows from: the settings that count and the contents of the shards."""
     parts = [config_fingerprint(config, exclude=names_of_roles(type(config), RESUMABLE))]
     for description in descriptions:

@@ -36,7 +36,7 @@ _SCHEMA = pa.schema(
         "features": pa.list_(pa.float32()),
     }
 )
-_CURE = "start the transfer again after deleting it"
+_CURE = "start again after deleting it"
 _MAX_NAME = 16  # hexadecimal digits of the fingerprint
 
 
@@ -74,13 +74,8 @@ class FeatureFiles:
         Raises:
             UserError: there is no feature, the file is damaged, or it belongs to another shard or to other views.
         """
-        path = self.file_of(index.shard_paths[index.shard_N[row]])
-        found = _row_of(path, int(index.row_N[row]), feature_dim=self.feature_dim)
-        if found.video_id != (video_id := index.video_id_N[row]):
-            raise UserError(
-                f"teacher features {path} row {index.row_N[row]} are of video {found.video_id}, but the shard has "
-                f"{video_id} there: {_CURE}"
-            )
+        found = self.read_row(index, row)
+        video_id, path = index.video_id_N[row], self.file_of(index.shard_paths[index.shard_N[row]])
         if found.reason:
             raise UserError(f"no teacher features of {video_id} in {path}: {found.reason}. To try again, {_CURE}")
         if int(found.starts_K[view]) != int(frame_indices[0]):
@@ -102,6 +97,21 @@ class FeatureFiles:
         except DAMAGE as error:
             raise UserError(f"teacher features {path} cannot be read: {describe_damage(error)}; {_CURE}") from error
         return [_features_of(table.slice(row, 1), feature_dim=self.feature_dim) for row in range(len(table))]
+
+    def read_row(self, index: ShardIndex, row: int) -> RowFeatures:
+        """Read the features of all views of a row, or the reason why there are none.
+
+        Raises:
+            UserError: the file is not there or damaged, or it belongs to another shard.
+        """
+        path = self.file_of(index.shard_paths[index.shard_N[row]])
+        found = _row_of(path, int(index.row_N[row]), feature_dim=self.feature_dim)
+        if found.video_id != (video_id := index.video_id_N[row]):
+            raise UserError(
+                f"teacher features {path} row {index.row_N[row]} are of video {found.video_id}, but the shard has "
+                f"{video_id} there: {_CURE}"
+            )
+        return found
 
     def missing(self, index: ShardIndex) -> list[int]:
         """The shards, as numbered by `shard_N`, that have rows in the index and no side file.

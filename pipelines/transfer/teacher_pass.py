@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import ray
@@ -25,7 +25,7 @@ from pipelines.runtime import pools
 from pipelines.shards.index import ShardIndex, rows_of_shard
 from pipelines.tracking.runs import Run
 from pipelines.training.device_batch import to_device
-from pipelines.transfer.config import ExportedTeacherConfig, TeacherCacheConfig, TransferConfig
+from pipelines.transfer.config import ExportedTeacherConfig, TeacherCacheConfig, TeacherConfig, TransferConfig
 from pipelines.transfer.pair_loader import PairLoader
 from pipelines.transfer.teacher_features import FeatureFiles, RowFeatures
 from t3d_core.errors import UserError
@@ -40,6 +40,21 @@ class PassOutcome(NamedTuple):
 
     num_views: int
     num_failed_rows: int
+
+
+class ViewLoader(Protocol):
+    """Decodes what a teacher sees: a few views of every row, such as those of `PairLoader`."""
+
+    @property
+    def index(self) -> ShardIndex:
+        """The rows."""
+
+    @property
+    def bytes_a_clip(self) -> int:
+        """Bytes of the frames of one view, or more."""
+
+    def view_batch(self, rows: np.ndarray, views: np.ndarray) -> NumpyBatch:
+        """Load views of rows, as `PairLoader.view_batch`."""
 
 
 class TeacherActor:
@@ -106,14 +121,19 @@ def _fingerprint(config: TransferConfig, teacher: FrozenTeacher, loader: PairLoa
     # Files of views that may be mirrored keep the name that they had before flips could be turned off.
     own_crop = None if loader.random_crop.flip else {"flip": False}
     crop = [asdict(loader.random_crop), *sizes] if config.teacher.shared_crop else own_crop
-    program = config.teacher.weights.read_bytes() if isinstance(config.teacher, ExportedTeacherConfig) else b""
-    named = [config.teacher.kind, hashlib.sha256(program).hexdigest(), teacher.fingerprint()]
+    named = identity_of(config.teacher, teacher)
     described = json.dumps([named, view, clip, crop, config.data.fold], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()
 
 
+def identity_of(config: TeacherConfig, teacher: FrozenTeacher) -> list[str]:
+    """What features of frames follow from, except the frames: the kind of teacher, its program and its weights."""
+    program = config.weights.read_bytes() if isinstance(config, ExportedTeacherConfig) else b""
+    return [config.kind, hashlib.sha256(program).hexdigest(), teacher.fingerprint()]
+
+
 def run_teacher_pass(
-    loader: PairLoader, teacher: FrozenTeacher, files: FeatureFiles, config: TeacherCacheConfig
+    loader: ViewLoader, teacher: FrozenTeacher, files: FeatureFiles, config: TeacherCacheConfig
 ) -> PassOutcome:
     """Compute the features of every row of the loader's index whose shard has no side file yet.
 
@@ -156,7 +176,7 @@ def _pieces(index: ShardIndex, shards: Sequence[int], *, num_views: int) -> Iter
 
 
 def _feature_batches(
-    loader: PairLoader, teacher: FrozenTeacher, pieces: Sequence[_Piece], config: TeacherCacheConfig
+    loader: ViewLoader, teacher: FrozenTeacher, pieces: Sequence[_Piece], config: TeacherCacheConfig
 ) -> ray.data.Dataset:
     items_a_task = batches_a_task(num_clips=CLIPS_A_PIECE, bytes_a_clip=loader.bytes_a_clip)
     loaded = dataset_of(lambda piece: loader.view_batch(piece.rows, piece.views), pieces, items_a_task=items_a_task)

@@ -8,14 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import ClassifierMixin
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler
+from sklearn.preprocessing import Normalizer
 
 from t3d_core.errors import UserError
 from t3d_core.evaluation.intervals import Interval, accuracy_interval
+from t3d_core.evaluation.linear_classifier import linear_classifier
 
 _MAX_PARTS = 10  # of cross-validation
 _MAX_NEIGHBOURS = 5
@@ -79,7 +79,7 @@ def probe_features(
         return predicted_N == label_N
 
     neighbours = KNeighborsClassifier(min(_MAX_NEIGHBOURS, num_groups - 1))
-    linear_N = is_correct(make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000)))
+    linear_N = is_correct(linear_classifier())
     knn_N = is_correct(make_pipeline(Normalizer(), neighbours))
     return ProbeAccuracy(
         float(linear_N.mean()),

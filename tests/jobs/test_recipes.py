@@ -13,10 +13,12 @@ import torch
 import yaml
 
 import pipelines.settings.job
+from pipelines.baseline.config import BaselineConfig
 from pipelines.clips.config import ClipConfig
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.networks.config import ModelConfig
 from pipelines.networks.weights import card_of, check_network
+from pipelines.search.config import SearchConfig
 from pipelines.settings.command_line import load_config
 from pipelines.settings.section import flatten
 from pipelines.train.config import TrainConfig
@@ -44,7 +46,11 @@ def every(recipes: list[Path]) -> pytest.MarkDecorator:
 
 @cache
 def config_class(stage: str) -> Any:
-    """The class that jobs/STAGE.py gives to `run_job`."""
+    """The class that jobs/STAGE.py gives to `run_job`, for recipes in the folder STAGE."""
+    if stage == "baseline":  # run by searches alone
+        return BaselineConfig
+    if stage == "evidence":
+        return SearchConfig
     found = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipelines.settings.job, "run_job", lambda config_class, *_, **__: found.append(config_class))
@@ -127,7 +133,7 @@ def test_every_command_is_one_that_its_job_takes(monkeypatch):
 def test_data_and_runs_that_are_read_are_written_by_another_recipe():
     """Shards by a `prepare`, weights by a training recipe of that name, of the same net, clips and folds."""
     outputs = {str(load(path).output) for path in (RECIPES / "prepare").glob("*.yaml")}
-    for recipe in [*TRAIN, *(RECIPES / "evaluate").glob("*.yaml"), *TRANSFER]:
+    for recipe in [*TRAIN, *TRANSFER, *(path for path in ALL if path.parent.name in ("evaluate", "baseline"))]:
         config = load(recipe)
         assert {str(shards) for shards in config.data.shards} <= outputs, recipe
         weights = config.checkpoint if isinstance(config, EvaluateConfig) else getattr(config, "init_from", None)

@@ -1,5 +1,7 @@
 """Which value a run has, and what it depends on."""
 
+import pytest
+
 
 def test_weights_are_followed_to_the_run_that_they_are_from(store):
     student = store._run({"stage": "transfer"}, {"inflate_from": None})
@@ -84,3 +86,32 @@ def test_batch_norms_over_all_workers_see_the_clips_of_all(store):
         settings = {"micro_batch_size": 8, "compute.sync_batch_norm": True, "scaling.num_workers": num_workers}
         store.train(seed=seed, **settings)
     assert {row.label for row in store.compare().rows} == {"batch_norm_clips=8", "batch_norm_clips=64"}
+
+
+def test_baselines_stand_in_the_table_of_networks_whose_tests_are_of_their_split_and_data(store):
+    for seed in range(3):
+        trained = store.train(seed=seed)
+        store.test(trained, value=0.7, dataset="ucf101", num_clips=3)
+    store.baseline(value=0.8, point="frozen + linear")
+    store.baseline(value=0.1, point="shape and length", kind="shape_and_length")
+    store.baseline(value=0.9, point="on other videos", **{"data.split": "val"})
+    comparison = store.compare()
+    assert [(row.label, row.mean) for row in comparison.rows] == [
+        ("frozen + linear", 0.8),
+        ("all runs", pytest.approx(0.7)),
+        ("shape and length", 0.1),
+    ]
+    assert "Tests with split test are compared, not those with split val." in comparison.notes
+    assert any(note.startswith("1 of 6 runs have no video_top1") for note in comparison.notes)
+
+
+def test_baselines_alone_are_a_table(store):
+    store.baseline(value=0.8, point="frozen")
+    store.baseline(value=0.1, point="shape", kind="shape_and_length")
+    assert [(row.label, row.values) for row in store.compare().rows] == [("frozen", (0.8,)), ("shape", (0.1,))]
+
+
+def test_baselines_are_no_students(store):
+    store.baseline(value=0.8)
+    store.transfer(metrics={"check/pair_accuracy": 0.6})
+    assert [row.mean for row in store.compare(stage="transfer").rows] == [0.6]

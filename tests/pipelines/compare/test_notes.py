@@ -72,3 +72,13 @@ def test_what_did_not_end_and_what_has_no_such_metric_is_said(store):
     notes = store.compare().notes
     assert any("is FAILED and is not compared: the loss is not finite" in note for note in notes)
     assert any("1 of 2 runs have no video_top1" in note for note in notes)
+
+
+def test_baselines_have_no_seed_and_the_table_says_so(store):
+    for seed in range(3):
+        store.trained_and_tested(seed=seed, value=0.5, tested_on="ucf101")
+    store.baseline(value=0.8, seed=4)
+    assert store.compare().notes == (
+        "No network was trained for frozen: these rows follow from no seed, so each is compared with every seed of the "
+        "others. They see a video as a whole, not in clips.",
+    )

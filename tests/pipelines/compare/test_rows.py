@@ -74,3 +74,30 @@ def test_rows_get_distinct_labels_from_what_differs_or_from_what_is_asked(store)
     rows = store.compare(group_by=("optimizer.lr",)).rows
     assert [(row.label, len(row.values)) for row in rows] == [("lr=0.2", 3), ("lr=0.1", 3)]
     assert len(store.compare().rows) == 6
+
+
+def test_baselines_are_not_pooled_by_the_settings_of_networks(store):
+    for kind in ("t3d_121", "c3d"):
+        store.trained_and_tested(seed=0, value=0.5, tested_on="ucf101", **{"model.kind": kind})
+    store.baseline(value=0.8, point="frozen")
+    store.baseline(value=0.1, point="shape", kind="shape_and_length")
+    for settings in ({"group_by": ("model.kind",)}, {"table": 4}):
+        rows = store.compare(**settings).rows
+        assert {row.label: row.values for row in rows if row.is_baseline} == {"frozen": (0.8,), "shape": (0.1,)}
+        assert len(rows) == 4
+
+
+def test_baselines_do_not_lengthen_the_names_of_networks(store):
+    for seed in range(3):
+        for kind in ("t3d_121", "c3d"):
+            store.trained_and_tested(seed=seed, value=0.5, tested_on="ucf101", **{"model.kind": kind})
+    store.baseline(value=0.8, point="frozen")
+    comparison = store.compare()
+    assert {row.label for row in comparison.rows} == {"frozen", "kind=t3d_121", "kind=c3d"}
+
+
+def test_folds_of_a_baseline_are_one_value(store):
+    for fold, value in ((1, 0.9), (2, 0.7)):
+        store.baseline(value=value, **{"data.fold": fold})
+    [row] = store.compare().rows
+    assert (row.values, row.folds) == ((pytest.approx(0.8),), ("1", "2"))

@@ -97,3 +97,33 @@ def test_a_reference_that_was_not_tested_gives_no_differences_and_a_note(store):
     _, paired = compared(store, metric="val/clip_top1")
     assert paired.differences == {}
     assert paired.notes == ("There are no differences from kind=t3d_121, because it has no scores of videos.",)
+
+
+@pytest.mark.parametrize("reference", [None, "frozen"])
+def test_a_baseline_is_compared_with_every_seed_of_a_network(reference, store):
+    """It is right in three videos of four; of the three seeds two are right in the fourth alone, and one in none."""
+    for seed, correct in enumerate(([False] * 3 + [True], [False] * 3 + [True], [False] * 4)):
+        store.trained_and_tested(seed=seed, value=float(np.mean(correct)), correct=correct, tested_on="ucf101")
+    store.baseline(value=0.75, correct=[True] * 3 + [False])
+    comparison, paired = compared(store, reference=reference)
+    [difference] = paired.differences.values()
+    sign = -1 if reference else 1
+    mean_of = {row.label: row.mean for row in comparison.rows}
+    assert difference.difference == pytest.approx(sign * (mean_of["frozen"] - mean_of["all runs"]))
+    # Sources differ by 1, 1, 1 and -2/3: of the 16 ways to give signs 2 sum to 7/3 or more, with 3 - 2/3 and 3 + 2/3.
+    assert difference.p_value == pytest.approx(4 / 16)
+    assert any("p is by the signs of 4 source videos" in note for note in paired.notes)
+
+
+def test_every_seed_of_a_baseline_is_one_and_the_same(store):
+    store.trained_and_tested(seed=5, value=0.5, correct=[True, False], tested_on="ucf101")
+    for seed in range(2):
+        store.baseline(value=1.0, seed=seed, correct=[True, True])
+    [difference] = compared(store)[1].differences.values()
+    assert difference == pytest.approx((0.5, 1.0, 1.0))
+
+
+def test_a_baseline_of_other_videos_is_not_compared(store):
+    store.trained_and_tested(seed=0, value=0.5, correct=[True, False], tested_on="ucf101")
+    store.baseline(value=1.0, correct=[True, True, True])
+    assert compared(store)[1].differences == {}

@@ -52,13 +52,28 @@ class Store:
             self.client.log_metric(run_id, name, each, step=10)
         self.client.set_terminated(run_id, "FINISHED")
 
-    def test(self, trained, *, value, correct=None, sources=None, coverage=1.0, **params):
+    def baseline(self, *, value, point="frozen", seed=0, dataset="ucf101", correct=None, **params):
+        """A baseline, which is its own test."""
+        params = {"kind": "teacher", "data.fold": 1, "data.split": "test", "seed": seed, **params}
+        run_id = self._run({"stage": "baseline", "point": point}, params)
+        data = mlflow.entities.Dataset(dataset, "0123", "local", "{}")
+        self.client.log_inputs(run_id, [mlflow.entities.DatasetInput(data, [])])
+        self._tested(run_id, value=value, correct=correct)
+        return run_id
+
+    def test(self, trained, *, value, correct=None, sources=None, coverage=1.0, dataset=None, **params):
         """A test of a training run, with a table of its videos when `correct` says which are right.
 
         By default each video is its own source; with () there are no sources, as in tables of earlier versions.
         """
         way = {"data.split": "test", "num_crops": 1, "num_clips": None}
         run_id = self._run({"stage": "evaluate", "trained_by": trained}, {**way, **params})
+        if dataset is not None:
+            data = mlflow.entities.Dataset(dataset, "0123", "local", "{}")
+            self.client.log_inputs(run_id, [mlflow.entities.DatasetInput(data, [])])
+        self._tested(run_id, value=value, correct=correct, sources=sources, coverage=coverage)
+
+    def _tested(self, run_id, *, value, correct, sources=None, coverage=1.0):
         for name, each in {"video_top1": value, "coverage": coverage, "num_videos": 100}.items():
             self.client.log_metric(run_id, name, each)
         if correct is not None:
@@ -72,8 +87,9 @@ class Store:
             self.client.log_artifact(run_id, str(path))
         self.client.set_terminated(run_id, "FINISHED")
 
-    def trained_and_tested(self, *, value, correct=None, sources=None, coverage=1.0, **settings):
-        self.test(self.train(**settings), value=value, correct=correct, sources=sources, coverage=coverage)
+    def trained_and_tested(self, *, value, correct=None, sources=None, coverage=1.0, tested_on=None, **settings):
+        trained = self.train(**settings)
+        self.test(trained, value=value, correct=correct, sources=sources, coverage=coverage, dataset=tested_on)
 
     def compare(self, **config):
         return compare_runs(CompareConfig(tracking={"uri": self.uri}, **config), tracking_uri=self.uri)

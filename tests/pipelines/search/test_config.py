@@ -19,6 +19,18 @@ import pytest
             {"space": {"epochs": {"grid": [1]}}, "metric": "val/map"},
             "metric 'val/map' is not logged by validations of a train",
         ),
+        (
+            {"space": {"epochs": {"grid": [1]}}, "job": "baseline", "test": {"split": "val"}},
+            "a baseline is always tested, on data.split",
+        ),
+        (
+            {"space": {"epochs": {"grid": [1]}}, "job": "baseline", "limits": {"max_gmacs": 1}},
+            "are for networks, and a baseline has none",
+        ),
+        (
+            {"space": {"epochs": {"grid": [1]}}, "job": "baseline", "metric": "val/loss"},
+            "metric 'val/loss' is not logged by validations of a baseline run: use one of test/",
+        ),
         ({"space": {"seed": {"grid": [1]}}}, "space.seed: seed is not varied by a search"),
         ({"space": {"sets": {"grid": {"a": {"data.shards": ["b"]}}}}}, "space.sets: data.shards is not varied"),
         ({"space": {"wide, deep": {"grid": {"a": {}}}}}, "an axis cannot be called 'wide, deep'"),

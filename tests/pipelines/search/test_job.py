@@ -221,3 +221,38 @@ def test_a_search_with_other_settings_is_no_continuation(search_of, synthetic_sh
     config = search_of(settings={"data.shards": [str(synthetic_shards)]}, space={"epochs": {"grid": [1]}})
     with pytest.raises(ValueError, match=r"search 'trial' .* other settings .*\(fingerprint 0123456789ab, now"):
         run_search(config)
+
+
+def test_baselines_are_trials_that_stand_in_the_table_of_the_networks(search_of, synthetic_shards, tmp_path, capfd):
+    tested = {"data.shards": [str(synthetic_shards)]}
+    search_of_networks = search_of(
+        name="networks",
+        settings={**tested, "epochs": 1},
+        space={"optimizer.lr": {"grid": [0.05]}},
+        seeds=(1,),
+        test={"split": "test", "num_clips": 1},
+    )
+    run_search(search_of_networks)
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({"data": {"shards": ["none"]}, "kind": "shape_and_length"}))
+    config = search_of(
+        job="baseline",
+        settings=tested,
+        space={"baseline": {"grid": {"shape and length": {}, "with half": {"data.class_share": 0.5}}}},
+    )
+    summary = run_search(config)
+    shown = capfd.readouterr().out
+    assert "shape and length, seed 0: test/video_top1 0." in shown
+    assert re.search(r"shape and length +1 +0\.\d+", summary)
+    compare = CompareConfig(
+        runs=("networks", "trial"), tracking=config.tracking, output=tmp_path / "report", reference="lr=0.05"
+    )
+    run_compare(compare)
+    with (tmp_path / "report" / "table.csv").open() as file:
+        rows = {row["row"]: row for row in csv.DictReader(file)}
+    assert {label: row["seeds"] for label, row in rows.items()} == {
+        "lr=0.05": "1",
+        "shape and length": "0",
+        "with half": "0",
+    }
+    assert all((row["- reference"] == "") == (label == "lr=0.05") for label, row in rows.items())
+    assert len({row["videos"] for row in rows.values()}) == 1

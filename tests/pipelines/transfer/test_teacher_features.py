@@ -87,9 +87,7 @@ def test_damaged_features_are_a_reason_and_no_number(index_with_features):
     path.write_bytes(content)
     loader = PairLoader(index, CLIP, teacher=replace(VIEW, features=FILES))
     [reason] = loader.random_batch(np.array([0]), [[0]])["reason_B"]
-    assert re.search(
-        r"teacher features \S+ row \d+ cannot be read: .*; start the transfer again after deleting", reason
-    )
+    assert re.search(r"teacher features \S+ row \d+ cannot be read: .*; start again after deleting", reason)
     path.write_bytes(b"no parquet")
     with pytest.raises(ValueError, match=r"teacher features \S+ cannot be read"):
         FILES.missing(index)
