@@ -28,9 +28,8 @@ class BaselineConfig(Section):
     """What is known of a video. teacher: a frozen 2D network's features of its frames. shape_and_length: number of
     frames, frames a second, height, width, aspect ratio and stored bytes a frame, but no pixel."""
     teacher: TeacherConfig = ImageNetTeacherConfig(kind="efficientnet_lite0", num_frames=16)
-    """The 2D network. It sees the centre crop of `num_frames` frames, evenly spread over the whole video."""
-    target: Literal["mean", "mean_std"] = "mean"
-    """Statistics over the frames that the classifier gets: the mean, or the mean and the standard deviation."""
+    """The 2D network. It sees the centre crop of `num_frames` frames, evenly spread over the whole video, and the
+    classifier gets what `target` makes of their features."""
     seed: Annotated[int, Field(ge=0), Role.REPLICATE] = 0
     """Name of the repetition. Nothing is random, so every seed gives the same scores, and one is enough."""
     scaling: Annotated[ScalingConfig, Role.RUNNING] = ScalingConfig()

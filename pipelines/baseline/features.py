@@ -7,15 +7,17 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from filelock import lock_descriptor
 
 from pipelines.baseline.config import BaselineConfig
 from pipelines.baseline.frames import FrameLoader
 from pipelines.runtime.paths import output_path
+from pipelines.settings.build import changed
 from pipelines.shards.folder import open_shard_folder
 from pipelines.shards.index import ShardIndex, load_index
 from pipelines.shards.reading import read_videos
@@ -23,6 +25,7 @@ from pipelines.transfer.config import TeacherCacheConfig
 from pipelines.transfer.stage import teacher_of
 from pipelines.transfer.teacher_features import FeatureFiles
 from pipelines.transfer.teacher_pass import identity_of, run_teacher_pass
+from t3d_core.transfer.frame_targets import TargetKind, check_num_frames, summarize_frames
 from t3d_core.transfer.teacher import check_teacher
 
 _SPLITS = ("train", "val", "test")
@@ -73,7 +76,8 @@ class TeacherFeatures:
             UserError: as in `check_teacher` and `run_teacher_pass`.
         """
         of_teacher = config.teacher
-        teacher = teacher_of(of_teacher)
+        check_num_frames(of_teacher.target, of_teacher.num_frames or 0)
+        teacher = teacher_of(changed(of_teacher, {"target": "mean"}))  # each view is one frame
         check_teacher(teacher, crop_size=of_teacher.crop_size, what=f"teacher {of_teacher.weights or of_teacher.kind}")
         num_frames = of_teacher.num_frames
         assert num_frames is not None, "the config has checked it"
@@ -95,17 +99,10 @@ class TeacherFeatures:
             lock_descriptor(turn.fileno())  # of trials that need the same features, the first computes them
             run_teacher_pass(loader, teacher, self._files, pool)
 
-    def of_rows(self, index: ShardIndex, target: Literal["mean", "mean_std"]) -> VideoFeatures:
-        """The statistics over the frames of each row."""
+    def of_rows(self, index: ShardIndex, target: TargetKind) -> VideoFeatures:
+        """What `target` makes of the frames of each row."""
         found = [self._files.read_row(index, row) for row in range(len(index))]
         reasons = {row: each.reason for row, each in enumerate(found) if each.reason}
-        width = self._files.feature_dim * (1 if target == "mean" else 2)
-        of_rows = [np.zeros(width) if each.reason else _statistics(each.feature_KD, target) for each in found]
-        return VideoFeatures(np.stack(of_rows), reasons)
-
-
-def _statistics(feature_TD: npt.NDArray[np.float32], target: Literal["mean", "mean_std"]) -> npt.NDArray[np.float64]:
-    """The mean of a row's frames (D,), or the mean and the standard deviation (2 D,)."""
-    feature_TD = feature_TD.astype(np.float64)
-    mean_D = feature_TD.mean(axis=0)
-    return mean_D if target == "mean" else np.concatenate([mean_D, feature_TD.std(axis=0)])
+        blank = np.zeros((self._files.num_views, self._files.feature_dim), np.float32)
+        feature_NTD = torch.from_numpy(np.stack([blank if each.reason else each.feature_KD for each in found]))
+        return VideoFeatures(summarize_frames(feature_NTD.double(), target).numpy(), reasons)

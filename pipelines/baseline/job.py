@@ -135,13 +135,13 @@ def _features(config: BaselineConfig, folders: list[Path], indices: list[ShardIn
     if config.kind == "shape_and_length":
         return [shape_and_length(index, folders) for index in indices]
     features = TeacherFeatures(config, folders)
-    return [features.of_rows(index, config.target) for index in indices]
+    return [features.of_rows(index, config.teacher.target) for index in indices]
 
 
 def _describe(config: BaselineConfig) -> str:
     if config.kind == "shape_and_length":
         return "shape and length, linear"
-    statistics = "mean" if config.target == "mean" else "mean and deviation"
+    statistics = config.teacher.target
     return f"frozen {config.teacher.kind}, {statistics} of {config.teacher.num_frames} frames, linear"
 
 

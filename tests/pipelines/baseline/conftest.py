@@ -55,10 +55,10 @@ def mean_colour(tmp_path_factory):
 def config_of(mean_colour, tracking_uri, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
-    def make(shards, **changes):
+    def make(shards, *, target="mean", **changes):
         common = {
             "data": {"shards": (shards,)},
-            "teacher": mean_colour,
+            "teacher": mean_colour.model_copy(update={"target": target}),
             "storage": tmp_path / "runs",
             "name": "mine",
             "tracking": {"uri": tracking_uri},
