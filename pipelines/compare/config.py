@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from pipelines.settings.section import Role, Section, UserPath
 from pipelines.tracking.config import TrackingConfig
@@ -42,6 +42,12 @@ class CompareConfig(Section):
     reference: str | None = None
     """Row that the others are compared with, by its label, or by the name or id of one of its runs. By default the
     baseline of the table, else the row whose runs are named first in `runs`, else made first; never the best row."""
+    results: tuple[UserPath, ...] = ()
+    """Files results.csv of earlier comparisons, of one data set or several, to compare in place of runs in MLflow.
+    `reference` is then a row's label, or the part of labels that makes a row the reference of the others."""
+    smallest_difference: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """With results: the least difference in accuracy that you would care for. A claim whose whole interval lies below
+    it is not supported."""
     curves: tuple[str, ...] = ("val/loss", "val/clip_top1")
     """Metrics whose curves are drawn."""
     output: Annotated[UserPath | None, Role.PLACE] = None
@@ -51,11 +57,15 @@ class CompareConfig(Section):
     """Folder in which the report's folder is made."""
 
     @model_validator(mode="after")
-    def _table_groups(self) -> "CompareConfig":
+    def _rows_are_known(self) -> "CompareConfig":
         if self.table is not None and self.group_by:
             raise UserError(f"table {self.table} already groups the runs: leave out group_by or table")
         if self.table is not None and self.stage != "train":
             raise UserError(
                 f"table {self.table} is about classifiers, not stage {self.stage}: leave out stage or table"
             )
+        if self.results and self.reference is None:
+            raise UserError("results need the row that the others are compared with: add --reference LABEL")
+        if self.results and (self.runs or self.table is not None or self.group_by):
+            raise UserError("results are rows already, and no runs in MLflow: leave out runs, table and group_by")
         return self

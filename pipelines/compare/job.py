@@ -1,6 +1,7 @@
 """Runs in MLflow become a table next to the paper's figures, pictures, and a page: what is better, and at what cost.
 
 OUTPUT/table.md, table.csv      the table for people, and its bare numbers
+OUTPUT/results.csv              what each source's tests say, of which `--results` makes tables without MLflow
 OUTPUT/NAME.png                 pictures
 OUTPUT/comparison.html          all of it in one file
 """
@@ -9,15 +10,17 @@ import datetime
 from dataclasses import replace
 from pathlib import Path
 
+from pipelines.compare.claims import claims_as_csv, claims_as_lines, claims_as_markdown, make_claims
 from pipelines.compare.config import CompareConfig
 from pipelines.compare.page import render_page
 from pipelines.compare.plots import MAX_CURVES, MAX_CURVES_A_ROW, Curves, plot_comparison
+from pipelines.compare.results import as_results_csv, read_results
 from pipelines.compare.runs import Comparison, compare_runs
 from pipelines.compare.table import as_csv, as_lines, as_markdown, columns_of
 from pipelines.compare.videos import paired_differences
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.job_run import open_job_run, tracking_uri_of
-from pipelines.runtime.paths import new_name, output_path
+from pipelines.runtime.paths import input_path, new_name, output_path
 from pipelines.settings.build import changed
 from pipelines.settings.terminal import format_summary
 from pipelines.tracking.recorded import read_curve
@@ -29,8 +32,10 @@ def run_compare(config: CompareConfig) -> str:
     Raises:
         UserError: there is nothing to compare.
     """
-    tracking_uri = tracking_uri_of(config.tracking)
     output = output_path(config.output or config.storage / new_name("compare"))
+    if config.results:
+        return _write_claims(config, output)
+    tracking_uri = tracking_uri_of(config.tracking)
     comparison = compare_runs(config, tracking_uri=tracking_uri)
     return write_comparison(comparison, config, output, tracking_uri=tracking_uri)
 
@@ -49,6 +54,8 @@ def write_comparison(comparison: Comparison, config: CompareConfig, output: Path
         "table.csv": as_csv(comparison, columns),
         "comparison.html": render_page(comparison, columns, pictures, footer=footer),
     }
+    if paired.results:
+        texts["results.csv"] = as_results_csv(paired.results)
     contents = {name: text.encode() for name, text in texts.items()}
     contents |= {f"{picture.name}.png": picture.light for picture in pictures}
     tracking = changed(config.tracking, {"experiment": experiment})
@@ -59,6 +66,18 @@ def write_comparison(comparison: Comparison, config: CompareConfig, output: Path
             run.log_artifact(output / name)
     where = format_summary([("report", str(output / "comparison.html")), ("mlflow", run.describe())])
     return "\n".join([*as_lines(comparison, columns), where])
+
+
+def _write_claims(config: CompareConfig, output: Path) -> str:
+    """Compare what files of results say; return the table and where it is."""
+    assert config.reference is not None, "checked by the settings"
+    results = read_results([input_path(path) for path in config.results])
+    claims = make_claims(results, reference=config.reference, smallest=config.smallest_difference)
+    output.mkdir(parents=True, exist_ok=True)
+    for name, text in {"claims.md": claims_as_markdown(claims), "claims.csv": claims_as_csv(claims)}.items():
+        with whole_file(output / name) as partial:
+            partial.write_text(text)
+    return "\n".join([*claims_as_lines(claims), format_summary([("table", str(output / "claims.md"))])])
 
 
 def _curves(comparison: Comparison, metrics: tuple[str, ...], tracking_uri: str) -> dict[str, Curves]:

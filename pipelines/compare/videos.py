@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.compare.reference import Reference
+from pipelines.compare.results import ANY_SEED, SourceResult, count_by_source
 from pipelines.compare.rows import Row
 from pipelines.tracking.recorded import RecordedRun, fetch_artifact
 from t3d_core.evaluation.paired_test import holm_adjusted, sign_flip_p_values
@@ -36,10 +37,17 @@ class PairedDifference(NamedTuple):
 
 @dataclass(frozen=True)
 class Paired:
-    """Label of a row -> its difference from the reference, and notes on how they were found."""
+    """What the tests of rows say together.
+
+    Attributes:
+        differences: label of a row -> its difference from the reference.
+        notes: how differences were found.
+        results: of all tests that name the sources of their videos.
+    """
 
     differences: Mapping[str, PairedDifference] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    results: tuple[SourceResult, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,12 +59,14 @@ class _Tests:
         num_seeds: networks that were tested on each.
         share_of: what each video contributes to the row's accuracy; the sum is that accuracy.
         source_of: source of each video; None if tests do not name them.
+        results: the same, source by source; empty if tests do not name them.
     """
 
     num_of: Counter[_TestedVideo]
     num_seeds: int
     share_of: Mapping[_TestedVideo, float]
     source_of: Mapping[_TestedVideo, str] | None
+    results: Sequence[SourceResult]
 
 
 def paired_differences(rows: Sequence[Row], reference: Reference, *, tracking_uri: str) -> Paired:
@@ -68,17 +78,18 @@ def paired_differences(rows: Sequence[Row], reference: Reference, *, tracking_ur
     """
     [own] = [row for row in rows if row.label == reference.label]
     others = [row for row in rows if row is not own and any(each.test for each in row.runs)]
-    of_own = _read_tests(own, tracking_uri) if others else None
-    if of_own is None:
-        note = f"There are no differences from {own.label}, because it has no scores of videos."
-        return Paired(notes=(note,) if others else ())
+    of_own = _read_tests(own, tracking_uri)
+    results = [] if of_own is None else [*of_own.results]
     differences: dict[str, PairedDifference] = {}
     difference_of: dict[str, np.ndarray] = {}
     for row in others:
         # One row after another, because hundreds of rows of thousands of videos would fill the memory.
+        tests = _read_tests(row, tracking_uri)
+        if tests is None:
+            continue
+        results += tests.results
         has_seeds = row.seeds == own.seeds or row.is_baseline or own.is_baseline
-        tests = _read_tests(row, tracking_uri) if has_seeds and row.folds == own.folds else None
-        if tests is None or not _are_of_same_videos(tests, of_own):
+        if of_own is None or not has_seeds or row.folds != own.folds or not _are_of_same_videos(tests, of_own):
             continue
         differences[row.label] = PairedDifference(sum(tests.share_of.values()) - sum(of_own.share_of.values()))
         if tests.source_of and of_own.source_of:
@@ -87,7 +98,10 @@ def paired_differences(rows: Sequence[Row], reference: Reference, *, tracking_ur
         p_value_R = sign_flip_p_values(np.stack([*difference_of.values()]))
         for label, p_value, adjusted in zip(difference_of, p_value_R, holm_adjusted(p_value_R), strict=True):
             differences[label] = PairedDifference(differences[label].difference, float(p_value), float(adjusted))
-    return Paired(differences, tuple(_notes(rows, reference, differences, of_own)))
+    if of_own is None:
+        note = f"There are no differences from {own.label}, because it has no scores of videos."
+        return Paired(notes=(note,) if others else (), results=tuple(results))
+    return Paired(differences, tuple(_notes(rows, reference, differences, of_own)), tuple(results))
 
 
 def _are_of_same_videos(tests: _Tests, others: _Tests) -> bool:
@@ -144,6 +158,7 @@ def _read_tests(row: Row, tracking_uri: str) -> _Tests | None:
     num_of: Counter[_TestedVideo] = Counter()
     share_of: dict[_TestedVideo, float] = defaultdict(float)
     source_of: dict[_TestedVideo, str] = {}
+    results: list[SourceResult] = []
     for each in row.runs:
         scores = None if each.test is None else _read_scores(tracking_uri, each.test)
         if scores is None:
@@ -155,7 +170,12 @@ def _read_tests(row: Row, tracking_uri: str) -> _Tests | None:
             share_of[video] += is_correct / len(videos) / len(row.runs)
         if scores.source_V is not None:
             source_of.update(zip(videos, scores.source_V, strict=True))
-    return _Tests(num_of, len(row.seeds), share_of, source_of if len(source_of) == len(num_of) else None)
+            seed = ANY_SEED if row.is_baseline else each.run.params.get("seed", "0")
+            dataset = " + ".join(each.run.datasets)
+            results += count_by_source(row.label, dataset, fold, seed, scores.source_V, scores.is_correct_V)
+    if len(source_of) < len(num_of):
+        return _Tests(num_of, len(row.seeds), share_of, None, ())
+    return _Tests(num_of, len(row.seeds), share_of, source_of, results)
 
 
 class _Scores(NamedTuple):

@@ -1,6 +1,7 @@
 """Comparisons of runs that are written to a store here: nothing is trained."""
 
 import contextlib
+import csv
 import json
 import os
 import signal
@@ -10,6 +11,9 @@ import sys
 import time
 import urllib.parse
 import urllib.request
+
+import numpy as np
+import pytest
 
 from pipelines.compare.config import CompareConfig
 from pipelines.compare.job import run_compare
@@ -24,6 +28,28 @@ def test_what_is_no_accuracy_is_not_set_beside_the_papers(store, tmp_path):
     assert " paper " not in summary.splitlines()[1]
     assert summary.splitlines()[2].startswith("DenseNet3D")
     assert [row.label for row in store.compare(metric="cost/worker_hours").rows]
+
+
+def test_results_that_were_kept_make_the_claims_of_a_table_again(store, tmp_path):
+    rng = np.random.default_rng(0)
+    sources = [f"scene{number // 4}" for number in range(48)]
+    for seed in range(3):
+        for lr, accuracy in ((0.1, 0.3), (0.2, 0.8)):
+            correct = rng.random(48) < accuracy
+            store.trained_and_tested(
+                seed=seed, value=float(correct.mean()), correct=correct, sources=sources, **{"optimizer.lr": lr}
+            )
+    run_compare(CompareConfig(tracking={"uri": store.uri}, output=tmp_path / "report"))
+    results = tmp_path / "report" / "results.csv"
+    assert len(results.read_text().splitlines()) == 1 + 2 * 3 * 12
+    claimed = run_compare(CompareConfig(results=(results,), reference="lr=0.1", output=tmp_path / "claims"))
+    assert "supported" in claimed
+    [claim] = csv.DictReader((tmp_path / "claims" / "claims.csv").open())
+    [table] = [row for row in csv.DictReader((tmp_path / "report" / "table.csv").open()) if row["row"] == claim["row"]]
+    assert float(claim["difference"]) == pytest.approx(float(table["- reference"]))
+    assert float(claim["p_value"]) == pytest.approx(float(table["p unadjusted"]))
+    assert float(claim["accuracy"]) == pytest.approx(float(table["video_top1"]))
+    assert (tmp_path / "claims" / "claims.md").read_text().count("| supported |") == 1
 
 
 @BROWSER
