@@ -38,7 +38,7 @@ class CompareConfig(Section):
     """Stage of the runs to compare."""
     metric: str | None = None
     """Metric to compare. By default video_top1 of the tests, or val/clip_top1 if no run was tested (train);
-    probe/linear_top1, or check/pair_accuracy if no run has a probe (transfer)."""
+    probe/linear_top1, else check/pair_accuracy, else check/key_rank, of which some run has it (transfer)."""
     reference: str | None = None
     """Row that the others are compared with, by its label, or by the name or id of one of its runs. By default the
     baseline of the table, else the row whose runs are named first in `runs`, else made first; never the best row."""

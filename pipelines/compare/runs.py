@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pipelines.compare.config import CompareConfig
 from pipelines.compare.measured import (
     BASELINE,
+    KEYS,
     PAIRS,
     TESTED,
     VALIDATED,
@@ -111,7 +112,8 @@ def _chosen(of_stage: list[RecordedRun], runs: list[RecordedRun], named: Sequenc
 
 def _usual_metric(stage: str, runs: Sequence[RecordedRun], *, is_tested: bool) -> str:
     if stage == "transfer":  # pairs are often judged by what features do not keep
-        return PROBED if any(PROBED in run.metrics for run in runs) else PAIRS
+        known = {name for run in runs for name in run.metrics}
+        return next((name for name in (PROBED, PAIRS) if name in known), KEYS)
     return TESTED if is_tested else VALIDATED
 
 

@@ -22,7 +22,7 @@ from pipelines.shards.index import load_index
 from pipelines.train.config import ResolvedTrainConfig
 from pipelines.train.stage import check_rows
 from pipelines.training.run_folder import check_surroundings
-from pipelines.transfer.config import PROBED, TransferConfig
+from pipelines.transfer.config import TransferConfig
 from t3d_core.errors import UserError
 
 
@@ -45,8 +45,8 @@ def make_plan(config: SearchConfig, folder: Path, *, tracking_uri: str) -> Searc
     }
     plan = SearchPlan(config, base, transfer_bases, common, folder)
     of_base = check_space(plan)
-    if config.metric is None and isinstance(of_base, TransferConfig) and of_base.has_probe():
-        plan = replace(plan, config=changed(config, {"metric": PROBED}))
+    if config.metric is None and isinstance(of_base, TransferConfig):
+        plan = replace(plan, config=changed(config, {"metric": of_base.telling_metric()}))
     storage = output_path(config.storage)
     folders = prepared_shards(of_base.data, storage=storage, before_work=partial(check_surroundings, of_base))
     index = load_index(folders, fold=of_base.data.fold, splits=["train"])

@@ -198,8 +198,8 @@ class SearchConfig(Section):
     there is none."""
     metric: str | None = None
     """Metric by which trials are compared, one that a validation logs. By default val/clip_top1 (train), or for
-    transfers probe/linear_top1 if the base recipe has a probe, else check/pair_accuracy, or for baselines
-    test/video_top1. Less is better if its name ends in loss, else more."""
+    transfers probe/linear_top1 if the base recipe has a probe, else check/pair_accuracy or, without pairs,
+    check/key_rank; for baselines test/video_top1. Less is better if its name ends in loss, else more."""
     sampler: SamplerConfig = SamplerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     limits: LimitsConfig = LimitsConfig()

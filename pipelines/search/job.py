@@ -233,7 +233,7 @@ class _Search:
             return ""
         if not is_lost and "failure" not in report:
             return None
-        reason = str(report.get("failure") or _lost(self._plan.trial_folder(name)))
+        reason = str(report.get("failure") or _lost(self._plan.transfers_folder / name))
         print(f"{name}: failed, {reason}", flush=True)
         return reason
 

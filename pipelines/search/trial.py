@@ -3,7 +3,7 @@
 STORAGE/NAME/trials/TRIAL/...            the run's own folder; a restarted run resumes from its checkpoint
 STORAGE/NAME/trials/TRIAL/log.txt        what it would print on a terminal
 STORAGE/NAME/trials/TRIAL/test/...       what jobs/evaluate.py writes
-STORAGE/NAME/trials/transfer-.../...     transfer runs that trials start from, run before them
+STORAGE/transfers/NAME-HASH-seedS/...    transfer runs that trials start from, shared by all searches of a storage
 """
 
 import contextlib
@@ -102,15 +102,21 @@ class SearchPlan:
                 f"(there: {', '.join(known) or 'none'})"
             )
         sections = {name: getattr(trial, name).model_dump(exclude_none=True) for name in ("model", "clip")}
-        common = {name: value for name, value in self.common.items() if not name.startswith("data.")}
-        values = {**known[named].settings, **sections, **common, "seed": trial.seed}
+        tracking = {name: value for name, value in self.common.items() if name.startswith("tracking.")}
+        values = {**known[named].settings, **sections, **tracking, "seed": trial.seed}
         config = with_values(TransferConfig, self.transfer_bases[named], values)
-        name = f"transfer-{named}-{config_fingerprint(config, exclude=('name',))[:8]}-seed{trial.seed}"
-        return changed(config, {"name": name, "scaling.num_workers": 0})
+        digest = config_fingerprint(config, exclude=("name", "storage", "tracking"))
+        named_run = {"name": f"{named}-{digest[:8]}-seed{trial.seed}", "storage": str(self.transfers_folder)}
+        return changed(config, {**named_run, "scaling.num_workers": 0})
 
     def card(self, config: ResolvedTrainConfig | TransferConfig) -> WeightsCard:
         """The network of a trial and its clips."""
         return card_of(config.model, config.clip, class_names=self.class_names)
+
+    @property
+    def transfers_folder(self) -> Path:
+        """Where transfer runs before trials lie: beside the searches, so that searches share them."""
+        return self.folder.parent / "transfers"
 
     def trial_folder(self, name: str) -> Path:
         """The folder of a trial's run."""
@@ -142,7 +148,7 @@ def _run_transfer_before(plan: SearchPlan, trial: TrialConfig) -> None:
     """Run the transfer that a trial starts from; one that has ended returns at once."""
     config = plan.transfer_config(trial)
     assert config is not None, "asked for because the trial starts from it"
-    with _printing_to(plan.trial_folder(str(config.name)) / "log.txt"):
+    with _printing_to(plan.transfers_folder / str(config.name) / "log.txt"):
         print(run_transfer(config, Launch(shows_progress=False, tags=plan.tags)))
     tune.report({"transferred": True})
 
@@ -180,7 +186,7 @@ def _train_and_test(plan: SearchPlan, config: TrialConfig, launch: Launch) -> Me
         print(run_transfer(config, launch))
         return final_metrics(folder)
     if (transfer := plan.transfer_config(config)) is not None:
-        config = changed(config, {"init_from": str(plan.trial_folder(str(transfer.name)))})
+        config = changed(config, {"init_from": str(plan.transfers_folder / str(transfer.name))})
     print(run_train(config, launch))
     return final_metrics(folder) | _test(plan, config, folder)
 

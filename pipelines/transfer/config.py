@@ -207,6 +207,14 @@ class TransferConfig(RunConfig):
         """Whether validations log `PROBED`."""
         return bool(self.probe.shards) and self.objective == "correspondence"
 
+    def telling_metric(self) -> str:
+        """The metric that decides between transfers: of the probe, of pairs, of keys; of a 2D twin its loss."""
+        if self.objective == "frame_regression":
+            return "val/loss"
+        if self.has_probe():
+            return PROBED
+        return "check/pair_accuracy" if self.has_pairs() else "check/key_rank"
+
     @model_validator(mode="after")
     def _worker_sees_pairs(self) -> "TransferConfig":
         if self.smallest_batch() < 2:

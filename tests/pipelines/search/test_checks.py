@@ -21,7 +21,11 @@ from tests.pipelines.search.conftest import MODEL
 RECIPES = Path(__file__).parents[3] / "jobs" / "recipes"
 
 
-@pytest.mark.parametrize("recipe", sorted((RECIPES / "search").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "recipe",
+    [*sorted((RECIPES / "search").glob("*.yaml")), *sorted((RECIPES / "evidence").glob("transfer_*.yaml"))],
+    ids=lambda path: path.stem,
+)
 def test_the_space_of_every_recipe_fits_its_base(recipe, monkeypatch, tmp_path):
     monkeypatch.chdir(RECIPES.parents[1])
     monkeypatch.setattr("pipelines.search.checks.locate_weights", lambda where, tracking_uri: where)
@@ -124,8 +128,9 @@ def test_limits_that_no_point_meets_are_refused_with_what_the_points_cost(search
         (
             {"settings": {"objective": "frame_regression"}, "metric": None},
             {"shards": ["labelled"]},
-            "check/pair_accuracy",
+            "val/loss",
         ),
+        ({"settings": {"losses": {"pairs": 0, "contrast": 1}, "cache": {}}, "metric": None}, {}, "check/key_rank"),
     ],
 )
 def test_a_probe_decides_between_transfers_where_there_is_one(
@@ -179,3 +184,23 @@ def test_a_search_of_an_older_version_that_held_out_by_seed_is_not_resumed(
     with pytest.raises(UserError, match=r"begun by an older version .* held out by their seed .*: give another --name"):
         check_held_out(plan, folder)
     check_held_out(replace(plan, common={**plan.common, "data.shards": [str(synthetic_shards)]}), folder)
+
+
+def test_searches_of_a_storage_share_transfers_and_other_settings_make_another(tmp_path):
+    transfer_before = {"small": {"base": "jobs/recipes/transfer/quickstart.yaml"}}
+    config = SearchConfig(
+        base="jobs/recipes/train/quickstart.yaml", space={"epochs": {"grid": [1]}}, transfer_before=transfer_before
+    )
+    base, transfers = (read_recipe(Path(f"jobs/recipes/{kind}/quickstart.yaml")) for kind in ("train", "transfer"))
+
+    def transfer_of(search, *, seed=0, **settings):
+        common = {"storage": str(tmp_path / search / "trials"), "tracking.uri": f"sqlite:///{search}.db"}
+        plan = SearchPlan(config, base, {"small": transfers}, common, tmp_path / search)
+        trial = plan.trial_config({"init_from": "transfer/small", **settings}, seed=seed, name="trial")
+        found = plan.transfer_config(trial)
+        return found.storage / found.name
+
+    assert transfer_of("one") == transfer_of("other", epochs=3, **{"data.fold": 2})
+    assert transfer_of("one").parent == tmp_path / "transfers"
+    others = {transfer_of("one", seed=1), transfer_of("one", **{"model.growth_rate": 4}), transfer_of("one")}
+    assert len(others) == 3

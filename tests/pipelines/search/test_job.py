@@ -95,7 +95,7 @@ def test_folds_are_pooled_and_trials_that_agree_in_their_transfer_share_one(
     )
     summary = run_search(config)
     shown = capfd.readouterr().out
-    assert re.search(r"^transfer-small-[0-9a-f]{8}-seed0: ended, \d+ s$", shown, re.MULTILINE)
+    assert re.search(r"^small-[0-9a-f]{8}-seed0: ended, \d+ s$", shown, re.MULTILINE)
     assert re.search(r"^trial \d: student, fold=2, seed 0: val/clip_top1", shown, re.MULTILINE)
     assert sorted(line.split()[0] for line in summary.splitlines()[1:3]) == ["scratch", "student"]
     [transferred] = recorded(tmp_path)["transfer"]
