@@ -71,3 +71,21 @@ def some_sources(index: ShardIndex, num_sources: int, *, fold: int, tested: Sequ
         return (min(folds_ahead, default=len(tested)), name)
 
     return index.select(np.isin(index.source_N, sorted(codes, key=place)[:num_sources]))
+
+
+def drawn_sources(index: ShardIndex, num_sources: int) -> ShardIndex:
+    """Take the rows of a number of source videos.
+
+    The choice depends on their names alone: every run takes the same ones, and more sources include fewer.
+
+    Raises:
+        UserError: there are fewer sources.
+    """
+    codes = np.unique(index.source_N)
+    if num_sources > len(codes):
+        raise UserError(
+            f"data.num_sources {num_sources} is more than the {len(codes)} source videos that are not held out: lower "
+            "it, or prepare more videos"
+        )
+    drawn = sorted(codes, key=lambda code: hashlib.sha256(str(index.source_names[code]).encode()).hexdigest())
+    return index.select(np.isin(index.source_N, drawn[:num_sources]))

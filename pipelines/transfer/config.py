@@ -20,6 +20,9 @@ class TransferDataConfig(DataConfig):
     """Share of the source videos kept out of training, for the reported pair accuracy."""
     holdout_clips_per_row: PositiveInt = 1
     """Clips drawn from every held-out row, with fixed seeds."""
+    num_sources: Annotated[PositiveInt | None, ADDED] = None
+    """Number of source videos to train on, of those that are not held out: the same ones in every run with these held
+    out, and more include fewer. By default all."""
     rows_per_source: PositiveInt | None = None
     """Most rows of one source video that a pass trains on, drawn again for every pass. Sources with many rows then do
     not crowd out the rest. The limit holds for held-out rows too. By default all rows are taken."""

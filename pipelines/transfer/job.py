@@ -14,7 +14,7 @@ from pipelines.runtime.paths import input_path, output_path
 from pipelines.runtime.pictures import optional_picture
 from pipelines.settings.build import changed
 from pipelines.shards.index import ShardIndex, load_index
-from pipelines.shards.selection import hold_out, share_of_classes
+from pipelines.shards.selection import drawn_sources, hold_out, share_of_classes
 from pipelines.tracking.metric_log import read_curves
 from pipelines.training.run import fit
 from pipelines.training.run_folder import TERMINAL, Launch, RunFolder, check_surroundings, metrics_file, open_run
@@ -54,6 +54,8 @@ def run_transfer(config: TransferConfig, launch: Launch = TERMINAL) -> str:
     index = load_index(folders, fold=config.data.fold, splits=["train"], has_fps=has_fps)
     # A single source held out would have no negative pair.
     train_index, val_index = hold_out(index, fraction=config.data.holdout_fraction, seed=config.seed, at_least=2)
+    if config.data.num_sources is not None:
+        train_index = drawn_sources(train_index, config.data.num_sources)
     _check_sources(train_index, config)
     # The whole index, because cached features are computed of held-out rows too.
     step = step_of("transfer", folders, index, fold=config.data.fold, is_labelled=False)

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.shards.index import load_index, num_listed
 from pipelines.shards.reading import describe_skipped
-from pipelines.shards.selection import hold_out, share_of_classes, some_sources
+from pipelines.shards.selection import drawn_sources, hold_out, share_of_classes, some_sources
 from tests.pipelines.damage import changed_videos, cut_off, damage_row, damage_splits, flip, without_fps
 
 
@@ -274,3 +274,13 @@ def test_the_inner_shards_folder_is_taken_too(synthetic_shards):
     whole = load_index([synthetic_shards], fold=1, splits=["train"])
     inner = load_index([synthetic_shards / "shards"], fold=1, splits=["train"])
     assert whole.video_id_N.tolist() == inner.video_id_N.tolist()
+
+
+def test_more_drawn_sources_include_fewer_with_all_their_rows(weizmann_shards):
+    index = load_index([weizmann_shards], fold=1, splits=["train"])
+    two, four = drawn_sources(index, 2), drawn_sources(index, 4)
+    assert set(two.video_id_N) < set(four.video_id_N) < set(index.video_id_N)
+    assert len(two) == sum(np.isin(index.source_N, np.unique(two.source_N)))
+    assert set(drawn_sources(index.select(np.arange(len(index))[::-1]), 2).video_id_N) == set(two.video_id_N)
+    with pytest.raises(ValueError, match=r"data\.num_sources 6 is more than the 5 source videos that are not held out"):
+        drawn_sources(index, 6)

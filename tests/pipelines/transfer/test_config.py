@@ -61,6 +61,7 @@ def test_a_recipe_may_name_every_target_and_every_loss():
 def test_a_run_from_before_there_were_losses_of_keys_is_the_same_experiment_with_the_defaults(tmp_path):
     config = transfer_config({"kind": "resnet18"}, tmp_path)
     added = {"losses.pairs", "losses.contrast", "keys.dim", "other_time_share", "teacher.target", "teacher.random_crop"}
+    added.add("data.num_sources")
     assert added <= added_defaults(TransferConfig).keys()
     with_contrast = config.model_copy(update={"losses": LossesConfig(contrast=1)})
     assert config_fingerprint(with_contrast) != config_fingerprint(config)
