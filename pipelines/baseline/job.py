@@ -52,7 +52,7 @@ def run_baseline(
     path = storage / (config.name or new_name("baseline"))
     check = partial(check_surroundings, config)
     folders = prepared_shards(config.data, storage=storage, before_work=check)
-    train_index, test_index = _load(config, folders)
+    train_index, test_index = load_rows(config, folders)
     check(read=folders)
     descriptions = [describe_shards(each) for each in folders]
     folder = NamedFolder(path, "run", run_fingerprint(config, descriptions))
@@ -76,7 +76,7 @@ def run_baseline(
             return summary
 
 
-def _load(config: BaselineConfig, folders: list[Path]) -> tuple[ShardIndex, ShardIndex]:
+def load_rows(config: BaselineConfig, folders: list[Path]) -> tuple[ShardIndex, ShardIndex]:
     """The rows to learn from, which are those that training learns from, and those to test."""
 
     def load(split: str, *, may_be_empty: bool = False) -> ShardIndex:

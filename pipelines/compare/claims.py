@@ -18,8 +18,9 @@ from t3d_core.errors import UserError
 from t3d_core.evaluation.effects import Effect, Verdict, effect_of, verdict_of
 from t3d_core.evaluation.paired_test import holm_adjusted
 
+_MOST_P = 0.05
 _COLUMNS = ("row", "top-1", "reference", "top-1", "difference", "95 % from", "to", "p (Holm)", "sources", "seeds")
-_Source = tuple[str, str, str]  # data set, fold, source
+_Source = tuple[str, str]  # data set, source
 _Accuracies = Mapping[tuple[_Source, str], tuple[int, int]]  # source and seed -> videos, and how many are right
 
 
@@ -57,10 +58,7 @@ def make_claims(results: Sequence[SourceResult], *, reference: str, smallest: fl
     Raises:
         UserError: no row is or has this reference, or rows were tested on other sources or seeds.
     """
-    rows: dict[str, dict[tuple[_Source, str], tuple[int, int]]] = {}
-    for each in results:
-        key = ((each.dataset, each.fold, each.source), each.seed)
-        rows.setdefault(each.row, {})[key] = (each.num_videos, each.num_correct)
+    rows = _rows_of(results)
     pairs = [(label, found) for label in rows if (found := _reference_of(label, reference, rows)) is not None]
     if not pairs:
         raise UserError(f"reference {reference!r} is no row, and no part of one: the rows are {'; '.join(rows)}")
@@ -80,6 +78,32 @@ def make_claims(results: Sequence[SourceResult], *, reference: str, smallest: fl
             pairs, compared, adjusted_R, strict=True
         )
     ]
+
+
+def notes_on(claims: Sequence[Claim], results: Sequence[SourceResult]) -> list[str]:
+    """What the reader must know of the table: rows without a reference, and p-values that cannot be small."""
+    notes = ["Differences are of all videos together, the mean over seeds; p is by the signs of sources (Holm)."]
+    known = {label for claim in claims for label in (claim.row, claim.reference)}
+    if without := sorted({each.row for each in results} - known):
+        notes.append(f"Without a row to compare with: {'; '.join(without)}.")
+    smallest = min((len(claims) * 2.0 ** (1 - claim.effect.num_sources) for claim in claims), default=0.0)
+    if smallest >= _MOST_P:
+        fewest = min(claim.effect.num_sources for claim in claims)
+        notes.append(
+            f"With {fewest} sources and {len(claims)} comparisons no p can be below {min(smallest, 1):.3f}, so nothing "
+            "can be supported: add the results of other data sets."
+        )
+    return notes
+
+
+def _rows_of(results: Sequence[SourceResult]) -> dict[str, dict[tuple[_Source, str], tuple[int, int]]]:
+    """Label -> the tests of the row; a source that several folds test is one source."""
+    rows: dict[str, dict[tuple[_Source, str], tuple[int, int]]] = {}
+    for each in results:
+        tests, key = rows.setdefault(each.row, {}), ((each.dataset, each.source), each.seed)
+        num_videos, num_correct = tests.get(key, (0, 0))
+        tests[key] = (num_videos + each.num_videos, num_correct + each.num_correct)
+    return rows
 
 
 def _reference_of(label: str, reference: str, labels: Iterable[str]) -> str | None:
@@ -103,8 +127,13 @@ def _compare(label: str, row: _Accuracies, of: str, reference: _Accuracies) -> t
                 found = tests.get((source, seed)) or tests.get((source, ANY_SEED))
                 if found is None:
                     raise UserError(
-                        f"row {name!r} was not tested on source {source[2]} of {source[0]}, fold {source[1]}, with "
-                        f"seed {seed}, as {of if which == 0 else label!r} was: add the results that are missing"
+                        f"row {name!r} was not tested on source {source[1]} of {source[0]} with seed {seed}, as "
+                        f"{of if which == 0 else label!r} was: add the results that are missing"
+                    )
+                if num_videos_S[place] not in (0, found[0]):
+                    raise UserError(
+                        f"row {name!r} was tested on {found[0]} videos of source {source[1]} of {source[0]} with seed "
+                        f"{seed}, but others on {num_videos_S[place]}: compare tests of the same videos"
                     )
                 num_videos_S[place], accuracy_2SR[which, place, column] = found[0], found[1] / found[0]
     means = np.average(accuracy_2SR.mean(axis=2), axis=1, weights=num_videos_S)

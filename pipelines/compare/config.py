@@ -66,6 +66,8 @@ class CompareConfig(Section):
             )
         if self.results and self.reference is None:
             raise UserError("results need the row that the others are compared with: add --reference LABEL")
-        if self.results and (self.runs or self.table is not None or self.group_by):
-            raise UserError("results are rows already, and no runs in MLflow: leave out runs, table and group_by")
+        if self.results and (self.runs or self.table is not None or self.group_by or self.metric):
+            raise UserError(
+                "results are rows of tests already, and no runs in MLflow: leave out runs, table, group_by and metric"
+            )
         return self

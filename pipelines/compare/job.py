@@ -10,7 +10,7 @@ import datetime
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines.compare.claims import claims_as_csv, claims_as_lines, claims_as_markdown, make_claims
+from pipelines.compare.claims import claims_as_csv, claims_as_lines, claims_as_markdown, make_claims, notes_on
 from pipelines.compare.config import CompareConfig
 from pipelines.compare.page import render_page
 from pipelines.compare.plots import MAX_CURVES, MAX_CURVES_A_ROW, Curves, plot_comparison
@@ -74,10 +74,13 @@ def _write_claims(config: CompareConfig, output: Path) -> str:
     results = read_results([input_path(path) for path in config.results])
     claims = make_claims(results, reference=config.reference, smallest=config.smallest_difference)
     output.mkdir(parents=True, exist_ok=True)
-    for name, text in {"claims.md": claims_as_markdown(claims), "claims.csv": claims_as_csv(claims)}.items():
+    table = "\n".join([claims_as_markdown(claims), *(f"- {note}" for note in notes_on(claims, results)), ""])
+    for name, text in {"claims.md": table, "claims.csv": claims_as_csv(claims)}.items():
         with whole_file(output / name) as partial:
             partial.write_text(text)
-    return "\n".join([*claims_as_lines(claims), format_summary([("table", str(output / "claims.md"))])])
+    notes = [f"note: {note}" for note in notes_on(claims, results)]
+    where = format_summary([("table", str(output / "claims.md"))])
+    return "\n".join([*claims_as_lines(claims), *notes, where])
 
 
 def _curves(comparison: Comparison, metrics: tuple[str, ...], tracking_uri: str) -> dict[str, Curves]:

@@ -14,7 +14,7 @@ from pipelines.train.config import TrainConfig
 from pipelines.transfer.config import TransferConfig
 
 BASELINE = "baseline"  # stage of runs that are their own tests and follow from no seed
-TESTED, VALIDATED, PAIRS, KEYS = "video_top1", "val/clip_top1", "check/pair_accuracy", "check/key_rank"
+TESTED, VALIDATED = "video_top1", "val/clip_top1"
 PAPERS_WAY_OF_TESTING = {"data.split": "test", "num_crops": "1", "num_clips": "None"}
 # Parameters and sections that record where and how a run was made, not what it is.
 _CONFIGS = (TrainConfig, TransferConfig, BaselineConfig)

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from pipelines.compare.measured import PAIRS, PAPERS_WAY_OF_TESTING, differing_settings
+from pipelines.compare.measured import PAPERS_WAY_OF_TESTING, differing_settings
 from pipelines.compare.paper_tables import PaperTable
 from pipelines.compare.rows import Row
 from pipelines.tracking.recorded import SEEN_BEFORE, RecordedRun
 from pipelines.tracking.runs import REASON
-from pipelines.transfer.config import PROBED
+from pipelines.transfer.config import PAIRS, PROBED
 
 
 def differences_from_paper(rows: Sequence[Row], table: PaperTable) -> list[str]:

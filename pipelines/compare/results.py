@@ -79,6 +79,7 @@ def _read_file(path: Path) -> list[SourceResult]:
             return [
                 SourceResult(row, dataset, fold, seed, source, int(num_videos), int(num_correct))
                 for row, dataset, fold, seed, source, num_videos, num_correct in (line.values() for line in reader)
+                if int(num_videos) > 0
             ]
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, TypeError, ValueError, csv.Error) as error:
         raise UserError(f"results {path} cannot be read: {error}") from error

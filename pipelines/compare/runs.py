@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pipelines.compare.config import CompareConfig
 from pipelines.compare.measured import (
     BASELINE,
-    KEYS,
-    PAIRS,
     TESTED,
     VALIDATED,
     Measured,
@@ -22,7 +20,7 @@ from pipelines.compare.paper_tables import TABLES, PaperTable
 from pipelines.compare.reference import Reference, choose_reference
 from pipelines.compare.rows import Row, group_runs, make_row, with_distinct_labels
 from pipelines.tracking.recorded import RecordedRun, find_runs
-from pipelines.transfer.config import PROBED
+from pipelines.transfer.config import KEYS, PAIRS, PROBED
 from t3d_core.errors import UserError
 
 

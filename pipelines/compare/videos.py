@@ -172,7 +172,8 @@ def _read_tests(row: Row, tracking_uri: str) -> _Tests | None:
             source_of.update(zip(videos, scores.source_V, strict=True))
             seed = ANY_SEED if row.is_baseline else each.run.params.get("seed", "0")
             dataset = " + ".join(each.run.datasets)
-            results += count_by_source(row.label, dataset, fold, seed, scores.source_V, scores.is_correct_V)
+            if not row.is_baseline or all(result.fold != fold for result in results):  # its seeds say the same
+                results += count_by_source(row.label, dataset, fold, seed, scores.source_V, scores.is_correct_V)
     if len(source_of) < len(num_of):
         return _Tests(num_of, len(row.seeds), share_of, None, ())
     return _Tests(num_of, len(row.seeds), share_of, source_of, results)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.baseline.config import BaselineConfig
+from pipelines.baseline.job import load_rows
 from pipelines.networks.lineage import lineage_of
 from pipelines.networks.weights import check_network, costs_of, locate_weights
 from pipelines.prepare.make import prepared_shards
@@ -22,7 +23,7 @@ from pipelines.shards.index import load_index
 from pipelines.train.config import ResolvedTrainConfig
 from pipelines.train.stage import check_rows
 from pipelines.training.run_folder import check_surroundings
-from pipelines.transfer.config import TransferConfig
+from pipelines.transfer.config import PAIRS, TransferConfig
 from t3d_core.errors import UserError
 
 
@@ -45,8 +46,8 @@ def make_plan(config: SearchConfig, folder: Path, *, tracking_uri: str) -> Searc
     }
     plan = SearchPlan(config, base, transfer_bases, common, folder)
     of_base = check_space(plan)
-    if config.metric is None and isinstance(of_base, TransferConfig):
-        plan = replace(plan, config=changed(config, {"metric": of_base.telling_metric()}))
+    if config.metric is None and config.job == "transfer" and (metric := _telling_metric(plan)) != PAIRS:
+        plan = replace(plan, config=changed(config, {"metric": metric}))
     storage = output_path(config.storage)
     folders = prepared_shards(of_base.data, storage=storage, before_work=partial(check_surroundings, of_base))
     index = load_index(folders, fold=of_base.data.fold, splits=["train"])
@@ -84,6 +85,22 @@ def check_space(plan: SearchPlan) -> TrialConfig:
     return of_base
 
 
+def _telling_metric(plan: SearchPlan) -> str:
+    """The metric that decides between the transfers of a search.
+
+    Raises:
+        UserError: there is none that all of them log.
+    """
+    trials = [plan.trial_config(settings, seed=0, name="trial") for _, settings in check_points(plan.config.space)]
+    metrics = sorted({trial.telling_metric() for trial in trials if isinstance(trial, TransferConfig)})
+    if len(metrics) > 1:
+        raise UserError(
+            f"the transfers of this space are judged by {' and '.join(metrics)}, which not all of them log: give a "
+            "--metric that they all log, such as that of a probe"
+        )
+    return metrics[0]
+
+
 def _check_crops(config: SearchConfig, trial: TrialConfig) -> None:
     """Refuse a test of mirrored crops that evaluation would refuse only at the end of the trial."""
     is_sided = isinstance(trial, ResolvedTrainConfig) and bool(trial.augmentation.sides())
@@ -103,6 +120,8 @@ def _check_rows(plan: SearchPlan, folders: list[Path]) -> None:
         UserError: as `load_index` and `check_rows`.
     """
     trials = [plan.trial_config(settings, seed=0, name="trial") for _, settings in check_points(plan.config.space)]
+    for baseline in {each.data.model_dump_json(): each for each in trials if isinstance(each, BaselineConfig)}.values():
+        load_rows(baseline, folders)
     distinct = {
         ("" if plan.transfer_config(trial) else trial.init_from or "", trial.data.model_dump_json()): trial
         for trial in trials

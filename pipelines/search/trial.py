@@ -28,7 +28,7 @@ from pipelines.search.config import SearchConfig
 from pipelines.search.space import Point
 from pipelines.settings.build import changed, with_values
 from pipelines.settings.options import Tree
-from pipelines.settings.section import config_fingerprint
+from pipelines.settings.section import RESUMABLE, config_fingerprint, names_of_roles
 from pipelines.tracking.metric_log import read_curves
 from pipelines.tracking.recorded import AXIS, PARENT, POINT
 from pipelines.tracking.runs import PausedError
@@ -43,6 +43,9 @@ from t3d_core.errors import UserError
 from t3d_core.training.weights_card import WeightsCard
 
 TrialConfig = ResolvedTrainConfig | TransferConfig | BaselineConfig
+_NOT_THE_TRANSFER = tuple(  # where the same shards lie is among the resumable settings
+    name for name in names_of_roles(TransferConfig, RESUMABLE) if name != "data.shards"
+)
 _TRANSFER = "transfer/"  # `init_from: transfer/NAME`: the student of a transfer run before the trial
 
 
@@ -105,7 +108,7 @@ class SearchPlan:
         tracking = {name: value for name, value in self.common.items() if name.startswith("tracking.")}
         values = {**known[named].settings, **sections, **tracking, "seed": trial.seed}
         config = with_values(TransferConfig, self.transfer_bases[named], values)
-        digest = config_fingerprint(config, exclude=("name", "storage", "tracking"))
+        digest = config_fingerprint(config, exclude=_NOT_THE_TRANSFER)
         named_run = {"name": f"{named}-{digest[:8]}-seed{trial.seed}", "storage": str(self.transfers_folder)}
         return changed(config, {**named_run, "scaling.num_workers": 0})
 

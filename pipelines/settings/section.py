@@ -106,15 +106,11 @@ def _added(section: type[BaseModel], *, prefix: str) -> Iterator[tuple[str, obje
 
 def without_added(tree: Tree, added: Mapping[str, object], *, prefix: str = "") -> Tree:
     """A copy of a recipe's tree without the settings in `added` that have the default given there."""
-    kept = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            inner = without_added(value, added, prefix=f"{prefix}{name}.")
-            if inner or not value:  # a section of which nothing is left was added as a whole
-                kept[name] = inner
-        elif not (f"{prefix}{name}" in added and value == added[f"{prefix}{name}"]):
-            kept[name] = value
-    return kept
+    return {
+        name: without_added(value, added, prefix=f"{prefix}{name}.") if isinstance(value, dict) else value
+        for name, value in tree.items()
+        if not (f"{prefix}{name}" in added and value == added[f"{prefix}{name}"])
+    }
 
 
 def flatten(config: BaseModel) -> dict[str, object]:

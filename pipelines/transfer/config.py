@@ -1,5 +1,6 @@
 """What can be set in the transfer; defaults are the paper's (3.2, 4.4)."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -10,7 +11,8 @@ from pipelines.settings.section import ADDED, Address, Fraction, Role, Section, 
 from pipelines.training.config import RunConfig, ScheduleConfig, check_inflation
 from t3d_core.errors import UserError
 
-PROBED = "probe/linear_top1"  # the metric that decides between transfers with a probe
+# The metrics that decide between transfers: with a probe, by pairs, by keys.
+PROBED, PAIRS, KEYS = "probe/linear_top1", "check/pair_accuracy", "check/key_rank"
 
 
 class TransferDataConfig(DataConfig):
@@ -101,7 +103,7 @@ class LossesConfig(Section):
     pairs: Annotated[float, Field(ge=0), ADDED] = 1.0
     """Match or no match of frames and clips (paper 3.2)."""
     contrast: Annotated[float, Field(ge=0), ADDED] = 0.0
-    """The clip's embedding is told apart from the keys of all other training clips (cross entropy; ours)."""
+    """The clip's embedding is told apart from the keys of other videos' training clips (cross entropy; ours)."""
     regression: Annotated[float, Field(ge=0), ADDED] = 0.0
     """The clip's key is guessed (squared error, relative to the keys' variance; ours)."""
     soft_labels: Annotated[float, Field(ge=0), ADDED] = 0.0
@@ -167,7 +169,7 @@ class TransferConfig(RunConfig):
     objective: Literal["correspondence", "frame_regression"] = "correspondence"
     """What is learned: correspondence (the paper's) or frame_regression, a control. In the control the 2D twin of
     `model` learns the teacher's features of single frames, for inflate_from of later runs. It does not use pairs,
-    losses, keys, projection, norm_features, checks and probe."""
+    losses, keys, other_time_share, teacher.target, projection, norm_features, checks and probe."""
     inflate_from: Address | None = None
     """2D weights to start the student from, repeated along time as in training: a network's name, or a file such as
     the twin.pt of frame_regression. By default it starts from random weights (paper)."""
@@ -182,7 +184,8 @@ class TransferConfig(RunConfig):
     keys: KeysConfig = KeysConfig()
     other_time_share: Annotated[Fraction, ADDED] = 0.0
     """Share of other times of the clip's own video among the negatives at the end of the run, in pairs and contrast; it
-    grows from 0. They are harder, because the scene is the same (Korbar et al. 2018. Paper: not in it)."""
+    grows from 0. They are harder, because the scene is the same (Korbar et al. 2018. Paper: not in it). A clip without
+    another time among the cached views, or without its key in the bank, has none."""
     projection: Annotated[Literal["auto", "always", "mlp"], ADDED] = "auto"
     """Layers between the student's features and the pair head, dropped after the transfer. auto: a linear layer to 1024
     where the student has another width. always: a linear layer for every student (paper 3.2: "we add a fully-connected
@@ -216,7 +219,7 @@ class TransferConfig(RunConfig):
             return "val/loss"
         if self.has_probe():
             return PROBED
-        return "check/pair_accuracy" if self.has_pairs() else "check/key_rank"
+        return PAIRS if self.has_pairs() else KEYS
 
     @model_validator(mode="after")
     def _worker_sees_pairs(self) -> "TransferConfig":
@@ -247,6 +250,12 @@ class TransferConfig(RunConfig):
             return
         if not any(self.losses.model_dump().values()):
             raise UserError("losses are all 0, so nothing would be learned: give at least one of them a weight")
+        if self.losses.has_keys() and self.pairs == "literal":
+            raise UserError(
+                "pairs literal gives half of the clips frames of other videos, so losses contrast, regression and "
+                "soft_labels would learn wrong keys: choose pairs rolled or all"
+            )
+        self._check_settings_of_losses()
         if self.losses.has_keys() and self.cache is None:
             raise UserError(
                 "losses contrast, regression and soft_labels need the teacher's features of all rows before training: "
@@ -259,6 +268,17 @@ class TransferConfig(RunConfig):
             )
         if self.teacher.shared_crop and not self.teacher.random_crop:
             raise UserError("teacher.shared_crop true is the student's random part, so leave teacher.random_crop true")
+
+    def _check_settings_of_losses(self) -> None:
+        """Refuse settings that nothing would read."""
+        of_pairs = {name: getattr(self, name) for name in ("pairs", "projection", "norm_features")}
+        if not self.losses.pairs and (given := _other_than_default(TransferConfig, of_pairs)):
+            raise UserError(f"{given} is for losses.pairs, which is 0: leave it out")
+        if not self.losses.has_keys() and (given := _other_than_default(KeysConfig, self.keys.model_dump())):
+            raise UserError(
+                f"keys.{given} is for losses contrast, regression and soft_labels, which are 0: give one of them a "
+                "weight, or leave it out"
+            )
 
     @model_validator(mode="after")
     def _twin_sees_frames(self) -> "TransferConfig":
@@ -279,3 +299,9 @@ class TransferConfig(RunConfig):
                 "off"
             )
         return self
+
+
+def _other_than_default(section: type[Section], values: Mapping[str, object]) -> str | None:
+    """The first of these settings, with its value, that is not at its default."""
+    changed = (name for name, value in values.items() if value != section.model_fields[name].default)
+    return next((f"{name} {values[name]}" for name in changed), None)

@@ -8,6 +8,7 @@ windows than the bank holds are drawn at random.
 Legend: N windows (views of rows), D width of a target, d width of a key.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,29 +45,42 @@ def write_keys(
 ) -> None:
     """Make the keys of the loader's rows and write them; the file is complete or absent.
 
+    Targets are read shard by shard, because those of all rows would fill the memory.
+
     Args:
         path: of the file.
         loader: of the training rows.
         files: the teacher's targets of all their views.
         config: of the keys.
         target: what the teacher's targets are.
-        seed: of the choice of windows, where there are more than the bank holds.
+        seed: of the choice of rows, where they have more windows than the bank holds.
 
     Raises:
-        UserError: features are missing or damaged, or too few rows have any.
+        UserError: features are damaged, or too few rows have any.
     """
-    windows = _draw_windows(loader, files, config, seed=seed)
-    target_ND = torch.from_numpy(windows.target_ND)
-    whitening = fit_whitening(
-        target_ND[:_WINDOWS_FOR_STATISTICS], num_parts=NUM_PARTS[target], dim=config.dim, power=config.whitening
-    )
     index = loader.index
-    span_N = [clip_span(loader.clip.num_frames, loader.stride_of(int(row))) for row in windows.rows_N]
+    drawn = np.random.default_rng(seed).permutation(len(index))
+    of_statistics = drawn[: max(2, _WINDOWS_FOR_STATISTICS // files.num_views)]
+    parts = [windows.target_ND for windows in _windows_of(loader, files, of_statistics)]
+    if sum(map(len, parts)) < 2:
+        raise UserError(
+            f"none of {len(of_statistics)} training rows has features of the teacher, because none could be read: "
+            "prepare the shards again"
+        )
+    target_ND = torch.from_numpy(np.concatenate(parts))
+    whitening = fit_whitening(target_ND, num_parts=NUM_PARTS[target], dim=config.dim, power=config.whitening)
+    of_bank = drawn[: max(1, config.bank_size // files.num_views)]
+    found = [
+        (windows.rows_N, windows.start_N, whitening(torch.from_numpy(windows.target_ND)))
+        for windows in _windows_of(loader, files, of_bank)
+    ]
+    rows_N, start_N = (np.concatenate([each[place] for each in found]) for place in (0, 1))
+    span_N = [clip_span(loader.clip.num_frames, loader.stride_of(int(row))) for row in rows_N]
     tensors = {name: getattr(whitening, name) for name in _STATISTICS} | {
-        "key_Nd": whitening(target_ND),
-        "source_N": torch.from_numpy(index.source_N[windows.rows_N].astype(np.int64)),
-        "row_N": torch.from_numpy(row_ids(index, windows.rows_N)),
-        "start_N": torch.from_numpy(windows.start_N),
+        "key_Nd": torch.cat([key_Nd for _, _, key_Nd in found]),
+        "source_N": torch.from_numpy(index.source_N[rows_N].astype(np.int64)),
+        "row_N": torch.from_numpy(row_ids(index, rows_N)),
+        "start_N": torch.from_numpy(start_N),
         "span_N": torch.tensor(span_N, dtype=torch.int64),
     }
     with whole_file(path) as partial:
@@ -81,25 +95,18 @@ def load_keys(path: Path, *, temperature: float) -> Keys:
     return Keys(whitening, KeyBank(tensors["key_Nd"], moments, tensors["span_N"], temperature=temperature))
 
 
-def _draw_windows(loader: PairLoader, files: FeatureFiles, config: KeysConfig, *, seed: int) -> _Windows:
-    """Read the windows of the rows, or of as many rows drawn at random as the bank holds, in a random order."""
-    index, rng = loader.index, np.random.default_rng(seed)
-    most_rows = max(1, config.bank_size // files.num_views)
-    drawn = np.sort(rng.permutation(len(index))[:most_rows])
-    parts = []
-    for shard in np.unique(index.shard_N[drawn]).tolist():
-        rows = drawn[index.shard_N[drawn] == shard]
+def _windows_of(loader: PairLoader, files: FeatureFiles, rows: npt.NDArray[np.integer]) -> Iterator[_Windows]:
+    """Read the windows of rows, shard by shard; rows without features are left out."""
+    index = loader.index
+    for shard in np.unique(index.shard_N[rows]).tolist():
         of_shard = files.read_shard(index.shard_paths[shard])
-        for row in rows.tolist():
-            found = of_shard[int(index.row_N[row])]
-            if not found.reason:
-                parts.append(_Windows(np.full(len(found.starts_K), row), found.starts_K, found.feature_KD))
-    if sum(len(part.rows_N) for part in parts) < 2:
-        raise UserError(
-            f"none of {len(drawn)} training rows has features of the teacher, because none could be read: prepare the "
-            "shards again"
-        )
-    rows_N, start_N = (np.concatenate(each) for each in ([p.rows_N for p in parts], [p.start_N for p in parts]))
-    target_ND = np.concatenate([part.target_ND for part in parts])
-    order = rng.permutation(len(rows_N))
-    return _Windows(rows_N[order], start_N[order], target_ND[order])
+        if not of_shard:
+            continue
+        found = [(int(row), of_shard[int(index.row_N[row])]) for row in np.sort(rows[index.shard_N[rows] == shard])]
+        readable = [(row, features) for row, features in found if not features.reason]
+        if readable:
+            yield _Windows(
+                np.concatenate([np.full(len(features.starts_K), row) for row, features in readable]),
+                np.concatenate([features.starts_K for _, features in readable]),
+                np.concatenate([features.feature_KD for _, features in readable]),
+            )

@@ -93,7 +93,7 @@ class CorrespondenceStage:
     def train_batches(self, *, steps: range, places: Sequence[range]) -> Iterator[NumpyBatch]:
         """This worker's micro-batches of `steps`."""
         loader = self.loader(self.train_index)
-        if self.config.other_time_share and self.config.losses.pairs:
+        if self.config.other_time_share and self.config.has_pairs():
             loader = with_other_time(loader)
         return train_batches(loader, self.order, steps=steps, places=places)
 

@@ -86,12 +86,14 @@ class FeatureFiles:
         return found.feature_KD[view]
 
     def read_shard(self, shard_path: str) -> list[RowFeatures]:
-        """Read the features of all rows of a shard.
+        """Read the features of all rows of a shard; none of a shard of which no row could be read.
 
         Raises:
             UserError: the file is damaged.
         """
         path = self.file_of(shard_path)
+        if not path.is_file():  # see `teacher_pass`
+            return []
         try:
             table = pq.read_table(path, columns=_SCHEMA.names)
         except DAMAGE as error:
@@ -102,9 +104,12 @@ class FeatureFiles:
         """Read the features of all views of a row, or the reason why there are none.
 
         Raises:
-            UserError: the file is not there or damaged, or it belongs to another shard.
+            UserError: the file is damaged, or it belongs to another shard.
         """
         path = self.file_of(index.shard_paths[index.shard_N[row]])
+        if not path.is_file():  # see `teacher_pass`
+            nothing = np.zeros((0, self.feature_dim), np.float32)
+            return RowFeatures(index.video_id_N[row], "no row of its shard could be read", np.zeros(0, int), nothing)
         found = _row_of(path, int(index.row_N[row]), feature_dim=self.feature_dim)
         if found.video_id != (video_id := index.video_id_N[row]):
             raise UserError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from t3d_core.models.precision import full_precision
 from t3d_core.training.tasks import Batch, TaskOutput
 from t3d_core.transfer.correspondence import CorrespondenceNet
 from t3d_core.transfer.key_bank import KeyBank, Moments
@@ -109,9 +110,10 @@ class CorrespondenceTask:
         logits_P2, guess_Bd = net(batch["clip_BCTHW"], target_BD, pairs)
         outputs = []
         if pairs is not None:
-            outputs.append(self._of_pairs(logits_P2, pairs))
+            outputs.append(self._of_pairs(logits_P2, pairs, num_clips=len(own_BD)))
         if guess_Bd is not None:
-            outputs.append(self._of_keys(guess_Bd, own_BD, batch, other_time_share=share))
+            with full_precision(guess_Bd):  # likenesses are divided by a small temperature
+                outputs.append(self._of_keys(guess_Bd.float(), own_BD, batch, other_time_share=share))
         num_examples = len(own_BD if pairs is None else pairs.clip_P)
         counts = {"num_examples": torch.tensor(num_examples, dtype=torch.float64, device=own_BD.device)}
         for output in outputs:
@@ -125,11 +127,13 @@ class CorrespondenceTask:
         assert self.teacher is not None, "a batch has frames for the teacher, or features"
         return self.teacher(batch["teacher_frames_BTHWC"])
 
-    def _of_pairs(self, logits_P2: Tensor, pairs: Pairs) -> TaskOutput:
+    def _of_pairs(self, logits_P2: Tensor, pairs: Pairs, *, num_clips: int) -> TaskOutput:
+        """The loss of all pairs; counts leave out other times of the clips' videos, which validation does not have."""
         losses_P = functional.cross_entropy(logits_P2, pairs.is_match_P, reduction="none")
         is_correct_P = logits_P2.detach().argmax(dim=1) == pairs.is_match_P
         counts = {}
-        for kind, is_of_kind_P in (("positives", pairs.is_match_P == 1), ("negatives", pairs.is_match_P == 0)):
+        is_of_other_video_P = (pairs.is_match_P == 0) & (pairs.frames_P < num_clips)
+        for kind, is_of_kind_P in (("positives", pairs.is_match_P == 1), ("negatives", is_of_other_video_P)):
             counts[f"num_{kind}"] = is_of_kind_P.sum().double()
             counts[f"loss_sum_{kind}"] = (losses_P.detach().double() * is_of_kind_P).sum()
             counts[f"num_correct_{kind}"] = (is_correct_P & is_of_kind_P).sum().double()
@@ -140,7 +144,11 @@ class CorrespondenceTask:
         whitening, bank = self.keys
         key_Bd, embedding_Bd = whitening(own_BD), functional.normalize(guess_Bd, dim=1)
         compared = bank.compare(embedding_Bd, key_Bd, moments_of(batch), other_time_share=other_time_share)
-        losses_B = {"contrast": compared.contrast_B, "regression": bank.regression(guess_Bd, key_Bd)}
+        losses_B = {}
+        if self.losses.contrast:
+            losses_B["contrast"] = compared.contrast_B
+        if self.losses.regression:
+            losses_B["regression"] = bank.regression(guess_Bd, key_Bd)
         if self.losses.soft_labels:
             losses_B["soft_labels"] = bank.soft_labels(embedding_Bd, key_Bd)
         loss = sum(getattr(self.losses, name) * values_B.mean() for name, values_B in losses_B.items())
@@ -170,8 +178,9 @@ class CorrespondenceTask:
         They are not a number when there was none of a kind.
 
         Of keys: `key_rank`, the share of the keys of other videos that are less like a clip's embedding than its own
-        key (0.5 by chance), `key_rank_in_video`, the same of other times of its video, where there are any, and with
-        regression `key_r2`, the share of the keys' variance that is guessed (0 or less by chance).
+        key (0.5 by chance); `key_rank_in_video`, the same of other times of its video; `key_other_time_share`, the
+        share of the clips for which the bank has such keys; and with regression `key_r2`, the share of the keys'
+        variance that is guessed (0 or less by chance).
         """
         loss, metrics = 0.0, dict[str, float]()
         if self.losses.pairs:
@@ -182,6 +191,7 @@ class CorrespondenceTask:
             number = counts["num_keys"] or math.nan
             loss += sum(getattr(self.losses, name) * counts[f"{name}_sum"] / number for name in _KEY_LOSSES)
             metrics["key_rank"] = counts["rank_sum"] / number
+            metrics["key_other_time_share"] = counts["num_keys_of_times"] / number
             if counts["num_keys_of_times"]:
                 metrics["key_rank_in_video"] = counts["rank_in_video_sum"] / counts["num_keys_of_times"]
             if self.losses.regression:

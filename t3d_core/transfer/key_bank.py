@@ -1,4 +1,4 @@
-"""A clip's embedding is compared with the keys of all training clips: which is its own, or how near is it?
+"""A clip's embedding is compared with the keys of training clips: which is its own, or how near is it?
 
 A key is the whitened target of a frozen teacher (`whitening`), so the bank never ages: every clip of a micro-batch of 8
 still sees thousands of exact negatives. Paper: not in it; its negatives are the other frames of a batch (3.2).

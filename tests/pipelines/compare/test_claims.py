@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 
-from pipelines.compare.claims import claims_as_csv, claims_as_lines, claims_as_markdown, make_claims
+from pipelines.compare.claims import claims_as_csv, claims_as_lines, claims_as_markdown, make_claims, notes_on
 from pipelines.compare.results import ANY_SEED, SourceResult
 from t3d_core.errors import UserError
 
@@ -69,11 +69,42 @@ def test_sources_count_by_their_videos():
     assert (claim.accuracy, claim.reference_accuracy, claim.effect.difference) == (0.25, 0, 0.25)
 
 
+def test_a_source_that_several_folds_test_is_one_source():
+    rows = [
+        SourceResult(row, "x", fold, "0", "s", 2, correct)
+        for row, fold, correct in [("a", "1", 0), ("a", "2", 1), ("b", "1", 2), ("b", "2", 1)]
+    ]
+    [claim] = make_claims(rows, reference="a", smallest=0.1)
+    assert (claim.effect.num_sources, claim.effect.difference) == (1, 0.5)
+
+
+def test_tests_of_other_videos_are_refused():
+    rows = [SourceResult(row, "x", "1", "0", "s", number, 1) for row, number in (("a", 10), ("b", 9))]
+    with pytest.raises(
+        UserError, match="row 'a' was tested on 10 videos of source s of x with seed 0, but others on 9"
+    ):
+        make_claims(rows, reference="a", smallest=0.1)
+
+
+def test_notes_name_rows_without_a_reference_and_tables_that_cannot_support_anything():
+    lonely = results() + results({"frozen, 2 people": (1,) * 8})
+    notes = notes_on(make_claims(lonely, reference="random weights", smallest=0.1), lonely)
+    assert "Without a row to compare with: frozen, 2 people." in notes
+    assert not any("nothing can be supported" in note for note in notes)
+    few = [each for each in results() if int(each.fold) < 5]
+    [note] = [
+        each for each in notes_on(make_claims(few, reference="random weights", smallest=0.1), few) if "no p" in each
+    ]
+    assert note.startswith("With 5 sources and 3 comparisons no p can be below 0.188, so nothing can be supported")
+
+
 def test_missing_tests_and_unknown_references_are_named():
     with pytest.raises(UserError, match="reference 'inflated' is no row, and no part of one: the rows are random"):
         make_claims(results(), reference="inflated", smallest=0.1)
     some = [each for each in results() if (each.row, each.fold) != ("contrast, 1 person", "0")]
-    with pytest.raises(UserError, match="row 'contrast, 1 person' was not tested on source person 0 of weizmann"):
+    with pytest.raises(
+        UserError, match="row 'contrast, 1 person' was not tested on source person 0 of weizmann with seed 0"
+    ):
         make_claims(some, reference="random weights", smallest=0.1)
 
 

@@ -34,6 +34,7 @@ def test_what_was_written_is_read_from_one_file_or_several(tmp_path):
         (b"row,n\na,1\n", r"has the columns \['row', 'n'\], not .*: give the results.csv that jobs/compare.py wrote"),
         (b"\xff\xfe", "cannot be read"),
         (None, "cannot be read: .*No such file"),
+        (b"row,dataset,fold,seed,source,num_videos,num_correct\na,x,1,0,s,10\n", "cannot be read"),
     ],
 )
 def test_another_file_is_refused(tmp_path, content, expected):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import normalize
 
 from pipelines.clips.config import ClipConfig
 from pipelines.clips.loader import BatchLoader
@@ -16,9 +17,11 @@ from pipelines.training.worker import Worker
 from pipelines.transfer.checks import PROBE_CLIPS, Examiner
 from pipelines.transfer.pair_loader import PairLoader, TeacherView
 from t3d_core.models.execution import Execution
-from t3d_core.training.correspondence_task import CorrespondenceTask
+from t3d_core.training.correspondence_task import CorrespondenceTask, Keys, TransferLosses
 from t3d_core.transfer.correspondence import CorrespondenceNet
+from t3d_core.transfer.key_bank import KeyBank, Moments
 from t3d_core.transfer.teacher import FrozenTeacher
+from t3d_core.transfer.whitening import Whitening
 from t3d_core.video.clip_sampling import ClipView
 
 CLIP = ClipView(num_frames=8, frame_stride=1, crop_size=48, short_side=48, short_video="loop")
@@ -38,6 +41,11 @@ class MeanColour(nn.Module):
 
     def forward(self, image_NCHW):
         return image_NCHW.mean(dim=(2, 3))
+
+
+class Centred(nn.Module):
+    def forward(self, feature_BD):
+        return 255 * feature_BD - 127
 
 
 class FirstFrame(MeanColour):
@@ -110,6 +118,28 @@ def test_a_net_that_says_the_same_of_all_pairs_is_at_chance(index, tmp_path):
     found = examiner_of(worker, distance=10).check_held_out(held_out(index, worker))
     for name in ("pair_accuracy", "pair_accuracy_low", "pair_accuracy_high", "pair_accuracy_jittered"):
         assert found[f"check/{name}"] == 0.5
+
+
+def test_a_net_that_guesses_keys_by_colours_is_found_out(index, tmp_path):
+    worker = worker_of(tmp_path)
+    loader = PairLoader(index, CLIP, teacher=VIEW)
+    bank_batch = loader.random_batch(np.arange(len(index)), [[7, row] for row in range(len(index))])
+    key_Nd = normalize(torch.from_numpy(bank_batch["teacher_frames_BTHWC"]).float().mean(dim=(1, 2, 3)) - 127)
+    # None of the bank is of the clips' own videos, as with held-out clips.
+    number_N = torch.arange(len(index)) + 1000
+    bank = KeyBank(key_Nd, Moments(number_N, number_N, number_N * 0), torch.full_like(number_N, 8), temperature=0.1)
+    keys = Keys(Whitening(torch.full((3,), 127.0), torch.ones(3), torch.eye(3)[None]), bank)
+    net = CorrespondenceNet(MeanColour(), student_dim=3, teacher_dim=3, has_pairs=False, key_dim=3)
+    net.projector = Centred()
+    teacher = FrozenTeacher(MeanColour(), feature_dim=3, mean=(0, 0, 0), std=(1 / 255,) * 3)
+    task = CorrespondenceTask(net, teacher, losses=TransferLosses(pairs=0, contrast=1), keys=keys)
+    found = Examiner(net, task, worker, Execution(), PLAIN).check_held_out(held_out(index, worker))
+    assert found["check/key_rank"] > 0.97
+    assert found["check/key_rank_low"] <= found["check/key_rank"] <= found["check/key_rank_high"]
+    assert found["check/key_rank_jittered"] < found["check/key_rank"] - 0.03
+    assert found["check/key_rank_shuffled"] == pytest.approx(found["check/key_rank"], abs=1e-3)
+    assert found["check/key_own_time_share"] > 0.5
+    assert "check/pair_accuracy" not in found
 
 
 def test_the_checks_of_two_workers_are_those_of_one(index, tmp_path):

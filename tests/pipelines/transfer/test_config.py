@@ -73,6 +73,15 @@ def test_a_run_from_before_there_were_losses_of_keys_is_the_same_experiment_with
         ({"losses": {"pairs": 0}}, "losses are all 0, so nothing would be learned"),
         ({"losses": {"contrast": 1}}, r"losses contrast, regression and soft_labels need .* add --cache\.num_views"),
         (
+            {"losses": {"contrast": 1}, "cache": {"num_views": 2}, "pairs": "literal"},
+            "pairs literal gives half of the clips frames of other videos, so .* would learn wrong keys",
+        ),
+        (
+            {"losses": {"pairs": 0, "contrast": 1}, "cache": {"num_views": 2}, "norm_features": True},
+            "norm_features True is for losses.pairs, which is 0: leave it out",
+        ),
+        ({"keys": {"dim": 32}}, "keys.dim 32 is for losses contrast, regression and soft_labels, which are 0"),
+        (
             {"losses": {"pairs": 0, "regression": 1}, "cache": {"num_views": 2}, "other_time_share": 0.1},
             "other_time_share 0.1 is for losses pairs and contrast, but both are 0: leave it out",
         ),

@@ -58,7 +58,7 @@ def test_the_other_ways_of_making_pairs_train_too(pairs, small_run, tmp_path):
     assert 5 < trained <= 7 if pairs == "all" else 0.2 < trained < 5
 
 
-def test_keys_are_learned_in_place_of_pairs_or_beside_them_and_a_resumed_run_has_the_same_ones(small_run, tmp_path):
+def test_keys_are_learned_in_place_of_pairs_or_beside_them_and_are_the_same_in_every_run(small_run, tmp_path):
     teacher = {"kind": "efficientnet_lite0", "num_frames": 4, "crop_size": 64, "target": "mean_std"}
     teacher["random_crop"] = False
     learned = {"teacher": teacher, "cache": {"num_views": 2}, "checks": {"max_clips": 50}, "other_time_share": 0.2}

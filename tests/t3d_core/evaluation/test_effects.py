@@ -20,11 +20,13 @@ def test_an_effect_is_the_mean_over_videos():
     assert (effect.num_sources, effect.num_seeds) == (2, 2)
 
 
-def test_the_interval_holds_the_truth_nearly_as_often_as_it_promises():
+@pytest.mark.parametrize(("num_sources", "num_videos"), [(20, 6), (5, 10)])
+def test_the_interval_holds_the_truth_at_least_as_often_as_it_promises(num_sources, num_videos):
     rng = np.random.default_rng(0)
-    found = [trial(rng, 0.1).interval for _ in range(300)]
+    found = [trial(rng, 0.1, num_sources=num_sources, num_videos=num_videos).interval for _ in range(400)]
     covered = np.mean([low <= 0.1 <= high for low, high in found])
-    assert 0.90 < covered < 0.99
+    assert 0.94 < covered < 1
+    assert np.mean([high - low for low, high in found]) < {20: 0.3, 5: 0.6}[num_sources]
 
 
 def test_the_interval_covers_the_choice_of_seeds():
@@ -38,12 +40,19 @@ def test_one_source_says_nothing_of_others():
     assert effect_of(np.full((1, 5), 0.5), np.array([10])).interval == (-1, 1)
 
 
+def test_a_verdict_needs_more_than_a_few_sources():
+    for num_sources, verdict in ((4, "undecided here"), (5, "supported")):
+        effect = Effect(0.1, Interval(0.05, 0.2), 0.01, num_sources, 5)
+        assert verdict_of(effect, adjusted_p_value=0.01, smallest=0.05) == verdict
+
+
 @pytest.mark.parametrize(
     ("interval", "p_value", "num_seeds", "verdict"),
     [
         ((0.05, 0.2), 0.01, 5, "supported"),
         ((0.05, 0.2), 0.20, 5, "undecided here"),
         ((0.05, 0.2), 0.01, 2, "undecided here"),
+        ((0.0, 0.0), 1.0, 2, "undecided here"),
         ((-0.1, 0.04), 0.5, 5, "not supported"),
         ((-0.1, 0.2), 0.5, 5, "undecided here"),
         ((-0.4, -0.1), 0.01, 5, "not supported"),

@@ -201,7 +201,8 @@ def test_pairs_with_another_time_of_the_video_are_negatives_as_training_goes_on(
         expected = 0.5 * right + 0.5 * ((1 - share) * right + share * wrong)
         output = task(task.net.train(), batch)
         assert output.loss.item() == pytest.approx(expected, rel=1e-5)
-        assert float(output.counts["num_negatives"]) == (3 if progress else 2)
+        # What is counted are other videos, as in validation.
+        assert (float(output.counts["num_negatives"]), float(output.counts["num_correct_negatives"])) == (2, 2)
 
 
 def test_pairs_and_keys_are_learned_together(keys):
@@ -213,6 +214,14 @@ def test_pairs_and_keys_are_learned_together(keys):
     assert metrics["loss"] == pytest.approx(output.loss.item(), rel=1e-5)
     assert {"pair_accuracy", "key_rank"} <= metrics.keys()
     assert float(output.counts["num_examples"]) == 4  # pairs, two of each kind
+
+
+def test_keys_are_compared_in_full_precision_whatever_the_network_runs_in(keys):
+    task = keys_task(keys, contrast=1, soft_labels=1, regression=1)
+    batch = keys_batch((0.9003, 0.1001))
+    expected = task(task.net, batch).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        assert task(task.net, batch).loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_a_network_without_pairs_has_no_weights_that_get_no_gradient(keys):
