@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ray import tune
 
@@ -35,6 +35,7 @@ from pipelines.tracking.runs import PausedError
 from pipelines.tracking.store import StoreAwayError
 from pipelines.train.config import ResolvedTrainConfig, TrainConfig, resolve
 from pipelines.train.job import run_train
+from pipelines.training.config import RunConfig
 from pipelines.training.run_folder import Launch, metrics_file, run_id_of
 from pipelines.training.worker import Interval, Metrics
 from pipelines.transfer.config import TransferConfig
@@ -86,9 +87,7 @@ class SearchPlan:
             config = with_values(TransferConfig, self.base, values)
         else:
             return with_values(BaselineConfig, self.base, values)
-        if config.scaling.num_workers == 1:  # the trial's process is its worker, so nothing else has to start
-            return changed(config, {"scaling.num_workers": 0})
-        return config
+        return config if config.scaling.num_workers != 1 else in_this_process(config)
 
     def transfer_config(self, trial: TrialConfig) -> TransferConfig | None:
         """The settings of the transfer that a trial starts from: with its network, clips and seed; None without one.
@@ -110,7 +109,7 @@ class SearchPlan:
         config = with_values(TransferConfig, self.transfer_bases[named], values)
         digest = config_fingerprint(config, exclude=_NOT_THE_TRANSFER)
         named_run = {"name": f"{named}-{digest[:8]}-seed{trial.seed}", "storage": str(self.transfers_folder)}
-        return changed(config, {**named_run, "scaling.num_workers": 0})
+        return in_this_process(changed(config, named_run))
 
     def card(self, config: ResolvedTrainConfig | TransferConfig) -> WeightsCard:
         """The network of a trial and its clips."""
@@ -124,6 +123,15 @@ class SearchPlan:
     def trial_folder(self, name: str) -> Path:
         """The folder of a trial's run."""
         return self.folder / "trials" / name
+
+
+ConfigT = TypeVar("ConfigT", bound=RunConfig)
+
+
+def in_this_process(config: ConfigT) -> ConfigT:
+    """The settings of a run that takes no CPU but the one that its trial has, for its worker and for its teacher."""
+    is_cached = isinstance(config, TransferConfig) and config.cache is not None and config.cache.num_workers == 1
+    return changed(config, {"scaling.num_workers": 0} | ({"cache.num_workers": 0} if is_cached else {}))
 
 
 def run_trial(assignment: Mapping[str, Any], plan: SearchPlan) -> None:

@@ -89,8 +89,8 @@ class TeacherCacheConfig(Section):
 
     num_views: PositiveInt = 8
     """Views of a row (start, crop and flip) whose features are computed; clips start where these views do."""
-    num_workers: Annotated[PositiveInt, Role.RUNNING] = 1
-    """Processes that run the teacher."""
+    num_workers: Annotated[int, Field(ge=0), Role.RUNNING] = 1
+    """Processes that run the teacher. 0 runs it in this process, which is what a search does in its trials."""
     cpus_per_worker: Annotated[PositiveFloat, Role.RUNNING] = 1.0
     """CPUs that each process reserves; at least one CPU must be left for decoding."""
     use_gpu: Annotated[bool, Role.RUNNING] = False

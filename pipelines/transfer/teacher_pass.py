@@ -20,7 +20,15 @@ import torch
 from tqdm import tqdm
 
 from pipelines.clips.batch import NumpyBatch
-from pipelines.clips.stream import CLIPS_A_PIECE, as_row, batches_a_task, dataset_of, from_row, unpacked_of_actors
+from pipelines.clips.stream import (
+    CLIPS_A_PIECE,
+    as_row,
+    batches_a_task,
+    dataset_of,
+    from_row,
+    stream,
+    unpacked_of_actors,
+)
 from pipelines.runtime import pools
 from pipelines.shards.index import ShardIndex, rows_of_shard
 from pipelines.tracking.runs import Run
@@ -66,9 +74,12 @@ class TeacherActor:
 
     def __call__(self, row: NumpyBatch) -> NumpyBatch:
         """Return the features of a batch that is one row of a data set (see `clips.stream.as_row`)."""
-        batch = from_row(row)
+        return as_row(self.with_features(from_row(row)))
+
+    def with_features(self, batch: NumpyBatch) -> NumpyBatch:
+        """Return a batch with the teacher's features in place of its frames."""
         frames_BTHWC = to_device({"frames": batch.pop("teacher_frames_BTHWC")}, self._device)["frames"]
-        return as_row(batch | {"teacher_BD": self._teacher(frames_BTHWC).cpu().numpy()})
+        return batch | {"teacher_BD": self._teacher(frames_BTHWC).cpu().numpy()}
 
 
 class _Piece(NamedTuple):
@@ -151,10 +162,8 @@ def run_teacher_pass(
     pieces = list(_pieces(loader.index, missing, num_views=files.num_views))
     if not pieces:
         return PassOutcome(0, 0)
-    reserved = {"CPU": config.cpus_per_worker} | ({"GPU": 1.0} if config.use_gpu else {})
-    pools.check_workers_fit(config.num_workers, reserved)
     num_views, num_failed_rows = sum(len(piece.rows) for piece in pieces), 0
-    batches = unpacked_of_actors(_feature_batches(loader, teacher, pieces, config))
+    batches = _feature_batches(loader, teacher, pieces, config)
     with tqdm(total=num_views, desc="teacher features", unit="view") as bar:
         for shard, of_shard in itertools.groupby(pieces, key=lambda piece: piece.shard):
             gathered = []
@@ -177,10 +186,18 @@ def _pieces(index: ShardIndex, shards: Sequence[int], *, num_views: int) -> Iter
 
 def _feature_batches(
     loader: ViewLoader, teacher: FrozenTeacher, pieces: Sequence[_Piece], config: TeacherCacheConfig
-) -> ray.data.Dataset:
+) -> Iterator[NumpyBatch]:
     items_a_task = batches_a_task(num_clips=CLIPS_A_PIECE, bytes_a_clip=loader.bytes_a_clip)
-    loaded = dataset_of(lambda piece: loader.view_batch(piece.rows, piece.views), pieces, items_a_task=items_a_task)
-    return loaded.map_batches(
+
+    def load(piece: _Piece) -> NumpyBatch:
+        return loader.view_batch(piece.rows, piece.views)
+
+    if config.num_workers == 0:
+        here = TeacherActor(teacher, use_gpu=config.use_gpu)
+        return map(here.with_features, stream(load, pieces, items_a_task=items_a_task))
+    reserved = {"CPU": config.cpus_per_worker} | ({"GPU": 1.0} if config.use_gpu else {})
+    pools.check_workers_fit(config.num_workers, reserved)
+    of_actors = dataset_of(load, pieces, items_a_task=items_a_task).map_batches(
         TeacherActor,
         fn_constructor_args=(teacher,),
         fn_constructor_kwargs={"use_gpu": config.use_gpu},
@@ -192,6 +209,7 @@ def _feature_batches(
             "train"
         ),  # as in `evaluate.scoring`: a step of its own, and the actors do not decode
     )
+    return unpacked_of_actors(of_actors)
 
 
 def _write(index: ShardIndex, shard: int, batch: NumpyBatch, files: FeatureFiles) -> int:

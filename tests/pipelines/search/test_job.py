@@ -78,6 +78,7 @@ def test_folds_are_pooled_and_trials_that_agree_in_their_transfer_share_one(
     transfer = {
         "data": {"shards": [str(synthetic_shards)], "holdout_fraction": 0.3},
         "teacher": {"kind": "efficientnet_lite0", "num_frames": 2, "crop_size": 64},
+        "cache": {"num_views": 1},  # on two CPUs there is none for a process of the teacher beside the trial's
         "global_batch_size": 8,
         "epochs": 1,
         "schedule": {"kind": "one_cycle"},

@@ -12,8 +12,9 @@ VIEW = TeacherView(num_frames=2, crop_size=24, short_side=30, num_views=3)
 FILES = FeatureFiles("a" * 64, num_views=3, feature_dim=5)
 
 
-def pass_over(index, teacher, files=FILES):
-    return run_teacher_pass(PairLoader(index, CLIP, teacher=VIEW), teacher, files, TeacherCacheConfig(num_views=3))
+def pass_over(index, teacher, files=FILES, *, num_workers=1):
+    config = TeacherCacheConfig(num_views=3, num_workers=num_workers)
+    return run_teacher_pass(PairLoader(index, CLIP, teacher=VIEW), teacher, files, config)
 
 
 def copy_of(shards, target, *left_out):

@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import nn
 
-from pipelines.clips.stream import as_row, from_row
 from pipelines.shards.index import load_index
 from pipelines.transfer import teacher_pass
 from pipelines.transfer.pair_loader import PairLoader, TeacherView
@@ -35,12 +35,11 @@ class ClipColours(nn.Module):
 def in_this_process(monkeypatch):
     """The pass without a pool of actors: what becomes of its batches does not depend on who computed them."""
 
-    def rows(loader, teacher, pieces, config):
+    def batches(loader, teacher, pieces, config):
         actor = TeacherActor(teacher, use_gpu=config.use_gpu)
-        return (actor(as_row(loader.view_batch(piece.rows, piece.views))) for piece in pieces)
+        return (actor.with_features(loader.view_batch(piece.rows, piece.views)) for piece in pieces)
 
-    monkeypatch.setattr(teacher_pass, "_feature_batches", rows)
-    monkeypatch.setattr(teacher_pass, "unpacked_of_actors", lambda rows: map(from_row, rows))
+    monkeypatch.setattr(teacher_pass, "_feature_batches", batches)
 
 
 def test_training_on_cached_features_is_training_with_the_teacher_on_the_same_views(first_pass, teacher):
@@ -61,6 +60,17 @@ def test_training_on_cached_features_is_training_with_the_teacher_on_the_same_vi
     for online, cached in zip(*found.values(), strict=True):
         torch.testing.assert_close(cached, online)
     assert found["features"][1].std(dim=0).min() > 0
+
+
+def test_a_teacher_in_this_process_reserves_nothing_and_gives_the_features_of_a_pool(
+    first_pass, index, teacher, monkeypatch
+):
+    monkeypatch.setattr(teacher_pass.pools, "check_workers_fit", lambda *_: pytest.fail("nothing is reserved"))
+    assert pass_over(index, teacher, num_workers=0) == (3 * len(index), 0)
+    root, _ = first_pass
+    for path in map(Path, index.shard_paths):
+        ours, of_pool = (pq.read_table(FILES.file_of(str(shard))) for shard in (path, root / "shards" / path.name))
+        assert ours.equals(of_pool)
 
 
 @pytest.mark.usefixtures("in_this_process")
