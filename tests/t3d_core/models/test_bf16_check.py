@@ -33,6 +33,13 @@ KINDS = {
 }
 
 
+LARGE = ("res3d_18", "c3d")
+NEEDS_AVX512 = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() == "AVX2",
+    reason="this CPU has no AVX-512, without which a large network in bf16 takes 3 to 4 minutes",
+)
+
+
 def new_net(**arguments):
     torch.manual_seed(0)
     return T3D(num_classes=3, **SMALL, temporal_depths=((1, 3, 6),), **arguments)
@@ -115,7 +122,7 @@ class NoGradientOfTheInputInBf16(nn.Conv3d):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=NEEDS_AVX512 if kind in LARGE else ()) for kind in KINDS])
 @pytest.mark.parametrize("has_moved_statistics", [False, True])
 def test_sound_networks_of_all_kinds_pass_with_room_to_the_limits(kind, has_moved_statistics):
     torch.manual_seed(0)
@@ -180,6 +187,7 @@ def test_a_kernel_of_the_runs_batch_size_is_compared(is_trained):
         check_bf16(net, **OF_RUN | {"batch_size": 6, "is_trained": is_trained})
 
 
+@NEEDS_AVX512
 @pytest.mark.heavy
 def test_one_convolution_of_t3d_121_that_is_wrong_or_loses_the_clip_is_enough():
     """A clip that is lost in the first one moves the features of white noise by 2 % alone."""
