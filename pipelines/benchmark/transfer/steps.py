@@ -25,7 +25,7 @@ from t3d_core.transfer.whitening import Whitening
 from t3d_core.video.transforms import normalize_clip
 
 LITERAL, ROLLED, CACHED, ALL = "literal", "rolled", "rolled, cached", "all, cached"
-KEYS = "a clip among 262,144 keys, cached"
+KEYS = "keys, cached"
 _KINDS: dict[str, PairKind] = {LITERAL: "literal", ROLLED: "rolled", CACHED: "rolled", ALL: "all"}
 _WAYS = (*_KINDS, KEYS)
 _WITHOUT_TEACHER = (CACHED, ALL, KEYS)
