@@ -114,7 +114,7 @@ def _measure_memory(config: TransferSuiteConfig, data: BenchmarkData, folder: Pa
         global_batch_size=8,
         log_every_steps=1,
         epochs=config.memory_epochs,
-        optimizer={"lr": 0.01},
+        optimizer={"kind": "sgd", "lr": 0.01},
         schedule={"kind": "constant"},
         tracking={"uri": f"sqlite:///{folder}/mlflow.db"},
         storage=folder / "runs",
