@@ -86,12 +86,11 @@ def notes_on(claims: Sequence[Claim], results: Sequence[SourceResult]) -> list[s
     known = {label for claim in claims for label in (claim.row, claim.reference)}
     if without := sorted({each.row for each in results} - known):
         notes.append(f"Without a row to compare with: {'; '.join(without)}.")
-    smallest = min((len(claims) * 2.0 ** (1 - claim.effect.num_sources) for claim in claims), default=0.0)
-    if smallest >= _MOST_P:
-        fewest = min(claim.effect.num_sources for claim in claims)
+    most_sources = max((claim.effect.num_sources for claim in claims), default=0)
+    if (smallest := len(claims) * 2.0 ** (1 - most_sources)) >= _MOST_P:
         notes.append(
-            f"With {fewest} sources and {len(claims)} comparisons no p can be below {min(smallest, 1):.3f}, so nothing "
-            "can be supported: add the results of other data sets."
+            f"With {most_sources} sources and {len(claims)} comparisons no p can be below {min(smallest, 1):.3f}, so "
+            "nothing can be supported: add the results of other data sets."
         )
     return notes
 

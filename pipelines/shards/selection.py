@@ -1,7 +1,8 @@
 """Which rows of an index train, and which validate."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -58,19 +59,13 @@ def some_sources(index: ShardIndex, num_sources: int, *, fold: int, tested: Sequ
     Raises:
         UserError: there are fewer sources.
     """
-    codes = np.unique(index.source_N)
-    if num_sources > len(codes):
-        raise UserError(
-            f"data.num_sources {num_sources} is more than the {len(codes)} source videos that fold {fold} has to "
-            "train on: lower it"
-        )
 
     def place(code: int) -> tuple[int, str]:
         name = str(index.source_names[code])
         folds_ahead = [ahead for ahead in range(len(tested)) if name in tested[(fold + ahead) % len(tested)]]
         return (min(folds_ahead, default=len(tested)), name)
 
-    return index.select(np.isin(index.source_N, sorted(codes, key=place)[:num_sources]))
+    return _first_sources(index, num_sources, place, which=f"that fold {fold} has to train on")
 
 
 def drawn_sources(index: ShardIndex, num_sources: int) -> ShardIndex:
@@ -81,11 +76,19 @@ def drawn_sources(index: ShardIndex, num_sources: int) -> ShardIndex:
     Raises:
         UserError: there are fewer sources.
     """
+
+    def place(code: int) -> str:
+        return hashlib.sha256(str(index.source_names[code]).encode()).hexdigest()
+
+    return _first_sources(index, num_sources, place, which="that are not held out")
+
+
+def _first_sources(index: ShardIndex, num_sources: int, place: Callable[[int], Any], *, which: str) -> ShardIndex:
+    """Take the rows of the first sources in the order of `place`, which is given numbers of sources."""
     codes = np.unique(index.source_N)
     if num_sources > len(codes):
         raise UserError(
-            f"data.num_sources {num_sources} is more than the {len(codes)} source videos that are not held out: lower "
-            "it, or prepare more videos"
+            f"data.num_sources {num_sources} is more than the {len(codes)} source videos {which}: lower it, or prepare "
+            "more videos"
         )
-    drawn = sorted(codes, key=lambda code: hashlib.sha256(str(index.source_names[code]).encode()).hexdigest())
-    return index.select(np.isin(index.source_N, drawn[:num_sources]))
+    return index.select(np.isin(index.source_N, sorted(codes, key=place)[:num_sources]))
