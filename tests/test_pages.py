@@ -12,6 +12,9 @@ import pytest
 
 from tests.checkout import REPO, committed
 
+EVIDENCE = Path("jobs/results/evidence.md")
+KEPT_RESULTS = Path("tests/golden/evidence")
+MAX_KEPT_BYTES = 50_000
 MAX_README_LINES = 150
 MAX_PICTURES = 8
 MAX_PICTURE_BYTES = 100_000
@@ -134,6 +137,35 @@ def test_every_job_command_of_the_pages_parses(
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(REPO / arguments[0]), run_name="__main__")
     assert end.value.code == 0, capsys.readouterr().err
+
+
+# ---- tables that follow from kept results
+
+
+def kept_results() -> list[Path]:
+    return sorted(path for path in committed() if path.suffix == ".csv" and KEPT_RESULTS in path.parents)
+
+
+def table_commands() -> list[tuple[str, ...]]:
+    """The comparisons of kept results on the page that reports them."""
+    return [arguments for arguments in jobs_of(EVIDENCE) if "--results" in arguments]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("arguments", table_commands(), ids=" ".join)
+def test_a_table_of_kept_results_stands_on_its_page_as_the_command_makes_it(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPO)
+    monkeypatch.setattr(sys, "argv", [*arguments, "--output", str(tmp_path)])
+    runpy.run_path(str(REPO / arguments[0]), run_name="__main__")
+    assert (tmp_path / "claims.md").read_text().strip() in text_of(EVIDENCE)
+
+
+def test_all_kept_results_are_small_and_in_a_table() -> None:
+    in_tables = {Path(word) for arguments in table_commands() for word in arguments}
+    assert set(kept_results()) <= in_tables
+    assert sum((REPO / path).stat().st_size for path in kept_results()) < MAX_KEPT_BYTES
 
 
 # ---- what pages there are

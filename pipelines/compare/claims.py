@@ -1,6 +1,6 @@
 """Results become claims: each row against its reference, over the sources of all data sets, with a verdict.
 
-OUTPUT/claims.md, claims.csv     the table for people, and its bare numbers
+OUTPUT/claims.md, claims.csv     the table for people, and its bare numbers; claims.png is drawn by `claims_plot`
 
 Legend: S sources, R seeds.
 """

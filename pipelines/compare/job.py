@@ -4,6 +4,7 @@ OUTPUT/table.md, table.csv      the table for people, and its bare numbers
 OUTPUT/results.csv              what each source's tests say, of which `--results` makes tables without MLflow
 OUTPUT/NAME.png                 pictures
 OUTPUT/comparison.html          all of it in one file
+OUTPUT/claims.*                 with `--results`: the table of claims, its numbers and its picture
 """
 
 import datetime
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.compare.claims import claims_as_csv, claims_as_lines, claims_as_markdown, make_claims, notes_on
+from pipelines.compare.claims_plot import plot_claims
 from pipelines.compare.config import CompareConfig
 from pipelines.compare.page import render_page
 from pipelines.compare.plots import MAX_CURVES, MAX_CURVES_A_ROW, Curves, plot_comparison
@@ -20,6 +22,7 @@ from pipelines.compare.table import as_csv, as_lines, as_markdown, columns_of
 from pipelines.compare.videos import paired_differences
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.job_run import open_job_run, tracking_uri_of
+from pipelines.runtime.pictures import optional_picture
 from pipelines.runtime.paths import input_path, new_name, output_path
 from pipelines.settings.build import changed
 from pipelines.settings.terminal import format_summary
@@ -75,9 +78,12 @@ def _write_claims(config: CompareConfig, output: Path) -> str:
     claims = make_claims(results, reference=config.reference, smallest=config.smallest_difference)
     output.mkdir(parents=True, exist_ok=True)
     table = "\n".join([claims_as_markdown(claims), *(f"- {note}" for note in notes_on(claims, results)), ""])
-    for name, text in {"claims.md": table, "claims.csv": claims_as_csv(claims)}.items():
+    contents = {"claims.md": table.encode(), "claims.csv": claims_as_csv(claims).encode()}
+    with optional_picture("claims.png"):
+        contents["claims.png"] = plot_claims(claims).light
+    for name, content in contents.items():
         with whole_file(output / name) as partial:
-            partial.write_text(text)
+            partial.write_bytes(content)
     notes = [f"note: {note}" for note in notes_on(claims, results)]
     where = format_summary([("table", str(output / "claims.md"))])
     return "\n".join([*claims_as_lines(claims), *notes, where])

@@ -38,7 +38,9 @@ class Picture(NamedTuple):
     dark: bytes
 
 
-class _Drawing(NamedTuple):
+class Drawing(NamedTuple):
+    """What `drawn` makes a picture of."""
+
     name: str
     title: str
     draw: Callable[[Axes], None]
@@ -63,22 +65,22 @@ def plot_comparison(comparison: Comparison, curves: Mapping[str, Curves]) -> lis
         *(text for row in rows for text in (row.label, *_settings(row, axes_varied))),
     ]
     height = 1.6 + _ROW_HEIGHT * min(len(rows), _MAX_BARS)
-    drawings = [_Drawing("bars", f"{comparison.metric} by row", lambda axes: _draw_bars(axes, comparison), height)]
+    drawings = [Drawing("bars", f"{comparison.metric} by row", lambda axes: _draw_bars(axes, comparison), height)]
     if any(row.metric("model/gmacs") for row in rows):
         title = f"{comparison.metric} against multiply-adds, with the Pareto front"
-        drawings.append(_Drawing("macs", title, lambda axes: _draw_macs(axes, comparison), 4.6))
+        drawings.append(Drawing("macs", title, lambda axes: _draw_macs(axes, comparison), 4.6))
     for metric, of_rows in curves.items():
         if any(curve for each in of_rows.values() for curve in each):
             name = "curves_" + metric.replace("/", "_")
             draw = _curve_drawer(metric, of_rows, num_rows=len(rows))
-            drawings.append(_Drawing(name, f"{metric} during training", draw, 4.0 + _LEGEND_HEIGHT * len(of_rows)))
+            drawings.append(Drawing(name, f"{metric} during training", draw, 4.0 + _LEGEND_HEIGHT * len(of_rows)))
     if len(axes_varied) > 1:
         draw_lines = _coordinates_drawer(comparison, axes_varied)
-        drawings.append(_Drawing("coordinates", "Settings and result, one line per row", draw_lines, 4.4))
+        drawings.append(Drawing("coordinates", "Settings and result, one line per row", draw_lines, 4.4))
     pictures = []
     for drawing in drawings:
         with optional_picture(f"{drawing.name}.png"):
-            pictures.append(_drawn(drawing, texts))
+            pictures.append(drawn(drawing, texts))
     return pictures
 
 
@@ -105,7 +107,14 @@ def _settings(row: Row, names: Sequence[str]) -> list[str]:
     return [row.runs[0].facts.get(name, "-") for name in names]
 
 
-def _drawn(drawing: _Drawing, texts: Collection[str]) -> Picture:
+def drawn(drawing: Drawing, texts: Collection[str]) -> Picture:
+    """Draw it for both kinds of page.
+
+    Args:
+        drawing: what.
+        texts: all texts in it, whose letters the fonts must have.
+    """
+
     def in_style(page: str) -> bytes:
         with style.context(page), figure_fonts(texts):
             figure = Figure(figsize=(_WIDTH, drawing.height), layout="constrained")

@@ -50,6 +50,7 @@ def test_results_that_were_kept_make_the_claims_of_a_table_again(store, tmp_path
     assert float(claim["p_value"]) == pytest.approx(float(table["p unadjusted"]))
     assert float(claim["accuracy"]) == pytest.approx(float(table["video_top1"]))
     assert (tmp_path / "claims" / "claims.md").read_text().count("| supported |") == 1
+    assert (tmp_path / "claims" / "claims.png").stat().st_size > 0
 
 
 @BROWSER
