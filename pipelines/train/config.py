@@ -87,7 +87,8 @@ class TrainConfig(RunConfig):
     """Folds to train one network each for, one after another, as runs NAME-fold1 and so on. In init_from and register,
     `{fold}` becomes the fold's number. By default only data.fold is trained."""
     freeze_backbone: bool = False
-    """Train only the linear classifier; the rest keeps the weights and statistics of init_from (TSN, paper 4.6)."""
+    """Train only the linear classifier; the rest keeps the weights and statistics of init_from (TSN, paper 4.6). With
+    precise_bn_steps the statistics are measured on the training clips once, before the first step."""
     freeze_backbone_epochs: Annotated[int, Field(ge=0), ADDED] = 0
     """Epochs at the start in which only the linear classifier learns, as with freeze_backbone; then all weights do.
     By default all learn from the first step (paper)."""
@@ -116,11 +117,6 @@ class TrainConfig(RunConfig):
             raise UserError("init_from and inflate_from both name weights to start from: give one of them")
         if self.freeze_backbone and self.init_from is None:
             raise UserError("freeze_backbone true keeps the weights of another run: add --init_from WEIGHTS")
-        if self.freeze_backbone and self.precise_bn_steps:
-            raise UserError(
-                f"precise_bn_steps {self.precise_bn_steps} would measure the statistics that freeze_backbone keeps: "
-                "leave one of them out"
-            )
         self._check_frozen_epochs()
         if self.folds and self.name is None:
             raise UserError(
@@ -151,11 +147,6 @@ class TrainConfig(RunConfig):
             raise UserError(
                 f"freeze_backbone_epochs {num_epochs} must be less than epochs {self.epochs}: lower it, or train the "
                 "head alone with --freeze_backbone true"
-            )
-        if self.precise_bn_steps:
-            raise UserError(
-                f"precise_bn_steps {self.precise_bn_steps} would measure the statistics that freeze_backbone_epochs "
-                f"{num_epochs} keeps: leave one of them out"
             )
 
 

@@ -97,6 +97,11 @@ class ClassificationStage:
             net.requires_grad_(True).train(net.training)
         return True
 
+    def is_frozen(self, net: nn.Module) -> bool:
+        """Whether only the head learns now, while batch norms keep their statistics."""
+        assert isinstance(net, VideoNet), "built above"
+        return net.is_frozen
+
     def train_batches(self, *, steps: range, places: Sequence[range]) -> Iterator[NumpyBatch]:
         """This worker's micro-batches of `steps`."""
         augmentation, class_names = self.config.augmentation, self.card.class_names

@@ -189,7 +189,8 @@ class RunConfig(Section):
     """Decay a step of an exponential moving average of the weights, which is validated and kept in their place. By
     default the weights themselves are."""
     precise_bn_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps of training clips on which batch norm statistics are measured again before each validation."""
+    """Steps of training clips on which batch norm statistics are measured again before each validation; while the
+    backbone is frozen, only before the first."""
     compute: TrainComputeConfig = TrainComputeConfig()
     scaling: Annotated[ScalingConfig, Role.RUNNING] = ScalingConfig()
     checkpoint: Annotated[CheckpointConfig, Role.RUNNING] = CheckpointConfig()

@@ -241,17 +241,28 @@ class _Training:
 
     def _validate(self) -> Metrics:
         net = self._kept_net()
-        if self.config.precise_bn_steps:
-            steps = range(self.step, self.step + self.config.precise_bn_steps)
-            self.validator.measure_batch_norms(net, steps=steps, places=self.places)
-        else:
-            self.worker.share_buffers(net)
+        self._refresh_statistics(net)
         found = self.validator.validate(net)
         self._log(found.logged())
         if self.worker.rank == 0:
             epoch = round(self.step * self.order.global_batch_size / self.order.rows_an_epoch)
             self.worker.validated(self.step, found.logged() | {"epoch": float(epoch)})
         return found.plain()
+
+    def _refresh_statistics(self, net: nn.Module) -> None:
+        """Give the batch norms of the network that is validated those of all workers.
+
+        A frozen backbone is normalised by them in training too: it gets them once, at the start, and keeps them.
+        """
+        if not self.config.precise_bn_steps:
+            self.worker.share_buffers(net)
+            return
+        is_frozen = self.stage.is_frozen(self.task.net)
+        if is_frozen and self.step > 0:
+            return
+        steps = range(self.step, self.step + self.config.precise_bn_steps)
+        for each in dict.fromkeys((net, self.task.net) if is_frozen else (net,)):
+            self.validator.measure_batch_norms(each, steps=steps, places=self.places)
 
     def _kept_net(self) -> nn.Module:
         """The network that is validated and kept: the average of the weights where there is one."""

@@ -51,6 +51,9 @@ class Stage(Protocol):
     def set_trained(self, net: nn.Module, *, step: int) -> bool:
         """Choose which parameters of the task's network `step` (0-based) trains; return whether that changed."""
 
+    def is_frozen(self, net: nn.Module) -> bool:
+        """Whether the task's network keeps the statistics of its batch norms in the steps that come now."""
+
     def train_batches(self, *, steps: range, places: Sequence[range]) -> Iterator[NumpyBatch]:
         """This worker's micro-batches of `steps`, at its places in the global batch."""
 

@@ -90,6 +90,10 @@ class CorrespondenceStage:
             net.progress = step / self.order.num_steps(self.config.epochs)
         return False
 
+    def is_frozen(self, net: nn.Module) -> bool:
+        """Return false, because all of the student learns."""
+        return False
+
     def train_batches(self, *, steps: range, places: Sequence[range]) -> Iterator[NumpyBatch]:
         """This worker's micro-batches of `steps`."""
         loader = self.loader(self.train_index)

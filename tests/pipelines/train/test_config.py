@@ -15,10 +15,6 @@ from pipelines.training.config import ScheduleConfig
             {"freeze_backbone_epochs": 1, "freeze_backbone": True, "init_from": "x"},
             "freeze_backbone_epochs 1 is a part of the run, and freeze_backbone true all of it: leave one",
         ),
-        (
-            {"freeze_backbone_epochs": 1, "precise_bn_steps": 2, "epochs": 2, "inflate_from": "densenet121"},
-            "precise_bn_steps 2 would measure the statistics that freeze_backbone_epochs 1 keeps",
-        ),
         ({"augmentation": {"flip": {"a": "b", "c": "b"}}}, "flip gives class 'b' the partner 'c' and the partner 'a'"),
         ({"augmentation": {"flip": {}}}, "at least 1 item"),
         ({"folds": (1, 2)}, r"folds \[1, 2\] makes one run a fold, NAME-fold1 and so on: add --name NAME"),

@@ -185,6 +185,35 @@ def test_the_head_learns_alone_in_the_first_epochs_also_of_a_run_that_was_interr
         assert all(torch.equal(whole[tensor], resumed[tensor]) for tensor in whole)
 
 
+@pytest.mark.parametrize("ema_decay", [None, 0.5])
+def test_statistics_are_measured_on_the_new_clips_once_before_the_head_learns_alone(
+    config_of, trained, tmp_path, ema_decay
+):
+    config = config_of(
+        name="measured",
+        init_from=str(trained),
+        epochs=3,
+        freeze_backbone_epochs=2,
+        precise_bn_steps=2,
+        ema_decay=ema_decay,
+        checkpoint=CheckpointConfig(every_steps=1, num_to_keep=99),
+    )
+    run_train(config)
+    before = load_file(trained / "model.safetensors")
+    first, last_frozen, after = (
+        load_file(tmp_path / "runs" / "measured" / f"checkpoint_{step:08d}" / "model.safetensors") for step in (1, 8, 9)
+    )
+    statistics = {name for name in before if name.endswith(("running_mean", "running_var"))}
+    assert {name for name in before if not torch.equal(before[name], first[name])} == {
+        *statistics,
+        "classifier.weight",
+        "classifier.bias",
+    }
+    # In the average of weights too: the network that learns has them, or the average would move away.
+    assert all(torch.allclose(first[name], last_frozen[name]) for name in statistics)
+    assert not any(torch.equal(last_frozen[name], after[name]) for name in statistics)
+
+
 def test_a_distance_in_seconds_gives_the_weights_of_that_stride_and_goes_with_them(config_of, trained, tmp_path):
     clip = ClipConfig(num_frames=16, frame_stride=None, seconds_per_frame=0.04, crop_size=32)  # of 25 frames a second
     run_train(config_of(name="seconds", clip=clip))

@@ -82,6 +82,9 @@ class TinyStage:
     def set_trained(self, net, *, step):
         return False
 
+    def is_frozen(self, net):
+        return False
+
     def train_batches(self, *, steps, places):
         for step in steps:
             rows, _ = self.order.rows(step)
