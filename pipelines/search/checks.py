@@ -72,7 +72,7 @@ def check_space(plan: SearchPlan) -> TrialConfig:
         try:
             trial = plan.trial_config(settings, seed=0, name="trial")
             _check_crops(plan.config, trial)
-            is_after_transfer = plan.transfer_config(trial) is not None
+            is_after_transfer = bool(plan.transfers_before(trial))
             if isinstance(trial, ResolvedTrainConfig) and trial.init_from is not None and not is_after_transfer:
                 started_from.add(trial.init_from)
         except UserError as error:
@@ -123,7 +123,7 @@ def _check_rows(plan: SearchPlan, folders: list[Path]) -> None:
     for baseline in {each.data.model_dump_json(): each for each in trials if isinstance(each, BaselineConfig)}.values():
         load_rows(baseline, folders)
     distinct = {
-        ("" if plan.transfer_config(trial) else trial.init_from or "", trial.data.model_dump_json()): trial
+        ("" if plan.transfers_before(trial) else trial.init_from or "", trial.data.model_dump_json()): trial
         for trial in trials
         if isinstance(trial, ResolvedTrainConfig)
     }

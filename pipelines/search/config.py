@@ -194,8 +194,9 @@ class SearchConfig(Section):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
     """Every point is trained with each of these seeds."""
     transfer_before: dict[str, TransferBeforeConfig] | None = None
-    """Transfer runs by name. The student of NAME is the start of all trials with `init_from: transfer/NAME`. By default
-    there is none."""
+    """Transfer runs by name. The student of NAME is the start of all trials with `init_from: transfer/NAME`, and the 2D
+    twin of one with objective frame_regression that of all with `inflate_from: transfer/NAME`; other transfers may
+    start from the twin too. By default there is none."""
     metric: str | None = None
     """Metric by which trials are compared, one that a validation logs. By default val/clip_top1 (train), or for
     transfers probe/linear_top1 if the base recipe has a probe, else check/pair_accuracy or, without pairs,

@@ -146,7 +146,7 @@ class _Search:
             reject=self._reject,
             ended=self._ended,
             take_over=self._take_over,
-            transfer_of=self._transfer_of,
+            transfers_of=self._transfers_of,
             transferred=self._transferred,
         )
         tune_folder = self._plan.folder / "tune"
@@ -221,10 +221,9 @@ class _Search:
         print(describe_trial(record, self._ledger, self._config), flush=True)
         return record
 
-    def _transfer_of(self, record: TrialRecord) -> str | None:
+    def _transfers_of(self, record: TrialRecord) -> list[str]:
         trial = self._plan.trial_config(record.point.settings, seed=record.seed, name=record.name)
-        transfer = self._plan.transfer_config(trial)
-        return None if transfer is None else str(transfer.name)
+        return [str(transfer.name) for transfer in self._plan.transfers_before(trial)]
 
     def _transferred(self, name: str, report: Mapping[str, Any], *, is_lost: bool) -> str | None:
         """Print the outcome of a transfer; return why it failed, "" if it ended, and None if it was interrupted."""

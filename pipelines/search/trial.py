@@ -47,7 +47,8 @@ TrialConfig = ResolvedTrainConfig | TransferConfig | BaselineConfig
 _NOT_THE_TRANSFER = tuple(  # where the same shards lie is among the resumable settings
     name for name in names_of_roles(TransferConfig, RESUMABLE) if name != "data.shards"
 )
-_TRANSFER = "transfer/"  # `init_from: transfer/NAME`: the student of a transfer run before the trial
+_TRANSFER = "transfer/"  # `init_from: transfer/NAME`, `inflate_from: transfer/NAME`: of a transfer before the trial
+_TWIN = "twin.pt"
 
 
 @dataclass(frozen=True)
@@ -89,27 +90,52 @@ class SearchPlan:
             return with_values(BaselineConfig, self.base, values)
         return config if config.scaling.num_workers != 1 else in_this_process(config)
 
-    def transfer_config(self, trial: TrialConfig) -> TransferConfig | None:
-        """The settings of the transfer that a trial starts from: with its network, clips and seed; None without one.
+    def transfers_before(self, trial: TrialConfig) -> tuple[TransferConfig, ...]:
+        """The settings of the transfers that lead to a trial's first weights, in the order in which they run.
+
+        The trial starts from the last of them, and each of the others gives the next one its first weights. They have
+        the trial's network, clips and seed.
 
         Raises:
-            UserError: the search has no such transfer, or the transfer has wrong settings.
+            UserError: the search has no such transfer, or a transfer has wrong settings.
         """
-        if not isinstance(trial, ResolvedTrainConfig) or not (trial.init_from or "").startswith(_TRANSFER):
-            return None
-        known, named = self.config.transfer_before or {}, str(trial.init_from).removeprefix(_TRANSFER)
+        return self._transfers_before(trial, trial) if isinstance(trial, ResolvedTrainConfig) else ()
+
+    def _transfers_before(
+        self, config: ResolvedTrainConfig | TransferConfig, trial: ResolvedTrainConfig
+    ) -> tuple[TransferConfig, ...]:
+        setting = "inflate_from" if (config.inflate_from or "").startswith(_TRANSFER) else "init_from"
+        start = str(getattr(config, setting, None))  # a transfer has no init_from
+        if not start.startswith(_TRANSFER):
+            return ()
+        known, named = self.config.transfer_before or {}, start.removeprefix(_TRANSFER)
         if named not in known:
             raise UserError(
-                f"init_from {trial.init_from} needs a transfer before the trial: describe {named!r} in transfer_before "
+                f"{setting} {start} needs a transfer before the trial: describe {named!r} in transfer_before "
                 f"(there: {', '.join(known) or 'none'})"
             )
         sections = {name: getattr(trial, name).model_dump(exclude_none=True) for name in ("model", "clip")}
         tracking = {name: value for name, value in self.common.items() if name.startswith("tracking.")}
         values = {**known[named].settings, **sections, **tracking, "seed": trial.seed}
-        config = with_values(TransferConfig, self.transfer_bases[named], values)
-        digest = config_fingerprint(config, exclude=_NOT_THE_TRANSFER)
+        own = with_values(TransferConfig, self.transfer_bases[named], values)
+        if (own.objective == "frame_regression") != (setting == "inflate_from"):
+            raise UserError(
+                f"{setting} {start}: inflate_from takes the 2D twin of a transfer with objective frame_regression, and "
+                f"init_from the student of any other, but {named!r} has objective {own.objective}: give the other one"
+            )
+        before = self._transfers_before(own, trial)  # a twin has none
+        if before:
+            own = changed(own, {"inflate_from": before[-1].name})  # which holds wherever the storage lies
+        digest = config_fingerprint(own, exclude=_NOT_THE_TRANSFER)
         named_run = {"name": f"{named}-{digest[:8]}-seed{trial.seed}", "storage": str(self.transfers_folder)}
-        return in_this_process(changed(config, named_run))
+        return *before, in_this_process(changed(own, named_run | (self.started_from(before[-1]) if before else {})))
+
+    def started_from(self, transfer: TransferConfig) -> dict[str, str]:
+        """The setting by which a run starts from the weights of a transfer."""
+        folder = self.transfers_folder / str(transfer.name)
+        if transfer.objective == "frame_regression":
+            return {"inflate_from": str(folder / _TWIN)}
+        return {"init_from": str(folder)}
 
     def card(self, config: ResolvedTrainConfig | TransferConfig) -> WeightsCard:
         """The network of a trial and its clips."""
@@ -146,7 +172,7 @@ def run_trial(assignment: Mapping[str, Any], plan: SearchPlan) -> None:
     try:
         config = plan.trial_config(point.settings, seed=assignment["seed"], name=assignment["trial"])
         if assignment["transfer"]:
-            _run_transfer_before(plan, config)
+            _run_transfer_before(plan, config, assignment["transfer"])
         else:
             _run_point(assignment, plan, point, config)
     except StoreAwayError:
@@ -155,11 +181,10 @@ def run_trial(assignment: Mapping[str, Any], plan: SearchPlan) -> None:
         tune.report({"failure": " ".join(str(error).split())})
 
 
-def _run_transfer_before(plan: SearchPlan, trial: TrialConfig) -> None:
-    """Run the transfer that a trial starts from; one that has ended returns at once."""
-    config = plan.transfer_config(trial)
-    assert config is not None, "asked for because the trial starts from it"
-    with _printing_to(plan.transfers_folder / str(config.name) / "log.txt"):
+def _run_transfer_before(plan: SearchPlan, trial: TrialConfig, name: str) -> None:
+    """Run one of the transfers before a trial; one that has ended returns at once."""
+    [config] = [transfer for transfer in plan.transfers_before(trial) if transfer.name == name]
+    with _printing_to(plan.transfers_folder / name / "log.txt"):
         print(run_transfer(config, Launch(shows_progress=False, tags=plan.tags)))
     tune.report({"transferred": True})
 
@@ -196,8 +221,8 @@ def _train_and_test(plan: SearchPlan, config: TrialConfig, launch: Launch) -> Me
     if isinstance(config, TransferConfig):
         print(run_transfer(config, launch))
         return final_metrics(folder)
-    if (transfer := plan.transfer_config(config)) is not None:
-        config = changed(config, {"init_from": str(plan.transfers_folder / str(transfer.name))})
+    if transfers := plan.transfers_before(config):
+        config = changed(config, plan.started_from(transfers[-1]))
     print(run_train(config, launch))
     return final_metrics(folder) | _test(plan, config, folder)
 

@@ -23,7 +23,8 @@ _MAX_REJECTED = 200
 class TrialSource(Searcher):
     """Gives Ray Tune the interrupted trials, then new ones, never more at once than fit.
 
-    A transfer that trials start from is given before the first of them. While it runs, they wait, and others run.
+    The transfers before a trial are given one after another, before the first trial that needs them. While they run,
+    it waits, and others run.
     There is no state that a restart would lose: the history is in the ledger, and a transfer that has ended ends again
     at once.
     """
@@ -37,7 +38,7 @@ class TrialSource(Searcher):
         reject: Callable[[Point], str | None],
         ended: Callable[..., TrialRecord],
         take_over: Callable[[Heir], None] = ignore,
-        transfer_of: Callable[[TrialRecord], str | None] = ignore,
+        transfers_of: Callable[[TrialRecord], Sequence[str]] = lambda _: (),
         transferred: Callable[..., str | None] = ignore,
     ) -> None:
         """Begin.
@@ -50,14 +51,14 @@ class TrialSource(Searcher):
             ended: takes a trial's record, its last report and whether its process was lost; returns the record of
                 its outcome.
             take_over: gives a member of a population the weights of its donor.
-            transfer_of: gives the name of the transfer run that a trial starts from; None without one.
+            transfers_of: gives the names of the transfer runs before a trial, in the order in which they run.
             transferred: takes the name of a transfer run, its last report and whether its process was lost; returns why
                 it failed, "" if it ended, and None if it was interrupted.
         """
         super().__init__(metric=config.watched_metric(), mode="max" if config.is_more_better() else "min")
         self._ended, self._take_over = ended, take_over
         self._config, self._ledger, self._max_concurrent, self._reject = config, ledger, max_concurrent, reject
-        self._transfer_of, self._transferred = transfer_of, transferred
+        self._transfers_of, self._transferred = transfers_of, transferred
         self._running: dict[str, str] = {}
         self._transfers: dict[str, str | None] = {}  # name -> what `transferred` gave; None while it runs
         self._waiting: list[tuple[TrialRecord, str]] = []  # for the transfer of this name
@@ -80,7 +81,7 @@ class TrialSource(Searcher):
                 self._transfers[transfer] = None
                 self._waiting.append((record, transfer))
                 self._running[trial_id] = transfer
-                return assignment_of(record, self._config, is_transfer=True)
+                return assignment_of(record, self._config, transfer=transfer)
             if transfer is not None and (reason := self._transfers[transfer]):
                 self._ended(record, {"failure": f"{transfer} failed: {reason}"}, is_lost=False)
                 self._report(record.point_number)
@@ -90,10 +91,12 @@ class TrialSource(Searcher):
         return ready  # type: ignore[return-value]  # as Ray documents it
 
     def _next_ready(self) -> tuple[TrialRecord, str | None] | str | None:
-        """A trial whose transfer is not running, with its name; None if there is none now, FINISHED if none is left."""
-        for place, (_, awaited) in enumerate(self._waiting):
-            if self._transfers[awaited] is not None:
-                return self._waiting.pop(place)
+        """What `_ready` gives of a trial; None if there is none now, FINISHED if none is left."""
+        for waiting in list(self._waiting):
+            if self._transfers[waiting[1]] is not None:
+                self._waiting.remove(waiting)
+                if (ready := self._ready(waiting[0])) is not None:
+                    return ready
         # What a sampler draws next depends on the trials that wait; a grid is known.
         while not self._waiting or self._config.sampler.kind == "grid":
             record = self._interrupted.pop(0) if self._interrupted else next(self._new, Searcher.FINISHED)
@@ -101,11 +104,18 @@ class TrialSource(Searcher):
                 return None if self._waiting else record
             if record.state == "failed":
                 record = self._ledger.update(record.name, state="begun", reason="")
-            transfer = self._transfer_of(record)
-            if transfer is None or self._transfers.get(transfer, "") is not None:
-                return record, transfer
-            self._waiting.append((record, transfer))
+            if (ready := self._ready(record)) is not None:
+                return ready
         return None
+
+    def _ready(self, record: TrialRecord) -> tuple[TrialRecord, str | None] | None:
+        """The trial, with the first of its transfers that has not ended well, if any; None if it runs now."""
+        left = (name for name in self._transfers_of(record) if self._transfers.get(name) != "")
+        transfer = next(left, None)
+        if transfer is not None and self._transfers.get(transfer, "") is None:
+            self._waiting.append((record, transfer))
+            return None
+        return record, transfer
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Make room, record the outcome, and report a point that was trained with every seed to the sampler."""
@@ -217,10 +227,10 @@ class TrialSource(Searcher):
         return True
 
 
-def assignment_of(record: TrialRecord, config: SearchConfig, *, is_transfer: bool = False) -> dict[str, Any]:
+def assignment_of(record: TrialRecord, config: SearchConfig, *, transfer: str = "") -> dict[str, Any]:
     """What the process of a trial or of a transfer receives: JSON, because Tune takes nested settings apart."""
     point = {"settings": dict(record.point.settings), "values": dict(record.point.values)}
-    assignment = {"trial": record.name, "seed": record.seed, "point": json.dumps(point), "transfer": is_transfer}
+    assignment = {"trial": record.name, "seed": record.seed, "point": json.dumps(point), "transfer": transfer}
     if config.scheduler.kind != "pbt":
         return assignment
     until_epoch = (len(record.scores) + 1) * config.scheduler.interval_epochs

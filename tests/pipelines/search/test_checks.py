@@ -197,6 +197,57 @@ def test_a_search_of_an_older_version_that_held_out_by_seed_is_not_resumed(
     check_held_out(replace(plan, common={**plan.common, "data.shards": [str(synthetic_shards)]}), folder)
 
 
+TWIN = {"objective": "frame_regression", "cache": None, "optimizer.lr": 0.03}
+
+
+def plan_with_twin(tmp_path, storage="a", **others):
+    recipe = read_recipe(Path("jobs/recipes/transfer/quickstart.yaml"))
+    before = {"twin": TWIN, "both": {"inflate_from": "transfer/twin"}} | others
+    config = SearchConfig(
+        base="jobs/recipes/train/quickstart.yaml",
+        space={"epochs": {"grid": [1]}},
+        transfer_before={
+            name: {"base": "jobs/recipes/transfer/quickstart.yaml", "settings": settings}
+            for name, settings in before.items()
+        },
+    )
+    base = read_recipe(Path("jobs/recipes/train/quickstart.yaml"))
+    common = {"storage": str(tmp_path / storage / "trials"), "tracking.uri": "sqlite:///x.db"}
+    return SearchPlan(config, base, dict.fromkeys(before, recipe), common, tmp_path / storage)
+
+
+def transfers_of(plan, seed=0, **settings):
+    return plan.transfers_before(plan.trial_config(settings, seed=seed, name="trial"))
+
+
+def test_a_transfer_can_start_from_the_inflated_twin_of_another(tmp_path):
+    plan = plan_with_twin(tmp_path / "a")
+    twin, both = transfers_of(plan, init_from="transfer/both", seed=3)
+    assert (twin.objective, twin.inflate_from, twin.seed, both.seed) == ("frame_regression", None, 3, 3)
+    assert both.inflate_from == str(plan.transfers_folder / twin.name / "twin.pt")
+    assert plan.started_from(both) == {"init_from": str(plan.transfers_folder / both.name)}
+    assert transfers_of(plan, inflate_from="transfer/twin", seed=3) == (twin,)
+    assert plan.started_from(twin) == {"inflate_from": both.inflate_from}
+    # The name follows from all that leads to the weights, but not from where they lie.
+    assert transfers_of(plan_with_twin(tmp_path / "b"), init_from="transfer/both", seed=3)[1].name == both.name
+    slower = plan_with_twin(tmp_path / "a", twin=TWIN | {"optimizer.lr": 0.01})
+    assert transfers_of(slower, init_from="transfer/both", seed=3)[1].name != both.name
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "message"),
+    [
+        ({}, {"inflate_from": "transfer/both"}, "'both' has objective correspondence: give the other one"),
+        ({}, {"init_from": "transfer/twin"}, "'twin' has objective frame_regression: give the other one"),
+        ({"both": {"inflate_from": "transfer/none"}}, {"init_from": "transfer/both"}, "describe 'none' in transfer_b"),
+        ({"both": {"inflate_from": "transfer/both"}}, {"init_from": "transfer/both"}, "has objective correspondence"),
+    ],
+)
+def test_a_start_that_a_transfer_does_not_make_is_refused(tmp_path, changes, settings, message):
+    with pytest.raises(UserError, match=message):
+        transfers_of(plan_with_twin(tmp_path, **changes), **settings)
+
+
 def test_searches_of_a_storage_share_transfers_and_other_settings_make_another(tmp_path):
     transfer_before = {"small": {"base": "jobs/recipes/transfer/quickstart.yaml"}}
     config = SearchConfig(
@@ -208,7 +259,7 @@ def test_searches_of_a_storage_share_transfers_and_other_settings_make_another(t
         common = {"storage": str(tmp_path / search / "trials"), "tracking.uri": f"sqlite:///{search}.db"}
         plan = SearchPlan(config, base, {"small": transfers}, common, tmp_path / search)
         trial = plan.trial_config({"init_from": "transfer/small", **settings}, seed=seed, name="trial")
-        found = plan.transfer_config(trial)
+        [found] = plan.transfers_before(trial)
         return found.storage / found.name
 
     assert transfer_of("one") == transfer_of("other", epochs=3, **{"data.fold": 2})

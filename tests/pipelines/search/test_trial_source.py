@@ -15,6 +15,12 @@ INTERVALS = 4
 DRAWN = {"optimizer.lr": {"uniform": [0.0001, 1.0]}}
 
 
+def chain_of(settings):
+    """The transfers before a trial of these settings."""
+    start = settings.get("init_from") or settings.get("inflate_from")
+    return {None: [], "transfer/both": ["transfer/twin", "transfer/both"]}.get(start, [start])
+
+
 class Driver:
     """Asks for trials as Ray Tune does, and ends each with a result."""
 
@@ -28,9 +34,7 @@ class Driver:
             reject=reject,
             ended=self._ended,
             take_over=lambda heir: self.taken_over.append((heir.record.name, heir.donor.name)),
-            transfer_of=lambda record: (
-                f"{init}-seed{record.seed}" if (init := record.point.settings.get("init_from")) else None
-            ),
+            transfers_of=lambda record: [f"{name}-seed{record.seed}" for name in chain_of(record.point.settings)],
             transferred=lambda name, report, is_lost: "no clips" if is_lost else "",
         )
         self.asked, self.taken_over = 0, []
@@ -196,6 +200,20 @@ def test_trials_that_agree_in_their_transfer_wait_for_one_run_of_it(tmp_path):
     assert driver.ask()[1] is None, "all others wait for it"
     driver.run(trial_id)
     assert [asked_for(driver)[1] for _ in range(3)] == [f"p00{number}-seed0" for number in range(3)]
+
+
+def test_transfers_that_start_from_each_other_run_in_turn_and_each_once(tmp_path):
+    starts = {"inflation": {"inflate_from": "transfer/twin"}, "both": {"init_from": "transfer/both"}}
+    driver = Driver(tmp_path, space={"weights": {"grid": starts}}, seeds=(0,), max_concurrent=3)
+    twin = driver.ask()
+    assert twin[1]["transfer"] == "transfer/twin-seed0"
+    assert driver.ask()[1] is None, "the other trial waits for the same transfer"
+    driver.run(twin[0])
+    given = {assignment["trial"]: (trial_id, assignment) for trial_id, assignment in (driver.ask(), driver.ask())}
+    assert [given[name][1]["transfer"] for name in ("p000-seed0", "p001-seed0")] == ["", "transfer/both-seed0"]
+    assert driver.ask()[1] is None
+    driver.run(given["p001-seed0"][0])
+    assert asked_for(driver)[1] == "p001-seed0"
 
 
 def test_a_transfer_that_fails_fails_its_trials_alone_and_the_next_start_tries_it_again(tmp_path):
