@@ -22,8 +22,8 @@ from pipelines.compare.table import as_csv, as_lines, as_markdown, columns_of
 from pipelines.compare.videos import paired_differences
 from pipelines.runtime.files import whole_file
 from pipelines.runtime.job_run import open_job_run, tracking_uri_of
-from pipelines.runtime.pictures import optional_picture
 from pipelines.runtime.paths import input_path, new_name, output_path
+from pipelines.runtime.pictures import optional_picture
 from pipelines.settings.build import changed
 from pipelines.settings.terminal import format_summary
 from pipelines.tracking.recorded import read_curve
