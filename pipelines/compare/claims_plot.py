@@ -15,8 +15,8 @@ _MAX_LABEL = 60  # characters
 
 
 def plot_claims(claims: Sequence[Claim]) -> Picture:
-    """Draw a line for each claim, in the order of the table."""
-    labels = [f"{claim.row}, against {claim.reference}" for claim in claims]
+    """Draw a line for each claim, in the order of the table, which names the references."""
+    labels = [claim.row for claim in claims]
 
     def draw(axes: Axes) -> None:
         for place, claim in enumerate(claims):
@@ -30,7 +30,9 @@ def plot_claims(claims: Sequence[Claim]) -> Picture:
         verdicts = dict.fromkeys(claim.verdict for claim in claims)
         handles = [axes.scatter([], [], color=_COLOURS[verdict], label=verdict) for verdict in verdicts]
         axes.figure.legend(handles=handles, frameon=False, fontsize=9, loc="outside upper right", ncols=len(handles))
-        axes.figure.supxlabel("difference in top-1; line: 95 % interval over sources and seeds", fontsize="medium")
+        axes.figure.supxlabel(
+            "top-1 less the reference's; line: 95 % interval over sources and seeds", fontsize="medium"
+        )
 
     height = _BASE_HEIGHT + _CLAIM_HEIGHT * len(claims)
     return drawn(Drawing("claims", "Differences from the reference", draw, height), [*labels, *_COLOURS])

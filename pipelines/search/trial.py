@@ -40,6 +40,7 @@ from pipelines.training.run_folder import Launch, metrics_file, run_id_of
 from pipelines.training.worker import Interval, Metrics
 from pipelines.transfer.config import TransferConfig
 from pipelines.transfer.job import run_transfer
+from pipelines.transfer.stage import TwinStage
 from t3d_core.errors import UserError
 from t3d_core.training.weights_card import WeightsCard
 
@@ -48,7 +49,6 @@ _NOT_THE_TRANSFER = tuple(  # where the same shards lie is among the resumable s
     name for name in names_of_roles(TransferConfig, RESUMABLE) if name != "data.shards"
 )
 _TRANSFER = "transfer/"  # `init_from: transfer/NAME`, `inflate_from: transfer/NAME`: of a transfer before the trial
-_TWIN = "twin.pt"
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class SearchPlan:
         """The setting by which a run starts from the weights of a transfer."""
         folder = self.transfers_folder / str(transfer.name)
         if transfer.objective == "frame_regression":
-            return {"inflate_from": str(folder / _TWIN)}
+            return {"inflate_from": str(folder / TwinStage.weights_name)}
         return {"init_from": str(folder)}
 
     def card(self, config: ResolvedTrainConfig | TransferConfig) -> WeightsCard:
